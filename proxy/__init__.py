@@ -1,0 +1,58 @@
+"""A gateway in front of many Azure OpenAI instances."""
+
+from flask import Flask
+
+from proxy import cli, web
+from proxy.context import EXTENSION, Parts
+from proxy.logs import LogWriter
+from proxy.runtime.forward import Forward
+from proxy.runtime.operator import OperatorHand
+from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.state import State
+from proxy.runtime.syncer import Syncer
+from proxy.runtime.upstream import Upstream
+from proxy.settings import INSTANCE_FOLDER, Settings, load_settings
+from proxy.store.db import Database
+
+__version__ = "0.1.0"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The composition root: the only function that knows all parts.
+
+    Connects to nothing and starts nothing; `Parts.start` does. Raises SettingError.
+    """
+    settings = settings or load_settings()
+    app = Flask("proxy", instance_path=str(INSTANCE_FOLDER))
+    app.extensions[EXTENSION] = make_parts(settings)
+    web.register(app, version=__version__)
+    cli.register(app)
+    return app
+
+
+def make_parts(settings: Settings) -> Parts:
+    database = Database(settings.database_url)
+    snapshots = Snapshots(database)
+    state = State()
+    upstream = Upstream(
+        connections=settings.threads,
+        connect_timeout_seconds=settings.connect_timeout_ms / 1000,
+        ca_bundle=settings.ca_bundle,
+    )
+    return Parts(
+        settings=settings,
+        database=database,
+        snapshots=snapshots,
+        state=state,
+        upstream=upstream,
+        forward=Forward(snapshots, state, upstream, policy=settings.policy),
+        operator=OperatorHand(database, state),
+        syncer=Syncer(
+            database,
+            state,
+            snapshots,
+            interval_seconds=settings.sync_interval_seconds,
+            retention_days=settings.usage_retention_days,
+        ),
+        log_writer=LogWriter(settings),
+    )

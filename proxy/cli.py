@@ -1,0 +1,113 @@
+"""The `flask` commands. Same settings and database as the server, which follows by itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Event
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+from proxy.context import parts
+from proxy.errors import ProxyError
+from proxy.simulator import Resource, Simulator, describe
+from proxy.store import keys, schema
+
+AUTHOR = "command line"
+
+keys_cli = AppGroup("keys", help="Client keys.")
+
+
+def register(app: Flask) -> None:
+    app.cli.add_command(keys_cli)
+    app.cli.add_command(mock)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong, in a sentence, and exit code 1."""
+    try:
+        schema.check(parts().database)
+        yield
+    except (ProxyError, schema.SchemaProblem) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        parts().database.dispose()
+
+
+@keys_cli.command("add")
+@click.argument("name")
+def add_key(name: str) -> None:
+    """Make a key for client NAME and print it, this once. Only its hash is kept."""
+    if not name.strip() or not name.isprintable() or len(name) > 100:
+        raise click.BadParameter("1 to 100 printable characters are needed.", param_hint="NAME")
+    with _told(), parts().database.session() as session:
+        key = keys.add(session, name, author=AUTHOR)
+    click.echo(f"Key of {name}; it cannot be shown again:", err=True)
+    click.echo(key)
+
+
+@keys_cli.command("list")
+def list_keys() -> None:
+    """Clients, the last characters of their keys, and when they were made."""
+    with _told(), parts().database.read() as connection:
+        rows = keys.listed(connection)
+    for name, hint, made_at in rows:
+        click.echo(f"{name}\t***{hint}\t{datetime.fromtimestamp(made_at, UTC):%Y-%m-%d %H:%M}Z")
+
+
+@keys_cli.command("remove")
+@click.argument("name")
+def remove_key(name: str) -> None:
+    """The key of client NAME is worth nothing from now on."""
+    with _told(), parts().database.session() as session:
+        keys.remove(session, name, author=AUTHOR)
+    click.echo(f"The key of {name} is removed.")
+
+
+@click.command("mock")
+@click.option("--port", default=9100, show_default=True, help="Port of the first instance.")
+@click.option("--count", default=3, show_default=True, help="How many instances.")
+@click.option("--latency-ms", default=100.0, show_default=True, help="To the first byte.")
+@click.option("--event-interval-ms", default=30.0, show_default=True, help="Of a stream.")
+def mock(port: int, count: int, latency_ms: float, event_interval_ms: float) -> None:
+    """Simulate Azure OpenAI on loopback until Ctrl-C."""
+    simulator = Simulator(
+        simulated_resources(count, latency_ms=latency_ms, event_interval_ms=event_interval_ms),
+        port=port,
+    )
+    with _bound(), simulator:
+        for line in describe(simulator):
+            click.echo(line)
+        wait_for_interrupt()
+
+
+def simulated_resources(
+    count: int, *, latency_ms: float, event_interval_ms: float
+) -> list[Resource]:
+    """`sim-1` and so on, each with a key of its own."""
+    return [
+        Resource(
+            name=f"sim-{n}",
+            api_key=f"simulated-key-{n}",
+            latency_ms=latency_ms,
+            event_interval_ms=event_interval_ms,
+        )
+        for n in range(1, count + 1)
+    ]
+
+
+def wait_for_interrupt(wait: Callable[[], object] | None = None) -> None:
+    try:
+        (wait or Event().wait)()
+    except KeyboardInterrupt:
+        pass  # how it is meant to end
+
+
+@contextmanager
+def _bound() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen: {error.strerror}.") from error

@@ -1,0 +1,49 @@
+"""The objects one app is made of, found from a request."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from proxy.logs import LogWriter
+from proxy.runtime.forward import Forward
+from proxy.runtime.operator import OperatorHand
+from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.state import State
+from proxy.runtime.syncer import Syncer
+from proxy.runtime.upstream import Upstream
+from proxy.settings import Settings
+from proxy.store.db import Database
+
+EXTENSION = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Made by create_app. `start` after the fork, `stop` before the process ends."""
+
+    settings: Settings
+    database: Database
+    snapshots: Snapshots
+    state: State
+    upstream: Upstream
+    forward: Forward
+    operator: OperatorHand
+    syncer: Syncer
+    log_writer: LogWriter
+
+    def start(self) -> None:
+        self.log_writer.start()
+        self.syncer.start()
+
+    def stop(self) -> None:
+        """Idempotent. Order matters: what is stopped last may still be used by the others."""
+        self.syncer.stop()
+        self.upstream.close()
+        self.database.dispose()
+        self.log_writer.stop()
+
+
+def parts() -> Parts:
+    """Those of the app that handles the present request or command."""
+    return cast(Parts, current_app.extensions[EXTENSION])

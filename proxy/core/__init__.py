@@ -1,0 +1,1 @@
+"""Decides: values in, values out. No I/O, no clock, no chance, no lock."""

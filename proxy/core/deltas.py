@@ -1,0 +1,133 @@
+"""What workers tell each other through the database: deltas out, shared state back."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# (instance, deployment); deployment "" is the whole instance.
+Place = tuple[str, str]
+# (minute_at, instance, model, client)
+UsageKey = tuple[int, str, str, str]
+# (second_at, instance, deployment)
+WindowKey = tuple[int, str, str]
+
+WHOLE_INSTANCE = ""
+
+# Counters of an instance that only grow, as columns and JSON call them.
+TOTALS = (
+    "total_requests",
+    "successful_requests",
+    "error_count",
+    "total_tokens_served",
+    "total_upstream_400_errors",
+    "total_upstream_429_errors",
+    "total_upstream_500_errors",
+    "total_upstream_other_errors",
+    "latency_total_ms",
+)
+
+# While the database is away, counts pile up here; of more rows than this the minute is
+# given up (they are added to the newest one), never a count.
+MAX_USAGE_KEYS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Leave it alone until then. `set_at` decides whether an operator cleared it since."""
+
+    until: float
+    reason: str
+    set_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    message: str
+    at: float
+
+
+@dataclass(slots=True)
+class Deltas:
+    """What one worker measured since it last wrote. Owned by whoever holds it."""
+
+    totals: dict[str, Counter[str]] = field(default_factory=dict)
+    # Instance -> {"last_used" | "last_success_time" | "last_failure_time": moment}
+    moments: dict[str, dict[str, float]] = field(default_factory=dict)
+    errors: dict[str, LastError] = field(default_factory=dict)
+    rests: dict[Place, Rest] = field(default_factory=dict)
+    windows: dict[WindowKey, Counter[str]] = field(default_factory=dict)
+    usage: dict[UsageKey, Counter[str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.totals or self.rests or self.windows or self.usage or self.moments)
+
+    def add_totals(self, instance: str, counts: Mapping[str, int]) -> None:
+        self.totals.setdefault(instance, Counter()).update(counts)
+
+    def add_window(self, key: WindowKey, tokens: int, requests: int) -> None:
+        self.windows.setdefault(key, Counter()).update(tokens=tokens, requests=requests)
+
+    def add_usage(self, key: UsageKey, counts: Mapping[str, int]) -> None:
+        if key not in self.usage and len(self.usage) >= MAX_USAGE_KEYS:
+            key = next((k for k in self.usage if k[1:] == key[1:]), key)
+        self.usage.setdefault(key, Counter()).update(counts)
+
+    def add_rest(self, place: Place, rest: Rest) -> None:
+        present = self.rests.get(place)
+        if present is None or rest.until > present.until:
+            self.rests[place] = rest
+
+    def note(self, instance: str, **moments: float) -> None:
+        mine = self.moments.setdefault(instance, {})
+        for name, at in moments.items():
+            mine[name] = max(at, mine.get(name, 0.0))
+
+    def drop_rests(self, instance: str, before: float) -> None:
+        """Forget rests of an instance that were set before an operator cleared it."""
+        for place, rest in list(self.rests.items()):
+            if place[0] == instance and rest.set_at <= before:
+                del self.rests[place]
+
+    def add(self, later: "Deltas") -> None:
+        """Takes in what was measured after this."""
+        for instance, counts in later.totals.items():
+            self.add_totals(instance, counts)
+        for instance, moments in later.moments.items():
+            self.note(instance, **moments)
+        self.errors |= later.errors
+        for place, rest in later.rests.items():
+            self.add_rest(place, rest)
+        for window_key, counts in later.windows.items():
+            self.add_window(window_key, counts["tokens"], counts["requests"])
+        for usage_key, counts in later.usage.items():
+            self.add_usage(usage_key, counts)
+
+    def forget_windows(self, before: int) -> None:
+        """Drop seconds that are over: no limit asks for them any more."""
+        for key in [k for k in self.windows if k[0] < before]:
+            del self.windows[key]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedInstance:
+    """One instance as all workers measured it, as of the last read."""
+
+    totals: Mapping[str, int] = field(default_factory=dict)
+    last_used: float | None = None
+    last_success_time: float | None = None
+    last_failure_time: float | None = None
+    last_error: str | None = None
+    last_error_time: float | None = None
+    cleared_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState:
+    """Everything the workers of a host share.
+
+    `windows`: instance -> (second, tokens, requests) of the last minute.
+    """
+
+    instances: Mapping[str, SharedInstance] = field(default_factory=dict)
+    rests: Mapping[Place, Rest] = field(default_factory=dict)
+    windows: Mapping[str, list[tuple[int, int, int]]] = field(default_factory=dict)

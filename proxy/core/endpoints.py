@@ -1,0 +1,26 @@
+"""The OpenAI operations we forward: one row each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`path` is the operation behind a deployment or behind /v1.
+
+    `streams`: the body's `stream` asks for server-sent events. `prompt_fields` are the
+    body's fields whose text counts as prompt tokens.
+    """
+
+    path: str
+    streams: bool
+    prompt_fields: tuple[str, ...]
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    e.path: e
+    for e in (
+        Endpoint("chat/completions", True, ("messages", "tools", "functions")),
+        Endpoint("completions", True, ("prompt", "suffix")),
+        Endpoint("embeddings", False, ("input",)),
+    )
+}

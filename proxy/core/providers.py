@@ -1,0 +1,76 @@
+"""The kinds of upstream: where a call goes, with which key, and what the body must name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from proxy.core.types import InstanceConfig
+
+NO_KEY = "NONE"  # the old program's word for "send no key"
+
+# Azure rejects `stream_options` at this version and all before it.
+LAST_WITHOUT_STREAM_OPTIONS = "2024-06-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """`url(config, path, deployment)` and `key_headers(key)` say how to ask;
+    `model_in_body`: the body's `model` must be the deployment; `stream_usage(config)`:
+    a stream may be asked for its usage event."""
+
+    url: Callable[[InstanceConfig, str, str], str]
+    key_headers: Callable[[str], dict[str, str]]
+    model_in_body: bool
+    stream_usage: Callable[[InstanceConfig], bool]
+
+
+def _azure_url(config: InstanceConfig, path: str, deployment: str) -> str:
+    return (
+        f"{config.api_base.rstrip('/')}/openai/deployments/{quote(deployment, safe='')}"
+        f"/{path}?api-version={quote(config.api_version, safe='')}"
+    )
+
+
+def _azure_v1_url(config: InstanceConfig, path: str, _deployment: str) -> str:
+    base = config.api_base.rstrip("/").removesuffix("/openai/v1")
+    # v1 needs no api-version; only these two select something there.
+    version = config.api_version if config.api_version in ("preview", "latest") else ""
+    return f"{base}/openai/v1/{path}" + (f"?api-version={version}" if version else "")
+
+
+def _openai_url(config: InstanceConfig, path: str, _deployment: str) -> str:
+    return f"{config.api_base.rstrip('/').removesuffix('/v1')}/v1/{path}"
+
+
+def _azure_key(key: str) -> dict[str, str]:
+    return {"api-key": key}
+
+
+def _bearer_key(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _after_2024_06(config: InstanceConfig) -> bool:
+    # Versions are dates with an optional suffix; "preview" and "latest" sort after digits.
+    return config.api_version[:10] > LAST_WITHOUT_STREAM_OPTIONS
+
+
+def _always(_config: InstanceConfig) -> bool:
+    return True
+
+
+PROVIDERS: dict[str, Provider] = {
+    "azure": Provider(_azure_url, _azure_key, False, _after_2024_06),
+    "azure_v1": Provider(_azure_v1_url, _azure_key, True, _always),
+    "openai": Provider(_openai_url, _bearer_key, True, _always),
+}
+
+# Names the old program used, and what they are called now.
+PROVIDER_ALIASES = {"generic": "openai"}
+
+
+def key_headers(config: InstanceConfig) -> dict[str, str]:
+    """The header that carries the instance's key; none if it has none."""
+    if not config.api_key or config.api_key == NO_KEY:
+        return {}
+    return PROVIDERS[config.provider_type].key_headers(config.api_key)

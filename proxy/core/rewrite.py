@@ -1,0 +1,83 @@
+"""The bytes an upstream gets: the client's own, but for the field a provider needs changed."""
+
+import json
+import re
+from collections.abc import Iterator
+
+from proxy.core.providers import PROVIDERS
+from proxy.core.types import Call, Serving
+
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # no digits are too many
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def asks_for_usage(call: Call, serving: Serving) -> bool:
+    """Whether we must add `stream_options.include_usage` to learn what the stream cost."""
+    return (
+        call.stream
+        and not call.asks_usage
+        and PROVIDERS[serving.config.provider_type].stream_usage(serving.config)
+    )
+
+
+def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> bytes:
+    """The call's body as this instance needs it; nothing else in it changes."""
+    body = call.body
+    by_body = PROVIDERS[serving.config.provider_type].model_in_body
+    if by_body and call.body_model != serving.deployment:
+        body = with_field(body, "model", serving.deployment)
+    if ask_usage:
+        options = {**(call.stream_options or {}), "include_usage": True}
+        body = with_field(body, "stream_options", options)
+    return body
+
+
+def with_field(body: bytes, name: str, value: object) -> bytes:
+    """`body`, a non-empty JSON object, with its field `name` set to `value`.
+
+    Only the bytes of that value change; a missing field becomes the first. If the field
+    stands there more than once, each is set: parsers differ in which one they believe.
+    Raises ValueError if `body` is not a JSON object.
+    """
+    new = json.dumps(value, separators=(",", ":")).encode()
+    key = json.dumps(name).encode()
+    # An escaped spelling of the key is still the key. Only then, and when the name
+    # stands elsewhere too, must the whole body be walked.
+    plain = b"\\u" not in body
+    if plain and body.count(key) == 1:
+        match = re.compile(re.escape(key) + rb'\s*:\s*("[^"\\]*")').search(body)
+        if match is not None:
+            return body[: match.start(1)] + new + body[match.end(1) :]
+    spans = [] if plain and key not in body else list(_values(body.decode(), name))
+    if not spans:
+        start = body.index(b"{") + 1
+        return body[:start] + key + b":" + new + b"," + body[start:]
+    text = body.decode()
+    parts, done = [], 0
+    for start, end in spans:
+        parts += [text[done:start], new.decode()]
+        done = end
+    return "".join([*parts, text[done:]]).encode()
+
+
+def _values(text: str, name: str) -> Iterator[tuple[int, int]]:
+    """Where the values of the object's own fields called `name` begin and end."""
+    at = _skip(text, 0, "{")
+    while True:
+        key, at = _DECODER.raw_decode(text, at)
+        start = _skip(text, at, ":")
+        _, end = _DECODER.raw_decode(text, start)
+        if key == name:
+            yield start, end
+        at = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # it always matches
+        if text[at : at + 1] != ",":
+            return
+        at = _skip(text, at, ",")
+
+
+def _skip(text: str, at: int, sign: str) -> int:
+    """Past white space, `sign` and white space."""
+    match = re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*").match(text, at)
+    if match is None:
+        raise ValueError(f"expected {sign!r} at character {at}")
+    return match.end()

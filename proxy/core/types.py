@@ -1,0 +1,115 @@
+"""The values that pass between the parts. Frozen; nothing here acts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceConfig:
+    """What an operator set about one instance. Truth is the table `instance_config`.
+
+    Fields have the names of the columns and of the JSON; a test keeps them equal.
+    `max_tpm` and `max_input_tokens`: 0 means no limit. `supported_models`: empty
+    means any model. `api_key` "NONE": no key is sent.
+    """
+
+    name: str
+    api_base: str
+    api_key: str = field(repr=False)
+    provider_type: str = "azure"
+    api_version: str = "2024-10-21"
+    # May hold user:password.
+    proxy_url: str | None = field(default=None, repr=False)
+    priority: int = 100
+    weight: int = 100
+    max_tpm: int = 240_000
+    max_input_tokens: int = 0
+    supported_models: tuple[str, ...] = ()
+    model_deployments: Mapping[str, str] = field(default_factory=lambda: NO_DEPLOYMENTS)
+    enabled: bool = True
+    timeout_seconds: float = 60.0
+    retry_count: int = 3
+    rate_limit_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who calls us. `name` appears in logs and usage, never the key."""
+
+    name: str
+
+
+ANONYMOUS = Client(name="anonymous")  # everybody, when PROXY_CLIENT_AUTH is off
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer. `estimated`: the upstream did not say, we counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client asked for, in our words.
+
+    `endpoint` is a key of ENDPOINTS. `model` is the one we route by; `body` is what the
+    client sent, byte for byte, and `body_model` and `stream_options` what it says there.
+    `headers` are those that may go on to an upstream.
+    """
+
+    endpoint: str
+    model: str
+    body: bytes = field(repr=False)
+    client: Client = ANONYMOUS
+    stream: bool = False
+    body_model: str | None = None
+    stream_options: Mapping[str, object] | None = None
+    prompt_tokens: int = 0
+    reserved_tokens: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    request_id: str = ""
+
+    @property
+    def asks_usage(self) -> bool:
+        """The client itself wants the stream's usage event."""
+        return bool((self.stream_options or {}).get("include_usage"))
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """An instance, and the deployment under which it serves the model asked for."""
+
+    config: InstanceConfig
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An instance that could serve this call, with its load now.
+
+    `load` is the share of `max_tpm` in use, 0.0 without a limit. `failing`: its last
+    attempt failed a moment ago; it is still asked, but after all others.
+    """
+
+    serving: Serving
+    in_flight: int = 0
+    load: float = 0.0
+    failing: bool = False
+
+    @property
+    def config(self) -> InstanceConfig:
+        return self.serving.config

@@ -1,0 +1,67 @@
+"""What an upstream's answer means, judged by its head."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.core.headers import retry_after_seconds
+
+THROTTLED_REST_SECONDS = 5.0  # a 429 that does not say how long
+MISCONFIGURED_REST_SECONDS = 300.0  # a person has to fix it; do not try it every second
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`outcome` is the name under which the attempt is counted: a key of OUTCOMES."""
+
+    outcome: str
+    try_next: bool = False  # another instance could do better with the same request
+    failure: bool = False  # the instance is unwell: ask it after the others for a while
+    rest_seconds: float = 0.0  # leave it alone this long
+    whole_instance: bool = False  # the rest concerns all its deployments, not this one only
+    shown: bool = True  # the answer may be shown to the client if nobody does better
+
+
+# Outcome -> the state's counter that it adds to, if any.
+OUTCOMES: dict[str, str | None] = {
+    "succeeded": "successful_requests",
+    "rejected": "total_upstream_400_errors",
+    "throttled": "total_upstream_429_errors",
+    "failed": "total_upstream_500_errors",
+    "misconfigured": "total_upstream_other_errors",
+    "unreachable": "total_upstream_other_errors",
+    "aborted": None,
+}
+
+# Outcomes that are the instance's own errors: a client's bad request or hanging up is not.
+ERRORS = frozenset({"throttled", "failed", "misconfigured", "unreachable"})
+
+SUCCEEDED = Verdict("succeeded")
+REJECTED = Verdict("rejected")
+FAILED = Verdict("failed", try_next=True, failure=True)
+UNREACHABLE = Verdict("unreachable", try_next=True, failure=True)
+ABORTED = Verdict("aborted")
+
+
+def of(status: int, headers: Mapping[str, str]) -> Verdict:
+    """Judge an upstream's answer by its head.
+
+    A 4xx that is the client's own doing is passed on: every instance would say
+    the same. 401, 403 and 404 are not the client's doing here, because the key
+    and the deployment name are ours. A redirect is never followed: it would carry
+    our key to wherever it points.
+    """
+    if status == 429:
+        asked = retry_after_seconds(headers)
+        rest = THROTTLED_REST_SECONDS if asked is None else asked
+        return Verdict("throttled", try_next=True, rest_seconds=rest)
+    if status in (401, 403, 404):
+        return Verdict(
+            "misconfigured",
+            try_next=True,
+            rest_seconds=MISCONFIGURED_REST_SECONDS,
+            whole_instance=status != 404,
+            shown=False,
+        )
+    if status == 408 or status >= 500 or 300 <= status < 400:
+        return Verdict("failed", try_next=True, failure=True, shown=status >= 400)
+    return SUCCEEDED if status < 300 else REJECTED

@@ -1,0 +1,69 @@
+"""How much was added during the last minute."""
+
+from collections.abc import Iterable
+
+WINDOW_SECONDS = 60
+
+
+class Window:
+    """A sum over the last `seconds` whole seconds, in constant memory and time.
+
+    Moments are whole seconds since the epoch, from the caller: the class never reads a
+    clock, and several processes can add up theirs. An addition may lie in the past (what
+    was reserved then turned out smaller); one that lies before the window has no effect.
+    Not thread-safe: whoever owns a window holds a lock around it.
+    """
+
+    __slots__ = ("_buckets", "_newest", "_total")
+
+    def __init__(self, seconds: int = WINDOW_SECONDS) -> None:
+        self._buckets = [0] * seconds
+        self._newest = 0  # the second the newest bucket stands for
+        self._total = 0
+
+    def add(self, amount: int, second: int) -> None:
+        self._advance(second)
+        if second <= self._newest - len(self._buckets):
+            return
+        self._buckets[second % len(self._buckets)] += amount
+        self._total += amount
+
+    def total(self, second: int) -> int:
+        """The sum as of `second`; never below 0."""
+        self._advance(second)
+        return max(self._total, 0)
+
+    def replace(self, amounts: Iterable[tuple[int, int]], second: int) -> None:
+        """Forget everything and begin with these (second, amount) pairs."""
+        self._buckets = [0] * len(self._buckets)
+        self._total = 0
+        self._newest = second
+        for at, amount in amounts:
+            self.add(amount, at)
+
+    def seconds_until(self, at_most: int, second: int) -> int | None:
+        """Seconds until the sum has fallen to `at_most` if nothing is added; None if never.
+
+        0 if it is there already.
+        """
+        left = self.total(second)
+        if left <= at_most:
+            return 0
+        if at_most < 0:
+            return None
+        size = len(self._buckets)
+        for age in range(size - 1, -1, -1):  # the oldest bucket leaves first
+            left -= self._buckets[(self._newest - age) % size]
+            if left <= at_most:
+                return size - age
+        return None
+
+    def _advance(self, second: int) -> None:
+        if second <= self._newest:
+            return
+        size = len(self._buckets)
+        # At most one lap: after a long silence every bucket is stale anyway.
+        for stale in range(max(self._newest + 1, second - size + 1), second + 1):
+            self._total -= self._buckets[stale % size]
+            self._buckets[stale % size] = 0
+        self._newest = second

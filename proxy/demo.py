@@ -1,0 +1,123 @@
+"""`--demo`: three simulated instances, a database of its own, and lines to try it with."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+from proxy import create_app
+from proxy.cli import simulated_resources
+from proxy.context import EXTENSION, Parts
+from proxy.core.types import InstanceConfig
+from proxy.errors import NotFound
+from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
+from proxy.simulator import Simulator
+from proxy.start import gunicorn_command, prepare
+from proxy.store import instances, keys
+
+AUTHOR = "demo"
+CLIENT = "demo"
+MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
+STOP_SECONDS = 10.0
+
+TRY_IT = """\
+
+The demo runs at {address}: three simulated instances, nothing leaves this machine.
+
+Stream an answer:
+
+  curl -N {address}/v1/chat/completions -H "Authorization: Bearer {client_key}" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"model": "gpt-4o", "stream": true,
+         "messages": [{{"role": "user", "content": "Hi"}}]}}'
+
+List the instances, their config and state:
+
+  curl {address}/admin/instances -H "X-Admin-API-Key: {admin_key}"
+
+Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
+
+"""
+
+
+def run_demo(settings: Settings) -> int:
+    """Runs until Ctrl-C or a signal; stops all it started. Returns gunicorn's exit code."""
+    settings = replace(
+        settings,
+        database_url=f"sqlite:///{INSTANCE_FOLDER / 'demo.db'}",
+        admin_api_key=settings.admin_api_key or secrets.token_urlsafe(16),
+    )
+    parts: Parts = create_app(settings).extensions[EXTENSION]
+    prepare(parts)
+    resources = simulated_resources(3, latency_ms=100.0, event_interval_ms=30.0)
+    with Simulator(resources) as simulator:
+        client_key = _fill(parts, simulator)
+        parts.database.dispose()
+        with _gunicorn(settings) as process:
+            sys.stderr.write(
+                TRY_IT.format(
+                    address=settings.address,
+                    client_key=client_key,
+                    admin_key=settings.admin_api_key,
+                )
+            )
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                return 0  # how it is meant to end
+
+
+def _fill(parts: Parts, simulator: Simulator) -> str:
+    """The three instances as they are this time, and a new client key."""
+    with parts.database.session() as session:
+        for resource in simulator.resources.values():
+            config = InstanceConfig(
+                name=resource.name,
+                api_base=resource.url,
+                api_key=resource.api_key or "NONE",
+                supported_models=MODELS,
+            )
+            try:
+                instances.remove(session, resource.name, author=AUTHOR)
+            except NotFound:
+                pass  # the first time
+            instances.add(session, [config], author=AUTHOR)
+        try:
+            keys.remove(session, CLIENT, author=AUTHOR)
+        except NotFound:
+            pass  # the first time
+        return keys.add(session, CLIENT, author=AUTHOR)
+
+
+@contextmanager
+def _gunicorn(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """The server as a child, stopped in whatever way we end."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    environment = {
+        **os.environ,
+        "PROXY_DATABASE_URL": settings.database_url,
+        "ADMIN_API_KEY": settings.admin_api_key,
+    }
+    # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
+    process = subprocess.Popen(
+        gunicorn_command(), cwd=ROOT, env=environment, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

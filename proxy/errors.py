@@ -1,0 +1,150 @@
+"""Every error a client can get, with its status and its JSON."""
+
+import math
+from typing import Any
+
+
+class ProxyError(Exception):
+    """Base. The body has OpenAI's shape, so that OpenAI's client libraries read it:
+
+    {"error": {"message": str, "type": str, "param": str | None, "code": str}}
+
+    `retry_after_seconds` becomes `retry-after-ms` (exact) and `retry-after` (whole
+    seconds, rounded up): the two headers the official clients wait by.
+    """
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.retry_after_seconds = retry_after_seconds
+        self._headers = headers or {}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def headers(self) -> dict[str, str]:
+        return self._headers | retry_after_headers(self.retry_after_seconds)
+
+
+def retry_after_headers(seconds: float | None) -> dict[str, str]:
+    """Both forms of "come back in `seconds`"; none if None. At least 1 ms, so never "0"."""
+    if seconds is None:
+        return {}
+    return {
+        "retry-after-ms": str(max(1, math.ceil(seconds * 1000))),
+        "retry-after": str(max(1, math.ceil(seconds))),
+    }
+
+
+class BadRequest(ProxyError):
+    """The client's own mistake; `param` names the field."""
+
+    status, type, code = 400, "invalid_request_error", "invalid_request"
+
+
+class Unauthorized(ProxyError):
+    """No key, or one we do not know."""
+
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | {"www-authenticate": "Bearer"}
+
+
+class Forbidden(ProxyError):
+    """The door is closed, whatever key is shown."""
+
+    status, type, code = 403, "permission_error", "forbidden"
+
+
+class NotFound(ProxyError):
+    """Nothing at this path, or nothing of this name."""
+
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No instance serves the model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ProxyError):
+    """The path exists, the method does not."""
+
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class Conflict(ProxyError):
+    """The name exists already."""
+
+    status, type, code = 409, "invalid_request_error", "conflict"
+
+
+class Gone(ProxyError):
+    """A path of the old program; the message names its successor."""
+
+    status, type, code = 410, "invalid_request_error", "gone"
+
+
+class PreconditionFailed(ProxyError):
+    """`If-Match` named another version than the present one."""
+
+    status, type, code = 412, "invalid_request_error", "precondition_failed"
+
+
+class TooLarge(ProxyError):
+    """The request's body is larger than PROXY_MAX_BODY_BYTES."""
+
+    status, type, code = 413, "invalid_request_error", "request_too_large"
+
+
+class Unprocessable(ProxyError):
+    """A field's value cannot be used; `param` names the field."""
+
+    status, type, code = 422, "invalid_request_error", "invalid_value"
+
+
+class NoRoom(ProxyError):
+    """Every instance that could serve the call rests or is at its limit."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class UpstreamFailed(ProxyError):
+    """No instance gave an answer that may be shown to the client."""
+
+    status, type, code = 502, "server_error", "upstream_error"
+
+
+class Unavailable(ProxyError):
+    """Nobody can serve this now, and waiting a known time would not help."""
+
+    status, type, code = 503, "server_error", "unavailable"
+
+
+class UpstreamTimeout(ProxyError):
+    """The last instance asked did not answer in time."""
+
+    status, type, code = 504, "server_error", "upstream_timeout"

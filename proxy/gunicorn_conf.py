@@ -1,0 +1,60 @@
+"""How gunicorn runs us: `gunicorn -c python:proxy.gunicorn_conf wsgi:app`."""
+
+import gc
+import os
+import sys
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from proxy.context import EXTENSION, Parts
+from proxy.settings import ROOT, SettingError, load_settings
+
+try:
+    _settings = load_settings()
+except SettingError as error:
+    sys.exit(str(error))
+
+chdir = str(ROOT)
+bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
+workers = _settings.workers
+worker_class = "gthread"
+threads = _settings.threads
+# Connections a worker keeps open: one for each thread, and as many again that are idle.
+worker_connections = 2 * _settings.threads + 100
+backlog = 2048
+# The app is made once and forked, so that workers share its memory.
+preload_app = True
+# Longer than clients keep idle connections (httpx: 5 s, requests: until the server's end),
+# so that it is not us who closes one just as a request goes out on it.
+keepalive = 75
+# Of a worker's main loop, which only waits and accepts; requests have their own timeouts.
+timeout = 60
+graceful_timeout = _settings.graceful_timeout_seconds
+# The heartbeat's file: on a disk it would write to the journal every second.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+# It would be a second way to command us, without a key.
+control_socket_disable = True
+accesslog = None  # we write our own line for each request
+loglevel = _settings.log_level
+proc_name = "azure-openai-gateway"
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Threads do not survive a fork, so they start here and not in the parent."""
+    # What was made before the fork lives as long as we do; not looking at it again keeps
+    # its memory shared.
+    gc.freeze()
+    _parts(worker).start()
+
+
+def worker_exit(server: Arbiter, worker: Worker) -> None:
+    """After the last request of a worker that was told to end: what it counted is written."""
+    _parts(worker).stop()
+
+
+def _parts(worker: Worker) -> Parts:
+    app: Any = worker.app.wsgi()
+    parts: Parts = app.extensions[EXTENSION]
+    return parts

@@ -1,0 +1,85 @@
+"""Log lines to stderr and, if asked, a rotating file; written off the requests' threads."""
+
+import logging
+import queue
+import sys
+from logging.handlers import QueueHandler, QueueListener
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+from proxy.settings import Settings
+
+FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+KEPT_FILES = 7
+# A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
+MAX_WAITING_LINES = 50_000
+
+LOGGER = logging.getLogger("proxy")
+
+
+class LogWriter:
+    """Owns the handlers of the logger `proxy`. Before `start` lines go to stderr at once.
+
+    Several workers share the file: the handler locks it, and one of them rotates it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._listener: QueueListener | None = None
+        LOGGER.setLevel(settings.log_level.upper())
+        _replace_handlers(_stderr_handler())
+
+    def start(self) -> None:
+        """Once a process, after the fork: the listener is a thread."""
+        waiting: queue.Queue[logging.LogRecord] = queue.Queue(MAX_WAITING_LINES)
+        handlers: list[logging.Handler] = [_stderr_handler()]
+        if self._settings.log_dir is not None:
+            handlers.append(_file_handler(self._settings))
+        self._listener = QueueListener(waiting, *handlers)
+        self._listener.start()
+        _replace_handlers(_DroppingQueueHandler(waiting))
+
+    def stop(self) -> None:
+        """Idempotent. What waits is written first."""
+        if self._listener is None:
+            return
+        _replace_handlers(_stderr_handler())
+        self._listener.stop()
+        for handler in self._listener.handlers:
+            handler.close()
+        self._listener = None
+
+
+class _DroppingQueueHandler(QueueHandler):
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            pass  # the request matters more than its line
+
+
+def _stderr_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    return handler
+
+
+def _file_handler(settings: Settings) -> logging.Handler:
+    assert settings.log_dir is not None, "only asked for with a folder"
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    handler = ConcurrentRotatingFileHandler(
+        str(settings.log_dir / "proxy.log"),
+        maxBytes=settings.log_max_bytes,
+        backupCount=KEPT_FILES,
+        encoding="utf-8",
+        chmod=0o600,  # names of clients and models are nobody else's business
+    )
+    handler.setFormatter(logging.Formatter(FORMAT))
+    return handler
+
+
+def _replace_handlers(handler: logging.Handler) -> None:
+    for old in LOGGER.handlers[:]:
+        LOGGER.removeHandler(old)
+    LOGGER.addHandler(handler)
+    LOGGER.propagate = False

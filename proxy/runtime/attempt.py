@@ -1,0 +1,204 @@
+"""One try at one instance, from the request's first byte to the answer's last."""
+
+import errno
+import json
+import time
+from collections.abc import Iterator
+
+from proxy.core import verdict as verdicts
+from proxy.core.endpoints import ENDPOINTS
+from proxy.core.providers import PROVIDERS, key_headers
+from proxy.core.rewrite import asks_for_usage, body_for
+from proxy.core.sse import StreamWatcher, usage_of_answer
+from proxy.core.tokens import BYTES_PER_TOKEN
+from proxy.core.types import NO_USAGE, Call, Serving, Usage
+from proxy.errors import UpstreamFailed
+from proxy.runtime.state import Ending, Reservation, State
+from proxy.runtime.upstream import Answer, Upstream, UpstreamError
+
+EVENT_STREAM = "text/event-stream"
+ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
+
+
+class StreamBroken(ConnectionResetError):
+    """Ends a response that has begun without ending it properly.
+
+    A WSGI server takes a connection reset for the end of the connection: it writes no
+    closing chunk, so no client can take what came so far for the whole answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the upstream broke off its stream")
+
+
+class Attempt:
+    """Made after State.start said yes; `close` is where State.finish is called.
+
+    `open` sends, and judges what comes. After that either `error` says why there is no
+    answer, or `body` holds a whole plain answer, or the attempt is a stream: iterate it to
+    relay. A class and not a generator, because a generator that was never started runs no
+    `finally` when it is closed, and the reservation would stay.
+    """
+
+    def __init__(
+        self, state: State, reservation: Reservation, call: Call, serving: Serving
+    ) -> None:
+        self.serving = serving
+        self.verdict = verdicts.ABORTED
+        self.error: UpstreamError | None = None
+        self.body: bytes | None = None
+        self.latency_ms = 0
+        self.usage = NO_USAGE
+        self._state = state
+        self._reservation = reservation
+        self._call = call
+        self._answer: Answer | None = None
+        self._first = b""
+        self._hides_usage = asks_for_usage(call, serving)
+        self._watcher = StreamWatcher(hide_usage=self._hides_usage)
+        self._started = time.monotonic()
+        self._first_byte_ms = 0
+        self._complete = False
+        self._closed = False
+
+    def open(self, upstream: Upstream) -> None:
+        """Sends the call and reads until we know what the answer is worth.
+
+        A plain answer is read whole, so that one that is cut short can still be asked of
+        another instance; of a stream, the first bytes.
+        """
+        try:
+            self._answer = self._send(upstream)
+            self.verdict = verdicts.of(self._answer.status, self._answer.headers)
+            if self.streams:
+                self._first = self._answer.read_some()
+                if not self._first:
+                    raise UpstreamError("it sent an empty stream")
+            else:
+                self.body = self._answer.read_all()
+                self._settle_plain(self.body)
+        except UpstreamError as error:
+            self.error = error
+            self.verdict = verdicts.UNREACHABLE if self._answer is None else verdicts.FAILED
+        self._first_byte_ms = self._elapsed_ms()
+
+    @property
+    def streams(self) -> bool:
+        if self._answer is None or self._answer.status != 200:
+            return False
+        kind = self._answer.headers.get("content-type", "")
+        return self._call.stream and kind.startswith(EVENT_STREAM)
+
+    @property
+    def answer(self) -> Answer:
+        """Its head. Only while `error` is None."""
+        assert self._answer is not None, "an attempt without an answer has no head"
+        return self._answer
+
+    def __str__(self) -> str:
+        what = self.error.message if self.error else f"HTTP {self.answer.status}"
+        return f"{self.serving.config.name}: {what}"
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The stream's bytes as they arrive. Raises StreamBroken if the upstream breaks it."""
+        chunk = self._first
+        try:
+            while chunk:
+                passed_on = self._watcher.feed(chunk)
+                if passed_on:
+                    yield passed_on
+                chunk = self.answer.read_some()
+        except UpstreamError as error:
+            self.error, self.verdict = error, verdicts.FAILED
+            yield self._watcher.interrupt() + _error_event(error)
+            raise StreamBroken from error
+        self._complete = True
+        # Counted before the end goes out: a client that has everything is in the totals.
+        self.close()
+        last = self._watcher.finish()
+        if last:
+            yield last
+
+    def close(self, *, answered: bool = True) -> None:
+        """Idempotent: WSGI servers, Flask and we ourselves may all call it."""
+        if self._closed:
+            return
+        self._closed = True
+        self.latency_ms = self._elapsed_ms()
+        if self.streams:
+            self._settle_stream()
+        if self._answer is not None:
+            self._answer.close()
+        self._state.finish(
+            self._reservation,
+            Ending(
+                verdict=self.verdict,
+                usage=self.usage,
+                latency_ms=self.latency_ms,
+                first_byte_ms=self._first_byte_ms,
+                answered=answered,
+                error=self.trouble(),
+            ),
+        )
+
+    def trouble(self) -> str | None:
+        """What went wrong, for the state's `last_error`; None if nothing did."""
+        if self.error is not None:
+            return self.error.message
+        if self._answer is None or self._answer.status < 400:
+            return None
+        return f"{self._answer.status}: {excerpt(self.body or b'')}"
+
+    def _send(self, upstream: Upstream) -> Answer:
+        config = self.serving.config
+        url = PROVIDERS[config.provider_type].url(
+            config, self._call.endpoint, self.serving.deployment
+        )
+        return upstream.send(
+            config,
+            url,
+            headers={**self._call.headers, **key_headers(config)},
+            body=body_for(self._call, self.serving, ask_usage=self._hides_usage),
+        )
+
+    def _settle_plain(self, body: bytes) -> None:
+        if self.verdict.outcome != "succeeded":
+            return
+        if not body:
+            raise UpstreamError("it sent an empty answer")
+        completion = (
+            len(body) // BYTES_PER_TOKEN if ENDPOINTS[self._call.endpoint].streams else 0
+        )
+        self.usage = usage_of_answer(body) or self._estimate(completion)
+
+    def _settle_stream(self) -> None:
+        """Whatever way it ended, what came so far is charged."""
+        # Upstreams send about one token an event.
+        self.usage = self._watcher.usage or self._estimate(self._watcher.events)
+        if not self._complete and self.error is None:
+            self.verdict = verdicts.ABORTED  # the client left
+
+    def _estimate(self, completion_tokens: int) -> Usage:
+        return Usage(self._call.prompt_tokens, completion_tokens, estimated=True)
+
+    def _elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._started) * 1000)
+
+
+def excerpt(body: bytes) -> str:
+    """An error answer's message on one line: what its JSON says, else its first words."""
+    text = body[:ERROR_BYTES].decode("utf-8", "replace")
+    try:
+        error = json.loads(text)
+    except ValueError:
+        error = {}
+    if isinstance(error, dict):
+        inner = error.get("error")
+        found = inner.get("message") if isinstance(inner, dict) else error.get("message")
+        text = found if isinstance(found, str) else text
+    return " ".join(text.split())
+
+
+def _error_event(error: UpstreamError) -> bytes:
+    shape = UpstreamFailed(f"The answer broke off: {error.message}.", code="stream_interrupted")
+    return b"data: " + json.dumps(shape.to_dict()).encode() + b"\n\n"

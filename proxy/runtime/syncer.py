@@ -1,0 +1,131 @@
+"""One thread a worker: deltas out to SQLite, everyone's sums and new config back."""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+
+from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.state import State
+from proxy.store import revisions, states, usage
+from proxy.store.db import ChangeDetector, Database, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+HOUSEKEEPING_SECONDS = 60.0
+DAY_SECONDS = 86_400
+
+
+class Syncer:
+    """`start` once a process, after the fork; `stop` writes what is left.
+
+    The proxy goes on serving while the database is away: counts wait in memory, and
+    `problem` says what is wrong. Nothing on a request's path waits for this thread.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        state: State,
+        snapshots: Snapshots,
+        *,
+        interval_seconds: float,
+        retention_days: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._state = state
+        self._snapshots = snapshots
+        self._interval_seconds = interval_seconds
+        self._retention_seconds = retention_days * DAY_SECONDS
+        self._clock = clock
+        self._detector: ChangeDetector | None = None
+        self._stopping = Event()
+        self._thread: Thread | None = None
+        self._next_housekeeping = 0.0
+        self.problem: str | None = None
+        self.synced_at = 0.0
+
+    def start(self) -> None:
+        """Reads config and state, so that the first request finds them, then goes on alone."""
+        self.sync()
+        self._stopping.clear()
+        self._thread = Thread(target=self._run, name="syncer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Idempotent. After this, everything counted is in the database if it can be."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.sync()
+        self._close_detector()
+
+    def sync(self) -> None:
+        """One round. Raises nothing: what failed is noted in `problem` and tried again."""
+        try:
+            revision = self._write_and_read()
+            if self._snapshots.is_older_than(revision):
+                self._snapshots.reload()
+                logger.info("config is at revision %d", self._snapshots.current.revision)
+            self._keep_house()
+        except StoreUnavailable as error:
+            self._close_detector()
+            self._note(error.message)
+        else:
+            self.synced_at = self._clock()
+            self._note(None)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_seconds):
+            self.sync()
+
+    def _write_and_read(self) -> int:
+        """The newest config's revision, as far as we know; the state is merged."""
+        deltas = self._state.take()
+        try:
+            if not deltas and not self._someone_else_wrote():
+                self._state.give_back(deltas)
+                return self._snapshots.current.revision
+            transaction = self._database.write if deltas else self._database.read
+            # Both in one transaction: what is read back then holds what was just written,
+            # and a failure leaves neither.
+            with transaction() as connection:
+                if deltas:
+                    states.add(connection, deltas)
+                    usage.add(connection, deltas)
+                shared = states.read(connection, self._clock())
+                revision = revisions.newest(connection)
+        except StoreUnavailable:
+            self._state.give_back(deltas)
+            raise
+        self._state.merge(shared)
+        return revision
+
+    def _someone_else_wrote(self) -> bool:
+        if self._detector is None:
+            self._detector = ChangeDetector(self._database)
+        return self._detector.changed()
+
+    def _keep_house(self) -> None:
+        now = self._clock()
+        if now < self._next_housekeeping:
+            return
+        self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+        with self._database.write() as connection:
+            states.forget_old_windows(connection, now)
+            usage.forget_old(connection, int(now) - self._retention_seconds)
+
+    def _note(self, problem: str | None) -> None:
+        """Logs a change once, not each round."""
+        if problem and not self.problem:
+            logger.error("%s Requests are served; counts wait in memory.", problem)
+        elif self.problem and not problem:
+            logger.warning("The database works again; what waited is written.")
+        self.problem = problem
+
+    def _close_detector(self) -> None:
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None

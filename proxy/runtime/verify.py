@@ -1,0 +1,116 @@
+"""A real call with a tiny prompt to each deployment of an instance, and what it found."""
+
+import json
+import time
+from dataclasses import dataclass
+
+from proxy.core import catalog
+from proxy.core.providers import PROVIDERS, key_headers
+from proxy.core.types import InstanceConfig
+from proxy.runtime.attempt import excerpt
+from proxy.runtime.upstream import Upstream, UpstreamError
+
+MAX_MODELS = 20  # each is a call that costs money
+DETAIL_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`check` says what was looked at; `status` is the upstream's, None without an answer."""
+
+    check: str
+    ok: bool
+    detail: str
+    ms: int = 0
+    model: str | None = None
+    deployment: str | None = None
+    status: int | None = None
+
+
+# Tried one after the other until one tells: newer models refuse `max_tokens`, embedding
+# models refuse chat.
+PROBES: tuple[tuple[str, dict[str, object]], ...] = (
+    ("chat/completions", {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}),
+    (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": "ping"}], "max_completion_tokens": 16},
+    ),
+    ("embeddings", {"input": "ping"}),
+)
+
+
+def verify(upstream: Upstream, config: InstanceConfig, model: str | None) -> list[Check]:
+    """One check a model. Counts nowhere: it is the operator's call, not a client's."""
+    models = [model] if model else list(dict.fromkeys(_known_models(config)))
+    if not models:
+        return [
+            Check(
+                "deployment",
+                ok=False,
+                detail='The instance names no model; send {"model": ...} to say which to try.',
+            )
+        ]
+    checks = [_check(upstream, config, m) for m in models[:MAX_MODELS]]
+    if len(models) > MAX_MODELS:
+        rest = ", ".join(models[MAX_MODELS:])
+        checks.append(Check("deployment", ok=False, detail=f"Not tried: {rest}."))
+    return checks
+
+
+def _known_models(config: InstanceConfig) -> list[str]:
+    return [*config.supported_models] or [*config.model_deployments]
+
+
+def _check(upstream: Upstream, config: InstanceConfig, model: str) -> Check:
+    deployment = catalog.deployment(config, model)
+    started = time.monotonic()
+    status: int | None = None
+    what, ok, detail = "connection", False, ""
+    for path, body in PROBES:
+        try:
+            status, answer = _ask(upstream, config, path, deployment, body)
+        except UpstreamError as error:
+            detail = f"No answer: {error.message}."
+            break
+        what, ok, detail = _judged(path, status, answer)
+        if status != 400:
+            break
+    ms = int((time.monotonic() - started) * 1000)
+    return Check(what, ok, detail[:DETAIL_CHARACTERS], ms, model, deployment, status)
+
+
+def _ask(
+    upstream: Upstream,
+    config: InstanceConfig,
+    path: str,
+    deployment: str,
+    body: dict[str, object],
+) -> tuple[int, bytes]:
+    answer = upstream.send(
+        config,
+        PROVIDERS[config.provider_type].url(config, path, deployment),
+        headers={"Content-Type": "application/json", **key_headers(config)},
+        body=json.dumps({"model": deployment, **body}).encode(),
+    )
+    try:
+        return answer.status, answer.read_all()
+    finally:
+        answer.close()
+
+
+def _judged(path: str, status: int, answer: bytes) -> tuple[str, bool, str]:
+    """(what the answer tells about, whether that is well, in words)."""
+    if status < 300:
+        return "deployment", True, f"Answered {path}."
+    said = excerpt(answer)
+    if status in (401, 403):
+        return "key", False, f"The key was refused ({status}): {said}"
+    if status == 404:
+        return "deployment", False, f"There is no such deployment or path (404): {said}"
+    if status == 429:
+        return (
+            "deployment",
+            True,
+            f"Key and deployment are right, but it is at its limit: {said}",
+        )
+    return "deployment", False, f"HTTP {status}: {said}"

@@ -1,0 +1,212 @@
+"""What an operator sets about the proxy: one table, read once, strict at start.
+
+A value comes from the environment, else from the file `.env` in the project's root,
+else from the default. An unknown PROXY_* name is an error: a misspelt setting would
+otherwise silently have no effect.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from proxy.core.routing import POLICIES
+
+ROOT = Path(__file__).resolve().parent.parent
+INSTANCE_FOLDER = ROOT / "instance"
+DEFAULT_DATABASE_URL = "sqlite:///instance/proxy.db"
+
+
+class SettingError(ValueError):
+    """One line: which setting, what it holds, what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`parse` turns text into the value or raises ValueError; `allowed` says what it takes.
+
+    `default` is text too, so that the documentation shows what one would write.
+    `alias` is an old name that is still read when the new one is not set.
+    """
+
+    name: str
+    field: str
+    default: str
+    parse: Callable[[str], Any]
+    allowed: str
+    help: str
+    alias: str | None = None
+    secret: bool = False
+
+
+def _whole(low: int, high: int) -> tuple[Callable[[str], int], str]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return parse, f"a whole number from {low} to {high}"
+
+
+def _choice(*names: str) -> tuple[Callable[[str], str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in names:
+            raise ValueError
+        return text.lower()
+
+    return parse, "one of " + ", ".join(names)
+
+
+def _workers(text: str) -> int:
+    return len(os.sched_getaffinity(0)) if text == "auto" else _whole(1, 64)[0](text)
+
+
+def _database_url(text: str) -> str:
+    if "://" not in text:
+        raise ValueError
+    head, _, path = text.partition(":///")
+    if not head.startswith("sqlite") or not path or path.startswith((":memory:", "file:", "/")):
+        return text
+    # Relative to the project, not to wherever the command happened to be started.
+    return f"{head}:///{ROOT / path}"
+
+
+def _folder(text: str) -> Path | None:
+    return ROOT / text if text else None
+
+
+def _file(text: str) -> Path | None:
+    path = ROOT / text if text else None
+    if path is not None and not path.is_file():
+        raise ValueError
+    return path
+
+
+_ANY = (str, "any text")
+_FOLDER = (_folder, "a folder, or nothing")
+
+# fmt: off
+SETTINGS: tuple[Setting, ...] = (
+    Setting("ADMIN_API_KEY", "admin_api_key", "", *_ANY,
+            "Key of the admin API, sent as `X-Admin-API-Key`. Empty: the admin API is closed.",
+            secret=True),
+    Setting("PORT", "port", "8000", *_whole(0, 65535), "TCP port to listen on."),
+    Setting("PROXY_BIND", "bind", "127.0.0.1", *_ANY,
+            "Address to listen on; `0.0.0.0` for all. TLS belongs in front of it."),
+    Setting("PROXY_DATABASE_URL", "database_url", DEFAULT_DATABASE_URL, _database_url,
+            "an SQLAlchemy URL such as sqlite:///instance/proxy.db",
+            "Where config, state and usage are kept. Relative paths start at the project.",
+            secret=True),
+    Setting("PROXY_WORKERS", "workers", "auto", _workers,
+            "auto, or a whole number from 1 to 64",
+            "Worker processes; `auto` is one for each core."),
+    Setting("PROXY_THREADS", "threads", "512", *_whole(1, 10000),
+            "Threads of a worker: the streams it can hold open. Made when needed."),
+    Setting("PROXY_SYNC_INTERVAL_MS", "sync_interval_ms", "200", *_whole(10, 60000),
+            "How often a worker writes its counts, and reads others' and new config, in ms."),
+    Setting("PROXY_CLIENT_AUTH", "client_auth", "key", *_choice("key", "off"),
+            "`key`: clients need a key. `off`: everybody may call; for trusted networks only."),
+    Setting("PROXY_POLICY", "policy", "failover", *_choice(*POLICIES),
+            "In which order instances are tried."),
+    Setting("PROXY_MAX_BODY_BYTES", "max_body_bytes", "67108864", *_whole(1024, 2**31),
+            "Largest request body, in bytes; more is answered with 413."),
+    Setting("PROXY_CONNECT_TIMEOUT_MS", "connect_timeout_ms", "5000", *_whole(1, 600000),
+            "Longest wait for a connection to an instance, in ms."),
+    Setting("PROXY_GRACEFUL_TIMEOUT_SECONDS", "graceful_timeout_seconds", "30",
+            *_whole(1, 3600),
+            "How long open answers may go on after SIGTERM, in seconds."),
+    Setting("PROXY_USAGE_RETENTION_DAYS", "usage_retention_days", "90", *_whole(1, 3650),
+            "How long rows of `usage_minute` are kept, in days."),
+    Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _file, "an existing PEM file, or nothing",
+            "Certificate authorities to trust for https instances; empty: certifi's."),
+    Setting("PROXY_LOG_DIR", "log_dir", "", *_FOLDER,
+            "Folder of a rotating `proxy.log`, beside stderr. Empty: stderr only."),
+    Setting("PROXY_LOG_MAX_BYTES", "log_max_bytes", "10485760", *_whole(10000, 2**31),
+            "Size at which `proxy.log` is rotated, in bytes; seven older files are kept."),
+    Setting("PROXY_LOG_LEVEL", "log_level", "info",
+            *_choice("debug", "info", "warning", "error"),
+            "Least level that is logged.", alias="LOG_LEVEL"),
+)
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values, one field for each row of SETTINGS. Secrets stay out of its repr."""
+
+    admin_api_key: str
+    port: int
+    bind: str
+    database_url: str
+    workers: int
+    threads: int
+    sync_interval_ms: int
+    client_auth: str
+    policy: str
+    max_body_bytes: int
+    connect_timeout_ms: int
+    graceful_timeout_seconds: int
+    usage_retention_days: int
+    ca_bundle: Path | None
+    log_dir: Path | None
+    log_max_bytes: int
+    log_level: str
+
+    def __repr__(self) -> str:
+        shown = (s for s in SETTINGS if not s.secret)
+        return f"Settings({', '.join(f'{s.field}={getattr(self, s.field)!r}' for s in shown)})"
+
+    @property
+    def sync_interval_seconds(self) -> float:
+        return self.sync_interval_ms / 1000
+
+    @property
+    def address(self) -> str:
+        """Where a browser or `curl` on this host finds us."""
+        host = "127.0.0.1" if self.bind in ("", "0.0.0.0", "::") else self.bind
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, env_file: Path | None = ROOT / ".env"
+) -> Settings:
+    """The settings of this process. Raises SettingError for the first that cannot be used."""
+    values: dict[str, str] = {}
+    if env_file is not None and env_file.is_file():
+        values = {k: v or "" for k, v in dotenv_values(env_file, interpolate=False).items()}
+    values |= os.environ if environ is None else environ
+    _refuse_unknown(values)
+    return Settings(**{s.field: _value(s, values) for s in SETTINGS})
+
+
+def _value(setting: Setting, values: Mapping[str, str]) -> Any:
+    # Empty counts as not set: `PROXY_LOG_DIR=` is how people switch something off.
+    text = values.get(setting.name, "").strip()
+    if not text and setting.alias:
+        text = values.get(setting.alias, "").strip()
+    text = text or setting.default
+    try:
+        return setting.parse(text)
+    except ValueError:
+        given = "its value" if setting.secret else repr(text)
+        raise SettingError(
+            f"{setting.name}: {given} cannot be used; allowed is {setting.allowed}"
+        ) from None
+
+
+def _refuse_unknown(values: Mapping[str, str]) -> None:
+    known = {s.name for s in SETTINGS}
+    for name in sorted(values):
+        if name.startswith("PROXY_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean {close[0]}?"
+                if close
+                else f"known are {', '.join(sorted(known))}"
+            )
+            raise SettingError(f"{name}: there is no such setting; {hint}")

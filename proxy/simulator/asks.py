@@ -1,0 +1,159 @@
+"""What a request asks for: its body checked, its tokens counted.
+
+There is no tokenizer here. Four characters are a token, so that whoever knows the
+request knows what the answer will report (`expected_usage`).
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.simulator.errors import Refused, invalid
+from proxy.simulator.routes import Operation, Route, Style
+
+Json = dict[str, Any]
+
+CHARACTERS_PER_TOKEN = 4
+TOKENS = 20
+"""Completion tokens of an answer, unless its resource says otherwise."""
+
+ADMISSION_TOKENS = 16
+"""What Azure was measured to reserve for a request which names no maximum."""
+
+CACHE_FROM_TOKENS, CACHE_STEP_TOKENS = 1024, 128
+"""Azure's prompt cache begins at 1024 tokens and grows in steps of 128."""
+
+COUNTS = {
+    "n": 128,
+    "best_of": 128,
+    "max_tokens": 1_000_000,
+    "max_completion_tokens": 1_000_000,
+}
+"""Fields that are whole numbers from 1, and the most they may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for tokens, checked."""
+
+    style: Style
+    operation: Operation
+    deployment: str
+    body: Json
+
+    @property
+    def streamed(self) -> bool:
+        return self.operation != "embeddings" and self.body.get("stream") is True
+
+    @property
+    def includes_usage(self) -> bool:
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def parsed(raw: bytes) -> Json:
+    """The body's JSON object. Raises Refused with the 400 that Azure gives."""
+    try:
+        body = json.loads(raw)
+    except ValueError as problem:
+        text = "We could not parse the JSON body of your request."
+        raise Refused(invalid(text)) from problem
+    if not isinstance(body, dict):
+        raise Refused(invalid("The body of your request is not a JSON object."))
+    return body
+
+
+def checked(route: Route, body: Json) -> Ask:
+    """The request, if its fields are usable. Raises Refused with a 400 that names one."""
+    deployment = route.deployment or body.get("model")
+    if not isinstance(deployment, str) or not deployment:
+        raise Refused(invalid("you must provide a model parameter", param="model"))
+    for name, most in COUNTS.items():
+        _check_count(name, body.get(name), most)
+    if route.operation == "chat/completions":
+        _check_messages(body.get("messages"))
+    elif route.operation == "embeddings" and not body.get("input"):
+        raise Refused(invalid("'input' is a required property", param="input"))
+    return Ask(route.style, route.operation, deployment, body)
+
+
+def _check_count(name: str, value: object, most: int) -> None:
+    if value is None or (type(value) is int and 1 <= value <= most):
+        return
+    message = f"Invalid value for '{name}': expected an integer from 1 to {most}."
+    raise Refused(invalid(message, code="invalid_value", param=name))
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise Refused(invalid("'messages' is a required property", param="messages"))
+    if not all(isinstance(message, dict) for message in messages):
+        raise Refused(invalid("'messages' must hold objects", param="messages"))
+
+
+def expected_usage(body: Json, tokens: int = TOKENS) -> Json:
+    """The `usage` of the answer to this body, from a resource with that many `tokens`.
+
+    With embeddings (a body with `input`) there are no completion tokens to report.
+    A long prompt counts as cached up to the last whole step: real caches forget, and
+    tests want to know the number.
+    """
+    prompt = prompt_tokens(body)
+    if "input" in body:
+        return {"prompt_tokens": prompt, "total_tokens": prompt}
+    completion = min(tokens, maximum_tokens(body) or tokens) * choices(body)
+    cached = 0 if prompt < CACHE_FROM_TOKENS else prompt - prompt % CACHE_STEP_TOKENS
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    }
+
+
+def estimated_tokens(body: Json) -> int:
+    """What the request counts against the limits, known before it is answered.
+
+    Azure documents prompt plus maximum times choices, and gives nothing back when the
+    answer turns out shorter.
+    """
+    if "input" in body:
+        return prompt_tokens(body)
+    times = max(body.get("best_of") or 1, choices(body))
+    return prompt_tokens(body) + (maximum_tokens(body) or ADMISSION_TOKENS) * times
+
+
+def prompt_tokens(body: Json) -> int:
+    prompt = body.get("messages") or body.get("prompt") or body.get("input")
+    return max(1, -(-_characters(prompt) // CHARACTERS_PER_TOKEN))
+
+
+def _characters(value: object) -> int:
+    """Of text in messages, in their parts, in lists; a number is a token already."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(_characters(item) for item in value)
+    if isinstance(value, dict):
+        return _characters(value.get("content")) + _characters(value.get("text"))
+    return CHARACTERS_PER_TOKEN if isinstance(value, int) else 0
+
+
+def maximum_tokens(body: Json) -> int | None:
+    """The client's limit for each choice; the newer name wins."""
+    limit: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
+    return limit
+
+
+def choices(body: Json) -> int:
+    """How many: `n` for each prompt, and completions take a list of prompts."""
+    n: int = body.get("n") or 1
+    return n * len(inputs(body.get("prompt")))
+
+
+def inputs(value: object) -> list[object]:
+    """A text, a list of texts, one list of tokens or many: the single ones."""
+    if isinstance(value, list) and not all(isinstance(item, int) for item in value):
+        return value
+    return [value]

@@ -1,0 +1,159 @@
+"""One request answered: first decided, then sent, with whatever fault it is to have."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from proxy.simulator import asks, errors, faults, headers, routes, shapes
+from proxy.simulator.asks import Ask
+from proxy.simulator.errors import Answer, Refused
+from proxy.simulator.faults import Fault
+from proxy.simulator.limits import Admission
+from proxy.simulator.resource import Resource
+from proxy.simulator.routes import Route
+from proxy.simulator.wire import LAST_CHUNK, Connection, Received, chunk, head
+
+NO_FAULT = Fault("none")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that is sent event by event."""
+
+    events: Iterator[bytes]
+    headers: dict[str, str]
+
+
+def serve(resource: Resource, connection: Connection, received: Received) -> bool:
+    """Answer a request. False if the connection is to be closed now.
+
+    Raises PeerLeft if nobody is there to take the answer.
+    """
+    route = routes.find(received.method, received.path, received.query)
+    deployment = _named_deployment(route, received)
+    fault = resource.faults.take(deployment) or NO_FAULT
+    try:
+        reply = fault.answer or _decide(resource, route, received)
+    except Refused as refused:
+        reply = refused.answer
+    marks: dict[str, str] = {}
+    if route is None or route.style != "openai":
+        marks = headers.marks(resource.region, deployment, received.headers)
+    connection.wait(resource.latency_ms / 1000 + fault.delay_seconds)
+    if isinstance(reply, Stream):
+        with resource.streaming():
+            return _send_stream(reply, fault, marks, connection, resource)
+    return _send_whole(reply, fault, marks, connection)
+
+
+def _named_deployment(route: Route | None, received: Received) -> str:
+    """The deployment a request names, checked or not: faults go by it."""
+    if route is None or route.deployment or route.operation == "models":
+        return route.deployment if route else ""
+    try:
+        named = asks.parsed(received.body).get("model")
+    except Refused:
+        return ""
+    return named if isinstance(named, str) else ""
+
+
+def _decide(resource: Resource, route: Route | None, received: Received) -> Answer | Stream:
+    """What a healthy resource answers. Raises Refused with what it refuses with."""
+    if not resource.accepts(received.headers):
+        raise Refused(errors.ACCESS_DENIED)
+    if route is None:
+        raise Refused(errors.RESOURCE_NOT_FOUND)
+    if route.operation == "models":
+        return errors.json_answer(
+            shapes.models(route.style, sorted(resource.deployments or ()))
+        )
+    ask = asks.checked(route, asks.parsed(received.body))
+    if not resource.serves(ask.deployment):
+        raise Refused(errors.deployment_not_found(ask.style))
+    if resource.refuses_stream_options and "stream_options" in ask.body:
+        raise Refused(errors.NO_STREAM_OPTIONS)
+    admission = resource.admit(ask.deployment, asks.estimated_tokens(ask.body))
+    if admission.limited_by is not None:
+        raise Refused(_too_many(ask, admission, received))
+    return _generate(resource, ask, admission)
+
+
+def _too_many(ask: Ask, admission: Admission, received: Received) -> Answer:
+    names = headers.rejection(admission)
+    seconds = names["retry-after"]
+    if ask.style == "openai":
+        names = {"retry-after": seconds}
+    version = received.query.get("api-version", "")
+    return errors.too_many(
+        admission.limited_by or "call", int(seconds), names, ask.operation, version
+    )
+
+
+def _generate(resource: Resource, ask: Ask, admission: Admission) -> Answer | Stream:
+    voice = shapes.Voice(resource.name, resource.tokens, uuid.uuid4().hex, int(time.time()))
+    room = {} if ask.style == "openai" else headers.room(admission)
+    if ask.streamed:
+        return Stream(shapes.events(ask, voice), room)
+    body = shapes.embeddings if ask.operation == "embeddings" else shapes.whole
+    return errors.json_answer(body(ask, voice), headers=room)
+
+
+def _send_whole(
+    answer: Answer, fault: Fault, marks: dict[str, str], connection: Connection
+) -> bool:
+    if fault.then == "error":
+        answer = faults.FAULTS["500"].answer or answer
+        fault = NO_FAULT
+    start = head(
+        answer.status,
+        {
+            "content-type": answer.content_type,
+            "content-length": str(len(answer.body)),
+            **marks,
+            **answer.headers,
+        },
+    )
+    match fault.stops:
+        case None:
+            connection.send(start + answer.body)
+            return True
+        case "before head":
+            pass
+        case "after head":
+            connection.send(start)
+        case "in middle":
+            connection.send(start + answer.body[: len(answer.body) // 2])
+    return _end(fault, connection)
+
+
+def _send_stream(
+    stream: Stream,
+    fault: Fault,
+    marks: dict[str, str],
+    connection: Connection,
+    resource: Resource,
+) -> bool:
+    if fault.stops == "before head":
+        return _end(fault, connection)
+    kind = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+    connection.send(head(200, {**kind, **marks, **stream.headers}))
+    if fault.stops == "after head":
+        return _end(fault, connection)
+    for number, event in enumerate(stream.events):
+        if fault.stops == "in middle" and number == faults.EVENTS_BEFORE_END:
+            return _end(fault, connection)
+        if number and resource.event_interval_ms:
+            connection.wait(resource.event_interval_ms / 1000)
+        connection.send(chunk(event))
+    connection.send(LAST_CHUNK)
+    return True
+
+
+def _end(fault: Fault, connection: Connection) -> bool:
+    """What comes where a fault stops an answer. Whether the connection is still good."""
+    if fault.then == "silence":
+        connection.wait(None)  # until PeerLeft
+    elif fault.then == "error":
+        connection.send(chunk(shapes.ERROR_EVENT) + LAST_CHUNK)
+    return fault.then == "error"

@@ -1,0 +1,75 @@
+"""Bringing the database up to date, greeting the operator, and starting gunicorn."""
+
+import logging
+import os
+import sys
+
+from proxy import create_app
+from proxy.context import EXTENSION, Parts
+from proxy.settings import ROOT, Settings
+from proxy.store import instances, keys, schema
+
+ADD_AN_INSTANCE = """\
+No instance is configured yet. Add one:
+
+  curl -X POST {address}/admin/instances -H "X-Admin-API-Key: $ADMIN_API_KEY" \\
+    -H "Content-Type: application/json" -d '{{"name": "east-us",
+      "api_base": "https://YOUR-RESOURCE.openai.azure.com", "api_key": "ITS-KEY",
+      "supported_models": ["gpt-4o"], "model_deployments": {{"gpt-4o": "YOUR-DEPLOYMENT"}}}}'
+"""
+NO_ADMIN_KEY = "The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment).\n"
+NO_CLIENT_KEY = "No client has a key yet. Make one: .venv/bin/flask keys add NAME\n"
+AUTH_IS_OFF = """\
+********************************************************************************
+PROXY_CLIENT_AUTH=off: everybody who reaches {address} may use your
+instances at your cost. Only for networks in which you trust everyone.
+********************************************************************************
+"""
+
+
+def serve(settings: Settings) -> int:
+    """Does not return: gunicorn takes this process over, so that signals reach it."""
+    parts: Parts = create_app(settings).extensions[EXTENSION]
+    prepare(parts)
+    sys.stderr.write(greeting(parts))
+    parts.database.dispose()
+    logging.shutdown()
+    command = gunicorn_command()
+    os.chdir(ROOT)
+    os.execv(command[0], command)
+
+
+def prepare(parts: Parts) -> None:
+    """The database exists, has our schema and can be written. Raises SchemaProblem."""
+    try:
+        schema.check(parts.database)
+    except schema.SchemaOutdated as problem:
+        sys.stderr.write(f"Migrating: {problem}\n")
+        schema.upgrade(parts.database)
+        schema.check(parts.database)
+
+
+def greeting(parts: Parts) -> str:
+    """Where it listens, and what a newcomer still has to do."""
+    settings = parts.settings
+    with parts.database.read() as connection:
+        has_instance = bool(instances.load_all(connection))
+        has_key = bool(keys.listed(connection))
+    text = (
+        f"Listening on {settings.address} with {settings.workers} workers of up to"
+        f" {settings.threads} threads.\n"
+    )
+    if settings.client_auth == "off":
+        text += AUTH_IS_OFF.format(address=settings.address)
+    elif not has_key:
+        text += NO_CLIENT_KEY
+    if not settings.admin_api_key:
+        text += NO_ADMIN_KEY
+    if not has_instance:
+        text += ADD_AN_INSTANCE.format(address=settings.address)
+    return text
+
+
+def gunicorn_command() -> list[str]:
+    """No secret is in it: settings travel in the environment and .env."""
+    return [sys.executable, "-m", "gunicorn", "-c", "python:proxy.gunicorn_conf", "wsgi:app"]

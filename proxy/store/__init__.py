@@ -1,0 +1,1 @@
+"""Keeps: the only package that knows SQLAlchemy."""

@@ -1,0 +1,150 @@
+"""Configs of instances: rows in, frozen values out; each change is a revision."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy.orm import Session
+
+from proxy.core.masking import masked
+from proxy.core.types import InstanceConfig
+from proxy.errors import Conflict, NotFound, PreconditionFailed
+from proxy.store import revisions, states
+from proxy.store.models import InstanceRow
+
+CONFIG_FIELDS = tuple(f.name for f in fields(InstanceConfig))
+
+# With another of these it is another upstream: what we measured of the old one is void.
+IDENTITY_FIELDS = frozenset(
+    {"api_key", "api_base", "api_version", "provider_type", "proxy_url", "model_deployments"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What `change` did. `is_another_upstream`: rests of the old one are void."""
+
+    stored: "StoredInstance"
+    is_another_upstream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """A config and what the table knows about it. `revision` is its version for If-Match."""
+
+    config: InstanceConfig
+    revision: int
+    created_at: float
+    updated_at: float
+
+
+def load_all(connection: Connection) -> list[StoredInstance]:
+    """All instances, by name."""
+    rows = connection.execute(select(InstanceRow.__table__).order_by(InstanceRow.name))
+    return [_stored(row) for row in rows.mappings()]
+
+
+def add(session: Session, configs: Iterable[InstanceConfig], *, author: str) -> list[int]:
+    """Adds all or, raising Conflict for the first name that exists, none."""
+    numbers = []
+    for config in configs:
+        if session.get(InstanceRow, config.name) is not None:
+            raise Conflict(
+                f"An instance named {config.name!r} exists; change it with PUT, or remove it.",
+                param="name",
+                code="name_exists",
+            )
+        values = _columns(config)
+        number = revisions.record(
+            session,
+            author=author,
+            action="instance added",
+            subject=config.name,
+            changes={k: [None, masked(k, v)] for k, v in values.items()},
+        )
+        now = time.time()
+        session.add(InstanceRow(**values, created_at=now, updated_at=now, revision=number))
+        session.flush()
+        numbers.append(number)
+    return numbers
+
+
+def change(
+    session: Session,
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    author: str,
+    if_match: int | None = None,
+) -> Change:
+    """Merges `values`, checked fields of a config, into the row.
+
+    Raises NotFound, and PreconditionFailed if `if_match` is not the row's revision.
+    What is equal already makes no revision.
+    """
+    row = _row(session, name, if_match)
+    changed = {k: v for k, v in values.items() if getattr(row, k) != v}
+    if changed:
+        row.revision = revisions.record(
+            session,
+            author=author,
+            action="instance changed",
+            subject=name,
+            changes={k: [masked(k, getattr(row, k)), masked(k, v)] for k, v in changed.items()},
+        )
+        row.updated_at = time.time()
+        for key, value in changed.items():
+            setattr(row, key, value)
+        session.flush()
+    is_another = bool(IDENTITY_FIELDS & changed.keys())
+    if is_another:
+        states.clear_rests(session.connection(), name, row.updated_at)
+    columns = {c.key: getattr(row, c.key) for c in InstanceRow.__table__.columns}
+    return Change(_stored(columns), is_another)
+
+
+def remove(session: Session, name: str, *, author: str, if_match: int | None = None) -> None:
+    """Removes the config; state and usage stay. Raises as `change` does."""
+    row = _row(session, name, if_match)
+    revisions.record(
+        session,
+        author=author,
+        action="instance removed",
+        subject=name,
+        changes={k: [masked(k, getattr(row, k)), None] for k in CONFIG_FIELDS},
+    )
+    session.delete(row)
+    session.flush()
+
+
+def _row(session: Session, name: str, if_match: int | None) -> InstanceRow:
+    row = session.get(InstanceRow, name)
+    if row is None:
+        raise NotFound(f"There is no instance named {name!r}.", code="instance_not_found")
+    if if_match is not None and row.revision != if_match:
+        raise PreconditionFailed(
+            f"Instance {name!r} is at revision {row.revision}, not {if_match}: somebody changed"
+            " it. Read it again, then repeat the change.",
+        )
+    return row
+
+
+def _columns(config: InstanceConfig) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in CONFIG_FIELDS}
+    values["supported_models"] = list(config.supported_models)
+    values["model_deployments"] = dict(config.model_deployments)
+    return values
+
+
+def _stored(columns: RowMapping | dict[str, Any]) -> StoredInstance:
+    """Columns and fields have the same names; test_instances.py sees to that."""
+    values = {name: columns[name] for name in CONFIG_FIELDS}
+    values["supported_models"] = tuple(values["supported_models"])
+    return StoredInstance(
+        InstanceConfig(**values),
+        revision=columns["revision"],
+        created_at=columns["created_at"],
+        updated_at=columns["updated_at"],
+    )

@@ -1,0 +1,169 @@
+"""The tables. Config and state apart: nothing an instance does writes a config row.
+
+Moments (`_at`, `_until`, and the old names `last_used` and `last_error_time`) are seconds
+since the epoch, UTC, as in the old program's files. No table of state has a foreign key:
+counts outlive the instance they were measured on.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Index, Integer, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    # Constraints have names, so that a later migration can refer to them.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads it from the class
+        # Totals of tokens outgrow 32 bits; SQLite numbers rows only by its own INTEGER.
+        int: BigInteger().with_variant(Integer, "sqlite"),
+        list[str]: JSON,
+        dict[str, str]: JSON,
+        dict[str, Any]: JSON,
+    }
+
+
+class InstanceRow(Base):
+    """What an operator set about one instance."""
+
+    __tablename__ = "instance_config"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    provider_type: Mapped[str] = mapped_column(String(20))
+    api_key: Mapped[str]
+    api_base: Mapped[str]
+    api_version: Mapped[str]
+    proxy_url: Mapped[str | None]
+    priority: Mapped[int]
+    weight: Mapped[int]
+    max_tpm: Mapped[int]
+    max_input_tokens: Mapped[int]
+    supported_models: Mapped[list[str]]
+    model_deployments: Mapped[dict[str, str]]
+    enabled: Mapped[bool]
+    timeout_seconds: Mapped[float]
+    retry_count: Mapped[int]
+    rate_limit_enabled: Mapped[bool]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    revision: Mapped[int]  # the config_revision that last changed it: its ETag
+
+
+class InstanceStateRow(Base):
+    """Totals of one instance over all workers and restarts. Workers add to it."""
+
+    __tablename__ = "instance_state"
+
+    instance_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    total_requests: Mapped[int] = mapped_column(default=0)
+    successful_requests: Mapped[int] = mapped_column(default=0)
+    error_count: Mapped[int] = mapped_column(default=0)
+    total_tokens_served: Mapped[int] = mapped_column(default=0)
+    total_upstream_400_errors: Mapped[int] = mapped_column(default=0)
+    total_upstream_429_errors: Mapped[int] = mapped_column(default=0)
+    total_upstream_500_errors: Mapped[int] = mapped_column(default=0)
+    total_upstream_other_errors: Mapped[int] = mapped_column(default=0)
+    latency_total_ms: Mapped[int] = mapped_column(default=0)
+    last_used: Mapped[float | None]
+    last_success_time: Mapped[float | None]
+    last_failure_time: Mapped[float | None]
+    last_error: Mapped[str | None]
+    last_error_time: Mapped[float | None]
+    # When an operator last cleared errors and rests: what workers measured before is void.
+    cleared_at: Mapped[float | None]
+
+
+class DeploymentStateRow(Base):
+    """The rest of one deployment: Azure limits deployments, so that is where a 429 counts.
+
+    `deployment` "" is the whole instance: a refused key concerns all of it.
+    """
+
+    __tablename__ = "deployment_state"
+
+    instance_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    deployment: Mapped[str] = mapped_column(String(200), primary_key=True)
+    rate_limited_until: Mapped[float]
+    rest_reason: Mapped[str] = mapped_column(String(40))
+    rest_set_at: Mapped[float]
+
+
+class StateWindowRow(Base):
+    """Tokens and requests of one second, of the last two minutes. Workers add to it."""
+
+    __tablename__ = "state_window"
+
+    second_at: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    deployment: Mapped[str] = mapped_column(String(200), primary_key=True)
+    tokens: Mapped[int] = mapped_column(default=0)
+    requests: Mapped[int] = mapped_column(default=0)
+
+
+class UsageRow(Base):
+    """What one client used of one model on one instance in one UTC minute.
+
+    `requests` are the client's: each counts once, at the instance that answered it.
+    `attempts` are ours, each with one outcome: several where an instance failed and
+    another was asked. `instance_name` "" stands for requests that found no instance.
+    """
+
+    __tablename__ = "usage_minute"
+    __table_args__ = (
+        # Reports ask for one client or one instance over days.
+        Index("ix_usage_minute_client", "client_name", "minute_at"),
+        Index("ix_usage_minute_instance", "instance_name", "minute_at"),
+    )
+
+    minute_at: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    client_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    requests: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    succeeded: Mapped[int] = mapped_column(default=0)
+    rejected: Mapped[int] = mapped_column(default=0)
+    throttled: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    misconfigured: Mapped[int] = mapped_column(default=0)
+    unreachable: Mapped[int] = mapped_column(default=0)
+    aborted: Mapped[int] = mapped_column(default=0)
+    prompt_tokens: Mapped[int] = mapped_column(default=0)
+    completion_tokens: Mapped[int] = mapped_column(default=0)
+    cached_tokens: Mapped[int] = mapped_column(default=0)
+    latency_total_ms: Mapped[int] = mapped_column(default=0)
+    first_byte_total_ms: Mapped[int] = mapped_column(default=0)
+
+
+class ClientKeyRow(Base):
+    """A client's key: its SHA-256 and its last characters, never the key."""
+
+    __tablename__ = "client_key"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    key_hint: Mapped[str] = mapped_column(String(4))
+    created_at: Mapped[float]
+
+
+class RevisionRow(Base):
+    """One change of config: who, when, what. Its number is the snapshot's revision."""
+
+    __tablename__ = "config_revision"
+    # Numbers are never used twice, not even after the newest rows were deleted.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    made_at: Mapped[float]
+    author: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(100))
+    # {field: [old, new]}; a secret's values are masked.
+    changes: Mapped[dict[str, Any]]

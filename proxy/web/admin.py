@@ -1,0 +1,292 @@
+"""The admin API: instances, their config and their state."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, TypeVar, cast
+
+from flask import request, url_for
+from flask.views import MethodView
+from flask_smorest import Blueprint
+from marshmallow import Schema
+
+from proxy.context import parts
+from proxy.core import limiter
+from proxy.core.providers import PROVIDER_ALIASES
+from proxy.core.types import InstanceConfig
+from proxy.errors import NotFound, PreconditionFailed, Unprocessable
+from proxy.runtime.state import removed_view
+from proxy.runtime.verify import verify
+from proxy.store import instances, states
+from proxy.store.instances import StoredInstance
+from proxy.web import schemas
+from proxy.web.auth import require_admin
+from proxy.web.schemas import body_json, checked, config_json, state_json
+
+AUTHOR = "admin"
+
+Json = dict[str, Any]
+Answer = tuple[Json, int, dict[str, str]]
+
+blueprint = Blueprint(
+    "instances",
+    __name__,
+    url_prefix="/admin/instances",
+    description="Instances: what an operator set (config), and what was measured (state).",
+)
+blueprint.before_request(require_admin)
+
+
+ERRORS = {
+    404: "There is no instance of this name.",
+    409: "The name exists.",
+    412: "If-Match names another version.",
+    422: "A field cannot be used; `param` names it.",
+}
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def documented(
+    status: int,
+    answer: type[Schema] | None = None,
+    *,
+    body: Schema | None = None,
+    query: type[Schema] | None = None,
+    errors: tuple[int, ...] = (404,),
+) -> Callable[[View], View]:
+    """What the OpenAPI document says of a view; `answer` also shapes what the view returns."""
+    parameters: list[Json] = [{"in": "query", "schema": query}] if query else []
+    if 412 in errors:
+        parameters.append({"in": "header", "name": "If-Match", "schema": {"type": "string"}})
+    doc: Json = {"parameters": parameters} if parameters else {}
+    if body is not None:
+        content = {"application/json": {"schema": body}}
+        doc["requestBody"] = {"required": True, "content": content}
+
+    def decorate(view: View) -> View:
+        decorated: Any = blueprint.response(status, answer)(view)
+        for error in errors:
+            decorated = blueprint.alt_response(
+                error, schema=schemas.ErrorSchema, description=ERRORS[error]
+            )(decorated)
+        return cast(View, blueprint.doc(**doc)(decorated) if doc else decorated)
+
+    return decorate
+
+
+CHANGE = schemas.InstanceChangeSchema(partial=True)
+
+
+@blueprint.route("")
+class Instances(MethodView):
+    @documented(200, schemas.InstanceListSchema, query=schemas.ListQuerySchema, errors=(422,))
+    def get(self) -> Json:
+        """All instances, or those that match, a page at a time."""
+        query = checked(schemas.ListQuerySchema(), request.args.to_dict())
+        found = [v for v in map(_view, _snapshot_instances()) if _matches(v, query)]
+        key = query["sort"].removeprefix("-")
+        found.sort(key=_sort_key(key), reverse=query["sort"].startswith("-"))
+        page = found[query["offset"] : query["offset"] + query["limit"]]
+        return {
+            "instances": page,
+            "total": len(found),
+            "limit": query["limit"],
+            "offset": query["offset"],
+        }
+
+    @documented(
+        201, schemas.InstanceViewSchema, body=schemas.InstanceSchema(), errors=(409, 422)
+    )
+    def post(self) -> Any:
+        """Add one instance; or a list of them, of which all or none are added."""
+        data = body_json()
+        many = isinstance(data, list)
+        configs = [
+            _config(each, at=f"{i}." if many else "")
+            for i, each in enumerate(data if many else [data])
+        ]
+        with parts().database.session() as session:
+            instances.add(session, configs, author=AUTHOR)
+        parts().snapshots.reload()
+        views = [_view(_instance(c.name)) for c in configs]
+        if many:
+            # Not through the schema of a single one; it is the list's.
+            shown = schemas.InstanceViewSchema(many=True).dump(views)
+            return {"instances": shown, "total": len(shown)}, 201
+        where = url_for("instances.Instance", name=configs[0].name)
+        return views[0], 201, _etag(_instance(configs[0].name)) | {"Location": where}
+
+
+@blueprint.route("/<path:name>")
+class Instance(MethodView):
+    @documented(200, schemas.InstanceViewSchema)
+    def get(self, name: str) -> Answer:
+        """Config and state of one instance."""
+        return _both(name)
+
+    @documented(200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422))
+    def put(self, name: str) -> Answer:
+        """Change the fields that are sent; the others stay. Also as {"config": {...}}."""
+        data = body_json()
+        if isinstance(data, dict) and set(data) <= {"config", "state"} and "config" in data:
+            data = data["config"]
+        _change(name, data)
+        return _both(name)
+
+    patch = put
+
+    @documented(204, errors=(404, 412))
+    def delete(self, name: str) -> None:
+        """Remove the config. Its state and usage stay."""
+        with parts().database.session() as session:
+            instances.remove(session, name, author=AUTHOR, if_match=_if_match())
+        parts().snapshots.reload()
+
+
+@blueprint.route("/<path:name>/config")
+class InstanceConfigResource(MethodView):
+    @documented(200, schemas.InstanceConfigSchema)
+    def get(self, name: str) -> Answer:
+        """What an operator set. The key is masked."""
+        return _config_alone(name)
+
+    @documented(200, schemas.InstanceConfigSchema, body=CHANGE, errors=(404, 412, 422))
+    def put(self, name: str) -> Answer:
+        """Change the fields that are sent; the others stay."""
+        _change(name, body_json())
+        return _config_alone(name)
+
+    patch = put
+
+
+@blueprint.route("/<path:name>/state")
+class InstanceStateResource(MethodView):
+    @documented(200, schemas.InstanceStateSchema)
+    def get(self, name: str) -> Json:
+        """What was measured; also of an instance that was removed (status "removed")."""
+        stored = parts().snapshots.current.instances.get(name)
+        if stored is not None:
+            return _state(stored.config)
+        with parts().database.read() as connection:
+            shared = states.read_one(connection, name)
+        if shared is None:
+            raise _unknown(name)
+        return state_json(name, removed_view(shared), None)
+
+    @documented(
+        200, schemas.InstanceStateSchema, body=schemas.StateChangeSchema(), errors=(404, 422)
+    )
+    def put(self, name: str) -> Json:
+        """Clear errors and rests (`status: healthy`), or set or end a rest."""
+        config = _instance(name).config
+        change = checked(schemas.StateChangeSchema(), body_json())
+        if not change:
+            raise Unprocessable("Nothing to set: send status or rate_limited_until.")
+        if "status" in change:
+            parts().operator.clear_errors(name)
+        if "rate_limited_until" in change:
+            parts().operator.set_rest(name, change["rate_limited_until"])
+        return _state(config)
+
+
+@blueprint.route("/<path:name>/verify")
+class InstanceVerify(MethodView):
+    @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema())
+    def post(self, name: str) -> Json:
+        """Call each deployment with a tiny prompt and say what was found."""
+        config = _instance(name).config
+        model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
+        checks = verify(parts().upstream, config, model)
+        return {
+            "name": name,
+            "ok": all(c.ok for c in checks),
+            "checks": [asdict(c) for c in checks],
+        }
+
+
+def _snapshot_instances() -> list[StoredInstance]:
+    return list(parts().snapshots.current.instances.values())
+
+
+def _instance(name: str) -> StoredInstance:
+    stored = parts().snapshots.current.instances.get(name)
+    if stored is None:
+        raise _unknown(name)
+    return stored
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"There is no instance named {name!r}.", code="instance_not_found")
+
+
+def _view(stored: StoredInstance) -> Json:
+    return {"config": config_json(stored), "state": _state(stored.config)}
+
+
+def _both(name: str) -> Answer:
+    stored = _instance(name)
+    return _view(stored), 200, _etag(stored)
+
+
+def _config_alone(name: str) -> Answer:
+    stored = _instance(name)
+    return config_json(stored), 200, _etag(stored)
+
+
+def _state(config: InstanceConfig) -> Json:
+    view = parts().state.view(config.name)
+    return state_json(config.name, view, limiter.limit_tokens(config))
+
+
+def _matches(view: Json, query: Json) -> bool:
+    config, models = view["config"], view["config"]["supported_models"]
+    kind = query.get("provider_type")
+    model = query.get("model", "").lower()
+    return (
+        query.get("status") in (None, view["state"]["status"])
+        and (kind is None or PROVIDER_ALIASES.get(kind, kind) == config["provider_type"])
+        and (not model or not models or model in (m.lower() for m in models))
+    )
+
+
+def _sort_key(key: str) -> Callable[[Json], Any]:
+    return lambda view: (view["config"] | view["state"])[key]
+
+
+def _config(data: Any, *, at: str) -> InstanceConfig:
+    values = checked(schemas.InstanceSchema(), data, at=at)
+    values["supported_models"] = tuple(values["supported_models"])
+    return InstanceConfig(**values)
+
+
+def _change(name: str, data: Any) -> None:
+    present = _instance(name).config
+    if isinstance(data, dict):
+        data = schemas.without_masks(data, present)
+    values = checked(CHANGE, data, partial=True)
+    if values.pop("name", name) != name:
+        raise Unprocessable(
+            f"name: an instance cannot be renamed; add a new one and remove {name!r}.",
+            param="name",
+        )
+    with parts().database.session() as session:
+        change = instances.change(session, name, values, author=AUTHOR, if_match=_if_match())
+    if change.is_another_upstream:
+        parts().state.clear_rests(name)
+    parts().snapshots.reload()
+
+
+def _etag(stored: StoredInstance) -> dict[str, str]:
+    return {"ETag": f'"{stored.revision}"'}
+
+
+def _if_match() -> int | None:
+    """The revision the client means to change; None if it does not say."""
+    given = request.headers.get("If-Match", "*").strip()
+    if given == "*":
+        return None
+    match = re.fullmatch(r'"(\d{1,18})"', given)
+    if match is None:
+        raise PreconditionFailed(f"If-Match: {given!r} is not an ETag of an instance.")
+    return int(match[1])

@@ -1,0 +1,57 @@
+"""Who may call: clients by their key, operators by the admin key."""
+
+import hmac
+
+from flask import request
+
+from proxy.context import parts
+from proxy.core.types import ANONYMOUS, Client
+from proxy.errors import Forbidden, Unauthorized
+from proxy.store.keys import key_hash
+
+ADMIN_HEADER = "X-Admin-API-Key"
+
+
+def authenticated_client() -> Client:
+    """The client whose key the request carries. Raises Unauthorized.
+
+    Keys are looked up by their hash, so the time it takes tells nothing about a key. With
+    client authentication off, a known key still names its client in log and usage.
+    """
+    known = parts().snapshots.current.clients
+    given = _given_keys()
+    for key in given:
+        client = known.get(key_hash(key))
+        if client is not None:
+            return client
+    if parts().settings.client_auth == "off":
+        return ANONYMOUS
+    if not given:
+        raise Unauthorized(
+            "No API key was sent. Send yours as `Authorization: Bearer KEY` or `api-key: KEY`.",
+            code="missing_api_key",
+        )
+    raise Unauthorized("The API key that was sent is not known here.")
+
+
+def require_admin() -> None:
+    """Raises Unauthorized, or Forbidden where no admin key is set: there is no default one."""
+    expected = parts().settings.admin_api_key
+    if not expected:
+        raise Forbidden(
+            "The admin API is closed: set ADMIN_API_KEY in the environment or .env, and"
+            " restart the proxy.",
+            code="admin_api_closed",
+        )
+    given = request.headers.get(ADMIN_HEADER, "")
+    if not hmac.compare_digest(given.encode(), expected.encode()):
+        raise Unauthorized(f"The admin API needs its key in the header {ADMIN_HEADER}.")
+
+
+def _given_keys() -> list[str]:
+    """Azure's clients send `api-key`, OpenAI's a bearer token; some send both."""
+    keys = [request.headers.get("api-key", "")]
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        keys.append(token.strip())
+    return [k for k in keys if k]

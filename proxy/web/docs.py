@@ -1,0 +1,55 @@
+"""The admin API's OpenAPI document and a page to browse it, served without other hosts."""
+
+from flask import Flask, Response, request
+from flask_smorest import Api
+from flask_swagger_ui import get_swaggerui_blueprint
+
+from proxy.web.admin import blueprint
+from proxy.web.auth import ADMIN_HEADER
+from proxy.web.schemas import ErrorSchema
+
+SPEC_URL = "/admin/openapi.json"
+DOCS_URL = "/admin/docs"
+
+# Swagger UI needs inline styles and the script that configures it; nothing from elsewhere.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data:; font-src 'self';"
+    " script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class AdminApi(Api):  # type: ignore[misc]  # flask-smorest has no types
+    """With errors in OpenAI's shape, as web/errors.py makes them."""
+
+    ERROR_SCHEMA = ErrorSchema
+
+
+def register(app: Flask, *, version: str) -> None:
+    app.config.update(
+        API_TITLE="Azure OpenAI gateway: admin API",
+        API_VERSION=version,
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/admin",
+        OPENAPI_JSON_PATH="openapi.json",
+    )
+    key = {"type": "apiKey", "in": "header", "name": ADMIN_HEADER}
+    api = AdminApi(
+        app,
+        spec_kwargs={
+            "components": {"securitySchemes": {"adminKey": key}},
+            "security": [{"adminKey": []}],
+        },
+    )
+    api.register_blueprint(blueprint)
+    pages = get_swaggerui_blueprint(DOCS_URL, SPEC_URL, config={"validatorUrl": None})
+    app.register_blueprint(pages)
+    app.after_request(secure_pages)
+
+
+def secure_pages(response: Response) -> Response:
+    if request.path.startswith(DOCS_URL):
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+    return response

@@ -1,0 +1,57 @@
+"""The one place that turns errors into JSON."""
+
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from proxy.context import parts
+from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, TooLarge
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(ProxyError, known)
+    app.register_error_handler(HTTPException, of_framework)
+
+
+def known(error: ProxyError) -> Response:
+    response = jsonify(error.to_dict())
+    response.status_code = error.status
+    response.headers.update(error.headers())
+    return response
+
+
+def of_framework(error: HTTPException) -> Response:
+    """The framework's own; also the 500 for what nobody foresaw, whose traceback it logged."""
+    response = known(_translated(error))
+    for name, value in error.get_headers():
+        if name.lower() == "allow":
+            response.headers[name] = value
+    return response
+
+
+def _translated(error: HTTPException) -> ProxyError:
+    if error.code == 404:
+        return NotFound(f"There is nothing at {request.path}.", code="unknown_path")
+    if error.code == 405:
+        return MethodNotAllowed(f"{request.path} does not accept {request.method}.")
+    if error.code == 413:
+        limit = parts().settings.max_body_bytes
+        return TooLarge(
+            f"The request's body is larger than {limit} bytes (PROXY_MAX_BODY_BYTES)."
+        )
+    if error.code is not None and 400 <= error.code < 500:
+        return BadRequest(error.description or error.name)
+    return ProxyError("The gateway failed; its log has the details.")
+
+
+def message_and_field(messages: Any) -> tuple[str, str]:
+    """The first of marshmallow's messages, and the field it is about ("" for the whole)."""
+    path: list[str] = []
+    while isinstance(messages, dict) and messages:
+        key, messages = next(iter(messages.items()))
+        if key != "_schema":
+            path.append(str(key))
+    if isinstance(messages, list) and messages:
+        messages = messages[0]
+    return str(messages), ".".join(path)

@@ -1,0 +1,42 @@
+"""Whether we live, and whether we can serve: for supervisors and load balancers."""
+
+import time
+from typing import Any
+
+from flask import Flask
+
+from proxy.context import parts
+
+# A syncer that has not finished a round for so long is stuck, whatever the reason.
+LATE_SECONDS = 10.0
+
+
+def register(app: Flask) -> None:
+    app.add_url_rule("/health", "health", health)
+    app.add_url_rule("/ready", "ready", ready)
+
+
+def health() -> dict[str, Any]:
+    """Always 200 while we can answer at all; `problem` is what a person should look at."""
+    problem = _problem()
+    return {"status": "degraded" if problem else "ok", "problem": problem}
+
+
+def ready() -> tuple[dict[str, Any], int]:
+    """503 while nobody could be served: no enabled instance, or a database that is away."""
+    problem = _problem()
+    if not any(s.config.enabled for s in parts().snapshots.current.instances.values()):
+        problem = problem or "no instance is configured and enabled"
+    return {"ready": problem is None, "problem": problem}, 503 if problem else 200
+
+
+def _problem() -> str | None:
+    syncer = parts().syncer
+    if syncer.problem:
+        return syncer.problem
+    age_seconds = time.time() - syncer.synced_at
+    if not syncer.synced_at:
+        return "The worker was not started: use ./scripts/run or python -m proxy."
+    if age_seconds > max(LATE_SECONDS, 3 * parts().settings.sync_interval_seconds):
+        return f"State was last synced {int(age_seconds)} s ago."
+    return None

@@ -1,0 +1,169 @@
+"""What clients speak: OpenAI's API and Azure's, on three path styles."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, jsonify, request
+
+from proxy.context import parts
+from proxy.core import headers, tokens
+from proxy.core.endpoints import ENDPOINTS
+from proxy.core.types import Call
+from proxy.errors import BadRequest, ModelNotFound
+from proxy.runtime.attempt import Attempt, excerpt
+from proxy.web.auth import authenticated_client
+
+# OpenAI's, Azure's v1, Azure's classic. The last one's deployment is the model we route by.
+PATH_STYLES = (
+    "/v1/{path}",
+    "/openai/v1/{path}",
+    "/openai/deployments/<path:model>/{path}",
+)
+MODEL_LISTS = ("/v1/models", "/openai/v1/models", "/openai/models", "/openai/deployments")
+
+MAX_MODEL_CHARACTERS = 200
+
+
+def register(app: Flask) -> None:
+    for endpoint in ENDPOINTS:
+        for number, style in enumerate(PATH_STYLES):
+            app.add_url_rule(
+                style.format(path=endpoint),
+                f"{endpoint}-{number}",
+                serve,
+                methods=["POST"],
+                defaults={"endpoint": endpoint},
+            )
+    for number, path in enumerate(MODEL_LISTS):
+        app.add_url_rule(path, f"models-{number}", list_models)
+        app.add_url_rule(f"{path}/<path:model>", f"model-{number}", show_model)
+
+
+def serve(endpoint: str, model: str | None = None) -> Response:
+    """One call, whichever endpoint and path style."""
+    client = g.client = authenticated_client()
+    body = request.get_data(cache=False)
+    fields = _parsed(body)
+    asked = _model(fields) if model is None else _routable(model)
+    g.model = asked
+    prompt = tokens.prompt_tokens(fields, ENDPOINTS[endpoint].prompt_fields)
+    in_body = fields.get("model")
+    options = fields.get("stream_options")
+    g.tried = []
+    attempt = parts().forward.forward(
+        Call(
+            endpoint=endpoint,
+            model=asked,
+            body=body,
+            client=client,
+            stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
+            body_model=in_body if isinstance(in_body, str) else None,
+            stream_options=options if isinstance(options, dict) else None,
+            prompt_tokens=prompt,
+            reserved_tokens=prompt + _completion_tokens(endpoint, fields),
+            headers=headers.for_upstream(request.headers.items()),
+            request_id=g.request_id,
+        ),
+        g.tried,
+    )
+    g.attempt = attempt
+    return _response(attempt)
+
+
+def list_models() -> Response:
+    """Models of the enabled instances. What one without a list serves, nobody knows."""
+    g.client = authenticated_client()
+    snapshot = parts().snapshots.current
+    return jsonify(object="list", data=[_model_json(m) for m in snapshot.catalog.models()])
+
+
+def show_model(model: str) -> Response:
+    g.client = authenticated_client()
+    if not parts().snapshots.current.catalog.serving(model):
+        raise ModelNotFound(f"The model {model!r} does not exist here.", param="model")
+    return jsonify(_model_json(model))
+
+
+def _parsed(body: bytes) -> Mapping[str, Any]:
+    if not body:
+        raise BadRequest("The request has no body; a JSON object is needed.")
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise BadRequest("The body is valid JSON, but not an object.")
+    return fields
+
+
+def _model(fields: Mapping[str, Any]) -> str:
+    model = fields.get("model")
+    if model is None:
+        raise BadRequest("model: the field is missing.", param="model")
+    if not isinstance(model, str):
+        shown = json.dumps(model)[:50]
+        raise BadRequest(f"model: must be a string, not {shown}.", param="model")
+    return _routable(model)
+
+
+def _routable(model: str) -> str:
+    if not model or len(model) > MAX_MODEL_CHARACTERS:
+        raise BadRequest(
+            f"model: must have 1 to {MAX_MODEL_CHARACTERS} characters, not {len(model)}.",
+            param="model",
+        )
+    return model
+
+
+def _completion_tokens(endpoint: str, fields: Mapping[str, Any]) -> int:
+    # What streams completes something; embeddings have no completion.
+    return tokens.completion_limit_tokens(fields) if ENDPOINTS[endpoint].streams else 0
+
+
+def _response(attempt: Attempt) -> Response:
+    """Closing the response closes the attempt, whether or not it was sent to its end."""
+    answer = attempt.answer
+    if attempt.body is None:
+        lines = headers.for_client_stream(answer.header_items())
+        return Response(attempt, status=answer.status, headers=lines)
+    lines = headers.for_client(answer.header_items())
+    body = attempt.body
+    if answer.status >= 400 and not _has_openai_shape(body):
+        body = _wrapped(attempt)
+        lines = [(n, v) for n, v in lines if n.lower() != "content-type"]
+        lines.append(("content-type", "application/json"))
+    attempt.close()
+    return Response(body, status=answer.status, headers=lines)
+
+
+def _has_openai_shape(body: bytes) -> bool:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(fields, dict) and isinstance(fields.get("error"), dict)
+
+
+def _wrapped(attempt: Attempt) -> bytes:
+    """An upstream's error that is text, HTML, empty or flat JSON, in OpenAI's shape."""
+    status = attempt.answer.status
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    message = excerpt(attempt.body or b"")[:500] or "no message"
+    return orjson.dumps(
+        {
+            "error": {
+                "message": f"The upstream answered {status}: {message}",
+                "type": kind,
+                "param": None,
+                "code": "upstream_error",
+            }
+        }
+    )
+
+
+def _model_json(model: str) -> dict[str, Any]:
+    created = parts().snapshots.current.created_at(model) or time.time()
+    return {"id": model, "object": "model", "created": int(created), "owned_by": "gateway"}

@@ -1,0 +1,417 @@
+"""What may come in through the admin API, and what goes out of it."""
+
+import math
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from flask import request
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
+
+from proxy.core.masking import masked, masked_key
+from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
+from proxy.core.types import InstanceConfig
+from proxy.errors import BadRequest, Unprocessable
+from proxy.runtime.state import StateView
+from proxy.store.instances import CONFIG_FIELDS, StoredInstance
+from proxy.web.errors import message_and_field
+
+MAX_NUMBER = 2**31 - 1
+MAX_TIMEOUT_SECONDS = 3600
+STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
+
+# Path segments of the admin API: an instance of such a name could not be addressed.
+RESERVED_NAMES = frozenset({"new", "migrate", "implementation"})
+RESERVED_ENDINGS = ("/config", "/state", "/verify")
+
+# Part of what GET shows; taken back in a PUT, and without effect there.
+READ_ONLY = frozenset({"api_key_set", "created_at", "updated_at", "revision"})
+
+
+class StrictInteger(fields.Integer):
+    """A whole number, and not `true` or "3"."""
+
+    def __init__(self, low: int, high: int = MAX_NUMBER, **kwargs: Any) -> None:
+        super().__init__(strict=True, validate=validate.Range(low, high), **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool | str):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class StrictFloat(fields.Float):
+    """A number, and not `true`, "3", NaN or infinity."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool | str):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class StrictBoolean(fields.Boolean):
+    """true or false, and not 1 or "yes"."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def _is_name(name: str) -> None:
+    if name != name.strip() or not name.isprintable():
+        raise ValidationError("Must have no space at its ends and no control characters.")
+    if name.startswith("/") or name.endswith("/"):
+        raise ValidationError("Must not begin or end with a slash.")
+    if name in RESERVED_NAMES or name.startswith("new/") or name.endswith(RESERVED_ENDINGS):
+        raise ValidationError("Is a path of the admin API; choose another name.")
+
+
+def _is_url(url: str) -> None:
+    _check_url(url, credentials=False)
+
+
+def _is_proxy_url(url: str) -> None:
+    if url:
+        _check_url(url, credentials=True)
+
+
+def _check_url(url: str, *, credentials: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValidationError("Is not a URL.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValidationError("Must be http:// or https:// and a host.")
+    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise ValidationError("Must not contain spaces, backslashes or control characters.")
+    if parts.query or parts.fragment:
+        raise ValidationError("Must have no ? or # part.")
+    if not credentials and "@" in parts.netloc:
+        raise ValidationError("Must not contain user or password; the key is `api_key`.")
+
+
+def _is_key(key: str) -> None:
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ValidationError("Must be printable ASCII without spaces: it is sent as a header.")
+    if key.startswith("***"):
+        raise ValidationError("Is a masked key; leave the field out to keep the present one.")
+
+
+def _distinct(values: list[str]) -> None:
+    if len(set(values)) != len(values):
+        raise ValidationError("Names a model twice.")
+
+
+def _word() -> fields.String:
+    """A model or a deployment."""
+    return fields.String(validate=[validate.Length(1, 200), _is_printable])
+
+
+def _is_printable(text: str) -> None:
+    if not text.isprintable() or text != text.strip():
+        raise ValidationError("Must have no space at its ends and no control characters.")
+
+
+class InstanceSchema(Schema):
+    """An instance's config as an operator writes it."""
+
+    class Meta:
+        unknown = RAISE  # a misspelt field is an error, not a field that has no effect
+
+    name = fields.String(required=True, validate=[validate.Length(1, 100), _is_name])
+    provider_type = fields.String(
+        validate=validate.OneOf([*PROVIDERS, *PROVIDER_ALIASES]), load_default="azure"
+    )
+    api_key = fields.String(
+        required=True,
+        validate=[validate.Length(1, 4000), _is_key],
+        metadata={"description": "Sent to the upstream; never returned. NONE: send no key."},
+    )
+    api_base = fields.String(required=True, validate=[validate.Length(1, 2000), _is_url])
+    api_version = fields.String(
+        validate=validate.Regexp(r"[A-Za-z0-9._-]{1,50}\Z"), load_default="2024-10-21"
+    )
+    proxy_url = fields.String(
+        allow_none=True, validate=[validate.Length(0, 2000), _is_proxy_url], load_default=None
+    )
+    priority = StrictInteger(-MAX_NUMBER, load_default=100)
+    weight = StrictInteger(0, load_default=100)
+    max_tpm = StrictInteger(
+        0, load_default=240_000, metadata={"description": "Tokens a minute; 0: no limit."}
+    )
+    max_input_tokens = StrictInteger(
+        0, load_default=0, metadata={"description": "Tokens of a prompt; 0: no limit."}
+    )
+    supported_models = fields.List(
+        _word(), validate=_distinct, load_default=list, metadata={"description": "Empty: any."}
+    )
+    model_deployments = fields.Dict(keys=_word(), values=_word(), load_default=dict)
+    enabled = StrictBoolean(load_default=True)
+    timeout_seconds = StrictFloat(
+        validate=validate.Range(0, MAX_TIMEOUT_SECONDS, min_inclusive=False), load_default=60.0
+    )
+    retry_count = StrictInteger(0, 100, load_default=3)
+    rate_limit_enabled = StrictBoolean(load_default=True)
+
+    @pre_load
+    def drop_read_only(self, data: Any, **_: Any) -> Any:
+        """What GET showed may come back: people read, edit and write the whole."""
+        if not isinstance(data, dict):
+            return data
+        return {k: v for k, v in data.items() if k not in READ_ONLY}
+
+    @post_load
+    def normalise(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if "provider_type" in data:
+            kind = data["provider_type"]
+            data["provider_type"] = PROVIDER_ALIASES.get(kind, kind)
+        if "proxy_url" in data:
+            data["proxy_url"] = data["proxy_url"] or None  # the old program wrote ""
+        return data
+
+
+class InstanceChangeSchema(InstanceSchema):
+    """Some of an instance's fields: with `partial`. A name of its own in the document."""
+
+
+class InstanceConfigSchema(InstanceSchema):
+    """As it is shown."""
+
+    api_key_set = fields.Boolean()
+    revision = fields.Integer()
+    created_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
+    updated_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
+
+
+class DeploymentRestSchema(Schema):
+    """A deployment that is left alone; `deployment` "" is the whole instance."""
+
+    deployment = fields.String()
+    rate_limited_until = fields.Float()
+    reason = fields.String()
+
+
+class InstanceStateSchema(Schema):
+    """What was measured. Moments are seconds since the epoch, UTC."""
+
+    name = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    error_count = fields.Integer()
+    last_error = fields.String(allow_none=True)
+    last_error_time = fields.Float(allow_none=True)
+    rate_limited_until = fields.Float(allow_none=True)
+    rests = fields.List(fields.Nested(DeploymentRestSchema))
+    current_tpm = fields.Integer()
+    current_rpm = fields.Integer()
+    utilization_percentage = fields.Float()
+    total_requests = fields.Integer()
+    successful_requests = fields.Integer()
+    total_tokens_served = fields.Integer()
+    total_upstream_400_errors = fields.Integer()
+    total_upstream_429_errors = fields.Integer()
+    total_upstream_500_errors = fields.Integer()
+    total_upstream_other_errors = fields.Integer()
+    last_used = fields.Float(allow_none=True)
+    avg_latency_ms = fields.Float(allow_none=True)
+
+
+class InstanceViewSchema(Schema):
+    """Both parts of one instance, apart as they are kept."""
+
+    config = fields.Nested(InstanceConfigSchema)
+    state = fields.Nested(InstanceStateSchema)
+
+
+class InstanceListSchema(Schema):
+    """One page; `total` counts all that match."""
+
+    instances = fields.List(fields.Nested(InstanceViewSchema))
+    total = fields.Integer()
+    limit = fields.Integer()
+    offset = fields.Integer()
+
+
+class StateChangeSchema(Schema):
+    """What an operator may set: that all is well, or a rest."""
+
+    class Meta:
+        unknown = RAISE
+
+    status = fields.String(
+        validate=validate.OneOf(["healthy"]),
+        metadata={"description": "healthy: clears errors and rests."},
+    )
+    rate_limited_until = StrictFloat(
+        allow_none=True,
+        validate=validate.Range(0, 4_102_444_800.0 * 10),
+        metadata={"description": "Seconds since the epoch; null ends the rest."},
+    )
+
+
+SORT_KEYS = ("name", "priority", "weight", "status", "error_count", "total_requests")
+
+
+class ListQuerySchema(Schema):
+    """Filters and order of the list. `sort=-priority` is descending."""
+
+    class Meta:
+        unknown = RAISE
+
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    provider_type = fields.String(validate=validate.OneOf([*PROVIDERS, *PROVIDER_ALIASES]))
+    model = fields.String()
+    sort = fields.String(
+        validate=validate.OneOf([*SORT_KEYS, *(f"-{k}" for k in SORT_KEYS)]),
+        load_default="name",
+    )
+    limit = fields.Integer(validate=validate.Range(1, 1000), load_default=1000)
+    offset = fields.Integer(validate=validate.Range(0), load_default=0)
+
+
+class VerifySchema(Schema):
+    """Which model to try; without one, every model of the instance."""
+
+    class Meta:
+        unknown = RAISE
+
+    model = _word()
+
+
+class CheckSchema(Schema):
+    """One thing that was tried."""
+
+    check = fields.String()
+    model = fields.String(allow_none=True)
+    deployment = fields.String(allow_none=True)
+    ok = fields.Boolean()
+    status = fields.Integer(allow_none=True)
+    ms = fields.Integer()
+    detail = fields.String()
+
+
+class VerifyResultSchema(Schema):
+    """All checks; `ok` if each is."""
+
+    name = fields.String()
+    ok = fields.Boolean()
+    checks = fields.List(fields.Nested(CheckSchema))
+
+
+class ErrorBodySchema(Schema):
+    message = fields.String()
+    type = fields.String()
+    param = fields.String(allow_none=True)
+    code = fields.String()
+
+
+class ErrorSchema(Schema):
+    """OpenAI's shape, for every error."""
+
+    error = fields.Nested(ErrorBodySchema)
+
+
+def body_json(*, default: Any = None) -> Any:
+    """The request's body, whatever its content type: `curl -d` names the wrong one."""
+    body = request.get_data(cache=False)
+    if not body and default is not None:
+        return default
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def checked(
+    schema: Schema, data: Any, *, partial: bool = False, at: str = ""
+) -> dict[str, Any]:
+    """`data` as the schema reads it. Raises Unprocessable that names the first bad field.
+
+    `at` goes before the field's name: where in a list `data` stands.
+    """
+    if not isinstance(data, dict):
+        raise Unprocessable(f"{at and at[:-1] + ': '}A JSON object is needed.")
+    try:
+        values: dict[str, Any] = schema.load(data, partial=partial)
+    except ValidationError as error:
+        raise unprocessable(error, data, at=at) from None
+    return values
+
+
+def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
+    message, field = message_and_field(error.messages)
+    value = _value_at(data, field)
+    shown = "" if _is_secret(field) or value is None else f" Given: {_shown(value)}."
+    path = f"{at}{field}"
+    return Unprocessable(f"{path}: {message}{shown}", param=path or None)
+
+
+def config_json(stored: StoredInstance) -> dict[str, Any]:
+    """A config as it may be shown: the key masked."""
+    config = stored.config
+    shown = {name: masked(name, getattr(config, name)) for name in CONFIG_FIELDS}
+    return shown | {
+        "supported_models": list(config.supported_models),
+        "model_deployments": dict(config.model_deployments),
+        "api_key_set": bool(config.api_key),
+        "revision": stored.revision,
+        "created_at": stored.created_at,
+        "updated_at": stored.updated_at,
+    }
+
+
+def without_masks(values: dict[str, Any], present: InstanceConfig) -> dict[str, Any]:
+    """A change as meant by somebody who read the config, edited it and sends it all back."""
+    shown = {
+        "api_key": masked_key(present.api_key),
+        "proxy_url": masked("proxy_url", present.proxy_url),
+    }
+    return {k: v for k, v in values.items() if not (k in shown and v == shown[k])}
+
+
+def state_json(name: str, view: StateView, max_tpm: int | None) -> dict[str, Any]:
+    totals = dict(view.totals)
+    latency_total_ms = totals.pop("latency_total_ms")
+    answered = totals["successful_requests"]
+    return {
+        "name": name,
+        "status": view.status,
+        "last_error": view.last_error,
+        "last_error_time": view.last_error_time,
+        "rate_limited_until": max((r.until for r in view.rests.values()), default=None),
+        "rests": [
+            {"deployment": d, "rate_limited_until": r.until, "reason": r.reason}
+            for d, r in sorted(view.rests.items())
+        ],
+        "current_tpm": view.current_tpm,
+        "current_rpm": view.current_rpm,
+        "utilization_percentage": round(100 * view.current_tpm / max_tpm, 2)
+        if max_tpm
+        else 0.0,
+        "last_used": view.last_used,
+        "avg_latency_ms": round(latency_total_ms / answered, 2) if answered else None,
+        **totals,
+    }
+
+
+def _is_secret(field: str) -> bool:
+    return any(word in field for word in ("api_key", "proxy_url"))
+
+
+def _value_at(data: Any, path: str) -> Any:
+    for key in path.split(".") if path else ():
+        if isinstance(data, dict):
+            data = data.get(key)
+        elif isinstance(data, list) and key.isdigit() and int(key) < len(data):
+            data = data[int(key)]
+        else:
+            return None
+    return data
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return orjson.dumps(value).decode()[:100]
