@@ -3,13 +3,15 @@
 import gc
 import os
 import sys
-from typing import Any
 
+from flask import Flask
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from proxy.context import EXTENSION, Parts
 from proxy.settings import ROOT, SettingError, load_settings
+from proxy.start import greeting
+from proxy.store import schema
 
 try:
     _settings = load_settings()
@@ -41,20 +43,30 @@ loglevel = _settings.log_level
 proc_name = "azure-openai-gateway"
 
 
+def on_starting(server: Arbiter) -> None:
+    """However gunicorn was started: a database that cannot work stops it, with a sentence."""
+    parts = _parts(server.app.wsgi())
+    try:
+        schema.check(parts.database)
+    except schema.SchemaProblem as problem:
+        sys.exit(str(problem))
+    sys.stderr.write(greeting(parts))
+    parts.database.dispose()  # its connections must not cross the fork
+
+
 def post_worker_init(worker: Worker) -> None:
     """Threads do not survive a fork, so they start here and not in the parent."""
     # What was made before the fork lives as long as we do; not looking at it again keeps
     # its memory shared.
     gc.freeze()
-    _parts(worker).start()
+    _parts(worker.app.wsgi()).start()
 
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:
     """After the last request of a worker that was told to end: what it counted is written."""
-    _parts(worker).stop()
+    _parts(worker.app.wsgi()).stop()
 
 
-def _parts(worker: Worker) -> Parts:
-    app: Any = worker.app.wsgi()
+def _parts(app: Flask) -> Parts:
     parts: Parts = app.extensions[EXTENSION]
     return parts

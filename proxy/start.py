@@ -1,4 +1,4 @@
-"""Bringing the database up to date, greeting the operator, and starting gunicorn."""
+"""Bringing the database up to date, starting gunicorn, and greeting the operator."""
 
 import logging
 import os
@@ -31,7 +31,6 @@ def serve(settings: Settings) -> int:
     """Does not return: gunicorn takes this process over, so that signals reach it."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
     prepare(parts)
-    sys.stderr.write(greeting(parts))
     parts.database.dispose()
     logging.shutdown()
     command = gunicorn_command()

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from proxy.core.types import InstanceConfig, is_same_upstream
+
 # (instance, deployment); deployment "" is the whole instance.
 Place = tuple[str, str]
 # (minute_at, instance, model, client)
@@ -33,11 +35,20 @@ MAX_USAGE_KEYS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Leave it alone until then. `set_at` decides whether an operator cleared it since."""
+    """Leave it alone until then. `set_at` decides whether an operator cleared it since.
+
+    `config` is the one it was earned with: a rest does not concern another key or address
+    (`applies_to`). None where that is settled: what is read from the database, or set by a
+    person.
+    """
 
     until: float
     reason: str
     set_at: float
+    config: InstanceConfig | None = None
+
+    def applies_to(self, config: InstanceConfig) -> bool:
+        return self.config is None or is_same_upstream(self.config, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,17 @@ class Deltas:
         """Forget rests of an instance that were set before an operator cleared it."""
         for place, rest in list(self.rests.items()):
             if place[0] == instance and rest.set_at <= before:
+                del self.rests[place]
+
+    def drop_stale_rests(self, configs: Mapping[str, InstanceConfig]) -> None:
+        """Forget rests that were earned with a key or address that is no longer in use.
+
+        A worker that did not know the new key yet may be refused with the old one: nobody
+        else must leave the instance alone for that.
+        """
+        for place, rest in list(self.rests.items()):
+            config = configs.get(place[0])
+            if config is not None and not rest.applies_to(config):
                 del self.rests[place]
 
     def add(self, later: "Deltas") -> None:

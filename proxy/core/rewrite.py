@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from proxy.core.providers import PROVIDERS
 from proxy.core.types import Call, Serving
+from proxy.errors import BadRequest
 
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # no digits are too many
+_DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -33,29 +34,26 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> bytes:
 
 
 def with_field(body: bytes, name: str, value: object) -> bytes:
-    """`body`, a non-empty JSON object, with its field `name` set to `value`.
+    """`body`, a JSON object, with its field `name` set to `value`.
 
     Only the bytes of that value change; a missing field becomes the first. If the field
     stands there more than once, each is set: parsers differ in which one they believe.
-    Raises ValueError if `body` is not a JSON object.
+    Raises ValueError if `body` is not a JSON object, BadRequest if it is one that is
+    nested deeper than can be followed.
     """
-    new = json.dumps(value, separators=(",", ":")).encode()
-    key = json.dumps(name).encode()
-    # An escaped spelling of the key is still the key. Only then, and when the name
-    # stands elsewhere too, must the whole body be walked.
-    plain = b"\\u" not in body
-    if plain and body.count(key) == 1:
-        match = re.compile(re.escape(key) + rb'\s*:\s*("[^"\\]*")').search(body)
-        if match is not None:
-            return body[: match.start(1)] + new + body[match.end(1) :]
-    spans = [] if plain and key not in body else list(_values(body.decode(), name))
-    if not spans:
-        start = body.index(b"{") + 1
-        return body[:start] + key + b":" + new + b"," + body[start:]
+    new = json.dumps(value, separators=(",", ":"))
     text = body.decode()
+    try:
+        spans = list(_values(text, name))
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+    if not spans:
+        start = _skip(text, 0, "{")
+        comma = "" if text[start] == "}" else ","
+        return f"{text[:start]}{json.dumps(name)}:{new}{comma}{text[start:]}".encode()
     parts, done = [], 0
     for start, end in spans:
-        parts += [text[done:start], new.decode()]
+        parts += [text[done:start], new]
         done = end
     return "".join([*parts, text[done:]]).encode()
 
@@ -63,7 +61,7 @@ def with_field(body: bytes, name: str, value: object) -> bytes:
 def _values(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Where the values of the object's own fields called `name` begin and end."""
     at = _skip(text, 0, "{")
-    while True:
+    while text[at : at + 1] != "}":  # only an empty object gets there
         key, at = _DECODER.raw_decode(text, at)
         start = _skip(text, at, ":")
         _, end = _DECODER.raw_decode(text, start)

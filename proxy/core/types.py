@@ -35,6 +35,21 @@ class InstanceConfig:
     rate_limit_enabled: bool = True
 
 
+# With another of these it is another upstream: what we measured of the old one is void.
+UPSTREAM_FIELDS = (
+    "api_key",
+    "api_base",
+    "api_version",
+    "provider_type",
+    "proxy_url",
+    "model_deployments",
+)
+
+
+def is_same_upstream(one: InstanceConfig, other: InstanceConfig) -> bool:
+    return all(getattr(one, f) == getattr(other, f) for f in UPSTREAM_FIELDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """Who calls us. `name` appears in logs and usage, never the key."""

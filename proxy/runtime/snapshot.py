@@ -1,5 +1,6 @@
 """All configs and clients as of one revision: immutable, replaced whole."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -7,7 +8,7 @@ from threading import Lock
 from proxy.core.catalog import Catalog
 from proxy.core.types import Client, InstanceConfig
 from proxy.store import instances, keys, revisions
-from proxy.store.db import Database
+from proxy.store.db import Connection, Database
 from proxy.store.instances import StoredInstance
 
 
@@ -21,10 +22,16 @@ class Snapshot:
     catalog: Catalog = field(default_factory=lambda: Catalog([]))
     disabled: Catalog = field(default_factory=lambda: Catalog([]))
 
+    def configs(self) -> dict[str, InstanceConfig]:
+        return {name: stored.config for name, stored in self.instances.items()}
+
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
         servings = self.catalog.serving(model)
         return min((self.instances[s.config.name].created_at for s in servings), default=0.0)
+
+
+logger = logging.getLogger(__name__)
 
 
 class Snapshots:
@@ -36,14 +43,18 @@ class Snapshots:
         self.current = Snapshot()
 
     def reload(self) -> Snapshot:
-        """Reads the database. Never goes back: of two at once the newer revision stays.
-
-        Raises StoreUnavailable, and keeps the present one then.
-        """
+        """Reads what this process itself has just changed. Raises StoreUnavailable."""
         with self._database.read() as connection:
-            revision = revisions.newest(connection)
-            stored = instances.load_all(connection)
-            clients = keys.load_all(connection)
+            return self.load(connection)
+
+    def load(self, connection: Connection) -> Snapshot:
+        """Reads the database if it has a newer revision. Never goes back: of two threads
+        at once, the newer revision stays."""
+        revision = revisions.newest(connection)
+        if revision <= self.current.revision:
+            return self.current
+        stored = instances.load_all(connection)
+        clients = keys.load_all(connection)
         fresh = Snapshot(
             revision,
             {s.config.name: s for s in stored},
@@ -52,12 +63,10 @@ class Snapshots:
             Catalog(_configs(stored, enabled=False)),
         )
         with self._lock:
-            if fresh.revision >= self.current.revision:
+            if fresh.revision > self.current.revision:
                 self.current = fresh
+                logger.info("config is at revision %d", revision)
             return self.current
-
-    def is_older_than(self, revision: int) -> bool:
-        return self.current.revision < revision
 
 
 def _configs(stored: list[StoredInstance], *, enabled: bool) -> list[InstanceConfig]:

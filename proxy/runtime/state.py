@@ -21,7 +21,7 @@ from proxy.core.deltas import (
     SharedInstance,
     SharedState,
 )
-from proxy.core.types import NO_USAGE, Call, Candidate, Serving, Usage
+from proxy.core.types import NO_USAGE, Call, Candidate, InstanceConfig, Serving, Usage
 from proxy.core.verdict import ERRORS, OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS, Window
 
@@ -44,7 +44,7 @@ class Refusal:
 class Reservation:
     """Room taken by `start`; `finish` gives back what was too much."""
 
-    instance: str
+    config: InstanceConfig
     deployment: str
     model: str
     client: str
@@ -92,11 +92,13 @@ class _Live:
     last_failure_at: float = 0.0
     shared: SharedInstance = field(default_factory=SharedInstance)
 
-    def rest(self, deployment: str, now: float) -> Rest | None:
+    def rest(self, serving: Serving, now: float) -> Rest | None:
         """The longer of the rests of the deployment and of the whole instance."""
-        found = [r for d in (WHOLE_INSTANCE, deployment) if (r := self.rests.get(d))]
-        longest = max(found, key=lambda r: r.until, default=None)
-        return longest if longest is not None and longest.until > now else None
+        if not self.rests:
+            return None
+        found = [self.rests.get(d) for d in (WHOLE_INSTANCE, serving.deployment)]
+        valid = [r for r in found if r and r.until > now and r.applies_to(serving.config)]
+        return max(valid, key=lambda r: r.until, default=None)
 
     def is_failing(self, now: float) -> bool:
         return (
@@ -144,7 +146,7 @@ class State:
             if _refusal(live, serving, call.reserved_tokens, now) is not None:
                 return None
             reservation = Reservation(
-                config.name,
+                config,
                 serving.deployment,
                 call.model,
                 call.client.name,
@@ -158,7 +160,7 @@ class State:
     def finish(self, reservation: Reservation, ending: Ending) -> None:
         """Settles, counts, and lets the instance rest if the verdict says so. Once each."""
         now = self._clock()
-        name = reservation.instance
+        name = reservation.config.name
         verdict = ending.verdict
         with self._lock:
             live = self._live(name)
@@ -184,7 +186,9 @@ class State:
                 self._pending.errors[name] = LastError(message, now)
             if verdict.rest_seconds > 0:
                 place = WHOLE_INSTANCE if verdict.whole_instance else reservation.deployment
-                rest = Rest(now + verdict.rest_seconds, verdict.outcome, now)
+                rest = Rest(
+                    now + verdict.rest_seconds, verdict.outcome, now, reservation.config
+                )
                 self._add_rest(name, place, rest)
 
     def refuse(self, call: Call) -> None:
@@ -285,7 +289,7 @@ class State:
         at = reservation.second
         live.tokens.add(tokens, at)
         live.requests.add(requests, at)
-        key = (at, reservation.instance, reservation.deployment)
+        key = (at, reservation.config.name, reservation.deployment)
         self._pending.add_window(key, tokens, requests)
 
     def _add_rest(self, name: str, deployment: str, rest: Rest) -> None:
@@ -337,7 +341,7 @@ def status_of(rests: Mapping[str, Rest], *, is_failing: bool) -> str:
 
 
 def _refusal(live: _Live, serving: Serving, tokens: int, now: float) -> Refusal | None:
-    rest = live.rest(serving.deployment, now)
+    rest = live.rest(serving, now)
     if rest is not None:
         return Refusal(serving.config.name, rest.reason, rest.until - now)
     second = int(now)

@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
-from proxy.store import revisions, states, usage
+from proxy.store import states, usage
 from proxy.store.db import ChangeDetector, Database, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -65,10 +65,7 @@ class Syncer:
     def sync(self) -> None:
         """One round. Raises nothing: what failed is noted in `problem` and tried again."""
         try:
-            revision = self._write_and_read()
-            if self._snapshots.is_older_than(revision):
-                self._snapshots.reload()
-                logger.info("config is at revision %d", self._snapshots.current.revision)
+            self._exchange()
             self._keep_house()
         except StoreUnavailable as error:
             self._close_detector()
@@ -81,27 +78,25 @@ class Syncer:
         while not self._stopping.wait(self._interval_seconds):
             self.sync()
 
-    def _write_and_read(self) -> int:
-        """The newest config's revision, as far as we know; the state is merged."""
+    def _exchange(self) -> None:
+        """All in one transaction: what is read back holds what was just written, a failure
+        leaves neither, and the config cannot move in between."""
         deltas = self._state.take()
         try:
             if not deltas and not self._someone_else_wrote():
                 self._state.give_back(deltas)
-                return self._snapshots.current.revision
+                return
             transaction = self._database.write if deltas else self._database.read
-            # Both in one transaction: what is read back then holds what was just written,
-            # and a failure leaves neither.
             with transaction() as connection:
-                if deltas:
-                    states.add(connection, deltas)
-                    usage.add(connection, deltas)
+                snapshot = self._snapshots.load(connection)
+                deltas.drop_stale_rests(snapshot.configs())
+                states.add(connection, deltas)
+                usage.add(connection, deltas)
                 shared = states.read(connection, self._clock())
-                revision = revisions.newest(connection)
         except StoreUnavailable:
             self._state.give_back(deltas)
             raise
         self._state.merge(shared)
-        return revision
 
     def _someone_else_wrote(self) -> bool:
         if self._detector is None:

@@ -9,17 +9,12 @@ from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.orm import Session
 
 from proxy.core.masking import masked
-from proxy.core.types import InstanceConfig
+from proxy.core.types import UPSTREAM_FIELDS, InstanceConfig
 from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import revisions, states
 from proxy.store.models import InstanceRow
 
 CONFIG_FIELDS = tuple(f.name for f in fields(InstanceConfig))
-
-# With another of these it is another upstream: what we measured of the old one is void.
-IDENTITY_FIELDS = frozenset(
-    {"api_key", "api_base", "api_version", "provider_type", "proxy_url", "model_deployments"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +93,7 @@ def change(
         for key, value in changed.items():
             setattr(row, key, value)
         session.flush()
-    is_another = bool(IDENTITY_FIELDS & changed.keys())
+    is_another = not changed.keys().isdisjoint(UPSTREAM_FIELDS)
     if is_another:
         states.clear_rests(session.connection(), name, row.updated_at)
     columns = {c.key: getattr(row, c.key) for c in InstanceRow.__table__.columns}

@@ -1,0 +1,207 @@
+"""The real gateway: gunicorn with two workers, as `python -m proxy` starts it."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from proxy.settings import ROOT, SETTINGS
+from proxy.simulator import Resource, Simulator
+
+ADMIN_KEY = "admin-key-of-the-tests"
+READY_SECONDS = 20.0
+SYNC_MS = 100
+
+
+@dataclass
+class Gateway:
+    """One running gateway. `stop` ends it as a supervisor would, and waits for it."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] = field(init=False)
+    client_key: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "proxy.db"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "stderr.log").read_text()
+
+    def environment(self, **more: str) -> dict[str, str]:
+        ours = {s.name for s in SETTINGS}
+        clean = {k: v for k, v in os.environ.items() if k not in ours}
+        return clean | {
+            "ADMIN_API_KEY": ADMIN_KEY,
+            "PORT": str(self.port),
+            "PROXY_DATABASE_URL": f"sqlite:///{self.database}",
+            "PROXY_WORKERS": "2",
+            "PROXY_SYNC_INTERVAL_MS": str(SYNC_MS),
+            **more,
+        }
+
+    def command(self, *arguments: str) -> str:
+        """Standard output of a `flask` command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def start(self, **settings: str) -> None:
+        with (self.folder / "stderr.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "proxy"],
+                cwd=ROOT,
+                env=self.environment(**settings),
+                stdout=log,
+                stderr=log,
+            )
+        until(self.answers, "the gateway answers")
+        if not self.client_key:
+            self.client_key = self.command("keys", "add", "team-a").strip()
+            until(
+                lambda: self.agreed(self.get_models, 200), "all workers know the client's key"
+            )
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            return requests.get(f"{self.url}/health", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def get_models(self) -> int:
+        return requests.get(
+            f"{self.url}/v1/models", headers={"api-key": self.client_key}, timeout=5
+        ).status_code
+
+    def agreed(self, question: Callable[[], Any], answer: Any, times: int = 12) -> bool:
+        """Each worker says so: the kernel spreads new connections over them."""
+        return all(question() == answer for _ in range(times))
+
+    def admin(self, method: str, path: str = "", **options: Any) -> requests.Response:
+        return requests.request(
+            method,
+            f"{self.url}/admin/instances{path}",
+            headers={"X-Admin-API-Key": ADMIN_KEY, **options.pop("headers", {})},
+            timeout=10,
+            **options,
+        )
+
+    def change(self, name: str, **fields: Any) -> None:
+        """A change of config that every worker knows when this returns."""
+        answer = self.admin("PUT", f"/{name}/config", json=fields)
+        assert answer.ok, answer.text
+        tag = answer.headers["ETag"]
+
+        def tag_seen() -> str:
+            return self.admin("GET", f"/{name}/config").headers["ETag"]
+
+        until(lambda: self.agreed(tag_seen, tag), "all workers know the change")
+
+    def chat(self, **body: Any) -> requests.Response:
+        stream = body.get("stream", False)
+        return requests.post(
+            f"{self.url}/v1/chat/completions",
+            json={"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]} | body,
+            headers={"Authorization": f"Bearer {self.client_key}"},
+            timeout=30,
+            stream=stream,
+        )
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.database) as connection:
+            rows = connection.execute(query).fetchall()
+        connection.close()
+        return rows
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(40)
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = READY_SECONDS) -> None:
+    """Asks again until it is so: another process does it in its own time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    resources = [Resource(name=n, api_key=f"key-of-{n}", tokens=10) for n in ("east", "west")]
+    with Simulator(resources) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def stopped_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    gateway = Gateway(tmp_path_factory.mktemp("gateway"), free_port())
+    yield gateway
+    gateway.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def gateway(stopped_gateway: Gateway, simulator: Simulator) -> Gateway:
+    """Two workers in front of the simulated instances `east` and `west`."""
+    stopped_gateway.start()
+    for resource in simulator.resources.values():
+        add_instance(stopped_gateway, resource)
+    return stopped_gateway
+
+
+def add_instance(gateway: Gateway, resource: Resource, **config: Any) -> None:
+    response = gateway.admin(
+        "POST",
+        json={
+            "name": resource.name,
+            "api_base": resource.url,
+            "api_key": resource.api_key,
+            "supported_models": ["gpt-4o", "gpt-35-turbo-instruct", "text-embedding-3-small"],
+            "max_tpm": 0,
+        }
+        | config,
+    )
+    assert response.status_code == 201, response.text
+    until(
+        lambda: gateway.agreed(
+            lambda: gateway.admin("GET", f"/{resource.name}").status_code, 200
+        ),
+        "all workers know the instance",
+    )
+
+
+@pytest.fixture(autouse=True)
+def well(simulator: Simulator) -> None:
+    for resource in simulator.resources.values():
+        resource.reset()

@@ -1,0 +1,120 @@
+"""The official `openai` package against two gunicorn workers."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+from openai import AzureOpenAI, OpenAI
+
+from proxy.simulator import Simulator, expected_usage
+from tests.e2e.conftest import Gateway
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+USAGE = expected_usage({"messages": MESSAGES}, 10)
+
+Client = OpenAI | AzureOpenAI
+
+
+def as_openai(gateway: Gateway) -> Client:
+    return OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.client_key, max_retries=0)
+
+
+def as_azure(gateway: Gateway) -> Client:
+    return AzureOpenAI(
+        azure_endpoint=gateway.url,
+        api_key=gateway.client_key,
+        api_version="2024-10-21",
+        max_retries=0,
+    )
+
+
+def as_azure_v1(gateway: Gateway) -> Client:
+    return OpenAI(
+        base_url=f"{gateway.url}/openai/v1", api_key=gateway.client_key, max_retries=0
+    )
+
+
+@pytest.fixture(params=[as_openai, as_azure, as_azure_v1])
+def client(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Client]:
+    with request.param(gateway) as client:
+        yield client
+
+
+def test_a_plain_chat(client: Client):
+    answer = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    assert answer.choices[0].message.content.startswith("Hello from")
+    assert answer.usage.total_tokens == USAGE["total_tokens"]
+
+
+def test_a_streamed_chat_without_the_usage_event_nobody_asked_for(client: Client):
+    with client.chat.completions.create(
+        model="gpt-4o", messages=MESSAGES, stream=True
+    ) as stream:
+        events = list(stream)
+    text = "".join(e.choices[0].delta.content or "" for e in events if e.choices)
+    assert text.startswith("Hello from")
+    assert all(e.usage is None for e in events)
+
+
+def test_a_streamed_chat_with_the_usage_the_client_asked_for(client: Client):
+    with client.chat.completions.create(
+        model="gpt-4o",
+        messages=MESSAGES,
+        stream=True,
+        stream_options={"include_usage": True},
+    ) as stream:
+        usages = [e.usage for e in stream if e.usage]
+    assert [u.total_tokens for u in usages] == [USAGE["total_tokens"]]
+
+
+def test_completions_plain_and_streamed(client: Client):
+    plain = client.completions.create(model="gpt-35-turbo-instruct", prompt="Say hi")
+    assert plain.choices[0].text
+    with client.completions.create(
+        model="gpt-35-turbo-instruct", prompt="Say hi", stream=True
+    ) as stream:
+        assert "".join(e.choices[0].text for e in stream if e.choices)
+
+
+def test_embeddings(client: Client):
+    answer = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
+    assert [len(e.embedding) for e in answer.data] == [8, 8]
+
+
+def test_models(client: Client):
+    names = [m.id for m in client.models.list()]
+    assert names == ["gpt-35-turbo-instruct", "gpt-4o", "text-embedding-3-small"]
+
+
+def test_an_unknown_model_is_the_packages_own_exception(client: Client):
+    with pytest.raises(openai.NotFoundError, match="gpt-9") as caught:
+        client.chat.completions.create(model="gpt-9", messages=MESSAGES)
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_wrong_key_is_the_packages_own_exception(gateway: Gateway):
+    with (
+        OpenAI(base_url=f"{gateway.url}/v1", api_key="gw-wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match="not known here"),
+    ):
+        client.models.list()
+
+
+def test_a_sick_instance_is_not_the_clients_problem(client: Client, simulator: Simulator):
+    simulator["east"].faults["*"] = "500"
+    for _ in range(10):
+        answer = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+        assert "west" in answer.choices[0].message.content
+
+
+def test_a_stream_that_breaks_in_the_middle_is_an_error_and_not_an_end(
+    client: Client, simulator: Simulator
+):
+    for resource in simulator.resources.values():
+        resource.faults["*"] = "break-in-middle"
+    with client.chat.completions.create(
+        model="gpt-4o", messages=MESSAGES, stream=True
+    ) as stream:
+        assert next(stream)
+        with pytest.raises(openai.APIError, match="broke off"):
+            list(stream)
