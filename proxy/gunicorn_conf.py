@@ -1,5 +1,6 @@
 """How gunicorn runs us: `gunicorn -c python:proxy.gunicorn_conf wsgi:app`."""
 
+import atexit
 import gc
 import os
 import sys
@@ -59,7 +60,11 @@ def post_worker_init(worker: Worker) -> None:
     # What was made before the fork lives as long as we do; not looking at it again keeps
     # its memory shared.
     gc.freeze()
-    _parts(worker.app.wsgi()).start()
+    parts = _parts(worker.app.wsgi())
+    parts.start()
+    # Ctrl-C ends a worker before its open answers: gunicorn calls worker_exit, and Python
+    # waits for the threads. This counts what those finish.
+    atexit.register(parts.stop)
 
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:

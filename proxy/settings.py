@@ -7,6 +7,7 @@ otherwise silently have no effect.
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,15 +64,18 @@ def _choice(*names: str) -> tuple[Callable[[str], str], str]:
 
 
 def _workers(text: str) -> int:
-    return len(os.sched_getaffinity(0)) if text == "auto" else _whole(1, 64)[0](text)
+    return len(os.sched_getaffinity(0)) if text.lower() == "auto" else _whole(1, 64)[0](text)
 
 
 def _database_url(text: str) -> str:
-    if "://" not in text:
+    if not re.match(r"(sqlite|postgresql)(\+\w+)?://", text):
         raise ValueError
     head, _, path = text.partition(":///")
-    if not head.startswith("sqlite") or not path or path.startswith((":memory:", "file:", "/")):
+    if not head.startswith("sqlite") or path.startswith(("file:", "/")):
         return text
+    # Of a database in memory each worker, and each of its connections, would have its own.
+    if path.partition("?")[0] in ("", ":memory:"):
+        raise ValueError
     # Relative to the project, not to wherever the command happened to be started.
     return f"{head}:///{ROOT / path}"
 
@@ -99,7 +103,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PROXY_BIND", "bind", "127.0.0.1", *_ANY,
             "Address to listen on; `0.0.0.0` for all. TLS belongs in front of it."),
     Setting("PROXY_DATABASE_URL", "database_url", DEFAULT_DATABASE_URL, _database_url,
-            "an SQLAlchemy URL such as sqlite:///instance/proxy.db",
+            "an SQLAlchemy URL of a file or a PostgreSQL, such as sqlite:///instance/proxy.db",
             "Where config, state and usage are kept. Relative paths start at the project.",
             secret=True),
     Setting("PROXY_WORKERS", "workers", "auto", _workers,
@@ -178,10 +182,18 @@ def load_settings(
     """The settings of this process. Raises SettingError for the first that cannot be used."""
     values: dict[str, str] = {}
     if env_file is not None and env_file.is_file():
-        values = {k: v or "" for k, v in dotenv_values(env_file, interpolate=False).items()}
+        values = _read(env_file)
     values |= os.environ if environ is None else environ
     _refuse_unknown(values)
     return Settings(**{s.field: _value(s, values) for s in SETTINGS})
+
+
+def _read(env_file: Path) -> dict[str, str]:
+    try:
+        return {k: v or "" for k, v in dotenv_values(env_file, interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingError(f"{env_file} cannot be read: {reason}") from None
 
 
 def _value(setting: Setting, values: Mapping[str, str]) -> Any:

@@ -15,22 +15,17 @@ class Catalog:
     def __init__(self, configs: Iterable[InstanceConfig]) -> None:
         configs = list(configs)
         self._any_model = [c for c in configs if not c.supported_models]
-        self._exact: dict[str, tuple[Serving, ...]] = {}
-        self._folded: dict[str, tuple[Serving, ...]] = {}
-        by_folded: dict[str, list[InstanceConfig]] = {}
+        self._naming: dict[str, list[InstanceConfig]] = {}  # by the name in lower case
         for config in configs:
             for folded in {m.lower() for m in config.supported_models}:
-                by_folded.setdefault(folded, []).append(config)
-        for folded, some in by_folded.items():
-            self._folded[folded] = self._servings(folded, some)
-            spellings = {m for c in some for m in c.supported_models if m.lower() == folded}
-            for model in spellings:
-                self._exact[model] = self._servings(model, some)
+                self._naming.setdefault(folded, []).append(config)
+        spellings = {m for c in configs for m in c.supported_models}
+        self._exact = {model: self._servings(model) for model in spellings}
 
     def serving(self, model: str) -> tuple[Serving, ...]:
-        """Those who serve `model`, in the order of the configs; empty if nobody does."""
-        found = self._exact.get(model) or self._folded.get(model.lower())
-        return found if found is not None else self._servings(model, [])
+        """First those who name `model`, then those who serve any; empty if nobody does."""
+        found = self._exact.get(model)
+        return found if found is not None else self._servings(model)
 
     def models(self) -> list[str]:
         """The names a client may ask for, as far as they are known. Sorted, each once."""
@@ -39,7 +34,8 @@ class Catalog:
             named.update(dict.fromkeys(config.model_deployments))
         return sorted(named)
 
-    def _servings(self, model: str, naming_it: list[InstanceConfig]) -> tuple[Serving, ...]:
+    def _servings(self, model: str) -> tuple[Serving, ...]:
+        naming_it = self._naming.get(model.lower(), [])
         servings = [Serving(c, deployment(c, _spelling(c, model))) for c in naming_it]
         servings += [Serving(c, deployment(c, model)) for c in self._any_model]
         return tuple(servings)

@@ -80,7 +80,7 @@ class Deltas:
 
     def add_usage(self, key: UsageKey, counts: Mapping[str, int]) -> None:
         if key not in self.usage and len(self.usage) >= MAX_USAGE_KEYS:
-            key = next((k for k in self.usage if k[1:] == key[1:]), key)
+            key = next((k for k in reversed(self.usage) if k[1:] == key[1:]), key)
         self.usage.setdefault(key, Counter()).update(counts)
 
     def add_rest(self, place: Place, rest: Rest) -> None:

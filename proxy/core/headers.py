@@ -30,13 +30,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 def for_upstream(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The client's headers that may go on. Names keep their spelling."""
     headers = list(headers)
-    # A header named by `Connection` is hop-by-hop too (RFC 9110, 7.6.1).
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name.lower() == "connection"
-        for token in value.split(",")
-    }
+    named = _named_by_connection(headers)
     return {
         name: value
         for name, value in headers
@@ -48,7 +42,9 @@ def for_upstream(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def for_client(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The upstream's headers that may go on."""
-    return [(name, value) for name, value in headers if name.lower() not in NOT_TO_CLIENT]
+    headers = list(headers)
+    dropped = NOT_TO_CLIENT | _named_by_connection(headers)
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
 def for_client_stream(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -86,3 +82,13 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         if wait == wait:  # float() reads "nan" too, and nan is never over
             return min(max(wait, 0.0), MAX_WAIT_SECONDS)
     return None
+
+
+def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
+    """A header that `Connection` names is hop-by-hop too (RFC 9110, 7.6.1)."""
+    return {
+        token.strip().lower()
+        for name, value in headers
+        if name.lower() == "connection"
+        for token in value.split(",")
+    }

@@ -1,10 +1,14 @@
 """What may be shown of a secret."""
 
+import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 _SHOWN_CHARACTERS = 4
 _LEAST_LENGTH = 16  # of shorter keys four characters would be too much
+
+# Not a URL parser: what is not quite a URL (no scheme, a slash in the password) holds
+# a password all the same, and an unreadable one must not raise here.
+_CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 def masked_key(key: str) -> str:
@@ -16,12 +20,7 @@ def masked_key(key: str) -> str:
 
 def masked_url(url: str | None) -> str | None:
     """`url` with user and password, if it has them, replaced by `***`."""
-    if not url:
-        return url
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+    return _CREDENTIALS.sub(r"\g<1>***@", url) if url else url
 
 
 def masked(field: str, value: Any) -> Any:

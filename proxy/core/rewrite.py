@@ -10,6 +10,7 @@ from proxy.errors import BadRequest
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
+_SIGNS = {sign: re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*") for sign in "{:,"}
 
 
 def asks_for_usage(call: Call, serving: Serving) -> bool:
@@ -75,7 +76,7 @@ def _values(text: str, name: str) -> Iterator[tuple[int, int]]:
 
 def _skip(text: str, at: int, sign: str) -> int:
     """Past white space, `sign` and white space."""
-    match = re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*").match(text, at)
+    match = _SIGNS[sign].match(text, at)
     if match is None:
         raise ValueError(f"expected {sign!r} at character {at}")
     return match.end()

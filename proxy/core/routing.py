@@ -34,7 +34,7 @@ def order(name: str, candidates: Sequence[Candidate], turn: Turn) -> list[Candid
 
     They are not left out: when nobody else can serve, a late try is better than none.
     """
-    if len(candidates) == 1:
+    if len(candidates) < 2:
         return list(candidates)
     return sorted(POLICIES[name](candidates, turn), key=lambda c: c.failing)
 
@@ -47,13 +47,16 @@ def by_priority(candidates: Sequence[Candidate], turn: Turn) -> list[Candidate]:
 
 @policy("weighted")
 def by_weight(candidates: Sequence[Candidate], turn: Turn) -> list[Candidate]:
-    """Weight 3 comes first three times as often as weight 1; weight 0 comes last."""
+    """Weight 3 comes first three times as often as weight 1; weight 0 comes last.
+
+    Among several of weight 0 chance decides.
+    """
 
     def key(c: Candidate) -> float:
         # Efraimidis & Spirakis 2006: sorting by random ** (1 / weight) draws
         # without replacement in proportion to weight.
         weight = c.config.weight
-        return turn.rng.random() ** (1 / weight) if weight else -1.0
+        return turn.rng.random() ** (1 / weight) if weight else turn.rng.random() - 1
 
     return sorted(candidates, key=key, reverse=True)
 

@@ -9,6 +9,7 @@ import json
 import re
 from typing import Any
 
+from proxy.core.tokens import MAX_TOKENS
 from proxy.core.types import Usage
 
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
@@ -39,7 +40,8 @@ class StreamWatcher:
 
     def feed(self, chunk: bytes) -> bytes:
         whole = self._whole_events(chunk)
-        self.events += whole.count(b"data:")
+        # At the start of a line: the model may write "data:" too.
+        self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
         if not _USAGE.search(whole):
             return whole if self._hide_usage else chunk
         kept = b"".join(event for event in _split(whole) if not self._is_hidden(event))
@@ -82,16 +84,15 @@ class StreamWatcher:
 
 def usage_of_answer(body: bytes) -> Usage | None:
     """The usage of a plain JSON answer; the rest (embeddings are large) is not parsed."""
-    found = None
     start = body.rfind(b'"usage"')
-    if start >= 0:
-        found = _USAGE.match(body, start)
-    if found is None:
+    while start >= 0 and not (found := _USAGE.match(body, start)):
+        start = body.rfind(b'"usage"', 0, start)  # that one was a value, or null
+    if start < 0:
         return None
     text = body[found.end() : found.end() + _USAGE_MAX_BYTES].decode("utf-8", "replace")
     try:
         value, _ = json.JSONDecoder().raw_decode(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return read_usage(value)
 
@@ -110,7 +111,7 @@ def read_usage(value: Any) -> Usage | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return min(max(value, 0), MAX_TOKENS) if isinstance(value, int) else 0
 
 
 def _split(events: bytes) -> list[bytes]:
@@ -124,6 +125,6 @@ def _payload(event: bytes) -> dict[str, Any]:
     lines = (line for line in event.splitlines() if line.startswith(b"data:"))
     try:
         value = json.loads(b"\n".join(line[5:].strip() for line in lines))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -12,6 +12,10 @@ BYTES_PER_TOKEN = 4
 IMAGE_TOKENS = 765
 _MEDIA_KEYS = frozenset({"image_url", "input_audio", "file"})
 
+# The largest number we count with: above every limit, and sums of it still fit the
+# database's 64 bits. Clients may write any number.
+MAX_TOKENS = 2**31 - 1
+
 # What Azure admits a chat request with when it names no limit of its own.
 DEFAULT_COMPLETION_TOKENS = 16
 
@@ -32,7 +36,8 @@ def prompt_tokens(body: Mapping[str, Any], fields: Iterable[str]) -> int:
             text_bytes += _bytes(value)
         elif isinstance(value, dict):
             for key, inner in value.items():
-                if key in _MEDIA_KEYS:
+                # A tool may have a parameter of such a name; a medium says its type.
+                if key in _MEDIA_KEYS and value.get("type") == key:
                     media += 1
                 else:
                     text_bytes += len(key)
@@ -47,14 +52,15 @@ def prompt_tokens(body: Mapping[str, Any], fields: Iterable[str]) -> int:
 def completion_limit_tokens(body: Mapping[str, Any]) -> int:
     """The most the answer may cost: the client's limit times `n`.
 
-    Without a limit, what Azure counts then. Values of a wrong type are the upstream's
-    to refuse, and count as absent here.
+    Without a limit, what Azure counts then; at most MAX_TOKENS. Values of a wrong type
+    are the upstream's to refuse, and count as absent here.
     """
     limit = next(
         (v for f in _LIMIT_FIELDS if (v := _positive(body.get(f))) is not None),
         DEFAULT_COMPLETION_TOKENS,
     )
-    return limit * max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
+    answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
+    return min(limit * answers, MAX_TOKENS)
 
 
 def _positive(value: object) -> int | None:

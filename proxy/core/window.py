@@ -44,7 +44,8 @@ class Window:
     def seconds_until(self, at_most: int, second: int) -> int | None:
         """Seconds until the sum has fallen to `at_most` if nothing is added; None if never.
 
-        0 if it is there already.
+        0 if it is there already. `second` may lie before the newest addition: then another
+        thread read the clock later, but came first.
         """
         left = self.total(second)
         if left <= at_most:
@@ -55,7 +56,7 @@ class Window:
         for age in range(size - 1, -1, -1):  # the oldest bucket leaves first
             left -= self._buckets[(self._newest - age) % size]
             if left <= at_most:
-                return size - age
+                return self._newest - second + size - age
         return None
 
     def _advance(self, second: int) -> None:

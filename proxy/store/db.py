@@ -8,10 +8,12 @@ from sqlalchemy import Connection as Connection  # what transactions give, for a
 from sqlalchemy import Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from proxy.errors import Unavailable
+from proxy.settings import SettingError
 from proxy.store.models import Base
 
 BUSY_TIMEOUT_MS = 5000  # how long a writer waits for another process' write
@@ -26,13 +28,17 @@ class StoreUnavailable(Unavailable):
 class Database:
     """One engine. `read` and `write` are short transactions; thread-safe.
 
-    Made without connecting; `dispose` closes the pooled connections, which must not
-    cross a fork.
+    Made without connecting; raises SettingError for a URL of which no engine can be made.
+    `dispose` closes the pooled connections, which must not cross a fork.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
-        self.engine = make_engine(url)
+        try:
+            self.url = make_url(url)
+            self.engine = make_engine(url)
+        except (ArgumentError, ImportError) as error:
+            # They name the dialect or the driver's module, never the URL and its password.
+            raise SettingError(f"PROXY_DATABASE_URL: it cannot be used: {error}") from None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -73,25 +79,34 @@ def translated() -> Iterator[None]:
 def make_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    timeout_seconds = BUSY_TIMEOUT_MS / 1000
+    engine = create_engine(
+        url,
+        connect_args={"timeout": timeout_seconds},
+        poolclass=QueuePool,
+        pool_timeout=timeout_seconds,
+    )
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:
         # None: the driver begins no transactions of its own; `begin` below does.
         connection.isolation_level = None
         cursor = connection.cursor()
-        # WAL: readers do not wait for the writer, and the writer not for readers.
-        cursor.execute("PRAGMA journal_mode = WAL")
         # Durable against a crash of the process; a power cut may lose the last commits.
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        if not connection.get_execution_options().get("writes"):
+            connection.exec_driver_sql("BEGIN")
+            return
+        # WAL: readers do not wait for the writer, and the writer not for readers. It is kept
+        # in the file, so not where we only look: that may be another program's.
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         # IMMEDIATE: a transaction that reads first and writes later could not be granted
         # the lock any more if another process wrote in between.
-        writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -62,6 +62,8 @@ def add(session: Session, configs: Iterable[InstanceConfig], *, author: str) -> 
         now = time.time()
         session.add(InstanceRow(**values, created_at=now, updated_at=now, revision=number))
         session.flush()
+        # One that was removed may have had this name; what it earned is void.
+        states.clear_rests(session.connection(), config.name, now)
         numbers.append(number)
     return numbers
 

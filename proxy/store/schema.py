@@ -1,18 +1,22 @@
 """Whether the database is one we can work with, and bringing it up to date."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from proxy.settings import ROOT
 from proxy.store.db import Database, StoreUnavailable
+from proxy.store.models import Base
 
 REMEDY = "`alembic upgrade head` (or ./scripts/run) makes or updates it"
+VERSION_TABLE = "alembic_version"  # alembic's own, in which it keeps the schema's revision
 
 
 class SchemaProblem(Exception):
@@ -26,31 +30,41 @@ class SchemaOutdated(SchemaProblem):
 def check(database: Database) -> None:
     """Raises SchemaProblem unless the database has our present schema and can be written."""
     path = sqlite_path(database)
-    if path is not None and not path.exists():
+    # Not Path.exists: it raises where a folder may not be entered.
+    if path is not None and not os.path.exists(path):
         raise SchemaOutdated(f"The database {path} does not exist; {REMEDY}.")
-    name = path or database.url.render_as_string(hide_password=True)
-    try:
-        with database.read() as connection:
-            present, foreign = _present(connection)
-    except StoreUnavailable as error:
-        raise SchemaProblem(
-            f"{name} cannot be used: {_cause(error)}. If it is not the proxy's database, set"
-            " PROXY_DATABASE_URL; if it is, move it aside or restore a backup."
-        ) from error
-    _check_revision(str(name), present, foreign)
-    _check_writable(database, str(name))
+    present = _usable_revision(database)
+    head = _scripts().get_current_head()
+    name = _name(database)
+    if present != head:
+        raise SchemaOutdated(
+            f"{name} has schema {present or 'none'}, needed is {head}; {REMEDY}."
+        )
+    _check_writable(database, name)
 
 
 def upgrade(database: Database) -> None:
     """Makes the database or brings it to the present schema. Raises SchemaProblem."""
+    with migrating(database):
+        command.upgrade(alembic_config(database), "head")
+
+
+@contextmanager
+def migrating(database: Database) -> Iterator[None]:
+    """Around migrations: they begin only on a file that is ours or empty.
+
+    Raises SchemaProblem, also for what the database says during them.
+    """
     path = sqlite_path(database)
     if path is not None:
         make_private(path)
+    _usable_revision(database)
     try:
-        command.upgrade(alembic_config(database), "head")
-    except OperationalError as error:
+        yield
+    except DBAPIError as error:
         raise SchemaProblem(
-            f"The database {path or database.url.host} cannot be upgraded: {error.orig}."
+            f"{_name(database)} cannot be upgraded: {error.orig}. Stop what else uses it, and"
+            " try again."
         ) from error
 
 
@@ -69,10 +83,14 @@ def sqlite_path(database: Database) -> Path | None:
 
 
 def make_private(path: Path) -> None:
-    """The file exists and only its owner can read it: it holds keys. Keeps what is in it."""
+    """Makes the file if there is none: only its owner can read it, for it holds keys."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        # Never a present one: closing it would end this process' SQLite locks on it
+        # (https://sqlite.org/howtocorrupt.html, 2.2).
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        pass  # whose it is and whether it can be used, SQLite will tell
     except OSError as error:
         raise SchemaProblem(
             f"The database {path} cannot be written: {error.strerror}. Give the proxy's user"
@@ -80,30 +98,44 @@ def make_private(path: Path) -> None:
         ) from error
 
 
-def _present(connection: Connection) -> tuple[str | None, bool]:
-    """(our revision, or None; whether there are tables that are not ours)."""
-    tables = inspect(connection).get_table_names()
-    if "alembic_version" not in tables:
-        return None, bool(tables)
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar(), False
-
-
-def _check_revision(name: str, present: str | None, foreign: bool) -> None:
-    scripts = ScriptDirectory(str(ROOT / "migrations"))
-    head = scripts.get_current_head()
-    if present == head:
-        return
-    if foreign:
+def _usable_revision(database: Database) -> str | None:
+    """The schema's, None if there is none yet. Raises SchemaProblem if it is not for us."""
+    name = _name(database)
+    try:
+        with database.read() as connection:
+            tables = set(inspect(connection).get_table_names())
+            present = _revision(connection) if VERSION_TABLE in tables else None
+    except StoreUnavailable as error:
+        raise SchemaProblem(
+            f"{name} cannot be used: {_cause(error)}. If it is not the proxy's database, set"
+            " PROXY_DATABASE_URL; if it is, move it aside or restore a backup."
+        ) from error
+    if tables - {VERSION_TABLE} and not tables & Base.metadata.tables.keys():
         raise SchemaProblem(
             f"{name} is the database of another program: it has tables, but none of ours."
             " Set PROXY_DATABASE_URL to another one."
         )
-    if present is not None and present not in {s.revision for s in scripts.walk_revisions()}:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if present is not None and present not in known:
         raise SchemaProblem(
             f"{name} was made by a newer version of the proxy (schema {present}, this version"
-            f" knows up to {head}). Start that version, or restore a backup from before."
+            f" knows up to {max(known)}). Start that version, or restore a backup from before."
         )
-    raise SchemaOutdated(f"{name} has schema {present or 'none'}, needed is {head}; {REMEDY}.")
+    return present
+
+
+def _revision(connection: Connection) -> str | None:
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(ROOT / "migrations"))
+
+
+def _name(database: Database) -> str:
+    """As an operator knows it, without a password."""
+    path = sqlite_path(database)
+    return str(path or database.url.render_as_string(hide_password=True))
 
 
 def _check_writable(database: Database, name: str) -> None:

@@ -15,7 +15,12 @@ MOMENTS = ("last_used", "last_success_time", "last_failure_time")
 
 
 def add(connection: Connection, deltas: Deltas) -> None:
-    """Adds one worker's deltas, but for its usage (usage.py)."""
+    """Adds one worker's deltas, but for its usage (usage.py).
+
+    Takes out of `deltas` what an operator has made void since it was measured: a worker
+    that writes a moment later would bring it back for all.
+    """
+    _drop_void(connection, deltas)
     upsert(connection, InstanceStateRow, _instance_rows(deltas), _merge_instance)
     upsert(
         connection,
@@ -118,6 +123,21 @@ def forget_old_windows(connection: Connection, now: float) -> None:
     connection.execute(
         delete(StateWindowRow).where(StateWindowRow.second_at < int(now) - KEPT_WINDOW_SECONDS)
     )
+
+
+def _drop_void(connection: Connection, deltas: Deltas) -> None:
+    rows = connection.execute(
+        select(InstanceStateRow.instance_name, InstanceStateRow.cleared_at)
+    )
+    for name, cleared_at in rows:
+        if cleared_at is None:
+            continue
+        deltas.drop_rests(name, cleared_at)
+        moments = deltas.moments.get(name, {})
+        if moments.get("last_failure_time", cleared_at + 1) <= cleared_at:
+            del moments["last_failure_time"]
+        if name in deltas.errors and deltas.errors[name].at <= cleared_at:
+            del deltas.errors[name]
 
 
 def _instance_rows(deltas: Deltas) -> list[dict[str, Any]]:
