@@ -9,29 +9,28 @@ from sqlalchemy import Engine
 from proxy.settings import SettingError, load_settings
 from proxy.store.db import Database
 from proxy.store.models import Base
-from proxy.store.schema import SchemaProblem, make_private, sqlite_path
+from proxy.store.schema import SchemaProblem, migrating
 
 
-def engine() -> Engine:
-    """The one the proxy handed us, or for the command line one from the settings."""
+def main() -> None:
+    """With the engine the proxy handed us, or for the command line one from the settings."""
     given = context.config.attributes.get("engine")
     if isinstance(given, Engine):
-        return given
+        run_migrations(given)
+        return
     if context.config.config_file_name is not None:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
     try:
         database = Database(load_settings().database_url)
-        path = sqlite_path(database)
-        if path is not None:
-            make_private(path)
+        with migrating(database):
+            run_migrations(database.engine)
     except (SettingError, SchemaProblem) as error:
         sys.exit(str(error))
-    return database.engine
 
 
-def run_migrations() -> None:
+def run_migrations(engine: Engine) -> None:
     # writes: the whole upgrade holds the write lock, so that two cannot run at once.
-    with engine().connect().execution_options(writes=True) as connection:
+    with engine.connect().execution_options(writes=True) as connection:
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -45,4 +44,4 @@ def run_migrations() -> None:
 
 if context.is_offline_mode():
     sys.exit("Offline migrations (--sql) are not supported: they cannot move data.")
-run_migrations()
+main()

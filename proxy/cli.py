@@ -15,6 +15,7 @@ from proxy.simulator import Resource, Simulator, describe
 from proxy.store import keys, schema
 
 AUTHOR = "command line"
+MAX_PORT = 65_535
 
 keys_cli = AppGroup("keys", help="Client keys.")
 
@@ -66,18 +67,29 @@ def remove_key(name: str) -> None:
     click.echo(f"The key of {name} is removed.")
 
 
+def _whole(
+    name: str, low: int, high: int, *, default: int, help: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.IntRange(low, high)
+    return click.option(name, type=kind, default=default, show_default=True, help=help)
+
+
 @click.command("mock")
-@click.option("--port", default=9100, show_default=True, help="Port of the first instance.")
-@click.option("--count", default=3, show_default=True, help="How many instances.")
-@click.option("--latency-ms", default=100.0, show_default=True, help="To the first byte.")
-@click.option("--event-interval-ms", default=30.0, show_default=True, help="Of a stream.")
-def mock(port: int, count: int, latency_ms: float, event_interval_ms: float) -> None:
+@_whole("--port", 1, MAX_PORT, default=9100, help="Port of the first instance.")
+@_whole("--count", 1, 100, default=3, help="How many instances.")
+@_whole("--latency-ms", 0, 600_000, default=100, help="To the first byte.")
+@_whole("--event-interval-ms", 0, 600_000, default=30, help="Of a stream.")
+def mock(port: int, count: int, latency_ms: int, event_interval_ms: int) -> None:
     """Simulate Azure OpenAI on loopback until Ctrl-C."""
+    if port + count - 1 > MAX_PORT:
+        raise click.BadParameter(f"{count} ports from {port} on do not exist.")
     simulator = Simulator(
         simulated_resources(count, latency_ms=latency_ms, event_interval_ms=event_interval_ms),
         port=port,
     )
-    with _bound(), simulator:
+    with _bound():
+        simulator.start()
+    with simulator:
         for line in describe(simulator):
             click.echo(line)
         wait_for_interrupt()

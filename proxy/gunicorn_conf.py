@@ -45,11 +45,12 @@ proc_name = "azure-openai-gateway"
 
 
 def on_starting(server: Arbiter) -> None:
-    """However gunicorn was started: a database that cannot work stops it, with a sentence."""
+    """However gunicorn was started: what cannot work stops it here, with a sentence."""
     parts = _parts(server.app.wsgi())
     try:
+        parts.log_writer.check()
         schema.check(parts.database)
-    except schema.SchemaProblem as problem:
+    except (SettingError, schema.SchemaProblem) as problem:
         sys.exit(str(problem))
     sys.stderr.write(greeting(parts))
     parts.database.dispose()  # its connections must not cross the fork

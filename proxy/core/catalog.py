@@ -6,10 +6,11 @@ from proxy.core.types import InstanceConfig, Serving
 
 
 class Catalog:
-    """Built once a snapshot; a look-up costs the same with 3 instances and with 1,000.
+    """Built once a snapshot; a look-up by a name that an instance spells the same costs the
+    same with 3 instances and with 1,000.
 
-    Names match exactly first, then without regard to case. An instance without
-    `supported_models` serves any model.
+    Names match without regard to case; of two spellings in one instance, the exact one. An
+    instance without `supported_models` serves any model.
     """
 
     def __init__(self, configs: Iterable[InstanceConfig]) -> None:

@@ -84,11 +84,12 @@ class StreamWatcher:
 
 def usage_of_answer(body: bytes) -> Usage | None:
     """The usage of a plain JSON answer; the rest (embeddings are large) is not parsed."""
-    start = body.rfind(b'"usage"')
-    while start >= 0 and not (found := _USAGE.match(body, start)):
-        start = body.rfind(b'"usage"', 0, start)  # that one was a value, or null
-    if start < 0:
-        return None
+    found, start = None, len(body)
+    while found is None:  # what stands last may be a value, not the key
+        start = body.rfind(b'"usage"', 0, start)
+        if start < 0:
+            return None
+        found = _USAGE.match(body, start)
     text = body[found.end() : found.end() + _USAGE_MAX_BYTES].decode("utf-8", "replace")
     try:
         value, _ = json.JSONDecoder().raw_decode(text)

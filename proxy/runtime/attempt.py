@@ -127,19 +127,21 @@ class Attempt:
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
-        if self._answer is not None:
-            self._answer.close()
-        self._state.finish(
-            self._reservation,
-            Ending(
-                verdict=self.verdict,
-                usage=self.usage,
-                latency_ms=self.latency_ms,
-                first_byte_ms=self._first_byte_ms,
-                answered=answered,
-                error=self.trouble(),
-            ),
-        )
+        try:
+            if self._answer is not None:
+                self._answer.close()
+        finally:  # the room is given back, even if the connection cannot be
+            self._state.finish(
+                self._reservation,
+                Ending(
+                    verdict=self.verdict,
+                    usage=self.usage,
+                    latency_ms=self.latency_ms,
+                    first_byte_ms=self._first_byte_ms,
+                    answered=answered,
+                    error=self.trouble(),
+                ),
+            )
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""
@@ -190,13 +192,14 @@ def excerpt(body: bytes) -> str:
     text = body[:ERROR_BYTES].decode("utf-8", "replace")
     try:
         error = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         error = {}
     if isinstance(error, dict):
         inner = error.get("error")
         found = inner.get("message") if isinstance(inner, dict) else error.get("message")
         text = found if isinstance(found, str) else text
-    return " ".join(text.split())
+    # JSON can spell half a character (\\ud800), which neither a database nor a client takes.
+    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def _error_event(error: UpstreamError) -> bytes:

@@ -8,7 +8,7 @@ for arithmetic only.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from proxy.core import limiter
@@ -203,9 +203,17 @@ class State:
         """Errors and rests measured until now are void."""
         now = self._clock()
         with self._lock:
-            self._clear(self._live(name), name, now)
+            live = self._live(name)
+            self._clear(live, name, now)
             self._pending.totals.get(name, Counter()).pop("error_count", None)
             self._pending.errors.pop(name, None)
+            # Everyone's, as of the last sync: cleared in the database, shown so at once.
+            live.shared = replace(
+                live.shared,
+                totals={**live.shared.totals, "error_count": 0},
+                last_error=None,
+                last_error_time=None,
+            )
 
     def clear_rests(self, name: str) -> None:
         """After a change of key or address: what the old one earned is void."""
@@ -261,7 +269,8 @@ class State:
             self._taken = Deltas()
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
-            for name, live in self._lives.items():
+            for name in {*self._lives, *shared.windows}:
+                live = self._live(name)
                 rows = shared.windows.get(name, ())
                 live.tokens.replace(((at, tokens) for at, tokens, _ in rows), second)
                 live.requests.replace(((at, requests) for at, _, requests in rows), second)

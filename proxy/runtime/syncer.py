@@ -93,7 +93,7 @@ class Syncer:
                 states.add(connection, deltas)
                 usage.add(connection, deltas)
                 shared = states.read(connection, self._clock())
-        except StoreUnavailable:
+        except BaseException:  # whatever it was, no count is lost
             self._state.give_back(deltas)
             raise
         self._state.merge(shared)
@@ -121,6 +121,10 @@ class Syncer:
         self.problem = problem
 
     def _close_detector(self) -> None:
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
+        detector, self._detector = self._detector, None
+        if detector is None:
+            return
+        try:
+            detector.close()
+        except StoreUnavailable:
+            pass  # it is closed because it is broken; what broke it is known already

@@ -1,6 +1,7 @@
 """The one module that talks HTTP out."""
 
 from collections.abc import Iterator, Mapping
+from http.client import IncompleteRead
 from pathlib import Path
 from types import TracebackType
 
@@ -135,11 +136,12 @@ class _translated:  # noqa: N801  # reads as a statement: `with _translated():`
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        if isinstance(
-            error, requests.RequestException | urllib3.exceptions.HTTPError | OSError
-        ):
+        if isinstance(error, _FOREIGN):
             raise _upstream_error(error) from None
 
+
+# ValueError: an address that is none, or a key that no header can hold; its message has it.
+_FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 
 # The first kind that is found among an error's causes says what happened. The order
 # matters: urllib3's NewConnectionError is a ConnectTimeoutError to it.
@@ -150,7 +152,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (urllib3.exceptions.ReadTimeoutError, "it timed out while we waited for its answer"),
     (urllib3.exceptions.NewConnectionError, "the connection was refused"),
     (urllib3.exceptions.ConnectTimeoutError, "it timed out while we connected"),
-    (urllib3.exceptions.IncompleteRead, "it broke off its answer"),
+    (IncompleteRead, "it broke off its answer"),  # http.client's, and urllib3's own
 )
 
 

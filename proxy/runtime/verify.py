@@ -65,12 +65,13 @@ def _check(upstream: Upstream, config: InstanceConfig, model: str) -> Check:
     deployment = catalog.deployment(config, model)
     started = time.monotonic()
     status: int | None = None
-    what, ok, detail = "connection", False, ""
+    what, ok, detail = "", False, ""
     for path, body in PROBES:
         try:
             status, answer = _ask(upstream, config, path, deployment, body)
         except UpstreamError as error:
-            detail = f"No answer: {error.message}."
+            status = None
+            what, ok, detail = "connection", False, f"No answer: {error.message}."
             break
         what, ok, detail = _judged(path, status, answer)
         if status != 400:
@@ -101,7 +102,11 @@ def _ask(
 def _judged(path: str, status: int, answer: bytes) -> tuple[str, bool, str]:
     """(what the answer tells about, whether that is well, in words)."""
     if status < 300:
-        return "deployment", True, f"Answered {path}."
+        return (
+            "deployment",
+            bool(answer),
+            f"Answered {path}{'' if answer else ' with nothing'}.",
+        )
     said = excerpt(answer)
     if status in (401, 403):
         return "key", False, f"The key was refused ({status}): {said}"

@@ -140,8 +140,10 @@ def _name(database: Database) -> str:
 
 def _check_writable(database: Database, name: str) -> None:
     try:
-        with database.write():
-            pass
+        with database.write() as connection:
+            # SQLite grants the lock on a read-only file too, but not a statement that could
+            # write, even if it finds nothing to write.
+            connection.execute(text(f"DELETE FROM {VERSION_TABLE} WHERE version_num = ''"))
     except StoreUnavailable as error:
         raise SchemaProblem(
             f"{name} cannot be written: {_cause(error)}. Give the proxy's user the right to"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
-from flask import request, url_for
+from flask import make_response, request, url_for
 from flask.views import MethodView
 from flask_smorest import Blueprint
 from marshmallow import Schema
@@ -83,7 +83,7 @@ class Instances(MethodView):
     @documented(200, schemas.InstanceListSchema, query=schemas.ListQuerySchema, errors=(422,))
     def get(self) -> Json:
         """All instances, or those that match, a page at a time."""
-        query = checked(schemas.ListQuerySchema(), request.args.to_dict())
+        query = checked(schemas.ListQuerySchema(), schemas.query_values())
         found = [v for v in map(_view, _snapshot_instances()) if _matches(v, query)]
         key = query["sort"].removeprefix("-")
         found.sort(key=_sort_key(key), reverse=query["sort"].startswith("-"))
@@ -108,12 +108,14 @@ class Instances(MethodView):
         ]
         with parts().database.session() as session:
             instances.add(session, configs, author=AUTHOR)
+        for config in configs:
+            parts().state.clear_rests(config.name)  # of one that had the name before
         parts().snapshots.reload()
         views = [_view(_instance(c.name)) for c in configs]
         if many:
-            # Not through the schema of a single one; it is the list's.
             shown = schemas.InstanceViewSchema(many=True).dump(views)
-            return {"instances": shown, "total": len(shown)}, 201
+            # A whole response, or it would be put through the schema of a single one.
+            return make_response({"instances": shown, "total": len(shown)}, 201)
         where = url_for("instances.Instance", name=configs[0].name)
         return views[0], 201, _etag(_instance(configs[0].name)) | {"Location": where}
 

@@ -44,7 +44,10 @@ def require_admin() -> None:
             code="admin_api_closed",
         )
     given = request.headers.get(ADMIN_HEADER, "")
-    if not hmac.compare_digest(given.encode(), expected.encode()):
+    # WSGI gives headers as Latin-1 and the system settings as UTF-8; the bytes must be equal.
+    if not hmac.compare_digest(
+        given.encode("latin-1", "replace"), expected.encode("utf-8", "surrogateescape")
+    ):
         raise Unauthorized(f"The admin API needs its key in the header {ADMIN_HEADER}.")
 
 

@@ -1,6 +1,6 @@
 """The admin API's OpenAPI document and a page to browse it, served without other hosts."""
 
-from flask import Flask, Response, request
+from flask import Flask, Response, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
@@ -42,8 +42,11 @@ def register(app: Flask, *, version: str) -> None:
         },
     )
     api.register_blueprint(blueprint)
-    pages = get_swaggerui_blueprint(DOCS_URL, SPEC_URL, config={"validatorUrl": None})
-    app.register_blueprint(pages)
+    # None where Swagger UI would name a host: its own, or the one in the request's head.
+    hosts = {"validatorUrl": None, "oauth2RedirectUrl": None}
+    app.register_blueprint(get_swaggerui_blueprint(DOCS_URL, SPEC_URL, config=hosts))
+    # The framework's own redirect says http://, which is wrong with TLS in front of us.
+    app.add_url_rule(DOCS_URL, "docs", lambda: redirect(f"{DOCS_URL}/"))
     app.after_request(secure_pages)
 
 

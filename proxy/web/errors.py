@@ -3,7 +3,7 @@
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from proxy.context import parts
 from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, TooLarge
@@ -40,13 +40,15 @@ def _translated(error: HTTPException) -> ProxyError:
         return TooLarge(
             f"The request's body is larger than {limit} bytes (PROXY_MAX_BODY_BYTES)."
         )
+    if isinstance(error, ClientDisconnected):
+        return BadRequest("The request's body ended before its Content-Length.")
     if error.code is not None and 400 <= error.code < 500:
         return BadRequest(error.description or error.name)
     return ProxyError("The gateway failed; its log has the details.")
 
 
-def message_and_field(messages: Any) -> tuple[str, str]:
-    """The first of marshmallow's messages, and the field it is about ("" for the whole)."""
+def message_and_path(messages: Any) -> tuple[str, list[str]]:
+    """The first of marshmallow's messages, and where it is about (empty for the whole)."""
     path: list[str] = []
     while isinstance(messages, dict) and messages:
         key, messages = next(iter(messages.items()))
@@ -54,4 +56,4 @@ def message_and_field(messages: Any) -> tuple[str, str]:
             path.append(str(key))
     if isinstance(messages, list) and messages:
         messages = messages[0]
-    return str(messages), ".".join(path)
+    return str(messages), path

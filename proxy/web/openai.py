@@ -22,7 +22,7 @@ PATH_STYLES = (
     "/openai/v1/{path}",
     "/openai/deployments/<path:model>/{path}",
 )
-MODEL_LISTS = ("/v1/models", "/openai/v1/models", "/openai/models", "/openai/deployments")
+MODELS = ("/v1/models", "/openai/v1/models", "/openai/models")
 
 MAX_MODEL_CHARACTERS = 200
 
@@ -37,9 +37,11 @@ def register(app: Flask) -> None:
                 methods=["POST"],
                 defaults={"endpoint": endpoint},
             )
-    for number, path in enumerate(MODEL_LISTS):
+    for number, path in enumerate(MODELS):
         app.add_url_rule(path, f"models-{number}", list_models)
         app.add_url_rule(f"{path}/<path:model>", f"model-{number}", show_model)
+    # Without a path for a single one: it would take a GET of what only accepts POST.
+    app.add_url_rule("/openai/deployments", "deployments", list_models)
 
 
 def serve(endpoint: str, model: str | None = None) -> Response:
@@ -134,7 +136,8 @@ def _response(attempt: Attempt) -> Response:
     if answer.status >= 400 and not _has_openai_shape(body):
         body = _wrapped(attempt)
         lines = [(n, v) for n, v in lines if n.lower() != "content-type"]
-        lines.append(("content-type", "application/json"))
+    if not any(n.lower() == "content-type" for n, _ in lines):
+        lines.append(("content-type", "application/json"))  # or Flask would say it is HTML
     attempt.close()
     return Response(body, status=answer.status, headers=lines)
 

@@ -32,6 +32,7 @@ def register(app: Flask) -> None:
             f"retired-{number}",
             gone,
             methods=METHODS,
+            strict_slashes=False,
             defaults={"successor": successor},
         )
 
@@ -40,7 +41,7 @@ def gone(successor: str, name: str = "") -> Response:
     """Needs no key: it says nothing that is not in the documentation."""
     if not successor:
         raise Gone("Migration is no request any more: run `alembic upgrade head`.")
-    path = successor.format(name=quote(name))
+    path = successor.format(name=quote(name.rstrip("/")))
     raise Gone(
         f"This path of the old proxy is gone; use {path}.",
         headers={"Link": f'<{path}>; rel="successor-version"'},

@@ -1,9 +1,9 @@
 """What may come in through the admin API, and what goes out of it."""
 
-import math
 import re
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import orjson
 from flask import request
@@ -15,10 +15,12 @@ from proxy.core.types import InstanceConfig
 from proxy.errors import BadRequest, Unprocessable
 from proxy.runtime.state import StateView
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
-from proxy.web.errors import message_and_field
+from proxy.web.errors import message_and_path
 
 MAX_NUMBER = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 3600
+MAX_LATIN_1 = 0xFF
+MASK = "***"  # how core/masking.py shows a secret
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
 # Path segments of the admin API: an instance of such a name could not be addressed.
@@ -66,6 +68,9 @@ def _is_name(name: str) -> None:
         raise ValidationError("Must not begin or end with a slash.")
     if name in RESERVED_NAMES or name.startswith("new/") or name.endswith(RESERVED_ENDINGS):
         raise ValidationError("Is a path of the admin API; choose another name.")
+    if {".", ".."} & set(name.split("/")):
+        # RFC 3986, 5.2.4: clients take such a segment out of the path before they send it.
+        raise ValidationError("Must not be, or have between slashes, a single or double dot.")
 
 
 def _is_url(url: str) -> None:
@@ -73,8 +78,14 @@ def _is_url(url: str) -> None:
 
 
 def _is_proxy_url(url: str) -> None:
-    if url:
-        _check_url(url, credentials=True)
+    if not url:
+        return
+    _check_url(url, credentials=True)
+    credentials = urlsplit(url).netloc.rpartition("@")[0]
+    if credentials == MASK:
+        raise ValidationError("Is a masked URL; leave the field out to keep the present one.")
+    if any(ord(c) > MAX_LATIN_1 for c in unquote(credentials)):
+        raise ValidationError("User and password must be Latin-1: they are sent in a header.")
 
 
 def _check_url(url: str, *, credentials: bool) -> None:
@@ -96,7 +107,7 @@ def _check_url(url: str, *, credentials: bool) -> None:
 def _is_key(key: str) -> None:
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         raise ValidationError("Must be printable ASCII without spaces: it is sent as a header.")
-    if key.startswith("***"):
+    if key.startswith(MASK):
         raise ValidationError("Is a masked key; leave the field out to keep the present one.")
 
 
@@ -198,7 +209,7 @@ class InstanceStateSchema(Schema):
     """What was measured. Moments are seconds since the epoch, UTC."""
 
     name = fields.String()
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    status = fields.String(validate=validate.OneOf([*STATUSES, "removed"]))
     error_count = fields.Integer()
     last_error = fields.String(allow_none=True)
     last_error_time = fields.Float(allow_none=True)
@@ -313,6 +324,14 @@ class ErrorSchema(Schema):
     error = fields.Nested(ErrorBodySchema)
 
 
+def query_values() -> dict[str, str]:
+    """The query's parameters. Raises Unprocessable if one is there twice."""
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise Unprocessable(f"{name}: Is given {len(values)} times.", param=name)
+    return request.args.to_dict()
+
+
 def body_json(*, default: Any = None) -> Any:
     """The request's body, whatever its content type: `curl -d` names the wrong one."""
     body = request.get_data(cache=False)
@@ -341,8 +360,9 @@ def checked(
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
-    message, field = message_and_field(error.messages)
-    value = _value_at(data, field)
+    message, keys = message_and_path(error.messages)
+    field = ".".join(keys)
+    value = _value_at(data, keys)
     shown = "" if _is_secret(field) or value is None else f" Given: {_shown(value)}."
     path = f"{at}{field}"
     return Unprocessable(f"{path}: {message}{shown}", param=path or None)
@@ -397,21 +417,20 @@ def state_json(name: str, view: StateView, max_tpm: int | None) -> dict[str, Any
 
 
 def _is_secret(field: str) -> bool:
-    return any(word in field for word in ("api_key", "proxy_url"))
+    """Also misspelt: somebody who writes `api-key` sends a key."""
+    return any(word in field.lower() for word in ("key", "proxy"))
 
 
-def _value_at(data: Any, path: str) -> Any:
-    for key in path.split(".") if path else ():
+def _value_at(data: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
         if isinstance(data, dict):
             data = data.get(key)
         elif isinstance(data, list) and key.isdigit() and int(key) < len(data):
             data = data[int(key)]
-        else:
+        elif key != "value":  # marshmallow's word for what a mapping's key leads to
             return None
     return data
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     return orjson.dumps(value).decode()[:100]

@@ -1,0 +1,1 @@
+"""What scripts/load_test.py is made of. `bench` alone needs the package `proxy`."""

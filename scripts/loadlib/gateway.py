@@ -1,0 +1,216 @@
+"""A gateway of our own: started as ./scripts/run does, with a database that is thrown away."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadlib.azure import Started
+from proxy import create_app
+from proxy.context import EXTENSION, Parts
+from proxy.core.types import InstanceConfig
+from proxy.settings import ROOT, SETTINGS, Settings, load_settings
+from proxy.store import instances, keys, schema
+
+AUTHOR = "load test"
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.05
+LOG_LINES = 20  # of a gateway that does not start
+
+PROC = Path("/proc")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class GatewayGone(Exception):
+    """It did not start, or ended before its time; the message ends with what it logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process holds at this moment."""
+
+    pid: int
+    pss_mb: float
+    threads: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One that was started. `key` is its only client's."""
+
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    log: Path
+    key: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return self.settings.address
+
+    def usage(self) -> tuple[Usage, list[Usage]]:
+        """Of the main process, and of its workers, oldest first. Raises GatewayGone."""
+        self.check()
+        pid = self.process.pid
+        return usage_of(pid), [usage_of(child) for child in children(pid)]
+
+    def cpu_seconds(self) -> float:
+        """Of all its processes, so far. Raises GatewayGone."""
+        self.check()
+        pid = self.process.pid
+        return sum(cpu_seconds(each) for each in (pid, *children(pid)))
+
+    def check(self) -> None:
+        """Raises GatewayGone if it has ended."""
+        code = self.process.poll()
+        if code is not None:
+            raise GatewayGone(f"The gateway ended with code {code}. {self._last_words()}")
+
+    def wait_until_healthy(self) -> None:
+        """Raises GatewayGone."""
+        ends_at = time.monotonic() + START_SECONDS
+        while not _is_healthy(self.settings):
+            self.check()
+            if time.monotonic() > ends_at:
+                raise GatewayGone(f"The gateway does not answer. {self._last_words()}")
+            time.sleep(POLL_SECONDS)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:]
+        return "\n".join(["It said:", *lines])
+
+
+@contextmanager
+def gateway(folder: Path, resources: Sequence[Started], model: str) -> Iterator[Gateway]:
+    """Raises GatewayGone. The settings are the defaults, or what the environment says."""
+    environment = _environment(folder)
+    settings = load_settings(environment, env_file=None)
+    key = _filled_database(settings, resources, model)
+    log = folder / "gateway.log"
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "proxy"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    started = Gateway(settings, process, log, key)
+    try:
+        started.wait_until_healthy()
+        yield started
+    finally:
+        _stop(process)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Every setting is named, so that nothing of somebody's .env is in what we measure."""
+    given = {s.name: os.environ.get(s.name, "") for s in SETTINGS}
+    aliases = {s.alias: os.environ.get(s.alias, "") for s in SETTINGS if s.alias}
+    return {
+        **given,
+        **aliases,
+        "ADMIN_API_KEY": "",
+        "PORT": str(_free_port()),
+        "PROXY_BIND": "127.0.0.1",
+        "PROXY_DATABASE_URL": f"sqlite:///{folder / 'proxy.db'}",
+    }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _filled_database(settings: Settings, resources: Sequence[Started], model: str) -> str:
+    """The schema, the resources as instances without limits, a client; returns its key."""
+    parts: Parts = create_app(settings).extensions[EXTENSION]
+    try:
+        schema.upgrade(parts.database)
+        with parts.database.session() as session:
+            configs = [
+                InstanceConfig(
+                    name=resource.name,
+                    api_base=resource.url,
+                    api_key=resource.api_key,
+                    supported_models=(model,),
+                    max_tpm=0,
+                )
+                for resource in resources
+            ]
+            instances.add(session, configs, author=AUTHOR)
+            return keys.add(session, AUTHOR, author=AUTHOR)
+    finally:
+        parts.database.dispose()
+
+
+def _is_healthy(settings: Settings) -> bool:
+    connection = http.client.HTTPConnection(settings.bind, settings.port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        # The whole of its session, because workers outlive a main process that is killed.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """Processes whose parent it is, the oldest first."""
+    stats = ((int(path.name), _stat(int(path.name))) for path in PROC.glob("[0-9]*"))
+    return sorted(child for child, fields in stats if fields and int(fields[1]) == pid)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time so far; to the clock tick, mostly 10 ms."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND if fields else 0.0
+
+
+def usage_of(pid: int) -> Usage:
+    folder = PROC / str(pid)
+    lines = (folder / "smaps_rollup").read_text().splitlines()
+    return Usage(
+        pid=pid,
+        pss_mb=pss_mb(lines),
+        threads=len(list((folder / "task").iterdir())),
+        files=len(list((folder / "fd").iterdir())),
+    )
+
+
+def pss_mb(lines: Iterable[str]) -> float:
+    """From /proc/PID/smaps_rollup. PSS shares what is shared, so it can be added up."""
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("Pss:"))
+    return int(kilobytes) / 1024
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, from `state`; empty if it has gone."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    # The name may hold spaces and parentheses; the last ")" ends it.
+    return text.rpartition(")")[2].split()

@@ -1,0 +1,52 @@
+"""Values with sensible defaults: a test names only what it is about."""
+
+import json
+from typing import Any
+
+from proxy.core.types import Call, Client, InstanceConfig, Serving
+
+MODEL = "gpt-4o"
+
+
+def config(name: str = "a", **changes: Any) -> InstanceConfig:
+    """An Azure instance that serves any model."""
+    values = {
+        "api_base": f"https://{name}.openai.azure.com",
+        "api_key": f"key-of-{name}-0123456789",
+    }
+    return InstanceConfig(name=name, **(values | changes))
+
+
+def call(**changes: Any) -> Call:
+    """A chat call; its body names the model and streams as the call does, unless given."""
+    values: dict[str, Any] = {
+        "endpoint": "chat/completions",
+        "model": MODEL,
+        "client": Client(name="app"),
+        "prompt_tokens": 10,
+        "reserved_tokens": 26,
+        "request_id": "request-1",
+    } | changes
+    values.setdefault("body_model", values["model"])
+    values.setdefault("body", _body(values))
+    return Call(**values)
+
+
+def serving(config: InstanceConfig | None = None, deployment: str = MODEL) -> Serving:
+    """The instance, or else one of this module's, under `deployment`."""
+    return Serving(config or _any_instance(), deployment)
+
+
+def _any_instance() -> InstanceConfig:
+    return config()
+
+
+def _body(values: dict[str, Any]) -> bytes:
+    fields: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}]}
+    if values["body_model"] is not None:
+        fields = {"model": values["body_model"], **fields}
+    if values.get("stream"):
+        fields["stream"] = True
+    if values.get("stream_options") is not None:
+        fields["stream_options"] = dict(values["stream_options"])
+    return json.dumps(fields).encode()

@@ -1,0 +1,44 @@
+"""Things with a life: a migrated database, and settings that point to it."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from proxy.settings import load_settings
+from proxy.store import schema
+from proxy.store.db import Database
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory):
+    """Migrating takes a quarter of a second; copying the result does not."""
+    path = tmp_path_factory.mktemp("migrated") / "proxy.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    database.dispose()
+    return path
+
+
+@pytest.fixture
+def database_file(migrated_file, tmp_path):
+    """A database of this test alone, with our tables and nothing in them."""
+    return shutil.copy(migrated_file, tmp_path / "proxy.db")
+
+
+@pytest.fixture
+def database(database_file):
+    database = Database(f"sqlite:///{database_file}")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def make_settings(database_file):
+    """The defaults and this test's database, but for what is named."""
+    defaults = load_settings(environ={}, env_file=None)
+
+    def make(**changes):
+        return replace(defaults, **{"database_url": f"sqlite:///{database_file}"} | changes)
+
+    return make

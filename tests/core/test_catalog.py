@@ -1,0 +1,109 @@
+import pytest
+
+from proxy.core.catalog import Catalog, deployment
+from tests.builders import config
+
+
+def found(catalog, model):
+    return [(s.config.name, s.deployment) for s in catalog.serving(model)]
+
+
+def test_those_who_name_a_model_come_in_the_order_of_the_configs_then_those_who_serve_any():
+    catalog = Catalog(
+        [
+            config("any-1"),
+            config("b", supported_models=("gpt-4o",)),
+            config("any-2"),
+            config("a", supported_models=("o3", "gpt-4o")),
+            config("other", supported_models=("o3",)),
+        ]
+    )
+    assert [name for name, _ in found(catalog, "gpt-4o")] == ["b", "a", "any-1", "any-2"]
+
+
+def test_an_unknown_model_is_served_by_those_who_serve_any():
+    catalog = Catalog([config("a", supported_models=("gpt-4o",)), config("any")])
+    assert found(catalog, "o3") == [("any", "o3")]
+
+
+def test_nobody_serves_what_nobody_names():
+    assert Catalog([config(supported_models=("gpt-4o",))]).serving("o3") == ()
+    assert Catalog([]).serving("o3") == ()
+
+
+@pytest.mark.parametrize("asked", ["gpt-4o", "GPT-4O", "Gpt-4o"])
+def test_case_does_not_matter_and_each_instance_keeps_its_own_spelling(asked):
+    catalog = Catalog(
+        [
+            config("a", supported_models=("gpt-4o",)),
+            config("b", supported_models=("GPT-4o",)),
+        ]
+    )
+    assert found(catalog, asked) == [("a", "gpt-4o"), ("b", "GPT-4o")]
+
+
+def test_one_who_serves_any_model_gets_the_clients_spelling():
+    # Names are case-sensitive to many upstreams, and nobody told us this one's.
+    catalog = Catalog([config("a", supported_models=("llama-3",)), config("any")])
+    assert found(catalog, "Llama-3") == [("a", "llama-3"), ("any", "Llama-3")]
+
+
+@pytest.mark.parametrize(
+    "asked, by",
+    [
+        ("gpt-4o", "lower"),
+        ("GPT-4O", "upper"),
+        ("Gpt-4o", "upper"),  # neither is exact: the first that it lists
+    ],
+)
+def test_two_spellings_in_one_instance_are_two_models_with_their_own_deployments(asked, by):
+    both = config(
+        supported_models=("GPT-4O", "gpt-4o"),
+        model_deployments={"gpt-4o": "lower", "GPT-4O": "upper"},
+    )
+    assert found(Catalog([both]), asked) == [("a", by)]
+
+
+@pytest.mark.parametrize(
+    "deployments, name",
+    [
+        ({}, "gpt-4o"),
+        ({"gpt-4o": "east"}, "east"),
+        ({"GPT-4o": "east"}, "east"),
+        ({"GPT-4o": "west", "gpt-4o": "east"}, "east"),  # the exact spelling wins
+        ({"gpt-4o-mini": "small"}, "gpt-4o"),  # no part of a name matches
+        ({"gpt-4o": ""}, ""),
+    ],
+)
+def test_a_deployment_has_the_models_name_unless_the_config_says_another(deployments, name):
+    assert deployment(config(model_deployments=deployments), "gpt-4o") == name
+
+
+def test_a_model_that_only_has_a_deployment_is_not_served_by_who_lists_others():
+    listed = config(supported_models=("o3",), model_deployments={"gpt-4o": "east"})
+    assert Catalog([listed]).serving("gpt-4o") == ()
+
+
+def test_models_are_those_that_are_named_sorted_and_each_once():
+    catalog = Catalog(
+        [
+            config("a", supported_models=("o3", "gpt-4o"), model_deployments={"hidden": "x"}),
+            config("b", supported_models=("gpt-4o", "GPT-4o")),
+            config("any", model_deployments={"llama-3": "x", "o3": "y"}),
+        ]
+    )
+    assert catalog.models() == ["GPT-4o", "gpt-4o", "llama-3", "o3"]
+
+
+def test_what_one_without_any_names_serves_nobody_knows():
+    assert Catalog([config()]).models() == []
+
+
+def test_the_catalog_reads_its_configs_once():
+    catalog = Catalog(c for c in (config("a", supported_models=("o3",)), config("any")))
+    assert found(catalog, "o3") == [("a", "o3"), ("any", "o3")]
+
+
+def test_a_known_model_is_looked_up_and_not_searched_for():
+    catalog = Catalog([config(supported_models=("gpt-4o",))])
+    assert catalog.serving("gpt-4o") is catalog.serving("gpt-4o")

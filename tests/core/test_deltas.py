@@ -1,0 +1,165 @@
+import pytest
+
+from proxy.core import deltas as module
+from proxy.core.deltas import MAX_USAGE_KEYS, TOTALS, WHOLE_INSTANCE, Deltas, LastError, Rest
+from tests.builders import config
+
+
+def some():
+    """One of everything."""
+    deltas = Deltas()
+    deltas.add_totals("a", {"total_requests": 1, "latency_total_ms": 20})
+    deltas.note("a", last_used=100.0)
+    deltas.errors["a"] = LastError("500: no", 100.0)
+    deltas.add_rest(("a", "gpt-4o"), Rest(105.0, "throttled", 100.0))
+    deltas.add_window((100, "a", "gpt-4o"), tokens=30, requests=1)
+    deltas.add_usage((60, "a", "gpt-4o", "app"), {"requests": 1, "attempts": 1})
+    return deltas
+
+
+def test_nothing_measured_is_false():
+    assert not Deltas()
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda d: d.add_totals("a", {"total_requests": 1}),
+        lambda d: d.note("a", last_used=1.0),
+        lambda d: d.add_rest(("a", ""), Rest(2.0, "throttled", 1.0)),
+        lambda d: d.add_window((1, "a", "d"), 1, 1),
+        lambda d: d.add_usage((0, "a", "m", "c"), {"requests": 1}),
+    ],
+)
+def test_anything_measured_is_true(measure):
+    deltas = Deltas()
+    measure(deltas)
+    assert deltas
+
+
+def test_later_deltas_are_added():
+    both = some()
+    both.add(some())
+    assert both.totals == {"a": {"total_requests": 2, "latency_total_ms": 40}}
+    assert both.windows == {(100, "a", "gpt-4o"): {"tokens": 60, "requests": 2}}
+    assert both.usage == {(60, "a", "gpt-4o", "app"): {"requests": 2, "attempts": 2}}
+    assert both.moments == {"a": {"last_used": 100.0}}
+    assert both.rests == {("a", "gpt-4o"): Rest(105.0, "throttled", 100.0)}
+
+
+def test_adding_to_nothing_gives_the_same_and_shares_nothing():
+    later = some()
+    sum_ = Deltas()
+    sum_.add(later)
+    assert sum_ == later
+    sum_.add(some())
+    assert later == some()
+
+
+def test_of_two_errors_the_later_stays():
+    first, later = some(), some()
+    later.errors["a"] = LastError("503: later", 101.0)
+    first.add(later)
+    assert first.errors["a"].message == "503: later"
+
+
+def test_windows_take_corrections():
+    deltas = Deltas()
+    deltas.add_window((100, "a", "d"), tokens=30, requests=1)
+    deltas.add_window((100, "a", "d"), tokens=-20, requests=0)
+    assert deltas.windows == {(100, "a", "d"): {"tokens": 10, "requests": 1}}
+
+
+def test_moments_only_go_forward():
+    deltas = Deltas()
+    deltas.note("a", last_used=5.0)
+    deltas.note("a", last_used=3.0, last_success_time=3.0)
+    assert deltas.moments == {"a": {"last_used": 5.0, "last_success_time": 3.0}}
+
+
+@pytest.mark.parametrize(
+    "until, reason", [(104.0, "first"), (105.0, "first"), (106.0, "second")]
+)
+def test_the_longer_rest_stays(until, reason):
+    deltas = Deltas()
+    deltas.add_rest(("a", "d"), Rest(105.0, "first", 1.0))
+    deltas.add_rest(("a", "d"), Rest(until, "second", 2.0))
+    assert deltas.rests["a", "d"].reason == reason
+
+
+def test_a_deployments_rest_and_the_whole_instances_are_two():
+    deltas = Deltas()
+    deltas.add_rest(("a", "d"), Rest(105.0, "throttled", 1.0))
+    deltas.add_rest(("a", WHOLE_INSTANCE), Rest(400.0, "misconfigured", 1.0))
+    assert len(deltas.rests) == 2
+
+
+def test_a_rest_concerns_the_upstream_it_was_earned_with():
+    rest = Rest(105.0, "throttled", 100.0, config=config(api_key="old"))
+    assert rest.applies_to(config(api_key="old", weight=1))
+    assert not rest.applies_to(config(api_key="new"))
+
+
+def test_a_rest_that_names_no_config_concerns_any():
+    assert Rest(105.0, "operator", 100.0).applies_to(config())
+
+
+def test_dropping_rests_takes_the_instances_own_that_were_set_until_then():
+    deltas = Deltas()
+    for place, set_at in (
+        (("a", "d"), 9.0),
+        (("a", ""), 10.0),
+        (("a", "e"), 10.1),
+        (("b", ""), 1.0),
+    ):
+        deltas.add_rest(place, Rest(500.0, "throttled", set_at))
+    deltas.drop_rests("a", before=10.0)
+    assert set(deltas.rests) == {("a", "e"), ("b", "")}
+
+
+def test_forgetting_windows_drops_the_seconds_before():
+    deltas = Deltas()
+    for second in (98, 99, 100, 101):
+        deltas.add_window((second, "a", "d"), 1, 1)
+    deltas.forget_windows(before=100)
+    assert [second for second, _, _ in deltas.windows] == [100, 101]
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Deltas that hold as many usage rows as they may."""
+    monkeypatch.setattr(module, "MAX_USAGE_KEYS", 3)
+    deltas = Deltas()
+    for minute in (0, 60, 120):
+        deltas.add_usage((minute, "a", "m", "c"), {"requests": 1})
+    return deltas
+
+
+def test_of_too_many_rows_the_minute_is_given_up_and_the_newest_takes_the_count(full):
+    full.add_usage((180, "a", "m", "c"), {"requests": 5})
+    assert [(k[0], v["requests"]) for k, v in full.usage.items()] == [(0, 1), (60, 1), (120, 6)]
+
+
+def test_a_row_that_is_there_is_added_to_however_many_there_are(full):
+    full.add_usage((60, "a", "m", "c"), {"requests": 5})
+    assert full.usage[60, "a", "m", "c"]["requests"] == 6
+
+
+@pytest.mark.parametrize(
+    "key", [(180, "b", "m", "c"), (180, "a", "n", "c"), (180, "a", "m", "d")]
+)
+def test_a_count_without_any_row_gets_one_all_the_same(full, key):
+    full.add_usage(key, {"requests": 5})
+    assert full.usage[key] == {"requests": 5}
+
+
+def test_rows_below_the_limit_stay_apart():
+    deltas = Deltas()
+    for minute in range(100):
+        deltas.add_usage((60 * minute, "a", "m", "c"), {"requests": 1})
+    assert len(deltas.usage) == 100
+    assert MAX_USAGE_KEYS == 20_000
+
+
+def test_totals_are_named_once_each():
+    assert len(set(TOTALS)) == len(TOTALS) == 9

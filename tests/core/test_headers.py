@@ -1,0 +1,206 @@
+import pytest
+from requests.structures import CaseInsensitiveDict
+
+from proxy.core.headers import (
+    HOP_BY_HOP,
+    MAX_WAIT_SECONDS,
+    NOT_TO_CLIENT,
+    NOT_UPSTREAM,
+    for_client,
+    for_client_stream,
+    for_upstream,
+    request_id,
+    retry_after_seconds,
+)
+
+# RFC 9110, 7.6.1 and RFC 2616, 13.5.1; written out, so that a name taken off the list
+# is missed here.
+CONNECTION_ONLY = (
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *CONNECTION_ONLY,
+        "Authorization",  # the client's key is for us
+        "api-key",
+        "Ocp-Apim-Subscription-Key",
+        "X-Admin-API-Key",
+        "Cookie",
+        "Forwarded",  # the client's address
+        "Via",
+        "X-Real-IP",
+        "X-Forwarded-For",
+        "x-forwarded-anything",
+        "Host",  # what we set ourselves
+        "Content-Length",
+        "Accept-Encoding",
+        "Expect",
+        "X-Request-ID",
+    ],
+)
+@pytest.mark.parametrize("spelled", [str, str.lower, str.upper])
+def test_what_is_not_for_the_upstream_stays_here(name, spelled):
+    assert for_upstream([(spelled(name), "1"), ("X-Kept", "2")]) == {"X-Kept": "2"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Content-Type",
+        "Accept",
+        "User-Agent",
+        "OpenAI-Beta",
+        "x-ms-client-request-id",
+        "X-Forwarded",  # only the family with the dash
+        "x-custom",
+    ],
+)
+def test_what_the_client_says_to_the_upstream_goes_on_as_it_is_spelled(name):
+    assert for_upstream([(name, "1")]) == {name: "1"}
+
+
+@pytest.mark.parametrize(
+    "connection",
+    ["x-private", "X-PRIVATE", "close, x-private", "keep-alive ,  X-Private , ", ",,x-private"],
+)
+def test_a_header_that_connection_names_goes_no_further_in_either_direction(connection):
+    lines = [("X-Private", "1"), ("CONNECTION", connection), ("X-Kept", "2")]
+    assert for_upstream(lines) == {"X-Kept": "2"}
+    assert for_client(lines) == [("X-Kept", "2")]
+
+
+def test_every_connection_header_counts():
+    lines = [("connection", "x-a"), ("connection", "x-b"), ("x-a", "1"), ("x-b", "2")]
+    assert for_upstream(lines) == {}
+    assert for_client(iter(lines)) == []
+
+
+def test_headers_may_come_from_an_iterator():
+    assert for_upstream(iter([("connection", "x-a"), ("x-a", "1"), ("b", "2")])) == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *CONNECTION_ONLY,
+        "Content-Length",  # what we set ourselves
+        "Content-Encoding",  # it was decoded here
+        "Date",
+        "Server",
+        "X-Request-ID",
+        "Set-Cookie",  # what would bind the client to the upstream
+        "Alt-Svc",
+        "Strict-Transport-Security",
+        "WWW-Authenticate",
+    ],
+)
+@pytest.mark.parametrize("spelled", [str, str.lower, str.upper])
+def test_what_is_not_for_the_client_stays_here(name, spelled):
+    assert for_client([(spelled(name), "1"), ("X-Kept", "2")]) == [("X-Kept", "2")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["content-type", "apim-request-id", "x-ms-region", "x-ratelimit-remaining-tokens"],
+)
+def test_what_the_upstream_says_to_the_client_goes_on(name):
+    assert for_client([(name, "1")]) == [(name, "1")]
+
+
+def test_a_name_may_come_to_the_client_twice():
+    lines = [("x-ms-a", "1"), ("x-ms-b", "2"), ("x-ms-a", "3")]
+    assert for_client(lines) == lines
+
+
+def test_lists_are_written_in_lower_case_as_they_are_compared():
+    for names in (HOP_BY_HOP, NOT_UPSTREAM, NOT_TO_CLIENT):
+        assert names == {n.lower() for n in names}
+
+
+def test_a_stream_tells_nginx_not_to_collect_it_once():
+    lines = [("X-Accel-Buffering", "yes"), ("content-type", "text/event-stream"), ("te", "x")]
+    assert for_client_stream(lines) == [
+        ("content-type", "text/event-stream"),
+        ("x-accel-buffering", "no"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given", ["a", "req_1-2.3:4", "x" * 128, "0f8fad5b-d9cb-469f-a165-70867728950e"]
+)
+def test_a_sane_request_id_is_kept(given):
+    assert request_id(given, "fresh") == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "",
+        "x" * 129,
+        "a b",
+        "a\n",  # a second line in the log
+        "a\r\nset-cookie: x",
+        "\x1b[31m",
+        "ü",
+        "١٢",  # digits, but not ASCII
+        "a/b",
+    ],
+)
+def test_another_request_id_is_replaced(given):
+    assert request_id(given, "fresh") == "fresh"
+
+
+@pytest.mark.parametrize(
+    "headers, seconds",
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": "7"}, 7.0),
+        ({"RETRY-AFTER-MS": "1500"}, 1.5),
+        ({"x-ms-retry-after-ms": "250"}, 0.25),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": " 7 "}, 7.0),
+        ({"Retry-After": "0"}, 0.0),
+        # The first that is a number counts.
+        ({"retry-after-ms": "100", "x-ms-retry-after-ms": "200", "Retry-After": "7"}, 0.1),
+        ({"x-ms-retry-after-ms": "200", "Retry-After": "7"}, 0.2),
+        ({"retry-after-ms": "soon", "Retry-After": "7"}, 7.0),
+        ({"retry-after-ms": "nan", "Retry-After": "7"}, 7.0),
+        ({"retry-after-ms": "", "x-ms-retry-after-ms": "", "Retry-After": "7"}, 7.0),
+        # Unreadable: as if it were not there.
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": ""}, None),
+        ({"Retry-After": "7, 8"}, None),
+        ({"Retry-After": "0x10"}, None),
+        # Cut at both ends.
+        ({"Retry-After": "-5"}, 0.0),
+        ({"Retry-After": "-inf"}, 0.0),
+        ({"retry-after-ms": "-1"}, 0.0),
+        ({"Retry-After": "119.5"}, 119.5),
+        ({"Retry-After": "120"}, 120.0),
+        ({"Retry-After": "86400"}, 120.0),  # Azure does write this
+        ({"Retry-After": "inf"}, 120.0),
+        ({"Retry-After": "1e999"}, 120.0),
+        ({"retry-after-ms": "120001"}, 120.0),
+    ],
+)
+def test_how_long_an_upstream_asks_us_to_stay_away(headers, seconds):
+    wait = retry_after_seconds(CaseInsensitiveDict(headers))
+    assert wait == (seconds if seconds is None else pytest.approx(seconds))
+
+
+def test_the_longest_wait_is_what_the_official_clients_still_obey():
+    assert MAX_WAIT_SECONDS == 120.0

@@ -1,0 +1,219 @@
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy.core.rewrite import asks_for_usage, body_for, with_field
+from proxy.errors import BadRequest
+from tests.builders import call, config, serving
+
+# Ways to write keys; after decoding, the first two are the field that is set.
+SPELLED = [
+    '"model"',
+    r'"mod\u0065l"',
+    r'"x\"model"',
+    r'"\"model\""',
+    '"models"',
+    '"Model"',
+    '""',
+]
+SPACE = st.sampled_from(["", "", " ", "\n\t", "\r\n  "])
+VALUES = st.one_of(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["model", "a", "{"]) | st.text(), inner, max_size=3
+            )
+        ),
+        max_leaves=6,
+    ).map(json.dumps),
+    st.text(max_size=5).map(lambda t: json.dumps(t, ensure_ascii=False)),
+    st.sampled_from(
+        [
+            '"gpt-4o"',
+            '"model"',
+            r'"a \"model\": \"b\", c"',
+            r'"\\"',
+            '{ "model" : "nested" }',
+            '[{"model":"nested"}, "model"]',
+            "-1.50E+10",
+            "123456789012345678901234567890",
+        ]
+    ),
+)
+
+
+@st.composite
+def objects(draw):
+    """A JSON object as text, and the same with every own `model` set to NEW."""
+    before, after, found = draw(SPACE) + "{", "", False
+    after = before
+    members = draw(st.lists(st.tuples(st.sampled_from(SPELLED), VALUES), max_size=5))
+    for number, (key, value) in enumerate(members):
+        lead = ("," if number else "") + draw(SPACE) + key + draw(SPACE) + ":" + draw(SPACE)
+        trail = draw(SPACE)
+        own = json.loads(key) == "model"
+        found = found or own
+        before += lead + value + trail
+        after += lead + ('"NEW"' if own else value) + trail
+    end = "}" + draw(SPACE)
+    return before + end, (after + end if found else None)
+
+
+def pairs(body):
+    """The members in their order, also those that come twice."""
+    return json.loads(body, object_pairs_hook=list)
+
+
+@given(objects())
+@example(("{}", None))
+@example((' { "model" : 1 } ', ' { "model" : "NEW" } '))
+def test_only_the_fields_own_value_changes(pair):
+    body, expected = pair
+    changed = with_field(body.encode(), "model", "NEW").decode()
+    if expected is None:  # it was not there: now it comes first, before all that was
+        head, brace, inner = body.partition("{")
+        assert changed.startswith(head + brace)
+        assert changed.endswith(inner.lstrip())
+        assert pairs(changed) == [("model", "NEW"), *pairs(body)]
+    else:
+        assert changed == expected
+    assert json.loads(changed) == json.loads(body) | {"model": "NEW"}
+
+
+@pytest.mark.parametrize(
+    "body, changed",
+    [
+        (b'{"model":"a","n":1}', b'{"model":"NEW","n":1}'),
+        (b'{"n":1,"model" : "a" }', b'{"n":1,"model" : "NEW" }'),
+        (b'{"model":null}', b'{"model":"NEW"}'),
+        (b'{"model":{"a":[1]},"b":2}', b'{"model":"NEW","b":2}'),
+        (b'{"model":1.5e3}', b'{"model":"NEW"}'),
+        (b'{"model":"a\\"b"}', b'{"model":"NEW"}'),
+        (rb'{"mod\u0065l":"a"}', rb'{"mod\u0065l":"NEW"}'),
+        # Twice: parsers differ in which one they believe.
+        (b'{"model":"a","x":0,"model":"b"}', b'{"model":"NEW","x":0,"model":"NEW"}'),
+        (rb'{"model":"a","mod\u0065l":"b"}', rb'{"model":"NEW","mod\u0065l":"NEW"}'),
+        # Not there, but somewhere in it: that one is somebody else's.
+        (b'{"metadata":{"model":"a"}}', b'{"model":"NEW","metadata":{"model":"a"}}'),
+        (b'{"tools":[{"model":"a"}]}', b'{"model":"NEW","tools":[{"model":"a"}]}'),
+        (b'{"x":"model"}', b'{"model":"NEW","x":"model"}'),
+        (rb'{"x\"model":"a"}', rb'{"model":"NEW","x\"model":"a"}'),
+        (rb'{"x":"\"model\":\"a\""}', rb'{"model":"NEW","x":"\"model\":\"a\""}'),
+        (b'{"Model":"a"}', b'{"model":"NEW","Model":"a"}'),
+        # There and elsewhere.
+        (b'{"m":{"model":"a"},"model":"b"}', b'{"m":{"model":"a"},"model":"NEW"}'),
+        (b'{"model":{"model":"a"}}', b'{"model":"NEW"}'),
+        (b"{}", b'{"model":"NEW"}'),
+        (b" { } ", b' { "model":"NEW"} '),
+        ('{"x":"€","model":"ü"}'.encode(), '{"x":"€","model":"NEW"}'.encode()),
+        (b'{"n":' + b"9" * 400 + b',"model":"a"}', b'{"n":' + b"9" * 400 + b',"model":"NEW"}'),
+    ],
+)
+def test_setting_a_field(body, changed):
+    assert with_field(body, "model", "NEW") == changed
+
+
+@pytest.mark.parametrize(
+    "value, written",
+    [
+        ("a", b'"a"'),
+        ('a"b\\', rb'"a\"b\\"'),
+        ("€", rb'"\u20ac"'),
+        ({"include_usage": True, "x": [1, None]}, b'{"include_usage":true,"x":[1,null]}'),
+    ],
+)
+def test_any_value_can_be_set(value, written):
+    assert with_field(b'{"f":0}', "f", value) == b'{"f":' + written + b"}"
+    assert with_field(b'{"g":0}', "f", value) == b'{"f":' + written + b',"g":0}'
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b'"model"', b'{"a" 1}', b'{"model":', b"{\xff"]
+)
+def test_what_is_no_object_is_a_value_error(body):
+    with pytest.raises(ValueError):  # noqa: PT011  # the words are json's
+        with_field(body, "model", "NEW")
+
+
+def test_a_body_nested_without_measure_is_the_clients_mistake():
+    body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        with_field(body, "model", "NEW")
+
+
+def test_a_large_body_is_changed_in_one_place():
+    filler = b'"messages":["' + b"x" * 5_000_000 + b'"]'
+    assert with_field(b"{" + filler + b',"model":"a"}', "model", "NEW") == (
+        b"{" + filler + b',"model":"NEW"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "provider_type, model", [("azure", "gpt-4o"), ("azure_v1", "east"), ("openai", "east")]
+)
+def test_the_body_names_the_deployment_where_the_provider_reads_it_there(provider_type, model):
+    asked = call(body_model="gpt-4o")
+    body = body_for(
+        asked, serving(config(provider_type=provider_type), "east"), ask_usage=False
+    )
+    assert json.loads(body) == json.loads(asked.body) | {"model": model}
+
+
+@pytest.mark.parametrize("provider_type", ["azure", "azure_v1", "openai"])
+def test_a_body_that_needs_no_change_is_passed_on_byte_for_byte(provider_type):
+    asked = call(body=b' { "model" : "gpt-4o", "model":"gpt-4o" } ')
+    body = body_for(asked, serving(config(provider_type=provider_type)), ask_usage=False)
+    assert body is asked.body
+
+
+def test_a_body_without_a_model_gets_one():
+    asked = call(body_model=None, body=b'{"metadata":{"model":"mine"}}')
+    body = body_for(asked, serving(config(provider_type="openai")), ask_usage=False)
+    assert body == b'{"model":"gpt-4o","metadata":{"model":"mine"}}'
+
+
+@pytest.mark.parametrize(
+    "options, sent",
+    [
+        (None, {"include_usage": True}),
+        ({}, {"include_usage": True}),
+        ({"include_usage": False}, {"include_usage": True}),
+        (
+            {"include_obfuscation": False},
+            {"include_obfuscation": False, "include_usage": True},
+        ),
+    ],
+)
+def test_asking_for_usage_keeps_the_clients_other_options(options, sent):
+    asked = call(stream=True, stream_options=options)
+    body = json.loads(body_for(asked, serving(), ask_usage=True))
+    assert body == json.loads(asked.body) | {"stream_options": sent}
+
+
+def test_both_fields_can_change_at_once():
+    asked = call(stream=True)
+    body = body_for(asked, serving(config(provider_type="azure_v1"), "east"), ask_usage=True)
+    assert json.loads(body) == json.loads(asked.body) | {
+        "model": "east",
+        "stream_options": {"include_usage": True},
+    }
+
+
+@pytest.mark.parametrize(
+    "asked, instance, asks",
+    [
+        ({"stream": True}, {}, True),
+        ({"stream": True, "stream_options": {"include_usage": False}}, {}, True),
+        # It asks itself, and sees what it asked for.
+        ({"stream": True, "stream_options": {"include_usage": True}}, {}, False),
+        ({"stream": False}, {}, False),
+        ({"stream": True}, {"api_version": "2024-06-01"}, False),  # would be rejected
+        ({"stream": True}, {"api_version": "2024-06-01", "provider_type": "openai"}, True),
+    ],
+)
+def test_we_ask_for_a_streams_usage_if_we_may_and_the_client_does_not(asked, instance, asks):
+    assert asks_for_usage(call(**asked), serving(config(**instance))) is asks

@@ -1,0 +1,304 @@
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.sse import MAX_EVENT_BYTES, StreamWatcher, read_usage, usage_of_answer
+from proxy.core.tokens import MAX_TOKENS
+from proxy.core.types import Usage
+
+USAGE_JSON = {
+    "prompt_tokens": 11,
+    "completion_tokens": 5,
+    "total_tokens": 16,
+    "prompt_tokens_details": {"cached_tokens": 8},
+}
+USAGE = Usage(prompt_tokens=11, completion_tokens=5, cached_tokens=8)
+
+
+def event(fields, end="\n\n"):
+    return b"data: " + json.dumps(fields, ensure_ascii=False).encode() + end.encode()
+
+
+def text(content, **fields):
+    return {"choices": [{"index": 0, "delta": {"content": content}}], **fields}
+
+
+PREAMBLE = event({"choices": [], "prompt_filter_results": [], "usage": None})
+HELLO = event(text("Hello €"))
+LAST = event({"choices": [], "usage": USAGE_JSON})
+DONE = b"data: [DONE]\n\n"
+
+
+def fed(chunks, *, hide_usage=False):
+    """The watcher afterwards, and what went on, chunk by chunk."""
+    watcher = StreamWatcher(hide_usage=hide_usage)
+    passed = [watcher.feed(chunk) for chunk in chunks]
+    return watcher, [*passed, watcher.finish()]
+
+
+def split(data, cuts):
+    places = [0, *sorted(c % (len(data) + 1) for c in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+EVENTS = st.one_of(
+    st.text(max_size=8).map(text),
+    st.sampled_from(
+        [
+            text('"usage": {"prompt_tokens": 9}'),  # the model writes about it
+            text("data: x"),
+            text("", usage=None),
+            text("", usage={"prompt_tokens": 1, "completion_tokens": 2}),
+            {"choices": [], "usage": None},
+            {"choices": [], "usage": USAGE_JSON},
+            {"choices": [], "nested": {"usage": {"prompt_tokens": 3}}},
+            {"usage": {"prompt_tokens": 4}},
+        ]
+    ),
+)
+
+
+@st.composite
+def streams(draw):
+    """A stream's events, each as bytes, and what of it may be seen by who did not ask."""
+    end = draw(st.sampled_from(["\n\n", "\r\n\r\n"]))
+    whole, visible = [], []
+    for fields in draw(st.lists(EVENTS, max_size=6)):
+        if draw(st.booleans()):
+            whole.append(b": keep-alive" + end.encode())
+            visible.append(whole[-1])
+        whole.append(event(fields, end))
+        if fields.get("choices") or not fields.get("usage"):
+            visible.append(whole[-1])
+    rest = draw(
+        st.sampled_from([b"data: [DONE]" + end.encode(), b"data: [DONE]\n", b"dat", b""])
+    )
+    return b"".join([*whole, rest]), b"".join([*visible, rest])
+
+
+@given(streams(), st.lists(st.integers(0, 10_000), max_size=12))
+def test_a_stream_reads_the_same_however_it_is_split(stream, cuts):
+    whole, visible = stream
+    for hide_usage, expected in ((False, whole), (True, visible)):
+        at_once, _ = fed([whole], hide_usage=hide_usage)
+        bytewise, passed_bytewise = fed(split(whole, range(len(whole))), hide_usage=hide_usage)
+        watcher, passed = fed(split(whole, cuts), hide_usage=hide_usage)
+        assert b"".join(passed) == b"".join(passed_bytewise) == expected
+        assert watcher.usage == bytewise.usage == at_once.usage
+        assert watcher.events == bytewise.events == at_once.events
+
+
+@given(streams(), st.lists(st.integers(0, 10_000), max_size=12))
+def test_unless_it_hides_the_usage_it_returns_every_chunk_as_it_came(stream, cuts):
+    chunks = split(stream[0], cuts)
+    assert fed(chunks)[1] == [*chunks, b""]
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
+def test_the_usage_event_is_read_and_hidden_if_told_so(end):
+    before, last, done = (
+        data.replace(b"\n\n", end.encode()) for data in (PREAMBLE + HELLO, LAST, DONE)
+    )
+    watcher, passed = fed([before + last + done])
+    assert (b"".join(passed), watcher.usage) == (before + last + done, USAGE)
+    watcher, passed = fed([before + last + done], hide_usage=True)
+    assert (b"".join(passed), watcher.usage) == (before + done, USAGE)
+
+
+def test_hiding_it_lets_whole_events_through_at_once():
+    watcher = StreamWatcher(hide_usage=True)
+    assert watcher.feed(HELLO + b"data: {") == HELLO
+    assert watcher.feed(b'"a": 1}\n') == b""
+    assert watcher.feed(b"\n" + HELLO[:3]) == b'data: {"a": 1}\n\n'
+    assert watcher.finish() == HELLO[:3]
+    assert watcher.finish() == b""
+
+
+def test_the_shortest_comment_goes_on_at_once_too():
+    assert StreamWatcher(hide_usage=True).feed(b":\n\ndata") == b":\n\n"
+
+
+def test_nothing_is_hidden_unless_told_so():
+    assert StreamWatcher().feed(LAST) == LAST
+
+
+def test_an_end_with_carriage_returns_is_seen_when_it_is_complete():
+    watcher = StreamWatcher(hide_usage=True)
+    assert watcher.feed(b"data: 1\r\n\r") == b""
+    assert watcher.feed(b"\ndata: 2\r\n") == b"data: 1\r\n\r\n"
+    assert watcher.feed(b"\r\ndata") == b"data: 2\r\n\r\n"
+
+
+def test_the_last_usage_counts():
+    running = event(text("a", usage={"prompt_tokens": 11, "completion_tokens": 1}))
+    assert fed([running + LAST + DONE])[0].usage == USAGE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        text("a", usage={"prompt_tokens": 11}),  # some servers count along with the text
+        {"choices": [], "usage": None},
+        {"choices": [], "usage": 5},
+        {"choices": [], "x": {"usage": {"prompt_tokens": 11}}},
+        text('a "usage": {"prompt_tokens": 11}'),
+    ],
+)
+def test_an_event_that_is_more_or_less_than_usage_is_never_hidden(fields):
+    assert b"".join(fed([event(fields)], hide_usage=True)[1]) == event(fields)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        text('"usage": {"prompt_tokens": 9}'),
+        {"choices": [], "x": {"usage": {"prompt_tokens": 9}}},
+        {"choices": [], "usage": None},
+        {"choices": [], "usage": [9]},
+    ],
+)
+def test_only_the_events_own_usage_object_is_usage(data):
+    assert fed([event(data)])[0].usage is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data: {"usage": {"prompt_tokens": 9}\n\n',  # not JSON
+        b'data: ["usage", {"usage": {"prompt_tokens": 9}}]\n\n',  # not an object
+        b'event: x\n: "usage": {"prompt_tokens": 9}\n\n',  # a comment
+        b'data: {"usage": {"prompt_tokens": 9, "x": "\xff"}}\n\n',  # not UTF-8
+        b'data: {"usage": {"x": ' + b"[" * 100_000 + b"\n\n",  # nested without end
+    ],
+)
+def test_what_cannot_be_read_is_passed_on(raw):
+    for hide_usage in (False, True):
+        watcher, passed = fed([raw, DONE], hide_usage=hide_usage)
+        assert b"".join(passed) == raw + DONE
+        assert watcher.usage is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data:{"choices":[],"usage":{"prompt_tokens":9}}\n\n',  # no space
+        b'event: message\nid: 1\ndata: {"choices": [], "usage" : {"prompt_tokens": 9}}\n\n',
+        b'data: {"choices": [],\ndata: "usage": {"prompt_tokens": 9}}\n\n',  # two lines
+        b': keep-alive\r\ndata: {"usage": {"prompt_tokens": 9}}\r\n\r\n',
+    ],
+)
+def test_every_way_to_write_an_event_is_read(raw):
+    watcher, passed = fed([HELLO + raw + DONE], hide_usage=True)
+    assert watcher.usage == Usage(prompt_tokens=9)
+    assert b"".join(passed) == HELLO + DONE
+
+
+def test_events_are_counted_by_their_data_and_not_by_what_the_model_writes():
+    watcher, _ = fed([b": keep-alive\n\n" + event(text("data: data:")) + HELLO[:5], HELLO[5:]])
+    assert watcher.events == 2
+
+
+def test_half_an_event_is_not_counted():
+    assert fed([HELLO + HELLO[:-1]])[0].events == 1
+
+
+@pytest.mark.parametrize(
+    "chunks, hide_usage, ending",
+    [
+        ([HELLO], False, b""),
+        ([HELLO + b"data: {"], False, b"\n\n"),
+        ([HELLO, b"data: {"], False, b"\n\n"),
+        ([HELLO + b"data: {"], True, b""),  # of that nothing was sent
+        ([], False, b""),
+    ],
+)
+def test_an_interrupted_stream_ends_the_event_that_is_half_sent(chunks, hide_usage, ending):
+    watcher = StreamWatcher(hide_usage=hide_usage)
+    for chunk in chunks:
+        watcher.feed(chunk)
+    assert watcher.interrupt() == ending
+    assert (watcher.interrupt(), watcher.finish()) == (b"", b"")
+
+
+def test_an_event_of_the_largest_size_is_held_and_a_larger_one_is_let_go():
+    head = b'data: {"x": "'
+    watcher = StreamWatcher(hide_usage=True)
+    assert watcher.feed(head + b"x" * (MAX_EVENT_BYTES - len(head))) == b""
+    assert len(watcher.feed(b"x")) == MAX_EVENT_BYTES + 1
+    assert watcher.feed(b'"}\n\n' + LAST + DONE) == b'"}\n\n' + DONE
+    assert watcher.usage == USAGE
+
+
+def test_a_megabyte_is_enough_for_an_event():
+    assert MAX_EVENT_BYTES == 2**20
+
+
+@pytest.mark.parametrize(
+    "body, usage",
+    [
+        ({"choices": [{"message": {"content": "Hello"}}], "usage": USAGE_JSON}, USAGE),
+        ({"usage": USAGE_JSON, "choices": [{"message": {"content": "Hello"}}]}, USAGE),
+        ({"data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 3}}, Usage(3)),
+        ({"choices": [{"message": {"content": '"usage": {"prompt_tokens": 9}'}}]}, None),
+        # The word stands last, but not as the key.
+        ({"usage": USAGE_JSON, "model": "usage"}, USAGE),
+        ({"usage": USAGE_JSON, "choices": [{"text": 'my "usage'}]}, USAGE),
+        ({"model": "usage"}, None),
+        ({"usage": None}, None),
+        ({"usage": []}, None),
+        ({}, None),
+        ({"usage": {}}, Usage()),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_plain_answers_usage(body, usage, indent):
+    assert usage_of_answer(json.dumps(body, indent=indent).encode()) == usage
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no JSON",
+        b'"usage"',
+        b'{"usage": {"prompt_tokens": 9',  # cut short
+        b'{"usage": {"prompt_tokens": 9, "x": "' + b"x" * 8192 + b'"}}',  # larger than any
+        b'{"usage": {"x": ' + b"[" * 8000,
+        b'{"usage": {"prompt_tokens": ' + b"9" * 5000 + b"}}",
+    ],
+)
+def test_an_answer_whose_usage_cannot_be_read_has_none(body):
+    assert usage_of_answer(body) is None
+
+
+def test_usage_may_be_followed_by_anything():
+    body = b'{"usage": {"prompt_tokens": 9}, "x": "' + "€".encode() * 5000 + b'"}'
+    assert usage_of_answer(body) == Usage(prompt_tokens=9)
+
+
+@pytest.mark.parametrize(
+    "value, usage",
+    [
+        (USAGE_JSON, USAGE),
+        ({"prompt_tokens": 3}, Usage(prompt_tokens=3)),
+        ({"completion_tokens": 3}, Usage(completion_tokens=3)),
+        ({"prompt_tokens": 3, "prompt_tokens_details": None}, Usage(prompt_tokens=3)),
+        ({"prompt_tokens_details": {"cached_tokens": None}}, Usage()),
+        ({"prompt_tokens": -1, "completion_tokens": "5"}, Usage()),
+        ({"prompt_tokens": 1.5, "completion_tokens": None}, Usage()),
+        # More than the database could add.
+        ({"prompt_tokens": 10**30}, Usage(prompt_tokens=MAX_TOKENS)),
+        (None, None),
+        ([], None),
+        (5, None),
+    ],
+)
+def test_a_usage_object_is_read_as_far_as_it_makes_sense(value, usage):
+    assert read_usage(value) == usage
+
+
+def test_usage_that_was_read_is_not_estimated():
+    assert read_usage(USAGE_JSON).estimated is False

@@ -1,0 +1,123 @@
+import pytest
+
+from proxy.core import verdict
+from proxy.core.deltas import TOTALS
+from proxy.core.verdict import ABORTED, ERRORS, FAILED, OUTCOMES, UNREACHABLE, Verdict
+
+
+@pytest.mark.parametrize(
+    "status, expected",
+    [
+        (200, Verdict("succeeded")),
+        (201, Verdict("succeeded")),
+        (204, Verdict("succeeded")),
+        (299, Verdict("succeeded")),
+        # A redirect is not followed, and not shown: it names where our key would go.
+        (300, Verdict("failed", try_next=True, failure=True, shown=False)),
+        (307, Verdict("failed", try_next=True, failure=True, shown=False)),
+        (399, Verdict("failed", try_next=True, failure=True, shown=False)),
+        # The client's own doing: every instance would say the same.
+        (400, Verdict("rejected")),
+        (402, Verdict("rejected")),
+        (405, Verdict("rejected")),
+        (409, Verdict("rejected")),
+        (413, Verdict("rejected")),
+        (422, Verdict("rejected")),
+        (428, Verdict("rejected")),
+        (430, Verdict("rejected")),
+        (499, Verdict("rejected")),
+        # Our key and our deployment: the client has no part in it and does not see it.
+        (
+            401,
+            Verdict(
+                "misconfigured",
+                try_next=True,
+                rest_seconds=300.0,
+                whole_instance=True,
+                shown=False,
+            ),
+        ),
+        (
+            403,
+            Verdict(
+                "misconfigured",
+                try_next=True,
+                rest_seconds=300.0,
+                whole_instance=True,
+                shown=False,
+            ),
+        ),
+        # Only this deployment is missing.
+        (404, Verdict("misconfigured", try_next=True, rest_seconds=300.0, shown=False)),
+        (408, Verdict("failed", try_next=True, failure=True)),
+        (429, Verdict("throttled", try_next=True, rest_seconds=5.0)),
+        (500, Verdict("failed", try_next=True, failure=True)),
+        (502, Verdict("failed", try_next=True, failure=True)),
+        (503, Verdict("failed", try_next=True, failure=True)),
+        (504, Verdict("failed", try_next=True, failure=True)),
+        (599, Verdict("failed", try_next=True, failure=True)),
+    ],
+)
+def test_what_a_status_means(status, expected):
+    assert verdict.of(status, {}) == expected
+
+
+def test_a_verdict_that_says_nothing_more_is_shown_and_has_no_consequence():
+    bare = Verdict("succeeded")
+    assert (bare.try_next, bare.failure, bare.whole_instance) == (False, False, False)
+    assert (bare.rest_seconds, bare.shown) == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    "headers, rest_seconds",
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after-ms": "50"}, 0.05),
+        ({"Retry-After": "0"}, 0.0),  # said, and not to be mistaken for unsaid
+        ({"Retry-After": "86400"}, 120.0),
+        ({"Retry-After": "later"}, 5.0),
+    ],
+)
+def test_a_throttled_instance_rests_as_long_as_it_asks(headers, rest_seconds):
+    assert verdict.of(429, headers).rest_seconds == pytest.approx(rest_seconds)
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 500, 503])
+def test_only_a_429_may_ask_for_a_rest(status):
+    assert verdict.of(status, {"Retry-After": "7"}) == verdict.of(status, {})
+
+
+def test_no_answer_is_a_failure_that_another_instance_could_better():
+    assert Verdict("unreachable", try_next=True, failure=True) == UNREACHABLE
+    assert Verdict("failed", try_next=True, failure=True) == FAILED
+
+
+def test_a_client_that_leaves_says_nothing_about_the_instance():
+    assert Verdict("aborted") == ABORTED
+
+
+@pytest.mark.parametrize(
+    "outcome, counter",
+    [
+        ("succeeded", "successful_requests"),
+        ("rejected", "total_upstream_400_errors"),
+        ("throttled", "total_upstream_429_errors"),
+        ("failed", "total_upstream_500_errors"),
+        ("misconfigured", "total_upstream_other_errors"),
+        ("unreachable", "total_upstream_other_errors"),
+        ("aborted", None),
+    ],
+)
+def test_each_outcome_adds_to_its_counter(outcome, counter):
+    assert OUTCOMES[outcome] == counter
+
+
+def test_every_counter_exists_and_every_judgement_is_counted():
+    assert {c for c in OUTCOMES.values() if c} <= set(TOTALS)
+    assert {verdict.of(status, {}).outcome for status in range(200, 600)} < set(OUTCOMES)
+    assert {ABORTED.outcome, UNREACHABLE.outcome} <= set(OUTCOMES)
+
+
+def test_neither_a_bad_request_nor_hanging_up_is_the_instances_error():
+    assert set(OUTCOMES) - ERRORS == {"succeeded", "rejected", "aborted"}
+    assert set(OUTCOMES) > ERRORS

@@ -1,0 +1,143 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.window import WINDOW_SECONDS, Window
+
+
+class Events:
+    """The slow obvious version: every event is kept."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.newest = 0
+        self.all = []
+
+    def add(self, amount, second):
+        self.newest = max(self.newest, second)
+        self.all.append((second, amount))
+
+    def total(self, second):
+        self.newest = max(self.newest, second)
+        return self._sum(self.newest)
+
+    def seconds_until(self, at_most, second):
+        self.newest = max(self.newest, second)
+        waits = range(self.newest - second + self.seconds + 1)
+        return next(
+            (w for w in waits if self._sum(max(self.newest, second + w)) <= at_most), None
+        )
+
+    def _sum(self, second):
+        kept = [a for at, a in self.all if second - self.seconds < at <= second]
+        return max(sum(kept), 0)
+
+
+# (what, amount, seconds since the step before: also back, as threads overtake each other)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "total", "until"]),
+        st.integers(-50, 100),
+        st.integers(-8, 8) | st.sampled_from([-60, 4, 5, 6, 59, 60, 61, 10_000]),
+    ),
+    max_size=40,
+)
+
+
+@given(seconds=st.sampled_from([1, 2, 5, 60]), steps=STEPS)
+def test_is_the_sum_of_the_events_of_the_last_seconds(seconds, steps):
+    window, events = Window(seconds), Events(seconds)
+    now = 1_700_000_000
+    for what, amount, passed in steps:
+        now += passed
+        if what == "add":
+            window.add(amount, now)
+            events.add(amount, now)
+        elif what == "until":
+            assert window.seconds_until(amount, now) == events.seconds_until(amount, now)
+        assert window.total(now) == events.total(now)
+
+
+@given(
+    amounts=st.lists(st.tuples(st.integers(900, 1010), st.integers(-50, 100)), max_size=20),
+    second=st.integers(950, 1000),
+)
+def test_a_replaced_window_is_one_that_had_only_these_events(amounts, second):
+    window, events = Window(), Events(60)
+    window.add(7, 990)
+    window.replace(iter(amounts), second)
+    events.total(second)
+    for at, amount in amounts:
+        events.add(amount, at)
+    for later in range(second, second + 75):
+        assert window.total(later) == events.total(later)
+
+
+def test_counts_the_last_sixty_seconds():
+    window = Window()
+    window.add(5, 100)
+    window.add(7, 159)
+    assert window.total(159) == 12
+    assert window.total(160) == 7
+    assert window.total(218) == 7
+    assert window.total(219) == 0
+
+
+def test_a_minute_has_sixty_seconds():
+    assert WINDOW_SECONDS == 60
+
+
+def test_what_was_reserved_too_much_is_given_back_to_its_own_second():
+    window = Window()
+    window.add(100, 10)
+    window.add(-70, 10)
+    assert window.total(69) == 30
+    assert window.total(70) == 0
+
+
+def test_a_correction_that_lies_before_the_window_has_no_effect():
+    window = Window()
+    window.add(100, 10)
+    window.add(50, 70)
+    window.add(-100, 10)
+    assert window.total(70) == 50
+
+
+def test_the_sum_is_never_below_nothing():
+    window = Window()
+    window.add(-5, 10)
+    assert window.total(10) == 0
+    window.add(7, 11)
+    assert window.total(11) == 2
+
+
+def test_says_when_enough_will_have_left():
+    window = Window()
+    for second in (0, 10, 20):
+        window.add(300, 1000 + second)
+    assert window.seconds_until(900, 1025) == 0
+    assert window.seconds_until(899, 1025) == 35
+    assert window.seconds_until(600, 1025) == 35
+    assert window.seconds_until(599, 1025) == 45
+    assert window.seconds_until(0, 1025) == 55
+
+
+def test_nobody_need_wait_for_less_than_nothing():
+    window = Window()
+    assert window.seconds_until(-1, 1000) is None
+    window.add(5, 1000)
+    assert window.seconds_until(-1, 1000) is None
+    window.add(-3, 1001)  # once the 5 have left, the bare sum is below nothing
+    assert window.seconds_until(-1, 1001) is None
+
+
+def test_who_read_the_clock_before_another_waits_the_longer():
+    window = Window()
+    window.add(5, 1001)
+    assert window.seconds_until(0, 1001) == 60
+    assert window.seconds_until(0, 1000) == 61
+
+
+def test_a_year_of_silence_costs_no_more_than_a_minute():
+    window = Window()
+    window.add(5, 0)
+    assert window.total(10**15) == 0

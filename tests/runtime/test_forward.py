@@ -1,0 +1,533 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from proxy.core.routing import POLICIES
+from proxy.core.types import Serving
+from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
+from proxy.errors import (
+    BadRequest,
+    ModelNotFound,
+    NoRoom,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from proxy.runtime import forward
+from proxy.runtime.forward import SOON_SECONDS
+from proxy.runtime.state import FAILING_SECONDS
+from tests.builders import MODEL, call, config
+from tests.runtime.world import (
+    CACHED,
+    COMPLETION,
+    PROMPT,
+    FakeAnswer,
+    World,
+    failed,
+    ok,
+    stream,
+    token,
+    unreachable,
+)
+
+A, B, C = (config(name, priority=number) for number, name in enumerate("abc"))
+RESERVED = call().reserved_tokens
+AS_RESERVED = ok(usage={"prompt_tokens": RESERVED})
+
+
+def never_asked():
+    raise AssertionError("this instance is not to be asked")
+
+
+# Who is asked.
+
+
+def test_the_first_by_the_policy_is_asked_and_nobody_else():
+    world = World(B, A, b=never_asked)
+    assert world.forward() == (200, ok().pieces[0])
+    assert world.upstream.asked == ["a"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        failed(500),
+        failed(503, b"no healthy upstream"),
+        failed(408),
+        failed(429),
+        failed(401),
+        failed(403),
+        failed(404),
+        failed(302, location="https://elsewhere.example"),
+        unreachable(),
+        FakeAnswer(200, (b"half", unreachable("it broke off its answer"))),
+        FakeAnswer(200, ()),  # an empty answer is none
+        stream(unreachable("it broke off its answer")),
+        stream(),
+    ],
+    ids=lambda trouble: str(getattr(trouble, "status", trouble)),
+)
+def test_what_another_could_do_better_is_asked_of_the_next(trouble):
+    world = World(A, B, a=trouble, b=ok())
+    assert world.forward(stream=True)[0] == 200
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_each_instance_is_asked_once_in_the_order_of_the_policy():
+    world = World(C, B, A, a=failed(500), b=unreachable(), c=ok())
+    world.forward()
+    assert world.upstream.asked == ["a", "b", "c"]
+
+
+def test_at_most_one_more_than_the_retry_count_of_the_first_is_asked():
+    world = World(replace(A, retry_count=1), B, C, a=failed(500), b=failed(502, b"two"))
+    assert world.forward() == (502, b"two")
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_a_retry_count_of_nothing_asks_one_only():
+    world = World(replace(A, retry_count=0), B, a=failed(500, b"one"), b=never_asked)
+    assert world.forward() == (500, b"one")
+
+
+def test_the_retry_count_is_that_of_the_first_also_if_its_room_went_meanwhile(monkeypatch):
+    first = replace(A, retry_count=0, max_tpm=RESERVED)
+    world = World(first, B, C, policy="meddling", b=failed(500), c=never_asked)
+    monkeypatch.setitem(POLICIES, "meddling", meddling(world, first))
+    assert world.forward()[0] == 500
+    assert world.upstream.asked == ["b"]
+
+
+def test_those_that_failed_a_moment_ago_are_asked_last():
+    world = World(A, B, a=failed(500))
+    world.forward()
+    world.upstream.answers["a"] = ok()
+    world.forward()
+    world.clock.now += FAILING_SECONDS
+    world.forward()
+    assert world.upstream.asked == ["a", "b", "b", "a"]
+
+
+def test_one_that_failed_is_still_asked_if_nobody_else_is_there():
+    world = World(A, a=failed(500))
+    world.forward()
+    world.upstream.answers["a"] = ok()
+    assert world.forward()[0] == 200
+
+
+def test_each_call_for_a_model_is_a_turn_of_its_own():
+    world = World(A, B, policy="round_robin")
+    for model in ("one", "one", "two", "one"):
+        world.forward(model=model)
+    assert world.upstream.asked == ["a", "b", "a", "a"]
+
+
+def test_turns_of_models_that_clients_invent_are_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr(forward, "MAX_TURNS", 3)
+    world = World(A)
+    for number in range(20):
+        world.forward(model=f"model-{number}")
+    assert len(world.gateway._turns) <= 4
+
+
+def test_what_was_tried_is_noted_for_the_log():
+    world = World(A, B, C, a=failed(429), b=unreachable(), c=failed(400))
+    world.forward()
+    assert world.tried == ["a:429", "b:unreachable", "c:400"]
+
+
+def test_an_attempt_is_closed_before_the_next_is_made():
+    seen = []
+    world = World(A, B, a=failed(500))
+
+    def look():
+        seen.append((world.upstream.opened[0].closed, world.usage("a")["failed"]))
+        return ok()
+
+    world.upstream.answers["b"] = look
+    world.forward()
+    assert seen == [(1, 1)]
+
+
+def test_the_deployments_name_and_the_instances_key_are_sent():
+    a = replace(A, model_deployments={MODEL: "my deployment"}, api_key="its-own-key")
+    world = World(a)
+    world.forward(headers={"x-trace": "1"})
+    (sent,) = world.upstream.sent
+    assert sent.url == (
+        "https://a.openai.azure.com/openai/deployments/my%20deployment/chat/completions"
+        "?api-version=2024-10-21"
+    )
+    assert sent.headers == {"x-trace": "1", "api-key": "its-own-key"}
+    assert (sent.method, sent.body) == ("POST", call().body)
+
+
+# What the client did wrong.
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
+def test_the_clients_own_mistake_passes_at_once(status):
+    world = World(A, B, a=failed(status, b"no"), b=never_asked)
+    assert world.forward() == (status, b"no")
+
+
+def test_the_clients_own_mistake_is_not_counted_against_the_instance():
+    world = World(A, B, a=failed(400, b"no"))
+    world.forward()
+    view = world.state.view("a")
+    assert (view.status, view.rests, view.last_error) == ("healthy", {}, None)
+    assert view.totals["error_count"] == 0
+    assert view.totals["total_upstream_400_errors"] == 1
+    world.forward()
+    assert world.upstream.asked == ["a", "a"]
+
+
+def test_a_model_that_nobody_serves_is_unknown():
+    world = World(replace(A, supported_models=("gpt-4o",)), a=never_asked)
+    with pytest.raises(ModelNotFound, match="'gpt-5'") as caught:
+        world.forward(model="gpt-5")
+    assert (caught.value.status, caught.value.param) == (404, "model")
+    assert world.usage("") == {}  # names that clients invent fill no table
+
+
+def test_a_model_that_only_disabled_instances_serve_is_not_unknown():
+    world = World(replace(A, enabled=False), a=never_asked)
+    with pytest.raises(Unavailable, match=r"No instance that serves 'gpt-4o' is enabled\."):
+        world.forward()
+
+
+def test_a_disabled_instance_is_not_asked():
+    world = World(replace(A, enabled=False), B, a=never_asked)
+    world.forward()
+    assert world.upstream.asked == ["b"]
+
+
+def test_a_prompt_goes_only_to_those_who_accept_one_so_large():
+    world = World(replace(A, max_input_tokens=99), replace(B, max_input_tokens=100))
+    world.forward(prompt_tokens=99)
+    world.forward(prompt_tokens=100)
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_a_prompt_larger_than_anybody_accepts_is_the_clients_mistake():
+    world = World(replace(A, max_input_tokens=99), replace(B, max_input_tokens=100))
+    with pytest.raises(BadRequest, match=r"about 101 tokens; .* at most 100 ") as caught:
+        world.forward(prompt_tokens=101)
+    assert caught.value.code == "context_length_exceeded"
+    assert world.upstream.asked == []
+
+
+# Who rests.
+
+
+@pytest.mark.parametrize(
+    "headers, seconds",
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5),
+        ({}, THROTTLED_REST_SECONDS),
+    ],
+)
+def test_a_throttled_instance_is_left_alone_for_as_long_as_it_asked(headers, seconds):
+    world = World(A, B, a=failed(429, **headers), b=ok())
+    world.forward()
+    world.upstream.answers["a"] = ok()
+    world.clock.now += seconds - 0.1
+    world.forward()
+    world.clock.now += 0.1
+    world.forward()
+    assert world.upstream.asked == ["a", "b", "b", "a"]
+
+
+@pytest.mark.parametrize("status", [429, 404])
+def test_other_deployments_of_an_instance_go_on(status):
+    world = World(A, B, a=failed(status), b=ok())
+    world.forward(model="gpt-4o")
+    world.upstream.answers["a"] = ok()
+    world.forward(model="gpt-4o-mini")
+    world.forward(model="gpt-4o")
+    assert world.upstream.asked == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_rests_all_deployments_of_the_instance(status):
+    world = World(A, B, a=failed(status), b=ok())
+    world.forward(model="gpt-4o")
+    world.upstream.answers["a"] = ok()
+    world.clock.now += MISCONFIGURED_REST_SECONDS - 1
+    world.forward(model="gpt-4o-mini")
+    world.clock.now += 1
+    world.forward(model="gpt-4o")
+    assert world.upstream.asked == ["a", "b", "b", "a"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_our_wrong_key_or_deployment_is_never_shown_as_the_clients(status):
+    world = World(A, a=failed(status, b"Access denied due to invalid subscription key"))
+    for _ in range(2):  # asked, then resting
+        with pytest.raises(UpstreamFailed, match="for the gateway's operator") as caught:
+            world.forward()
+        assert (caught.value.status, caught.value.code) == (502, "upstream_misconfigured")
+        assert "Access denied" not in caught.value.message
+    assert world.upstream.asked == ["a"]
+
+
+def test_when_all_rest_the_client_hears_when_the_first_is_back():
+    world = World(A, B, a=failed(429, retry_after="30"), b=failed(429, retry_after="4"))
+    with pytest.raises(NoRoom, match=r"'gpt-4o'.* 2 rest, 0 have no tokens") as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 4.0
+    world.clock.now += 1.5
+    with pytest.raises(NoRoom) as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 2.5
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_an_instance_to_be_mended_is_none_to_wait_for():
+    world = World(A, B, a=failed(401), b=failed(429, retry_after="30"))
+    with pytest.raises(NoRoom, match="1 rest, 0 have") as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 30.0
+
+
+def test_a_rest_of_no_time_is_none():
+    world = World(A, a=failed(429, retry_after="0"))
+    with pytest.raises(NoRoom) as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == SOON_SECONDS
+    world.upstream.answers["a"] = ok()
+    assert world.forward()[0] == 200
+
+
+def test_an_operators_rest_is_kept():
+    world = World(A, B)
+    world.state.rest("a", world.clock.now + 1000)
+    world.forward()
+    assert world.upstream.asked == ["b"]
+
+
+# Who has room.
+
+
+def test_who_has_no_tokens_left_this_minute_is_not_asked():
+    world = World(replace(A, max_tpm=2 * RESERVED), B, a=AS_RESERVED)
+    for _ in range(4):
+        world.forward()
+    assert world.upstream.asked == ["a", "a", "b", "b"]
+
+
+def test_room_comes_back_when_a_minute_has_passed():
+    world = World(replace(A, max_tpm=RESERVED), a=AS_RESERVED)
+    world.clock.now += 0.25
+    world.forward()
+    world.clock.now += 10
+    with pytest.raises(NoRoom, match="0 rest, 1 have no tokens left") as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 49.75  # the second it was in is over then
+    world.clock.now += 49.74
+    with pytest.raises(NoRoom):
+        world.forward()
+    world.clock.now += 0.01
+    assert world.forward()[0] == 200
+
+
+@pytest.mark.parametrize("unlimited", [{"max_tpm": 0}, {"rate_limit_enabled": False}])
+def test_without_a_limit_there_is_always_room(unlimited):
+    world = World(replace(A, **({"max_tpm": 1} | unlimited)))
+    for _ in range(3):
+        assert world.forward()[0] == 200
+
+
+def test_a_request_larger_than_the_limit_goes_when_nothing_else_does():
+    world = World(replace(A, max_tpm=100))
+    assert world.forward(reserved_tokens=5000)[0] == 200
+    with pytest.raises(NoRoom):
+        world.forward(reserved_tokens=5000)
+    world.clock.now += 60
+    assert world.forward(reserved_tokens=5000)[0] == 200
+
+
+def test_the_estimate_holds_the_room_until_the_real_usage_is_known():
+    seen = []
+    world = World(A)
+    world.upstream.answers["a"] = lambda: seen.append(world.state.view("a")) or ok()
+    world.forward()
+    seen.append(world.state.view("a"))
+    assert [v.current_tpm for v in seen] == [RESERVED, PROMPT + COMPLETION]
+    assert [v.current_rpm for v in seen] == [1, 1]
+
+
+def test_what_failed_gives_its_room_back():
+    world = World(A, a=failed(500))
+    world.forward()
+    assert world.state.view("a").current_tpm == 0
+
+
+def meddling(world, taken):
+    """A policy during which another thread takes the room of an instance."""
+
+    def order(candidates, turn):
+        world.state.start(Serving(taken, MODEL), call())
+        return POLICIES["failover"](candidates, turn)
+
+    return order
+
+
+def test_room_that_went_between_the_look_and_the_take_is_not_taken_twice(monkeypatch):
+    a = replace(A, max_tpm=RESERVED)
+    world = World(a, B, policy="meddling", a=never_asked)
+    monkeypatch.setitem(POLICIES, "meddling", meddling(world, a))
+    world.forward()
+    assert world.upstream.asked == ["b"]
+    assert world.state.view("a").current_tpm == RESERVED
+
+
+def test_losing_the_last_room_to_another_thread_is_no_room(monkeypatch):
+    a, b = replace(A, max_tpm=RESERVED), replace(B, max_tpm=RESERVED)
+    world = World(a, b, policy="meddling", a=never_asked, b=never_asked)
+
+    def both(candidates, turn):
+        meddling(world, a)(candidates, turn)
+        return meddling(world, b)(candidates, turn)
+
+    monkeypatch.setitem(POLICIES, "meddling", both)
+    with pytest.raises(NoRoom) as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 60
+
+
+def test_of_many_threads_only_as_many_get_in_as_there_is_room_for():
+    room, threads = 5, 32
+    together = threading.Barrier(threads)
+    refused = threading.Semaphore(0)
+    leave = threading.Event()
+    world = World(replace(A, max_tpm=room * RESERVED))
+    world.upstream.answers["a"] = lambda: leave.wait(5) and ok()
+
+    def one(_):
+        together.wait()
+        try:
+            return world.forward()[0]
+        except NoRoom as error:
+            refused.release()
+            return error.status
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(one, range(threads))
+        for _ in range(threads - room):
+            assert refused.acquire(timeout=5)
+        assert world.state.view("a").current_tpm == room * RESERVED
+        leave.set()
+        assert sorted(results) == [200] * room + [429] * (threads - room)
+    assert world.state.view("a").current_tpm == room * (PROMPT + COMPLETION)
+    assert world.in_flight() == 0
+
+
+# When nobody answers.
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 408])
+def test_the_last_ones_error_is_shown_if_nobody_does_better(status):
+    world = World(A, B, a=unreachable(), b=failed(status, b"out of order"))
+    assert world.forward() == (status, b"out of order")
+
+
+def test_no_answer_at_all_is_a_502_that_names_no_host():
+    world = World(A, B, a=unreachable(), b=unreachable("the connection was refused"))
+    with pytest.raises(UpstreamFailed, match="the last, the connection was refused") as caught:
+        world.forward()
+    assert (caught.value.status, caught.value.code) == (502, "upstream_error")
+    assert "azure.com" not in caught.value.message
+
+
+def test_no_answer_in_time_is_a_504():
+    world = World(A, a=unreachable("it timed out", timed_out=True))
+    with pytest.raises(UpstreamTimeout):
+        world.forward()
+
+
+def test_a_redirect_is_no_answer_to_show():
+    world = World(A, a=failed(302, b"<a href=...>", location="https://elsewhere.example"))
+    with pytest.raises(UpstreamFailed, match="the last redirected elsewhere"):
+        world.forward()
+
+
+# What is counted.
+
+
+def test_tokens_are_counted():
+    world = World(A)
+    world.forward()
+    counted = world.usage("a")
+    assert counted["prompt_tokens"] == PROMPT
+    assert counted["completion_tokens"] == COMPLETION
+    assert counted["cached_tokens"] == CACHED
+    assert world.state.view("a").totals["total_tokens_served"] == PROMPT + COMPLETION
+
+
+def test_a_request_counts_once_however_many_attempts_it_took():
+    world = World(A, B, C, a=failed(500), b=failed(429), c=ok())
+    world.forward()
+    counted = [world.usage(name) for name in "abc"]
+    assert [c["requests"] for c in counted] == [0, 0, 1]
+    assert [c["attempts"] for c in counted] == [1, 1, 1]
+    assert [c["failed"] + c["throttled"] + c["succeeded"] for c in counted] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("last", [failed(500), failed(401), failed(429), unreachable()])
+def test_a_request_that_failed_everywhere_counts_once_at_the_last(last):
+    world = World(A, B, a=failed(500), b=last)
+    try:
+        world.forward()
+    except (NoRoom, UpstreamFailed):
+        pass  # what the client hears is another test
+    assert [world.usage(name)["requests"] for name in ("a", "b", "")] == [0, 1, 0]
+    assert world.in_flight() == 0
+
+
+def test_a_request_that_found_no_instance_counts_at_none():
+    world = World(A, a=never_asked)
+    world.state.rest("a", world.clock.now + 10)
+    with pytest.raises(NoRoom):
+        world.forward()
+    assert world.usage("") == {"requests": 1}
+    assert world.usage("a") == {}
+
+
+def test_what_went_wrong_is_noted_for_the_operator():
+    world = World(A, B, a=failed(500, b'{"error": {"message": "out of order"}}'))
+    world.forward()
+    view = world.state.view("a")
+    assert (view.last_error, view.last_error_time) == ("500: out of order", world.clock.now)
+
+
+# Whatever happens, the room is given back.
+
+
+def test_a_body_that_cannot_be_rewritten_gives_its_room_back():
+    world = World(replace(A, provider_type="azure_v1"), a=never_asked)
+    with pytest.raises(ValueError, match="expected"):
+        world.forward(body=b"not an object", body_model="another")
+    assert world.state.view("a").current_tpm == 0
+    assert world.in_flight() == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, RuntimeError])
+def test_an_error_nobody_foresaw_gives_the_room_back(error):
+    def broken():
+        raise error
+
+    world = World(A, a=broken)
+    with pytest.raises(error):
+        world.forward()
+    assert world.state.view("a").current_tpm == 0
+    assert world.in_flight() == 0
+
+
+def test_a_stream_that_nobody_iterates_gives_its_room_back():
+    world = World(A, a=stream(token(), token()))
+    world.attempt(stream=True).close()
+    assert world.in_flight() == 0

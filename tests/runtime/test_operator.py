@@ -1,0 +1,144 @@
+import time
+
+import pytest
+
+from proxy.core import verdict as verdicts
+from proxy.core.deltas import WHOLE_INSTANCE
+from proxy.core.verdict import Verdict
+from proxy.runtime.operator import OperatorHand
+from proxy.runtime.state import OPERATOR, Ending, State
+from proxy.store import states
+from proxy.store.db import Database, StoreUnavailable
+from tests.builders import MODEL, call, config, serving
+
+A = config("a")
+FAILED = Ending(verdicts.FAILED, error="it broke off its answer")
+THROTTLED = Ending(Verdict("throttled", rest_seconds=100.0), error="429: slow")
+HOUR = 3600.0
+
+
+@pytest.fixture
+def state():
+    return State()
+
+
+@pytest.fixture
+def operator(database, state):
+    return OperatorHand(database, state)
+
+
+def measure(state, *endings):
+    """Attempts that ended so, all begun before the first ended."""
+    reservations = [state.start(serving(A), call()) for _ in endings]
+    for reservation, ending in zip(reservations, endings, strict=True):
+        state.finish(reservation, ending)
+
+
+def write(database, state):
+    """What a worker's syncer does, and what it then sees."""
+    with database.write() as connection:
+        states.add(connection, state.take())
+        state.merge(states.read(connection, time.time()))
+
+
+def stored(database):
+    with database.read() as connection:
+        return states.read(connection, time.time())
+
+
+def test_clearing_shows_at_once_and_in_the_database(database, state, operator):
+    measure(state, FAILED, THROTTLED)
+    write(database, state)
+    assert state.view("a").totals["error_count"] == 2
+    operator.clear_errors("a")
+    view = state.view("a")
+    assert (view.status, view.last_error, view.last_error_time) == ("healthy", None, None)
+    assert (view.totals["error_count"], view.totals["total_requests"]) == (0, 2)
+    assert stored(database).rests == {}
+    assert stored(database).instances["a"].totals["error_count"] == 0
+
+
+def test_clearing_reaches_the_other_workers(database, state, operator):
+    other = State()
+    measure(other, FAILED, THROTTLED)
+    write(database, other)
+    operator.clear_errors("a")
+    write(database, other)
+    view = other.view("a")
+    assert (view.status, view.last_error, view.totals["error_count"]) == ("healthy", None, 0)
+
+
+@pytest.mark.parametrize("hand", [OperatorHand.clear_errors, lambda o, n: o.set_rest(n, None)])
+def test_a_worker_that_writes_later_brings_no_rest_back(hand, database, state, operator):
+    other = State()
+    measure(other, FAILED, THROTTLED)
+    hand(operator, "a")
+    write(database, other)
+    write(database, state)
+    for worker in (state, other):
+        assert (worker.view("a").status, worker.view("a").rests) == ("healthy", {})
+
+
+def test_what_is_measured_after_a_clearing_counts(database, state, operator):
+    operator.clear_errors("a")
+    measure(state, THROTTLED)
+    write(database, state)
+    view = state.view("a")
+    assert (view.status, view.totals["error_count"]) == ("rate_limited", 1)
+
+
+@pytest.mark.parametrize("seconds", [10.0, HOUR])  # shorter and longer than the present one
+def test_a_rest_is_set_instead_of_any_other(seconds, database, state, operator):
+    measure(state, THROTTLED)
+    write(database, state)
+    until = time.time() + seconds
+    operator.set_rest("a", until)
+    assert {d: r.until for d, r in state.view("a").rests.items()} == {WHOLE_INSTANCE: until}
+    write(database, state)
+    (rest,) = stored(database).rests.values()
+    assert (rest.until, rest.reason) == (until, OPERATOR)
+    assert {d: r.until for d, r in state.view("a").rests.items()} == {WHOLE_INSTANCE: until}
+
+
+def test_a_rest_reaches_the_other_workers(database, state, operator):
+    other = State()
+    until = time.time() + HOUR
+    operator.set_rest("a", until)
+    write(database, other)
+    assert other.start(serving(A), call()) is None
+    assert other.view("a").rests[WHOLE_INSTANCE].until == until
+
+
+def test_a_rest_is_ended(database, state, operator):
+    operator.set_rest("a", time.time() + HOUR)
+    operator.set_rest("a", None)
+    assert state.view("a").status == "healthy"
+    assert stored(database).rests == {}
+    write(database, state)
+    assert state.view("a").status == "healthy"
+
+
+def test_ending_a_rest_leaves_the_errors(database, state, operator):
+    measure(state, THROTTLED)
+    write(database, state)
+    operator.set_rest("a", None)
+    view = state.view("a")
+    assert (view.rests, view.last_error, view.totals["error_count"]) == ({}, "429: slow", 1)
+
+
+@pytest.mark.parametrize(
+    "hand",
+    [
+        lambda o: o.clear_errors("a"),
+        lambda o: o.set_rest("a", None),
+        lambda o: o.set_rest("a", time.time() + HOUR),
+    ],
+)
+def test_what_could_not_be_written_is_not_done_here_either(hand, state, tmp_path):
+    measure(state, THROTTLED)
+    empty = Database(f"sqlite:///{tmp_path}/empty.db")
+    with pytest.raises(StoreUnavailable):
+        hand(OperatorHand(empty, state))
+    empty.dispose()
+    assert set(state.view("a").rests) == {MODEL}
+    assert state.view("a").last_error == "429: slow"

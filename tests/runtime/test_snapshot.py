@@ -1,0 +1,111 @@
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from proxy.core.types import Client
+from proxy.runtime.snapshot import Snapshots
+from proxy.store import instances, keys
+from proxy.store.db import StoreUnavailable
+from tests.builders import config
+
+A, B = config("a", supported_models=("gpt-4o",)), config("b", enabled=False)
+
+
+def add(database, *configs):
+    with database.session() as session:
+        instances.add(session, configs, author="test")
+
+
+def test_before_the_first_look_nothing_is_known(database):
+    current = Snapshots(database).current
+    assert (current.revision, current.instances, current.clients) == (0, {}, {})
+    assert not current.catalog.serving("gpt-4o")
+
+
+def test_it_holds_what_the_database_does(database):
+    add(database, A, B)
+    with database.session() as session:
+        keys.add(session, "app", author="test")
+    snapshot = Snapshots(database).reload()
+    assert snapshot.configs() == {"a": A, "b": B}
+    assert snapshot.revision == 3
+    assert list(snapshot.clients.values()) == [Client("app")]
+
+
+def test_the_enabled_are_apart_from_the_others(database):
+    add(database, A, B)
+    snapshot = Snapshots(database).reload()
+    assert [s.config for s in snapshot.catalog.serving("gpt-4o")] == [A]
+    assert [s.config for s in snapshot.disabled.serving("gpt-4o")] == [B]
+
+
+def test_who_took_one_keeps_it_as_it_was(database):
+    snapshots = Snapshots(database)
+    before = snapshots.reload()
+    add(database, A)
+    after = snapshots.reload()
+    assert (list(before.instances), list(after.instances)) == ([], ["a"])
+    assert snapshots.current is after
+
+
+def test_without_a_newer_revision_it_is_not_built_again(database):
+    add(database, A)
+    snapshots = Snapshots(database)
+    assert snapshots.reload() is snapshots.reload()
+
+
+def test_of_two_threads_at_once_the_newer_revision_stays(database):
+    add(database, A)
+
+    @contextmanager
+    def slowly():
+        """Meanwhile somebody changes the config and another thread reloads it."""
+        with database.read() as connection:
+            yield Meanwhile(connection)
+
+    class Meanwhile:
+        def __init__(self, connection):
+            self._connection = connection
+
+        def execute(self, statement):
+            result = self._connection.execute(statement)
+            if "client_key" in str(statement):  # the last of what is read
+                snapshots._database = database
+                add(database, config("late"))
+                snapshots.reload()
+            return result
+
+    snapshots = Snapshots(SimpleNamespace(read=slowly))
+    assert list(snapshots.reload().instances) == ["a", "late"]
+    assert list(snapshots.current.instances) == ["a", "late"]
+
+
+def test_while_the_database_is_away_it_stays_as_it_is(database):
+    @contextmanager
+    def away():
+        raise StoreUnavailable("The database cannot be used: disk I/O error.")
+        yield
+
+    add(database, A)
+    snapshots = Snapshots(database)
+    before = snapshots.reload()
+    snapshots._database = SimpleNamespace(read=away)
+    with pytest.raises(StoreUnavailable):
+        snapshots.reload()
+    assert snapshots.current is before
+
+
+def test_a_model_is_as_old_as_the_first_enabled_instance_that_serves_it(database):
+    add(database, A, B)
+    snapshot = Snapshots(database).reload()
+    assert snapshot.created_at("gpt-4o") == snapshot.instances["a"].created_at
+    assert snapshot.created_at("unknown") == 0.0
+
+
+def test_each_change_is_logged_once(database, logged):
+    add(database, A)
+    snapshots = Snapshots(database)
+    snapshots.reload()
+    snapshots.reload()
+    assert logged == [("INFO", "config is at revision 1")]

@@ -1,0 +1,679 @@
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from proxy.core import verdict as verdicts
+from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
+from proxy.core.types import Client, Usage
+from proxy.core.verdict import OUTCOMES, Verdict
+from proxy.core.window import WINDOW_SECONDS
+from proxy.runtime.state import (
+    FAILING_SECONDS,
+    LAST_ERROR_CHARACTERS,
+    OPERATOR,
+    Ending,
+    Refusal,
+    State,
+    StateView,
+    removed_view,
+)
+from tests.builders import MODEL, call, config, serving
+from tests.runtime.world import OPENED_AT, Clock
+
+A = config("a", max_tpm=100)
+TEN = call(reserved_tokens=10)
+DONE = Ending(verdicts.SUCCEEDED, Usage(4, 3, 2))
+NOTHING = Ending(verdicts.ABORTED)
+
+
+def throttled(seconds=7.0):
+    return Ending(Verdict("throttled", try_next=True, rest_seconds=seconds), error="429: slow")
+
+
+MISCONFIGURED = Ending(Verdict("misconfigured", rest_seconds=300.0, whole_instance=True))
+FAILED = Ending(verdicts.FAILED, error="it broke off its answer")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def state(clock):
+    return State(clock)
+
+
+def once(state, ending=DONE, of=None, asked=TEN):
+    """One whole attempt."""
+    reservation = state.start(of or serving(A), asked)
+    assert reservation is not None
+    state.finish(reservation, ending)
+    return reservation
+
+
+def candidate(state, of=None, tokens=10):
+    """The instance, if it is one that could serve now."""
+    found, _ = state.candidates([of or serving(A)], tokens)
+    return found[0] if found else None
+
+
+def refusal(state, of=None, tokens=10):
+    found, (refused,) = state.candidates([of or serving(A)], tokens)
+    assert not found
+    return refused
+
+
+# Room.
+
+
+def test_nothing_is_known_of_an_instance_nobody_asked(state):
+    assert candidate(state).in_flight == 0
+    assert state.view("a") == StateView(
+        "healthy", 0, 0, dict.fromkeys(TOTALS, 0), {}, *[None] * 3
+    )
+
+
+def test_who_has_started_takes_room_until_the_end(state):
+    reservation = state.start(serving(A), TEN)
+    assert (candidate(state).in_flight, candidate(state).load) == (1, 0.1)
+    assert (state.view("a").current_tpm, state.view("a").current_rpm) == (10, 1)
+    state.finish(reservation, DONE)
+    assert (candidate(state).in_flight, candidate(state).load) == (0, 0.07)
+    assert (state.view("a").current_tpm, state.view("a").current_rpm) == (7, 1)
+
+
+def test_the_last_room_is_taken_once(state):
+    reservations = [state.start(serving(A), TEN) for _ in range(11)]
+    assert [r is None for r in reservations] == [False] * 10 + [True]
+    assert state.view("a").current_rpm == 10
+
+
+def test_no_room_says_how_long_to_wait(state, clock):
+    clock.now += 0.25
+    once(state, Ending(verdicts.SUCCEEDED, Usage(91)))
+    assert candidate(state, tokens=9) is not None
+    assert refusal(state, tokens=10) == Refusal("a", "no room", 59.75)
+
+
+def test_a_request_larger_than_the_limit_takes_all_of_it(state):
+    reservation = state.start(serving(A), call(reserved_tokens=5000))
+    assert reservation.tokens == 100
+    assert candidate(state, tokens=1) is None
+
+
+def test_a_reservation_of_a_minute_ago_is_settled_nowhere(state, clock):
+    reservation = state.start(serving(A), TEN)
+    clock.now += 59
+    assert state.view("a").current_tpm == 10
+    clock.now += 1
+    state.finish(reservation, Ending(verdicts.SUCCEEDED, Usage(80)))
+    assert (state.view("a").current_tpm, candidate(state).in_flight) == (0, 0)
+    assert state.view("a").totals["total_tokens_served"] == 80
+
+
+def test_a_reservation_of_just_under_a_minute_is_settled_where_it_was_taken(state, clock):
+    reservation = state.start(serving(A), TEN)
+    clock.now += 59
+    state.finish(reservation, Ending(verdicts.SUCCEEDED, Usage(80)))
+    assert state.view("a").current_tpm == 80
+    clock.now += 1
+    assert state.view("a").current_tpm == 0
+
+
+# Rests.
+
+
+def test_a_deployment_rests_alone(state, clock):
+    mini = serving(A, "mini")
+    once(state, throttled(7))
+    assert refusal(state) == Refusal("a", "throttled", 7.0)
+    assert state.start(serving(A), TEN) is None
+    assert candidate(state, mini) is not None
+    clock.now += 6.9
+    assert refusal(state).wait_seconds == pytest.approx(0.1)
+    clock.now += 0.1
+    assert candidate(state) is not None
+
+
+def test_a_whole_instance_rests_with_all_its_deployments(state):
+    once(state, MISCONFIGURED)
+    assert refusal(state, serving(A, "mini")) == Refusal("a", "misconfigured", 300.0)
+    assert candidate(state, serving(config("b"))) is not None
+
+
+def test_of_two_rests_the_longer_counts(state):
+    first, second = state.start(serving(A), TEN), state.start(serving(A), TEN)
+    third = state.start(serving(A, "mini"), TEN)
+    state.finish(first, throttled(30))
+    state.finish(second, throttled(5))
+    state.finish(
+        third, replace(MISCONFIGURED, verdict=replace(MISCONFIGURED.verdict, rest_seconds=10))
+    )
+    assert refusal(state).wait_seconds == 30.0
+    assert refusal(state, serving(A, "mini")).wait_seconds == 10.0
+    assert refusal(state, serving(A, "other")).wait_seconds == 10.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"api_key": "new"}, {"api_base": "https://new"}, {"model_deployments": {"x": "y"}}],
+)
+def test_a_rest_does_not_concern_another_upstream_of_the_same_name(change, state):
+    once(state, MISCONFIGURED)
+    assert candidate(state, serving(replace(A, **change))) is not None
+    assert candidate(state, serving(replace(A, priority=5))) is None
+
+
+def test_of_a_rest_of_another_upstream_and_one_of_this_the_latter_counts(state):
+    old = replace(A, api_key="old")
+    late = state.start(serving(old), TEN)
+    once(state, throttled(5))
+    state.finish(late, MISCONFIGURED)
+    assert refusal(state).wait_seconds == 5.0
+
+
+def test_a_failing_instance_is_a_candidate_that_says_so(state, clock):
+    once(state, FAILED)
+    assert candidate(state).failing
+    clock.now += FAILING_SECONDS - 0.1
+    assert candidate(state).failing
+    clock.now += 0.1
+    assert not candidate(state).failing
+
+
+def test_a_success_ends_the_failing(state, clock):
+    once(state, FAILED)
+    clock.now += 1
+    once(state)
+    assert not candidate(state).failing
+
+
+# What is counted.
+
+
+@pytest.mark.parametrize("outcome, column", OUTCOMES.items())
+def test_each_outcome_has_its_counter(outcome, column, state):
+    once(state, Ending(Verdict(outcome), Usage(4, 3), latency_ms=20, error="because"))
+    totals = state.view("a").totals
+    expected = {"total_requests": 1, "total_tokens_served": 7}
+    if column is not None:
+        expected[column] = 1
+    if outcome in ("throttled", "failed", "misconfigured", "unreachable"):
+        expected["error_count"] = 1
+    if outcome == "succeeded":
+        expected["latency_total_ms"] = 20  # of failures the time says nothing
+    assert {c: n for c, n in totals.items() if n} == expected
+
+
+@pytest.mark.parametrize("outcome, is_error", [("failed", True), ("rejected", False)])
+def test_the_last_error_is_the_instances_own(outcome, is_error, state, clock):
+    once(state, Ending(Verdict(outcome), error="x" * 1000))
+    view = state.view("a")
+    assert view.last_error == ("x" * LAST_ERROR_CHARACTERS if is_error else None)
+    assert view.last_error_time == (clock.now if is_error else None)
+    assert view.last_used == clock.now
+
+
+def test_usage_is_counted_by_minute_model_and_client(state, clock):
+    ending = Ending(verdicts.SUCCEEDED, Usage(4, 3, 2), latency_ms=20, first_byte_ms=5)
+    clock.now += 59.9
+    once(state, ending, asked=call(model="one", client=Client("app")))
+    clock.now += 0.1
+    once(state, replace(ending, answered=False), asked=call(model="one", client=Client("web")))
+    assert state.take().usage == {
+        (int(OPENED_AT), "a", "one", "app"): {
+            "requests": 1,
+            "attempts": 1,
+            "succeeded": 1,
+            "prompt_tokens": 4,
+            "completion_tokens": 3,
+            "cached_tokens": 2,
+            "latency_total_ms": 20,
+            "first_byte_total_ms": 5,
+        },
+        (int(OPENED_AT) + 60, "a", "one", "web"): {
+            "requests": 0,
+            "attempts": 1,
+            "succeeded": 1,
+            "prompt_tokens": 4,
+            "completion_tokens": 3,
+            "cached_tokens": 2,
+            "latency_total_ms": 20,
+            "first_byte_total_ms": 5,
+        },
+    }
+
+
+def test_a_request_nobody_could_be_asked_for_counts_at_no_instance(state):
+    state.refuse(call(model="one", client=Client("app")))
+    assert state.take().usage == {(int(OPENED_AT), "", "one", "app"): {"requests": 1}}
+
+
+@pytest.mark.parametrize(
+    "ending, status",
+    [
+        (DONE, "healthy"),
+        (NOTHING, "healthy"),
+        (FAILED, "error"),
+        (throttled(), "rate_limited"),
+        (MISCONFIGURED, "misconfigured"),
+    ],
+)
+def test_the_status_is_one_word(ending, status, state):
+    once(state, ending)
+    assert state.view("a").status == status
+
+
+def test_the_status_is_what_stands_most_in_the_way(state):
+    for ending in (FAILED, throttled()):
+        once(state, ending)
+    assert state.view("a").status == "rate_limited"
+    once(state, MISCONFIGURED, serving(A, "mini"))
+    assert state.view("a").status == "misconfigured"
+
+
+def test_a_view_shows_only_rests_that_last(state, clock):
+    once(state, throttled(7))
+    clock.now += 6
+    assert state.view("a").rests == {MODEL: Rest(OPENED_AT + 7, "throttled", OPENED_AT, A)}
+    clock.now += 1
+    assert state.view("a").rests == {}
+    assert state.view("a").status == "healthy"
+
+
+def test_of_a_removed_instance_the_totals_remain():
+    shared = SharedInstance({"total_requests": 3}, 1.0, last_error="x", last_error_time=2.0)
+    expected = StateView("removed", 0, 0, {"total_requests": 3}, {}, 1.0, "x", 2.0)
+    assert removed_view(shared) == expected
+
+
+# The operator's hand.
+
+
+def test_clearing_voids_errors_and_rests(state):
+    state.merge(SharedState({"a": SharedInstance({"error_count": 5}, last_error="old")}))
+    for ending in (FAILED, throttled(), MISCONFIGURED):
+        state.finish(state.start(serving(A, ending.verdict.outcome), TEN), ending)
+    state.clear("a")
+    view = state.view("a")
+    assert (view.status, view.rests, view.last_error) == ("healthy", {}, None)
+    assert view.totals["error_count"] == 0
+    assert view.totals["total_requests"] == 3  # what happened is not forgotten
+    assert not candidate(state).failing
+    assert not state.take().rests
+
+
+def test_clearing_one_instance_leaves_the_others(state):
+    once(state, throttled(), serving(config("b")))
+    state.clear("a")
+    assert state.view("b").status == "rate_limited"
+    assert state.take().rests.keys() == {("b", MODEL)}
+
+
+def test_ending_the_rests_keeps_the_errors(state):
+    once(state, throttled())
+    state.clear_rests("a")
+    view = state.view("a")
+    assert (view.status, view.last_error, view.totals["error_count"]) == (
+        "healthy",
+        "429: slow",
+        1,
+    )
+
+
+def test_an_operators_rest_is_of_the_whole_instance(state, clock):
+    state.rest("a", clock.now + 60)
+    assert refusal(state) == Refusal("a", OPERATOR, 60.0)
+    assert state.view("a").status == "rate_limited"
+    assert state.take().rests == {("a", ""): Rest(clock.now + 60, OPERATOR, clock.now)}
+
+
+# Between workers.
+
+
+def test_what_was_taken_is_not_taken_again(state):
+    once(state)
+    first = state.take()
+    assert first.totals["a"]["total_requests"] == 1
+    state.merge(SharedState())
+    assert not state.take()
+
+
+def test_what_is_being_written_is_still_shown(state):
+    once(state, FAILED)
+    state.take()
+    once(state)
+    view = state.view("a")
+    assert (view.totals["total_requests"], view.last_error) == (2, FAILED.error)
+
+
+def test_what_is_given_back_is_taken_again_with_what_came_since(state):
+    once(state, FAILED)
+    taken = state.take()
+    once(state)
+    state.give_back(taken)
+    assert state.view("a").totals["total_requests"] == 2
+    again = state.take()
+    assert again.totals["a"]["total_requests"] == 2
+    assert again.windows[int(OPENED_AT), "a", MODEL] == {"tokens": 7, "requests": 2}
+    assert again.errors["a"].message == FAILED.error
+
+
+def test_seconds_that_are_over_are_not_given_back(state, clock):
+    once(state)
+    taken = state.take()
+    clock.now += WINDOW_SECONDS
+    once(state)
+    state.give_back(taken)
+    assert [at for at, _, _ in state.take().windows] == [OPENED_AT, clock.now]
+    taken = Deltas()
+    taken.add_window((int(OPENED_AT) - 1, "a", MODEL), 1, 1)
+    state.give_back(taken)
+    assert not state.take().windows
+
+
+def test_what_others_measured_is_merged(state, clock):
+    now = int(clock.now)
+    state.merge(
+        SharedState(
+            {
+                "a": SharedInstance(
+                    {"total_requests": 5},
+                    last_used=1.0,
+                    last_failure_time=clock.now - 1,
+                    last_error="x",
+                    last_error_time=2.0,
+                )
+            },
+            {("a", MODEL): Rest(clock.now + 5, "throttled", clock.now)},
+            {"a": [(now - 59, 10, 1), (now, 20, 2)]},
+        )
+    )
+    view = state.view("a")
+    assert (view.current_tpm, view.current_rpm, view.totals["total_requests"]) == (30, 3, 5)
+    assert (view.last_used, view.last_error, view.last_error_time) == (1.0, "x", 2.0)
+    assert refusal(state).wait_seconds == 5.0
+    clock.now += 1
+    assert state.view("a").current_tpm == 20
+    assert candidate(state, serving(A, "mini")).failing
+
+
+def test_what_others_reserved_of_an_instance_nobody_finished_with_yet_is_merged(state, clock):
+    state.merge(SharedState(windows={"a": [(int(clock.now), 100, 1)]}))
+    assert candidate(state) is None
+
+
+def test_what_happened_since_the_read_stays_on_top(state, clock):
+    once(state, throttled(5))
+    open_one = state.start(serving(A, "mini"), TEN)
+    taken = state.take()
+    shared = SharedState(
+        {"a": SharedInstance({"total_requests": 5 + taken.totals["a"]["total_requests"]})},
+        taken.rests,
+        {"a": [(int(clock.now), 10, 2)]},
+    )
+    once(state, MISCONFIGURED, serving(A, "mini"))
+    state.merge(shared)
+    view = state.view("a")
+    assert (view.totals["total_requests"], view.current_tpm, view.current_rpm) == (7, 10, 3)
+    assert set(view.rests) == {"", MODEL}
+    state.finish(open_one, DONE)
+    assert state.view("a").current_tpm == 7
+
+
+def test_a_rest_that_ended_in_the_database_ends_here(state):
+    once(state, throttled())
+    state.take()
+    state.merge(SharedState())
+    assert candidate(state) is not None
+
+
+@pytest.mark.parametrize("here, there", [(5.0, 9.0), (9.0, 5.0)])
+def test_of_a_rest_here_and_one_there_the_longer_counts(here, there, state, clock):
+    once(state, throttled(here))
+    state.merge(SharedState(rests={("a", MODEL): Rest(clock.now + there, "x", clock.now)}))
+    assert refusal(state).wait_seconds == 9.0
+
+
+def test_another_workers_success_ends_the_failing(state, clock):
+    once(state, FAILED)
+    state.merge(SharedState({"a": SharedInstance(last_success_time=clock.now + 0.1)}))
+    assert not candidate(state).failing
+
+
+def test_a_clearing_in_another_worker_voids_what_is_older_here(state, clock):
+    once(state, FAILED)
+    once(state, throttled(100))
+    clock.now += 1
+    cleared = SharedState({"a": SharedInstance(cleared_at=clock.now)})
+    clock.now += 1
+    once(state, throttled(50), serving(A, "mini"))
+    state.merge(cleared)
+    assert set(state.view("a").rests) == {"mini"}
+    assert state.take().rests.keys() == {("a", "mini")}
+    assert not candidate(state).failing
+
+
+def test_a_clearing_of_long_ago_voids_nothing_new(state, clock):
+    state.merge(SharedState({"a": SharedInstance(cleared_at=clock.now - 1)}))
+    once(state, FAILED)
+    once(state, throttled())
+    rests = state.take().rests
+    shared = SharedInstance(last_failure_time=clock.now, cleared_at=clock.now - 1)
+    state.merge(SharedState({"a": shared}, rests))
+    assert state.view("a").status == "rate_limited"
+    assert candidate(state, serving(A, "mini")).failing
+
+
+class Bank:
+    """What the database does with deltas, in plain sums; nobody forgets anything."""
+
+    def __init__(self):
+        self.kept = Deltas()
+
+    def write_and_read(self, deltas, now):
+        copy = Deltas()
+        copy.add(deltas)
+        self.kept.add(copy)
+        seconds = {}
+        for (at, name, _), counts in self.kept.windows.items():
+            if at > int(now) - WINDOW_SECONDS:
+                row = (at, counts["tokens"], counts["requests"])
+                seconds.setdefault(name, []).append(row)
+        return SharedState(
+            {n: SharedInstance(dict(counts)) for n, counts in self.kept.totals.items()},
+            {place: rest for place, rest in self.kept.rests.items() if rest.until > now},
+            seconds,
+        )
+
+
+class TwoWorkers(RuleBasedStateMachine):
+    """Two workers' states and one database, against a list of everything that happened.
+
+    A worker must show its own events and those that were written when it last merged, each
+    once; in the end all of them are in the database, each once.
+    """
+
+    NAMES = ("a", "b")
+    worker = st.integers(0, 1)
+
+    @initialize()
+    def begin(self):
+        self.clock = Clock()
+        self.states = [State(self.clock), State(self.clock)]
+        self.bank = Bank()
+        self.open = []
+        self.events = []
+        self.out = [None, None]  # deltas taken and not yet written or given back
+        self.read = [None, None]  # shared state read and not yet merged, and its events
+        self.seen = [set(), set()]  # events of the other that were merged
+
+    def happened(self, worker, name, at, tokens, requests, finished, rests_until=0.0):
+        self.events.append(
+            {
+                "worker": worker,
+                "name": name,
+                "at": at,
+                "tokens": tokens,
+                "requests": requests,
+                "finished": finished,
+                "rests_until": rests_until,
+                "taken": False,
+                "written": False,
+            }
+        )
+
+    @rule(worker=worker, name=st.sampled_from(NAMES), tokens=st.integers(1, 50))
+    def start(self, worker, name, tokens):
+        of = serving(config(name, rate_limit_enabled=False))
+        reservation = self.states[worker].start(of, call(reserved_tokens=tokens))
+        if reservation is not None:  # not while it rests
+            self.open.append((worker, reservation))
+            self.happened(worker, name, reservation.second, tokens, 1, 0)
+
+    @rule(
+        number=st.integers(0), tokens=st.integers(0, 80), rest=st.sampled_from([0.0, 3.0, 30.0])
+    )
+    def finish(self, number, tokens, rest):
+        if not self.open:
+            return
+        worker, reservation = self.open.pop(number % len(self.open))
+        verdict = replace(verdicts.SUCCEEDED, rest_seconds=rest)
+        self.states[worker].finish(reservation, Ending(verdict, Usage(tokens)))
+        still = reservation.second > int(self.clock.now) - WINDOW_SECONDS
+        settled = tokens - reservation.tokens if still else 0
+        until = self.clock.now + rest if rest else 0.0
+        name = reservation.config.name
+        self.happened(worker, name, reservation.second, settled, 0, 1, until)
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 20.0, 61.0]))
+    def wait(self, seconds):
+        self.clock.now += seconds
+
+    @rule(worker=worker)
+    def take(self, worker):
+        if self.out[worker] is None and self.read[worker] is None:
+            self.out[worker] = self.states[worker].take()
+            for event in self.events:
+                event["taken"] |= event["worker"] == worker
+
+    @rule(worker=worker)
+    def give_back(self, worker):
+        if self.out[worker] is not None:
+            self.states[worker].give_back(self.out[worker])
+            self.out[worker] = None
+            for event in self.events:
+                if event["worker"] == worker and not event["written"]:
+                    event["taken"] = False
+
+    @rule(worker=worker)
+    def write_and_read(self, worker):
+        if self.out[worker] is not None:
+            shared = self.bank.write_and_read(self.out[worker], self.clock.now)
+            self.out[worker] = None
+            for event in self.events:
+                event["written"] |= event["worker"] == worker and event["taken"]
+            written = {i for i, event in enumerate(self.events) if event["written"]}
+            self.read[worker] = (shared, written)
+
+    @rule(worker=worker)
+    def merge(self, worker):
+        if self.read[worker] is not None:
+            shared, written = self.read[worker]
+            self.states[worker].merge(shared)
+            self.seen[worker] |= written
+            self.read[worker] = None
+
+    @invariant()
+    def each_worker_shows_its_own_and_what_it_merged_once(self):
+        oldest = int(self.clock.now) - WINDOW_SECONDS
+        for worker, state in enumerate(self.states):
+            for name in self.NAMES:
+                shown = [
+                    e
+                    for i, e in enumerate(self.events)
+                    if e["name"] == name and (e["worker"] == worker or i in self.seen[worker])
+                ]
+                lately = [e for e in shown if e["at"] > oldest]
+                view = state.view(name)
+                assert view.totals["total_requests"] == sum(e["finished"] for e in shown)
+                assert view.current_tpm == max(0, sum(e["tokens"] for e in lately))
+                assert view.current_rpm == sum(e["requests"] for e in lately)
+                until = max((e["rests_until"] for e in shown), default=0.0)
+                rests = {MODEL: until} if until > self.clock.now else {}
+                assert {d: r.until for d, r in view.rests.items()} == rests
+
+    def teardown(self):
+        for worker, state in enumerate(self.states):
+            self.give_back(worker)
+            self.merge(worker)
+            self.bank.write_and_read(state.take(), self.clock.now)
+        finished = sum(e["finished"] for e in self.events)
+        kept = self.bank.kept
+        assert sum(c["total_requests"] for c in kept.totals.values()) == finished
+        assert sum(c["attempts"] for c in kept.usage.values()) == finished
+
+
+TestTwoWorkers = TwoWorkers.TestCase
+TestTwoWorkers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture
+def eager_threads():
+    """Threads that take turns so often that whatever can go wrong between two lines does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_32_threads_and_a_syncer_lose_and_double_nothing(eager_threads):
+    threads, each = 32, 100
+    state, bank = State(), Bank()
+    of = serving(config("a", max_tpm=0))
+    together = threading.Barrier(threads + 1)
+    over = threading.Event()
+    views = []
+
+    def ask():
+        together.wait()
+        for _ in range(each):
+            state.finish(state.start(of, TEN), DONE)
+
+    def sync():
+        together.wait()
+        while not over.is_set():
+            taken = state.take()
+            if len(views) % 3 == 2:
+                state.give_back(taken)
+            else:
+                state.merge(bank.write_and_read(taken, 0))
+            views.append(state.view("a").totals["total_requests"])
+
+    with ThreadPoolExecutor(threads + 1) as pool:
+        syncing = pool.submit(sync)
+        for asking in [pool.submit(ask) for _ in range(threads)]:
+            asking.result()
+        over.set()
+        syncing.result()
+    state.merge(bank.write_and_read(state.take(), 0))
+    assert state.view("a").totals["total_requests"] == threads * each
+    assert state.view("a").totals["total_tokens_served"] == threads * each * 7
+    assert sum(c["requests"] for c in bank.kept.windows.values()) == threads * each
+    assert sum(c["tokens"] for c in bank.kept.windows.values()) == threads * each * 7
+    assert views == sorted(views)  # a count never goes down
+    assert candidate(state, of).in_flight == 0
+
+
+def test_errors_written_by_others_give_way_to_a_newer_one_here(state, clock):
+    state.merge(SharedState({"a": SharedInstance(last_error="old", last_error_time=1.0)}))
+    once(state, FAILED)
+    assert state.take().errors == {"a": LastError(FAILED.error, clock.now)}
+    assert state.view("a").last_error == FAILED.error

@@ -1,0 +1,549 @@
+import sqlite3
+import threading
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from proxy.core import verdict as verdicts
+from proxy.core.deltas import Deltas
+from proxy.core.types import Usage
+from proxy.core.verdict import Verdict
+from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.state import Ending, State
+from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
+from proxy.store import db, instances, states, usage
+from proxy.store.db import Database, StoreUnavailable
+from proxy.store.models import StateWindowRow, UsageRow
+from tests.builders import MODEL, call, config, serving
+from tests.runtime.world import Clock, World, failed, ok
+
+WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
+A = config("a")
+DONE = Ending(verdicts.SUCCEEDED, Usage(4, 3))
+THROTTLED = Ending(Verdict("throttled", rest_seconds=30.0), error="429: slow")
+LOCKED = "The database cannot be used: database is locked."
+
+
+class Worker:
+    """What one process has of it, all on one database."""
+
+    def __init__(self, database, clock, interval_seconds=0.001):
+        self.database = database
+        self.state = State(clock)
+        self.snapshots = Snapshots(database)
+        self.syncer = Syncer(
+            database,
+            self.state,
+            self.snapshots,
+            interval_seconds=interval_seconds,
+            retention_days=30,
+            clock=clock,
+        )
+
+    def measure(self, *endings, of=None):
+        reservations = [self.state.start(serving(of or A), call()) for _ in endings]
+        for reservation, ending in zip(reservations, endings, strict=True):
+            self.state.finish(reservation, ending)
+
+    def requests(self, name="a"):
+        return self.state.view(name).totals["total_requests"]
+
+
+class Faulty:
+    """A database that fails while it has a `fault`, and tells of each transaction."""
+
+    def __init__(self, database):
+        self._database = database
+        self.fault = None
+        self.done = []
+        self.written = threading.Event()
+
+    @property
+    def engine(self):
+        self._fail()
+        return self._database.engine
+
+    @contextmanager
+    def read(self):
+        self._fail()
+        with self._database.read() as connection:
+            yield connection
+        self.done.append("read")
+
+    @contextmanager
+    def write(self):
+        self._fail()
+        with self._database.write() as connection:
+            yield connection
+        self.done.append("write")
+        self.written.set()
+
+    def _fail(self):
+        if self.fault is not None:
+            raise self.fault
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make_worker(database_file, clock):
+    """A function that makes a worker with an engine of its own, as processes have."""
+    made = []
+
+    def make(**options):
+        made.append(Worker(Database(f"sqlite:///{database_file}"), clock, **options))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.syncer.stop()
+        worker.database.dispose()
+
+
+@pytest.fixture
+def faulty(database, clock):
+    """A worker whose database can fail."""
+    worker = Worker(Faulty(database), clock)
+    yield worker
+    worker.database.fault = None
+    worker.syncer.stop()
+
+
+def rows(database, table):
+    with database.read() as connection:
+        return list(connection.execute(select(table.__table__)).mappings())
+
+
+def add(database, *configs):
+    with database.session() as session:
+        instances.add(session, configs, author="test")
+
+
+# Two workers.
+
+
+def test_each_worker_sees_the_others_counts_within_one_round(make_worker):
+    one, two = make_worker(), make_worker()
+    one.measure(DONE, DONE)
+    two.measure(DONE)
+    one.syncer.sync()
+    assert (one.requests(), two.requests()) == (2, 1)
+    two.syncer.sync()
+    assert (one.requests(), two.requests()) == (2, 3)
+    one.syncer.sync()
+    assert (one.requests(), two.requests()) == (3, 3)
+    for worker in (one, two):
+        view = worker.state.view("a")
+        assert (view.current_tpm, view.current_rpm) == (21, 3)
+        assert view.totals["total_tokens_served"] == 21
+
+
+def test_rounds_in_which_nothing_happened_change_nothing(make_worker):
+    one, two = make_worker(), make_worker()
+    one.measure(DONE)
+    for _ in range(3):
+        for worker in (one, two):
+            worker.syncer.sync()
+    assert (one.requests(), two.requests()) == (1, 1)
+
+
+def test_another_workers_rest_is_kept(make_worker, clock):
+    one, two = make_worker(), make_worker()
+    two.syncer.sync()
+    one.measure(THROTTLED)
+    one.syncer.sync()
+    two.syncer.sync()
+    _, (refused,) = two.state.candidates([serving(A)], 1)
+    assert (refused.reason, refused.wait_seconds) == ("throttled", 30.0)
+    assert two.state.view("a").last_error == "429: slow"
+    clock.now += 30
+    assert two.state.view("a").status == "healthy"
+
+
+def test_room_is_shared(make_worker):
+    small = config("a", max_tpm=call().reserved_tokens)
+    one, two = make_worker(), make_worker()
+    assert one.state.start(serving(small), call()) is not None
+    one.syncer.sync()
+    two.syncer.sync()
+    assert two.state.start(serving(small), call()) is None
+
+
+def test_a_new_worker_begins_with_what_the_old_ones_left(make_worker):
+    one, two = make_worker(), make_worker()
+    add(one.database, A)
+    one.measure(DONE, THROTTLED)
+    one.syncer.stop()
+    two.syncer.start()
+    assert two.requests() == 2
+    assert two.state.view("a").status == "rate_limited"
+    assert list(two.snapshots.current.instances) == ["a"]
+
+
+def test_usage_of_all_workers_is_added(make_worker, database):
+    one, two = make_worker(), make_worker()
+    for worker in (one, two, one):
+        worker.measure(DONE)
+        worker.syncer.sync()
+    (row,) = rows(database, UsageRow)
+    assert (row["instance_name"], row["model"], row["client_name"]) == ("a", MODEL, "app")
+    assert (row["requests"], row["attempts"], row["prompt_tokens"]) == (3, 3, 12)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_change_of_config_is_seen_by_the_others(is_busy, make_worker):
+    one, two = make_worker(), make_worker()
+    two.syncer.sync()
+    add(one.database, A)
+    if is_busy:  # a round that writes sees it too
+        two.measure(DONE)
+    two.syncer.sync()
+    assert list(two.snapshots.current.instances) == ["a"]
+    with one.database.session() as session:
+        instances.change(session, "a", {"priority": 5}, author="test")
+    if is_busy:
+        two.measure(DONE)
+    two.syncer.sync()
+    assert two.snapshots.current.instances["a"].config.priority == 5
+
+
+def test_a_worker_that_still_uses_an_old_key_lets_nobody_rest(make_worker):
+    one, two = make_worker(), make_worker()
+    add(one.database, A)
+    for worker in (one, two):
+        worker.syncer.sync()
+    with one.database.session() as session:
+        instances.change(session, "a", {"api_key": "new-key-0123456789"}, author="test")
+    two.measure(THROTTLED)  # with the old one
+    for worker in (two, one):
+        worker.syncer.sync()
+        assert worker.state.view("a").status == "healthy"
+
+
+def test_a_quiet_round_asks_the_database_for_nothing(faulty):
+    faulty.syncer.sync()
+    faulty.syncer.sync()
+    faulty.database.done.clear()
+    faulty.syncer.sync()
+    assert faulty.database.done == []
+
+
+def test_a_round_reads_if_only_others_wrote(faulty, make_worker):
+    for _ in range(2):
+        faulty.syncer.sync()
+    other = make_worker()
+    other.measure(DONE)
+    other.syncer.sync()
+    faulty.database.done.clear()
+    faulty.syncer.sync()
+    assert faulty.database.done == ["read"]
+    assert faulty.requests() == 1
+
+
+# A database that does not do what it is asked.
+
+
+def test_while_the_database_is_away_counts_wait(faulty, database):
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    for _ in range(3):
+        faulty.measure(DONE)
+        faulty.syncer.sync()
+    assert faulty.requests() == 3
+    assert faulty.state.view("a").current_rpm == 3
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    assert faulty.requests() == 3
+    (row,) = rows(database, UsageRow)
+    assert (row["attempts"], row["requests"]) == (3, 3)
+    (row,) = rows(database, StateWindowRow)
+    assert (row["tokens"], row["requests"]) == (21, 3)
+
+
+def test_a_rest_lasts_while_the_database_is_away(faulty):
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.measure(THROTTLED)
+    for _ in range(2):
+        faulty.syncer.sync()
+        assert faulty.state.view("a").status == "rate_limited"
+
+
+def test_a_problem_is_noted_and_logged_once(faulty, logged):
+    faulty.syncer.sync()
+    assert faulty.syncer.problem is None
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    for _ in range(3):
+        faulty.measure(DONE)
+        faulty.syncer.sync()
+        assert faulty.syncer.problem == LOCKED
+    faulty.database.fault = None
+    for _ in range(3):
+        faulty.syncer.sync()
+        assert faulty.syncer.problem is None
+    assert logged == [
+        ("ERROR", f"{LOCKED} Requests are served; counts wait in memory."),
+        ("WARNING", "The database works again; what waited is written."),
+    ]
+
+
+def test_a_database_that_fails_while_nothing_is_to_be_written_is_a_problem_too(faulty):
+    faulty.syncer.sync()
+    faulty.syncer._close_detector()
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.syncer.sync()
+    assert faulty.syncer.problem == LOCKED
+
+
+def test_when_it_last_worked_is_known(faulty, clock):
+    assert faulty.syncer.synced_at == 0.0
+    faulty.syncer.sync()
+    worked_at = clock.now
+    clock.now += 10
+    faulty.measure(DONE)
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.syncer.sync()
+    assert faulty.syncer.synced_at == worked_at
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    assert faulty.syncer.synced_at == clock.now
+
+
+def test_a_database_locked_by_somebody_else(make_worker, database_file, monkeypatch):
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 1)
+    worker = make_worker()
+    somebody = sqlite3.connect(database_file, isolation_level=None)
+    somebody.execute("BEGIN IMMEDIATE")
+    worker.measure(DONE)
+    worker.syncer.sync()
+    assert worker.syncer.problem == LOCKED
+    somebody.execute("ROLLBACK")
+    somebody.close()
+    worker.syncer.sync()
+    assert (worker.syncer.problem, worker.requests()) == (None, 1)
+    assert not worker.state.take()
+
+
+def test_what_was_written_before_a_failure_in_the_same_round_is_written_once(
+    faulty, database, monkeypatch
+):
+    def full(*_):
+        raise StoreUnavailable("The database cannot be used: disk is full.")
+
+    faulty.measure(DONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(usage, "add", full)  # state was added already
+        faulty.syncer.sync()
+    faulty.syncer.sync()
+    assert faulty.requests() == 1
+    (row,) = rows(database, StateWindowRow)
+    assert row["requests"] == 1
+
+
+def test_a_change_of_others_that_could_not_be_read_is_read_later(faulty, make_worker):
+    faulty.syncer.sync()
+    add(make_worker().database, A)
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.syncer.sync()
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    assert list(faulty.snapshots.current.instances) == ["a"]
+
+
+class BrokenEngine:
+    """Connects, and then nothing works: not even closing."""
+
+    def __init__(self, dialect):
+        self.dialect = dialect
+
+    def connect(self):
+        return self
+
+    def execute(self, _statement):
+        raise OperationalError("", {}, Exception("disk I/O error"))
+
+    def close(self):
+        raise OperationalError("", {}, Exception("disk I/O error"))
+
+
+def test_a_connection_that_cannot_even_be_closed_is_a_problem_like_others(faulty, database):
+    faulty.syncer.sync()
+    faulty.syncer._close_detector()
+    faulty.database._database = SimpleNamespace(engine=BrokenEngine(database.engine.dialect))
+    faulty.syncer.sync()
+    assert faulty.syncer.problem == "The database cannot be used: disk I/O error."
+    faulty.database._database = database
+    faulty.syncer.sync()
+    assert faulty.syncer.problem is None
+
+
+def test_an_error_nobody_foresaw_loses_no_count(faulty):
+    faulty.measure(DONE)
+    faulty.database.fault = RuntimeError("a bug")
+    with pytest.raises(RuntimeError):
+        faulty.syncer.sync()
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    assert faulty.requests() == 1
+    assert not faulty.state.take()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        failed(500, b'{"error": {"message": "half a character: \\ud800"}}'),
+        failed(500, b"\x00\xff"),
+        ok(usage={"prompt_tokens": 10**30, "completion_tokens": 10**30}),
+        ok(usage={"prompt_tokens": -5, "completion_tokens": True}),
+    ],
+)
+def test_nothing_an_upstream_says_keeps_counts_from_being_written(answer, faulty):
+    world = World(A, a=answer)
+    faulty.syncer._state = world.state
+    world.forward()
+    faulty.syncer.sync()
+    assert faulty.syncer.problem is None
+    assert world.state.view("a").totals["total_requests"] == 1
+    assert not world.state.take()
+
+
+# The thread.
+
+
+def syncers():
+    return [t for t in threading.enumerate() if t.name == "syncer"]
+
+
+def test_starting_reads_what_the_first_request_needs(faulty):
+    add(faulty.database._database, A)
+    faulty.syncer.start()
+    assert list(faulty.snapshots.current.instances) == ["a"]
+    assert len(syncers()) == 1
+
+
+def test_it_goes_on_alone(faulty):
+    faulty.syncer.start()
+    faulty.database.written.clear()
+    faulty.measure(DONE)
+    assert faulty.database.written.wait(WAIT_SECONDS)
+
+
+def test_it_goes_on_after_the_database_was_away(faulty):
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.syncer.start()
+    faulty.measure(DONE)
+    faulty.database.written.clear()
+    faulty.database.fault = None
+    assert faulty.database.written.wait(WAIT_SECONDS)
+
+
+def test_stopping_writes_what_is_left_and_leaves_no_thread(make_worker, database):
+    worker = make_worker(interval_seconds=3600)
+    worker.syncer.start()
+    worker.measure(DONE)
+    worker.syncer.stop()
+    assert syncers() == []
+    (row,) = rows(database, UsageRow)
+    assert row["attempts"] == 1
+    worker.syncer.stop()
+    (row,) = rows(database, UsageRow)
+    assert row["attempts"] == 1
+
+
+def test_stopping_releases_its_connection(make_worker):
+    worker = make_worker(interval_seconds=3600)
+    worker.syncer.start()
+    worker.syncer.stop()
+    assert worker.database.engine.pool.checkedout() == 0
+
+
+def test_what_was_never_started_can_be_stopped(make_worker, database):
+    worker = make_worker()
+    worker.measure(DONE)
+    worker.syncer.stop()
+    assert len(rows(database, UsageRow)) == 1
+
+
+def test_stopping_while_the_database_is_away_raises_nothing(faulty):
+    faulty.syncer.start()
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.measure(DONE)
+    faulty.syncer.stop()
+    assert syncers() == []
+    assert faulty.syncer.problem == LOCKED
+
+
+def test_it_can_be_started_again(faulty):
+    for _ in range(2):
+        faulty.syncer.start()
+        faulty.database.written.clear()
+        faulty.measure(DONE)
+        assert faulty.database.written.wait(WAIT_SECONDS)
+        faulty.syncer.stop()
+
+
+def test_requests_and_rounds_at_once_lose_nothing(make_worker, database):
+    workers, threads, each = [make_worker(), make_worker()], 8, 25
+    for worker in workers:
+        worker.syncer.start()
+    asking = [
+        threading.Thread(target=lambda w=w: [w.measure(DONE) for _ in range(each)])
+        for w in workers
+        for _ in range(threads)
+    ]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    for worker in workers:
+        worker.syncer.stop()
+    expected = len(workers) * threads * each
+    workers[0].syncer.sync()
+    assert workers[0].requests() == expected
+    assert sum(r["attempts"] for r in rows(database, UsageRow)) == expected
+    assert sum(r["requests"] for r in rows(database, StateWindowRow)) == expected
+
+
+# Housekeeping.
+
+
+def old_rows(database, now):
+    """A second and a minute that are just to be kept, and each one older."""
+    deltas = Deltas()
+    for at in (
+        int(now) - states.KEPT_WINDOW_SECONDS,
+        int(now) - states.KEPT_WINDOW_SECONDS - 1,
+    ):
+        deltas.add_window((at, "a", MODEL), 1, 1)
+    for at in (int(now) - 30 * DAY_SECONDS, int(now) - 30 * DAY_SECONDS - 60):
+        deltas.add_usage((at, "a", MODEL, "app"), {"requests": 1})
+    with database.write() as connection:
+        states.add(connection, deltas)
+        usage.add(connection, deltas)
+
+
+def count(database):
+    return len(rows(database, StateWindowRow)), len(rows(database, UsageRow))
+
+
+def test_what_is_too_old_is_deleted(make_worker, database, clock):
+    old_rows(database, clock.now)
+    assert count(database) == (2, 2)
+    make_worker().syncer.sync()
+    assert count(database) == (1, 1)
+
+
+def test_housekeeping_is_done_now_and_then(make_worker, database, clock):
+    worker = make_worker()
+    worker.syncer.sync()
+    old_rows(database, clock.now)
+    clock.now += HOUSEKEEPING_SECONDS - 1
+    worker.syncer.sync()
+    assert count(database) == (2, 2)
+    clock.now += 1
+    worker.syncer.sync()
+    assert count(database) == (0, 0)

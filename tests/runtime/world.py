@@ -1,0 +1,167 @@
+"""A gateway without network and without time: fake instances, a clock that is told."""
+
+import json
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+from requests.structures import CaseInsensitiveDict
+
+from proxy.core.catalog import Catalog
+from proxy.core.types import Serving
+from proxy.runtime.attempt import Attempt
+from proxy.runtime.forward import Forward
+from proxy.runtime.snapshot import Snapshot
+from proxy.runtime.state import State
+from proxy.runtime.upstream import UpstreamError
+from tests.builders import call
+
+# Prompt and completion of `ok`; together less than a call of tests/builders.py reserves.
+PROMPT, COMPLETION, CACHED = 9, 3, 2
+USAGE = {
+    "prompt_tokens": PROMPT,
+    "completion_tokens": COMPLETION,
+    "total_tokens": PROMPT + COMPLETION,
+    "prompt_tokens_details": {"cached_tokens": CACHED},
+}
+OPENED_AT = 1_800_000_000.0  # the start of a second and of a minute
+
+
+@dataclass
+class Clock:
+    now: float = OPENED_AT
+
+    def __call__(self):
+        return self.now
+
+
+@dataclass
+class FakeAnswer:
+    """`pieces` are read one by one; an error among them is raised in its place."""
+
+    status: int = 200
+    pieces: tuple = (b"{}",)
+    given: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.headers = CaseInsensitiveDict(self.given)
+        self.left = deque(self.pieces)
+        self.closed = 0
+
+    def header_items(self):
+        return list(self.given.items())
+
+    def read_some(self):
+        piece = self.left.popleft() if self.left else b""
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def read_all(self):
+        read = []
+        while piece := self.read_some():
+            read.append(piece)
+        return b"".join(read)
+
+    def close(self):
+        self.closed += 1
+
+
+class FakeUpstream:
+    """Instance to what it answers each time; an error is raised, a function is called."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+        self.asked = []
+        self.sent = []
+        self.opened = []
+
+    def send(self, config, url, *, headers, body, method="POST"):
+        self.asked.append(config.name)
+        self.sent.append(SimpleNamespace(url=url, headers=headers, body=body, method=method))
+        answer = self.answers[config.name]
+        answer = answer() if callable(answer) else answer
+        if isinstance(answer, Exception):
+            raise answer
+        self.opened.append(replace(answer))
+        return self.opened[-1]
+
+
+class World:
+    """Configs, and by name what each instance answers: `ok()` unless given."""
+
+    def __init__(self, *configs, policy="failover", clock=None, **answers):
+        self.clock = clock or Clock()
+        self.state = State(self.clock)
+        self.configs = configs
+        self.upstream = FakeUpstream(**({c.name: ok() for c in configs} | answers))
+        enabled = Catalog(c for c in configs if c.enabled)
+        disabled = Catalog(c for c in configs if not c.enabled)
+        snapshots = SimpleNamespace(current=Snapshot(catalog=enabled, disabled=disabled))
+        self.gateway = Forward(snapshots, self.state, self.upstream, policy=policy)
+        self.tried = []
+
+    def forward(self, **changes):
+        """(status, body) of a call whose answer is plain."""
+        attempt = self.gateway.forward(call(**changes), self.tried)
+        attempt.close()
+        return attempt.answer.status, attempt.body
+
+    def attempt(self, **changes):
+        """A stream's attempt, open: to iterate and to close."""
+        return self.gateway.forward(call(**changes), self.tried)
+
+    def alone(self, **changes):
+        """An attempt at the first instance, with nobody who could try another."""
+        asked = call(**changes)
+        serving = Serving(self.configs[0], asked.model)
+        attempt = Attempt(self.state, self.state.start(serving, asked), asked, serving)
+        attempt.open(self.upstream)
+        return attempt
+
+    def usage(self, name):
+        """What is counted at an instance, all minutes, models and clients together."""
+        deltas = self.state.take()
+        self.state.give_back(deltas)
+        counts = [c for (_, instance, _, _), c in deltas.usage.items() if instance == name]
+        return +sum(counts, Counter())
+
+    def in_flight(self):
+        """Open attempts at all instances. Lets an hour pass, so that none of them rests."""
+        self.clock.now += 3600
+        servings = [Serving(c, "") for c in self.configs]
+        candidates, _ = self.state.candidates(servings, 1)
+        assert len(candidates) == len(self.configs)
+        return sum(c.in_flight for c in candidates)
+
+
+def ok(**fields):
+    """A plain answer with `USAGE`."""
+    body = json.dumps({"choices": [], "usage": USAGE} | fields).encode()
+    return FakeAnswer(200, (body,), {"Content-Type": "application/json"})
+
+
+def failed(status, body=b"", **headers):
+    """An error answer; `retry_after="7"` is the header Retry-After."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return FakeAnswer(status, (body,), given)
+
+
+def stream(*pieces):
+    return FakeAnswer(200, pieces, {"Content-Type": "text/event-stream; charset=utf-8"})
+
+
+def unreachable(message="the connection was refused", **more):
+    return UpstreamError(message, **more)
+
+
+def event(**fields):
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+def token(text="hello"):
+    return event(choices=[{"delta": {"content": text}}], usage=None)
+
+
+USAGE_EVENT = event(choices=[], usage=USAGE)
+DONE = b"data: [DONE]\n\n"

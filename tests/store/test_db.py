@@ -1,0 +1,274 @@
+import sqlite3
+from contextlib import ExitStack, closing
+from threading import Thread
+
+import pytest
+from sqlalchemy import insert, text
+
+from proxy.core.deltas import Deltas
+from proxy.errors import Conflict
+from proxy.settings import SettingError
+from proxy.store import db, states
+from proxy.store.db import ChangeDetector, Database, StoreUnavailable
+from proxy.store.models import ClientKeyRow, InstanceStateRow
+
+KEY = {"name": "app", "key_hash": "hash-of-a-key", "key_hint": "1234", "created_at": 1.0}
+
+
+def add_key(connection, *names):
+    for name in names or ["app"]:
+        connection.execute(insert(ClientKeyRow).values(KEY | {"name": name}))
+
+
+def add_key_and_fail(session):
+    session.add(ClientKeyRow(**KEY))
+    session.flush()
+    raise Conflict("no")
+
+
+def names(database):
+    with database.read() as connection:
+        return list(connection.scalars(text("SELECT name FROM client_key ORDER BY id")))
+
+
+@pytest.fixture
+def impatient(database_file, monkeypatch):
+    """A database that does not wait for others."""
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 1)
+    database = Database(f"sqlite:///{database_file}")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def other_process(database_file):
+    """A connection that knows nothing of ours, as another process has one."""
+    with closing(sqlite3.connect(database_file, timeout=0, isolation_level=None)) as connection:
+        yield connection
+
+
+def test_what_was_written_is_read(database):
+    with database.write() as connection:
+        add_key(connection)
+    assert names(database) == ["app"]
+
+
+def test_what_was_only_read_leaves_no_trace(database):
+    with database.read() as connection:
+        add_key(connection)
+    assert names(database) == []
+
+
+def test_a_failed_write_writes_nothing_and_gives_the_lock_back(database, other_process):
+    with pytest.raises(StoreUnavailable), database.write() as connection:
+        add_key(connection, "first", "second")  # with the same hash
+    assert names(database) == []
+    other_process.execute("BEGIN IMMEDIATE")
+
+
+def test_our_own_errors_pass_unchanged_and_nothing_is_written(database, other_process):
+    with pytest.raises(Conflict), database.session() as session:
+        add_key_and_fail(session)
+    assert names(database) == []
+    other_process.execute("BEGIN IMMEDIATE")
+
+
+def test_a_session_writes_what_was_only_added_to_it(database):
+    with database.session() as session:
+        session.add(ClientKeyRow(**KEY))
+    assert names(database) == ["app"]
+
+
+def test_what_a_session_cannot_write_at_its_end_is_unavailable_too(database):
+    with pytest.raises(StoreUnavailable), database.session() as session:
+        session.add_all([ClientKeyRow(**KEY), ClientKeyRow(**KEY)])
+    assert names(database) == []
+
+
+def test_a_write_holds_the_lock_before_its_first_statement(database, other_process):
+    with database.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other_process.execute("BEGIN IMMEDIATE")
+
+
+def test_a_locked_database_is_unavailable_for_writing_until_the_lock_is_gone(
+    impatient, other_process
+):
+    other_process.execute("BEGIN IMMEDIATE")
+    # More often than the pool has connections: none may be lost.
+    for _ in range(20):
+        with pytest.raises(StoreUnavailable) as caught, impatient.write():
+            pytest.fail("there is no lock to be had")
+    assert caught.value.message == "The database cannot be used: database is locked."
+    other_process.execute("ROLLBACK")
+    with impatient.write() as connection:
+        add_key(connection)
+    assert names(impatient) == ["app"]
+
+
+def test_reading_goes_on_while_another_process_writes(impatient, other_process):
+    with impatient.write() as connection:
+        add_key(connection)
+    other_process.execute("BEGIN IMMEDIATE")
+    other_process.execute("DELETE FROM client_key")
+    assert names(impatient) == ["app"]
+
+
+def test_another_process_writes_while_we_read(database, other_process):
+    with database.read() as connection:
+        connection.execute(text("SELECT * FROM client_key"))
+        other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    assert names(database) == ["b"]
+
+
+def test_a_write_sees_what_others_wrote_before_it(database, other_process):
+    with database.read() as connection:
+        connection.execute(text("SELECT * FROM client_key"))
+    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    with database.write() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM client_key")) == 1
+
+
+def test_an_error_does_not_tell_statement_or_values(database):
+    with pytest.raises(StoreUnavailable) as caught, database.write() as connection:
+        add_key(connection, "first", "second")
+    assert caught.value.message == (
+        "The database cannot be used: UNIQUE constraint failed: client_key.key_hash."
+    )
+    assert (caught.value.status, caught.value.code) == (503, "database_unavailable")
+
+
+def test_when_all_connections_are_in_use_one_more_is_unavailable(impatient):
+    with ExitStack() as held:
+        for _ in range(15):
+            held.enter_context(impatient.read())
+        with pytest.raises(StoreUnavailable, match="TimeoutError"):
+            names(impatient)
+    assert names(impatient) == []
+
+
+def test_threads_never_lose_an_addition(database):
+    def add():
+        for _ in range(5):
+            deltas = Deltas()
+            deltas.add_totals("a", {"total_requests": 1})
+            with database.write() as connection:
+                states.add(connection, deltas)
+
+    threads = [Thread(target=add) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert states.read_one(connection, "a").totals["total_requests"] == 200
+
+
+def test_after_dispose_it_can_be_used_again(database):
+    with database.write() as connection:
+        add_key(connection)
+    database.dispose()
+    assert database.engine.pool.checkedin() == 0
+    assert names(database) == ["app"]
+
+
+def test_dispose_leaves_one_file_behind(database, database_file):
+    with database.write() as connection:
+        add_key(connection)
+    database.dispose()
+    assert [p.name for p in database_file.parent.iterdir()] == ["proxy.db"]
+
+
+def test_a_database_is_made_without_connecting(tmp_path):
+    Database(f"sqlite:///{tmp_path}/new.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url, named",
+    [
+        ("nosuch://user:hunter2@host/db", "nosuch"),
+        ("sqlite+nosuch:///hunter2.db", "nosuch"),
+        ("hunter2", "parse"),
+    ],
+)
+def test_a_url_of_which_no_engine_can_be_made_is_a_bad_setting(url, named):
+    with pytest.raises(SettingError, match=named) as caught:
+        Database(url)
+    assert str(caught.value).startswith("PROXY_DATABASE_URL: ")
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_rows_are_no_statement(database):
+    with database.read() as connection:
+        db.upsert(connection, InstanceStateRow, [], lambda present, given: {})
+
+
+def test_an_upsert_inserts_what_is_new_and_merges_what_is_there(database):
+    def write(*rows):
+        with database.write() as connection:
+            db.upsert(
+                connection,
+                InstanceStateRow,
+                rows,
+                lambda present, given: {
+                    "total_requests": present.c.total_requests + given.total_requests
+                },
+            )
+
+    write({"instance_name": "a", "total_requests": 1})
+    write(
+        {"instance_name": "a", "total_requests": 2}, {"instance_name": "b", "total_requests": 4}
+    )
+    with database.read() as connection:
+        found = connection.execute(
+            text("SELECT instance_name, total_requests FROM instance_state ORDER BY 1")
+        ).all()
+    assert found == [("a", 3), ("b", 4)]
+
+
+@pytest.fixture
+def detector(database):
+    detector = ChangeDetector(database)
+    yield detector
+    detector.close()
+
+
+def test_the_first_look_is_a_change_and_the_second_is_not(detector):
+    assert [detector.changed(), detector.changed()] == [True, False]
+
+
+def test_what_another_process_committed_is_a_change_once(detector, other_process):
+    detector.changed()
+    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    assert [detector.changed(), detector.changed()] == [True, False]
+
+
+def test_what_this_process_committed_on_another_connection_is_a_change(detector, database):
+    detector.changed()
+    with database.write() as connection:
+        add_key(connection)
+    assert [detector.changed(), detector.changed()] == [True, False]
+
+
+def test_what_was_rolled_back_is_no_change(detector, other_process):
+    detector.changed()
+    other_process.execute("BEGIN IMMEDIATE")
+    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    assert not detector.changed()
+    other_process.execute("ROLLBACK")
+    assert not detector.changed()
+
+
+def test_what_is_seen_as_changed_can_be_read(detector, database, other_process):
+    detector.changed()
+    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    assert detector.changed()
+    assert names(database) == ["b"]
+
+
+def test_a_look_holds_no_snapshot_that_would_keep_the_log_growing(detector, other_process):
+    detector.changed()
+    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    busy, _, _ = other_process.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not busy

@@ -1,0 +1,308 @@
+from dataclasses import replace
+
+import pytest
+
+from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance
+from proxy.store import states
+
+NOW = 1_700_000_000.5
+SECOND = int(NOW)
+
+
+def deltas(**totals):
+    made = Deltas()
+    if totals:
+        made.add_totals("a", totals)
+    return made
+
+
+def resting(until, reason="throttled", set_at=NOW, deployment="gpt", name="a"):
+    made = Deltas()
+    made.add_rest((name, deployment), Rest(until, reason, set_at))
+    return made
+
+
+def noted(**moments):
+    made = Deltas()
+    made.note("a", **moments)
+    return made
+
+
+def failed(message, at):
+    made = deltas(error_count=1, total_requests=1)
+    made.note("a", last_failure_time=at)
+    made.errors["a"] = LastError(message, at)
+    return made
+
+
+def window(tokens, requests=1, second=SECOND, deployment="gpt", name="a"):
+    made = Deltas()
+    made.add_window((second, name, deployment), tokens, requests)
+    return made
+
+
+@pytest.fixture
+def add(database):
+    """Writes each worker's deltas, one after the other."""
+
+    def write(*workers):
+        for each in workers:
+            with database.write() as connection:
+                states.add(connection, each)
+
+    return write
+
+
+@pytest.fixture
+def shared(database):
+    def read(now=NOW):
+        with database.read() as connection:
+            return states.read(connection, now)
+
+    return read
+
+
+@pytest.fixture
+def act(database):
+    """Calls a function of `states` in a write transaction."""
+
+    def call(function, *arguments):
+        with database.write() as connection:
+            function(connection, *arguments)
+
+    return call
+
+
+def test_before_anything_was_measured_there_is_nothing(shared):
+    found = shared()
+    assert (found.instances, found.rests, found.windows) == ({}, {}, {})
+
+
+def test_no_deltas_write_nothing(add, shared):
+    add(Deltas())
+    assert shared().instances == {}
+
+
+# Totals.
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_totals_of_two_workers_add_up(add, shared, total):
+    add(deltas(**{total: 3}), deltas(**{total: 4}))
+    assert shared().instances["a"].totals == dict.fromkeys(TOTALS, 0) | {total: 7}
+
+
+def test_totals_are_those_of_one_instance(add, shared):
+    one, other = deltas(total_requests=1), Deltas()
+    other.add_totals("b", {"total_requests": 5})
+    one.add(other)
+    add(one, other)
+    assert {n: i.totals["total_requests"] for n, i in shared().instances.items()} == {
+        "a": 1,
+        "b": 10,
+    }
+
+
+def test_totals_outgrow_32_bits(add, shared):
+    add(*[deltas(total_tokens_served=2**32)] * 2)
+    assert shared().instances["a"].totals["total_tokens_served"] == 2**33
+
+
+# Moments and errors.
+
+
+@pytest.mark.parametrize("moment", states.MOMENTS)
+@pytest.mark.parametrize("order", [(5.5, 7.25), (7.25, 5.5)])
+def test_of_two_workers_moments_the_later_is_kept(add, shared, moment, order):
+    add(*[noted(**{moment: at}) for at in order])
+    assert getattr(shared().instances["a"], moment) == 7.25
+
+
+def test_a_moment_that_was_not_measured_leaves_the_one_that_was(add, shared):
+    add(
+        noted(last_used=5.0, last_success_time=5.0), noted(last_used=6.0), deltas(error_count=1)
+    )
+    found = shared().instances["a"]
+    assert (found.last_used, found.last_success_time, found.last_failure_time) == (
+        6.0,
+        5.0,
+        None,
+    )
+
+
+@pytest.mark.parametrize("order", [("old", "new"), ("new", "old")])
+def test_of_two_workers_errors_the_later_is_kept_with_its_moment(add, shared, order):
+    at = {"old": 5.0, "new": 6.0}
+    add(*[failed(message, at[message]) for message in order])
+    found = shared().instances["a"]
+    assert (found.last_error, found.last_error_time) == ("new", 6.0)
+    assert found.totals["error_count"] == 2
+
+
+def test_a_success_does_not_take_the_last_error_away(add, shared):
+    add(failed("429: slow down", 5.0), deltas(total_requests=1))
+    assert shared().instances["a"].last_error == "429: slow down"
+
+
+# Rests.
+
+
+@pytest.mark.parametrize("order", [("short", "long"), ("long", "short")])
+def test_of_two_workers_rests_the_longer_is_kept_whole(add, shared, order):
+    rests = {
+        "short": resting(NOW + 5, "throttled", NOW),
+        "long": resting(NOW + 9, "failed", NOW - 1),
+    }
+    add(*[rests[which] for which in order])
+    assert shared().rests == {("a", "gpt"): Rest(NOW + 9, "failed", NOW - 1)}
+
+
+def test_rests_are_those_of_one_deployment(add, shared):
+    add(
+        resting(NOW + 1, deployment="gpt"),
+        resting(NOW + 2, deployment=""),
+        resting(NOW + 3, name="b"),
+    )
+    assert {place: rest.until - NOW for place, rest in shared().rests.items()} == {
+        ("a", "gpt"): 1.0,
+        ("a", ""): 2.0,
+        ("b", "gpt"): 3.0,
+    }
+
+
+def test_a_rest_is_over_at_its_moment(add, shared):
+    add(resting(NOW + 5))
+    assert shared(NOW + 4.9).rests
+    assert not shared(NOW + 5).rests
+
+
+def test_a_new_rest_follows_one_that_is_over(add, shared):
+    add(resting(NOW - 5), resting(NOW + 1))
+    assert shared().rests["a", "gpt"].until == NOW + 1
+
+
+# Windows.
+
+
+def test_windows_of_workers_and_deployments_are_summed_by_second(add, shared):
+    add(
+        window(10, requests=1),
+        window(20, requests=2),
+        window(5, requests=1, deployment="mini"),
+        window(7, requests=1, second=SECOND - 1),
+        window(1000, name="b"),
+    )
+    windows = shared().windows
+    assert sorted(windows["a"]) == [(SECOND - 1, 7, 1), (SECOND, 35, 4)]
+    assert windows["b"] == [(SECOND, 1000, 1)]
+
+
+def test_what_was_reserved_too_much_is_taken_back(add, shared):
+    add(window(100, requests=1), window(-40, requests=0))
+    assert shared().windows["a"] == [(SECOND, 60, 1)]
+
+
+def test_only_seconds_of_the_last_minute_are_read(add, shared):
+    add(*[window(1, second=SECOND - age) for age in (0, 59, 60, 61)])
+    assert sorted(second for second, _, _ in shared().windows["a"]) == [SECOND - 59, SECOND]
+
+
+def test_old_windows_are_forgotten_and_new_ones_kept(add, shared, act):
+    add(window(1, second=SECOND), window(2, second=SECOND - states.KEPT_WINDOW_SECONDS))
+    add(window(4, second=SECOND - states.KEPT_WINDOW_SECONDS - 1))
+    act(states.forget_old_windows, NOW)
+    kept = shared(NOW - states.KEPT_WINDOW_SECONDS - 10).windows["a"]
+    assert sorted(tokens for _, tokens, _ in kept) == [1, 2]
+
+
+# The operator's hand.
+
+
+def test_clearing_voids_errors_and_rests_and_keeps_the_counts(add, shared, act):
+    add(failed("boom", NOW - 1), noted(last_used=NOW - 1, last_success_time=NOW - 2))
+    add(resting(NOW + 9, set_at=NOW - 1), resting(NOW + 9, set_at=NOW - 1, deployment=""))
+    act(states.clear_errors, "a", NOW)
+    found = shared()
+    assert found.rests == {}
+    assert found.instances["a"] == SharedInstance(
+        totals=dict.fromkeys(TOTALS, 0) | {"total_requests": 1},
+        last_used=NOW - 1,
+        last_success_time=NOW - 2,
+        cleared_at=NOW,
+    )
+
+
+def test_clearing_rests_keeps_the_errors(add, shared, act):
+    add(failed("boom", NOW - 1), resting(NOW + 9, set_at=NOW - 1))
+    act(states.clear_rests, "a", NOW)
+    found = shared()
+    assert found.rests == {}
+    assert found.instances["a"].last_error == "boom"
+    assert found.instances["a"].totals["error_count"] == 1
+    assert found.instances["a"].last_failure_time is None
+    assert found.instances["a"].cleared_at == NOW
+
+
+@pytest.mark.parametrize("clear", [states.clear_errors, states.clear_rests])
+def test_clearing_one_leaves_the_others(add, shared, act, clear):
+    one = resting(NOW + 9, name="b", set_at=NOW - 1)
+    one.errors["b"] = LastError("boom", NOW - 1)
+    add(one, resting(NOW + 9, set_at=NOW - 1))
+    before = shared()
+    act(clear, "a", NOW)
+    assert shared().instances["b"] == before.instances["b"]
+    assert set(shared().rests) == {("b", "gpt")}
+
+
+@pytest.mark.parametrize("clear", [states.clear_errors, states.clear_rests])
+def test_clearing_what_was_never_used_is_noted_for_the_workers(shared, act, clear):
+    act(clear, "a", NOW)
+    assert shared().instances["a"].cleared_at == NOW
+
+
+def test_what_happens_after_clearing_counts_again(add, shared, act):
+    act(states.clear_errors, "a", NOW)
+    add(failed("again", NOW + 1), resting(NOW + 9, set_at=NOW + 1))
+    found = shared()
+    assert found.instances["a"].last_error == "again"
+    assert found.instances["a"].last_failure_time == NOW + 1
+    assert set(found.rests) == {("a", "gpt")}
+
+
+def test_a_worker_that_writes_late_does_not_bring_back_what_was_cleared(add, shared, act):
+    late = failed("old", NOW - 1)
+    late.note("a", last_used=NOW - 1)
+    late.add(resting(NOW + 9, set_at=NOW - 1))
+    late.add(resting(NOW + 9, set_at=NOW, deployment=""))
+    act(states.clear_errors, "a", NOW)
+    cleared = shared()
+    add(late)
+    found = shared()
+    assert found.rests == {}
+    assert found.instances["a"] == replace(
+        cleared.instances["a"],
+        last_used=NOW - 1,
+        totals=dict.fromkeys(TOTALS, 0) | {"total_requests": 1, "error_count": 1},
+    )
+
+
+def test_a_late_rest_does_not_hide_one_that_was_set_after_clearing(add, shared, act):
+    act(states.clear_rests, "a", NOW)
+    add(resting(NOW + 2, set_at=NOW + 1))
+    add(resting(NOW + 100, set_at=NOW - 1))
+    assert shared().rests == {("a", "gpt"): Rest(NOW + 2, "throttled", NOW + 1)}
+
+
+# One instance.
+
+
+def test_one_instance_is_read_as_all_are(database, add, shared):
+    add(failed("boom", NOW), noted(last_used=NOW))
+    with database.read() as connection:
+        assert states.read_one(connection, "a") == shared().instances["a"]
+
+
+def test_an_instance_that_was_never_used_has_no_state(database, add):
+    add(deltas(total_requests=1))
+    with database.read() as connection:
+        assert states.read_one(connection, "b") is None

@@ -1,0 +1,80 @@
+import re
+import shlex
+
+import pytest
+
+from proxy import create_app
+from proxy.cli import simulated_resources
+from proxy.demo import MODELS, TRY_IT, _fill
+from proxy.simulator import Simulator
+from tests.web.conftest import ADMIN_KEY, log_kept
+
+
+@pytest.fixture
+def simulator():
+    with Simulator(simulated_resources(3, latency_ms=0, event_interval_ms=0)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def app(make_settings):
+    with log_kept():
+        app = create_app(make_settings(admin_api_key=ADMIN_KEY))
+        yield app
+        app.extensions["proxy"].stop()
+
+
+@pytest.fixture
+def parts(app):
+    return app.extensions["proxy"]
+
+
+def ask(app, key, model):
+    path = "/v1/embeddings" if "embedding" in model else "/v1/chat/completions"
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "input": "Hi"}
+    headers = {"Authorization": f"Bearer {key}"}
+    return app.test_client().post(path, json=body, headers=headers).status_code
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_its_instances_serve_its_models(app, parts, simulator, model):
+    key = _fill(parts, simulator)
+    parts.start()
+    assert ask(app, key, model) == 200
+    assert list(parts.snapshots.current.instances) == ["sim-1", "sim-2", "sim-3"]
+
+
+def test_the_next_time_it_has_other_ports_and_another_key(app, parts, simulator):
+    old = _fill(parts, simulator)
+    parts.start()
+    resources = simulated_resources(3, latency_ms=0, event_interval_ms=0)
+    with Simulator(resources) as later:
+        new = _fill(parts, later)
+        parts.syncer.sync()
+        shown = parts.snapshots.current.instances
+        assert {i.config.api_base for i in shown.values()} == {r.url for r in resources}
+        assert (ask(app, old, MODELS[0]), ask(app, new, MODELS[0])) == (401, 200)
+        assert sum(len(r.requests) for r in resources) == 1
+
+
+def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
+    key = _fill(parts, simulator)
+    parts.start()
+    text = TRY_IT.format(address="http://localhost", client_key=key, admin_key=ADMIN_KEY)
+    commands = re.findall(r"curl .*?(?=\n\n)", text, re.DOTALL)
+    assert len(commands) == 2
+    answers = [_run(app, shlex.split(command.replace("\\\n", ""))) for command in commands]
+    assert [a.status_code for a in answers] == [200, 200]
+    assert answers[0].mimetype == "text/event-stream"
+    assert answers[1].get_json()["total"] == 3
+    page = re.search(r"(http\S+/admin/docs)\b", text)[1]
+    assert app.test_client().get(page, follow_redirects=True).status_code == 200
+
+
+def _run(app, words):
+    """curl's arguments as a request of the test client."""
+    url = next(word for word in words if word.startswith("http"))
+    headers = [words[i + 1].split(": ", 1) for i, word in enumerate(words) if word == "-H"]
+    data = next((words[i + 1] for i, word in enumerate(words) if word == "-d"), None)
+    method = "POST" if data else "GET"
+    return app.test_client().open(url, method=method, headers=headers, data=data)

@@ -1,0 +1,92 @@
+import inspect
+import json
+
+import pytest
+
+from proxy import errors
+from proxy.errors import NoRoom, ProxyError, Unauthorized, retry_after_headers
+
+CLASSES = [
+    c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, ProxyError)
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_has_openais_shape(kind):
+    error = kind("No.", param="model")
+    assert json.loads(json.dumps(error.to_dict())) == {
+        "error": {"message": "No.", "type": kind.type, "param": "model", "code": kind.code}
+    }
+    assert str(error) == "No."
+
+
+@pytest.mark.parametrize(
+    "name, status, type_, code",
+    [
+        ("ProxyError", 500, "server_error", "internal_error"),
+        ("BadRequest", 400, "invalid_request_error", "invalid_request"),
+        ("Unauthorized", 401, "invalid_request_error", "invalid_api_key"),
+        ("Forbidden", 403, "permission_error", "forbidden"),
+        ("NotFound", 404, "invalid_request_error", "not_found"),
+        ("ModelNotFound", 404, "invalid_request_error", "model_not_found"),
+        ("MethodNotAllowed", 405, "invalid_request_error", "method_not_allowed"),
+        ("Conflict", 409, "invalid_request_error", "conflict"),
+        ("Gone", 410, "invalid_request_error", "gone"),
+        ("PreconditionFailed", 412, "invalid_request_error", "precondition_failed"),
+        ("TooLarge", 413, "invalid_request_error", "request_too_large"),
+        ("Unprocessable", 422, "invalid_request_error", "invalid_value"),
+        ("NoRoom", 429, "rate_limit_error", "rate_limit_exceeded"),
+        ("UpstreamFailed", 502, "server_error", "upstream_error"),
+        ("Unavailable", 503, "server_error", "unavailable"),
+        ("UpstreamTimeout", 504, "server_error", "upstream_timeout"),
+    ],
+)
+def test_an_error_carries_its_own_status_and_words(name, status, type_, code):
+    kind = getattr(errors, name)
+    assert (kind.status, kind.type, kind.code) == (status, type_, code)
+
+
+def test_every_class_has_a_row_above():
+    rows = test_an_error_carries_its_own_status_and_words.pytestmark[0].args[1]
+    assert {row[0] for row in rows} == {c.__name__ for c in CLASSES}
+
+
+def test_one_error_may_have_a_code_of_its_own():
+    assert NoRoom("No.", code="mine").to_dict()["error"]["code"] == "mine"
+    assert NoRoom("No.").to_dict()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_an_error_without_a_field_says_null():
+    assert ProxyError("No.").to_dict()["error"]["param"] is None
+
+
+@pytest.mark.parametrize(
+    "seconds, ms, whole",
+    [
+        (7.0, "7000", "7"),
+        (1.5, "1500", "2"),  # rounded up: who comes earlier is refused again
+        (0.25, "250", "1"),
+        (0.0001, "1", "1"),
+        (0.0, "1", "1"),  # "0" means to some that nothing was said
+        (-3.0, "1", "1"),
+        (60, "60000", "60"),
+    ],
+)
+def test_a_wait_is_said_in_both_ways_the_official_clients_read(seconds, ms, whole):
+    expected = {"retry-after-ms": ms, "retry-after": whole}
+    assert retry_after_headers(seconds) == expected
+    assert NoRoom("No.", retry_after_seconds=seconds).headers() == expected
+
+
+def test_without_a_wait_nothing_is_said_about_it():
+    assert retry_after_headers(None) == {}
+    assert NoRoom("No.").headers() == {}
+
+
+def test_an_errors_own_headers_stand_beside_the_wait():
+    error = ProxyError("No.", headers={"link": "<x>"}, retry_after_seconds=1)
+    assert error.headers() == {"link": "<x>", "retry-after-ms": "1000", "retry-after": "1"}
+
+
+def test_who_is_not_known_is_told_how_to_say_who_he_is():
+    assert Unauthorized("No.").headers() == {"www-authenticate": "Bearer"}

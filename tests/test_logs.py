@@ -1,0 +1,254 @@
+import logging
+import re
+import shutil
+import stat
+import sys
+import threading
+
+import pytest
+
+from proxy import logs
+from proxy.logs import KEPT_FILES, LOGGER, LogWriter
+from proxy.settings import SettingError
+
+LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} %s \[\d+\] %s\n"
+WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
+
+logger = logging.getLogger("proxy.anything")
+
+
+@pytest.fixture
+def make_writer(make_settings):
+    """A function that makes a LogWriter. At the end all stop and the logger is as before."""
+    before = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    made = []
+
+    def make(**settings):
+        made.append(LogWriter(make_settings(**settings)))
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.stop()
+    LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = before
+
+
+def threads():
+    """Those that write lines."""
+    return [t for t in threading.enumerate() if "_monitor" in t.name]
+
+
+def test_before_it_is_started_lines_go_to_stderr_at_once(make_writer, capsys):
+    make_writer()
+    logger.info("a %s", "line")
+    assert re.fullmatch(LINE % ("INFO", "a line"), capsys.readouterr().err)
+    assert threads() == []
+
+
+def test_once_started_lines_still_go_to_stderr(make_writer, capsys):
+    writer = make_writer()
+    writer.start()
+    logger.warning("a %s", "line")
+    writer.stop()
+    assert re.fullmatch(LINE % ("WARNING", "a line"), capsys.readouterr().err)
+
+
+def test_stdout_is_left_alone(make_writer, capsys):
+    make_writer().start()
+    logger.info("a line")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "level, written", [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
+)
+def test_what_is_below_the_level_is_not_written(level, written, make_writer, capsys):
+    make_writer(log_level=level)
+    for write in (logger.debug, logger.info, logger.warning, logger.error):
+        write("a line")
+    assert capsys.readouterr().err.count("a line") == written
+
+
+def test_other_programs_loggers_are_not_ours(make_writer, capsys):
+    make_writer()
+    logging.getLogger("urllib3").info("not a line of ours")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_is_written_once_whatever_the_root_logger_does(make_writer, capsys, caplog):
+    make_writer()
+    logger.info("a line")
+    assert capsys.readouterr().err.count("a line") == 1
+    assert caplog.records == []
+
+
+def test_a_second_app_in_the_process_does_not_write_lines_twice(make_writer, capsys):
+    make_writer()
+    make_writer()
+    logger.info("a line")
+    assert capsys.readouterr().err.count("a line") == 1
+
+
+def test_a_traceback_comes_with_its_line(make_writer, capsys):
+    writer = make_writer()
+    writer.start()
+    try:
+        raise LookupError("the cause")
+    except LookupError:
+        logger.exception("what failed")
+    writer.stop()
+    error = capsys.readouterr().err
+    assert "ERROR" in error
+    assert "what failed\nTraceback" in error
+    assert "LookupError: the cause" in error
+
+
+# The file.
+
+
+def test_with_a_folder_lines_go_to_its_file_too(make_writer, tmp_path, capsys):
+    writer = make_writer(log_dir=tmp_path / "not" / "yet")
+    writer.check()
+    writer.start()
+    logger.info("a line, \u00e9")
+    writer.stop()
+    file = tmp_path / "not" / "yet" / "proxy.log"
+    assert re.fullmatch(LINE % ("INFO", "a line, \u00e9"), file.read_text("utf-8"))
+    assert "a line" in capsys.readouterr().err
+
+
+def test_without_a_folder_there_is_nothing_to_check(make_writer):
+    make_writer().check()
+
+
+def test_a_folder_that_cannot_be_used_is_found_before_anything_is_logged(make_writer, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingError, match=r"PROXY_LOG_DIR: '.*file.*' cannot be written"):
+            make_writer(log_dir=folder).check()
+
+
+def test_a_folder_that_vanishes_costs_lines_of_the_file_only(make_writer, tmp_path, capsys):
+    folder = tmp_path / "logs"
+    writer = make_writer(log_dir=folder)
+    writer.check()
+    writer.start()
+    shutil.rmtree(folder)
+    logger.info("a line")
+    writer.stop()
+    assert re.match(LINE % ("INFO", "a line"), capsys.readouterr().err)
+
+
+def test_nobody_else_may_read_the_file(make_writer, tmp_path):
+    writer = make_writer(log_dir=tmp_path)
+    writer.start()
+    logger.info("a line")
+    writer.stop()
+    assert stat.S_IMODE((tmp_path / "proxy.log").stat().st_mode) == 0o600
+
+
+def test_an_old_file_is_continued(make_writer, tmp_path):
+    (tmp_path / "proxy.log").write_text("before\n")
+    writer = make_writer(log_dir=tmp_path)
+    writer.start()
+    logger.info("a line")
+    writer.stop()
+    assert (tmp_path / "proxy.log").read_text().startswith("before\n")
+
+
+def test_a_large_file_is_rotated_and_seven_older_ones_are_kept(make_writer, tmp_path):
+    writer = make_writer(log_dir=tmp_path, log_max_bytes=1000)
+    writer.start()
+    for number in range(100):
+        logger.info("line %d %s", number, "x" * 100)
+    writer.stop()
+    files = sorted(p.name for p in tmp_path.glob("proxy.log*"))
+    assert files == ["proxy.log", *(f"proxy.log.{n}" for n in range(1, KEPT_FILES + 1))]
+    # Rotated before the line that comes after a thousand bytes.
+    assert all(1000 <= (tmp_path / name).stat().st_size < 1200 for name in files[1:])
+    assert "line 99 " in (tmp_path / "proxy.log").read_text()
+
+
+def test_two_workers_share_the_file(make_settings, tmp_path):
+    records = [
+        logging.makeLogRecord({"msg": f"line {n}", "levelname": "INFO"}) for n in range(50)
+    ]
+    settings = make_settings(log_dir=tmp_path, log_max_bytes=700)
+    workers = [logs._file_handler(settings) for _ in range(2)]
+    for record in records:
+        for worker in workers:
+            worker.handle(record)
+    for worker in workers:
+        worker.close()
+    newest = (tmp_path / "proxy.log").read_text() + (tmp_path / "proxy.log.1").read_text()
+    assert newest.count("line 49\n") == 2
+    assert newest.count("line 48\n") == 2
+
+
+# Lines nobody takes.
+
+
+class Stuck:
+    """A pipe that nobody reads, until it is opened."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.text = ""
+
+    def write(self, text):
+        self.reached.set()
+        assert self.opened.wait(WAIT_SECONDS)
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_a_pipe_nobody_reads_costs_lines_and_stops_nobody(make_writer, monkeypatch):
+    pipe = Stuck()
+    monkeypatch.setattr(logs, "MAX_WAITING_LINES", 3)
+    monkeypatch.setattr(sys, "stderr", pipe)
+    writer = make_writer()
+    writer.start()
+    logger.info("line 0")
+    assert pipe.reached.wait(WAIT_SECONDS)
+    for number in range(1, 10):
+        logger.info("line %d", number)
+    pipe.opened.set()
+    writer.stop()
+    assert re.findall(r"line \d+", pipe.text) == ["line 0", "line 1", "line 2", "line 3"]
+    assert threads() == []
+
+
+def test_what_waits_is_written_before_it_stops(make_writer, capsys):
+    writer = make_writer()
+    writer.start()
+    for number in range(1000):
+        logger.info("line %d", number)
+    writer.stop()
+    found = re.findall(r"line (\d+)", capsys.readouterr().err)
+    assert found == [str(n) for n in range(1000)]
+
+
+def test_stopping_twice_is_stopping_once(make_writer, capsys):
+    writer = make_writer()
+    writer.stop()
+    writer.start()
+    writer.stop()
+    writer.stop()
+    assert threads() == []
+    logger.info("a line after it")
+    assert "a line after it" in capsys.readouterr().err
+
+
+def test_a_line_that_cannot_be_made_stops_nobody(make_writer, capsys):
+    writer = make_writer()
+    writer.start()
+    logger.info("%d", "no number")
+    logger.info("the next")
+    writer.stop()
+    error = capsys.readouterr().err
+    assert "TypeError" in error
+    assert "INFO" in error.splitlines()[-1]
+    assert error.endswith("the next\n")

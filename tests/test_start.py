@@ -1,0 +1,157 @@
+import json
+import re
+import sqlite3
+import sys
+from contextlib import closing
+
+import pytest
+
+from proxy import __main__, create_app, make_parts
+from proxy.start import greeting, gunicorn_command, prepare
+from proxy.store import instances, keys, schema
+from tests.builders import config
+from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
+
+
+@pytest.fixture
+def parts(make_settings):
+    """A function from changed settings to the parts of an app."""
+    made = []
+
+    def make(**changes):
+        made.append(make_parts(make_settings(**changes)))
+        return made[-1]
+
+    with log_kept():
+        yield make
+    for each in made:
+        each.database.dispose()
+
+
+def add_key(parts):
+    with parts.database.session() as session:
+        keys.add(session, "app", author="test")
+
+
+def add_instance(parts):
+    with parts.database.session() as session:
+        instances.add(session, [config("a")], author="test")
+
+
+def test_a_newcomer_is_told_all_that_is_to_be_done(parts):
+    text = greeting(parts(port=8123, workers=3, threads=7))
+    assert text.startswith(
+        "Listening on http://127.0.0.1:8123 with 3 workers of up to 7 threads.\n"
+    )
+    assert "flask keys add NAME" in text
+    assert "set ADMIN_API_KEY" in text
+    assert "curl -X POST http://127.0.0.1:8123/admin/instances" in text
+    assert "cost" not in text
+
+
+def test_who_has_done_it_is_told_where_it_listens_and_nothing_else(parts):
+    made = parts(admin_api_key=ADMIN_KEY)
+    add_key(made)
+    add_instance(made)
+    assert greeting(made).count("\n") == 1
+    assert ADMIN_KEY not in greeting(made)
+
+
+@pytest.mark.parametrize(
+    "done, changes, missing",
+    [
+        (add_instance, {"admin_api_key": ADMIN_KEY}, "flask keys add"),
+        (add_key, {"admin_api_key": ADMIN_KEY}, "curl -X POST"),
+    ],
+)
+def test_what_is_done_is_not_asked_for_again(parts, done, changes, missing):
+    made = parts(**changes)
+    done(made)
+    text = greeting(made)
+    asked = {"flask keys add", "curl -X POST", "set ADMIN_API_KEY"}
+    assert {each for each in asked if each in text} == {missing}
+
+
+def test_open_doors_are_named_in_a_box_and_need_no_key(parts):
+    text = greeting(parts(client_auth="off", bind="0.0.0.0", port=8123))
+    assert "PROXY_CLIENT_AUTH=off: everybody who reaches http://127.0.0.1:8123" in text
+    assert "at your cost" in text
+    assert "keys add" not in text
+
+
+def test_the_instance_in_the_greeting_can_be_added_as_it_stands(make_settings):
+    settings = make_settings(admin_api_key=ADMIN_KEY)
+    with log_kept():
+        app = create_app(settings)
+        made = app.extensions["proxy"]
+        text = greeting(made)
+        body = re.search(r"-d '(.*)'", text, re.DOTALL)[1]
+        assert '-H "X-Admin-API-Key: $ADMIN_API_KEY"' in text
+        made.start()
+        try:
+            answer = app.test_client().post("/admin/instances", data=body, headers=ADMIN)
+        finally:
+            made.stop()
+    assert answer.status_code == 201
+    assert answer.get_json()["config"]["name"] == json.loads(body)["name"]
+
+
+def test_no_secret_is_in_the_command_line(parts):
+    """Whoever lists processes reads it. There is nothing in it but names of modules."""
+    settings = parts(admin_api_key=ADMIN_KEY).settings
+    command = gunicorn_command()
+    assert command[0] == sys.executable
+    for secret in (ADMIN_KEY, settings.database_url):
+        assert secret not in " ".join(command)
+    assert command[1:] == ["-m", "gunicorn", "-c", "python:proxy.gunicorn_conf", "wsgi:app"]
+
+
+def test_a_new_database_is_made_and_only_its_owner_can_read_it(parts, tmp_path, capsys):
+    path = tmp_path / "folder" / "new.db"
+    made = parts(database_url=f"sqlite:///{path}")
+    prepare(made)
+    assert "Migrating" in capsys.readouterr().err
+    schema.check(made.database)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "keys add" in greeting(made)
+
+
+def test_a_database_that_is_up_to_date_is_left_alone(parts, database_file, capsys):
+    made = parts()
+    add_key(made)
+    prepare(made)
+    assert capsys.readouterr().err == ""
+    assert "keys add" not in greeting(made)
+
+
+def test_another_programs_database_is_not_touched(parts, tmp_path):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE other (id)")
+        connection.commit()
+    before = path.read_bytes()
+    with pytest.raises(schema.SchemaProblem, match="another program"):
+        prepare(parts(database_url=f"sqlite:///{path}"))
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    assert tables == [("other",)]
+    assert path.read_bytes()[100:] == before[100:]  # but for the header, which names WAL
+
+
+@pytest.mark.parametrize("arguments", [[], ["--demo"]])
+def test_a_setting_that_cannot_be_used_is_one_line_and_code_1(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["proxy", *arguments])
+    monkeypatch.setenv("PORT", "many")
+    assert __main__.main() == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("PORT: 'many' cannot be used")
+    assert (shown.err.count("\n"), shown.out) == (1, "")
+
+
+@pytest.mark.parametrize("argument", ["--dem0", "8000"])
+def test_wrong_usage_of_the_program_is_code_2(monkeypatch, capsys, argument):
+    monkeypatch.setattr(sys, "argv", ["proxy", argument])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    assert caught.value.code == 2
+    assert "usage: python -m proxy" in capsys.readouterr().err

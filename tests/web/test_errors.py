@@ -1,0 +1,146 @@
+import pytest
+
+from proxy import errors
+from proxy.store.db import StoreUnavailable
+from proxy.web.errors import message_and_path
+
+
+def classes(base=errors.ProxyError):
+    """The class and all below it, wherever they are defined."""
+    return [base, *(each for child in base.__subclasses__() for each in classes(child))]
+
+
+def shape(answer):
+    """The error, if the answer has OpenAI's shape and nothing else."""
+    body = answer.get_json()
+    assert list(body) == ["error"]
+    assert sorted(body["error"]) == ["code", "message", "param", "type"]
+    assert isinstance(body["error"]["message"], str)
+    assert answer.mimetype == "application/json"
+    assert answer.headers["x-request-id"]
+    return body["error"]
+
+
+def raise_in(world, error):
+    """What the client gets when a view raises that."""
+
+    def view():
+        raise error
+
+    world.app.add_url_rule("/raise", "raise", view)
+    return world.client.get("/raise")
+
+
+@pytest.fixture
+def raised(make_world):
+    return lambda error: raise_in(make_world(), error)
+
+
+@pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
+def test_every_error_reaches_the_client_with_its_status_in_openais_shape(raised, kind):
+    answer = raised(kind("What is wrong.", param="field", headers={"x-extra": "1"}))
+    assert answer.status_code == kind.status
+    assert shape(answer) == {
+        "message": "What is wrong.",
+        "type": kind.type,
+        "param": "field",
+        "code": kind.code,
+    }
+    assert answer.headers["x-extra"] == "1"
+
+
+def test_there_are_errors_to_be_tested():
+    assert len(classes()) >= 16
+    assert StoreUnavailable in classes()
+
+
+def test_an_error_says_when_to_come_back(raised):
+    answer = raised(errors.NoRoom("Full.", retry_after_seconds=1.2341, code="mine"))
+    assert (answer.headers["retry-after-ms"], answer.headers["retry-after"]) == ("1235", "2")
+    assert shape(answer)["code"] == "mine"
+    assert shape(answer)["param"] is None
+
+
+def test_what_nobody_foresaw_is_a_500_that_tells_nothing(raised):
+    answer = raised(RuntimeError("sensitive detail"))
+    assert answer.status_code == 500
+    error = shape(answer)
+    assert (error["type"], error["code"]) == ("server_error", "internal_error")
+    assert "sensitive" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_the_log_has_the_traceback_of_what_nobody_foresaw(make_world, tmp_path):
+    world = make_world(log_dir=tmp_path)
+    raise_in(world, RuntimeError("sensitive detail"))
+    log = world.log()
+    assert "Traceback" in log
+    assert "RuntimeError: sensitive detail" in log
+    assert "path=/raise status=500" in log
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/", "/v1/nope", "/v2/models", "/admin/", "/ä"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_where_nothing_is_there_is_a_404_that_names_the_path(shared_world, method, path):
+    answer = shared_world.client.open(path, method=method)
+    assert answer.status_code == 404
+    error = shape(answer)
+    assert error["code"] == "unknown_path"
+    assert path in error["message"]
+
+
+@pytest.mark.parametrize(
+    "method, path, allowed",
+    [
+        ("GET", "/v1/chat/completions", {"POST", "OPTIONS"}),
+        ("HEAD", "/v1/chat/completions", {"POST", "OPTIONS"}),
+        ("DELETE", "/openai/v1/embeddings", {"POST", "OPTIONS"}),
+        # Not mistaken for a question about a model of that name.
+        ("GET", "/openai/deployments/gpt-4o/chat/completions", {"POST", "OPTIONS"}),
+        ("POST", "/v1/models", {"GET", "HEAD", "OPTIONS"}),
+        ("TRACE", "/health", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_a_wrong_method_is_a_405_that_names_the_right_ones(shared_world, method, path, allowed):
+    answer = shared_world.client.open(path, method=method)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    if method != "HEAD":
+        assert shape(answer)["code"] == "method_not_allowed"
+        assert f"{path} does not accept {method}" in shape(answer)["message"]
+
+
+def test_a_wrong_method_of_the_admin_api_is_a_405(shared_world):
+    answer = shared_world.admin("DELETE")
+    assert answer.status_code == 405
+    assert shape(answer)["code"] == "method_not_allowed"
+
+
+def test_options_say_what_a_path_accepts(shared_world):
+    answer = shared_world.client.options("/v1/chat/completions")
+    assert answer.status_code == 200
+    assert set(answer.allow) == {"POST", "OPTIONS"}
+
+
+def test_a_head_without_sense_is_a_400(shared_world):
+    answer = shared_world.client.get("/health", headers={"Host": "a..b"})
+    assert answer.status_code == 400
+    assert shape(answer)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "messages, expected",
+    [
+        ({"name": ["Bad."]}, ("Bad.", ["name"])),
+        ({"name": ["Bad.", "Worse."], "weight": ["Odd."]}, ("Bad.", ["name"])),
+        ({"supported_models": {1: ["Bad."]}}, ("Bad.", ["supported_models", "1"])),
+        ({"map": {"gpt-4.1": {"value": ["Bad."]}}}, ("Bad.", ["map", "gpt-4.1", "value"])),
+        ({"_schema": ["Bad."]}, ("Bad.", [])),
+        (["Bad."], ("Bad.", [])),
+        ("Bad.", ("Bad.", [])),
+    ],
+)
+def test_the_first_message_and_where_it_belongs(messages, expected):
+    assert message_and_path(messages) == expected

@@ -1,0 +1,75 @@
+import pytest
+
+from proxy.web.health import LATE_SECONDS
+
+FINE = {"status": "ok", "problem": None}
+
+
+def test_a_running_gateway_is_healthy(world):
+    answer = world.client.get("/health")
+    assert (answer.status_code, answer.get_json()) == (200, FINE)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_nobody_needs_a_key_to_ask_how_it_is(world, path):
+    assert world.client.head(path).status_code != 401
+
+
+def test_it_is_ready_when_an_instance_is_enabled(world):
+    answer = world.client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.get_json()["ready"] is False
+    assert "no instance" in answer.get_json()["problem"]
+    world.add("a", enabled=False)
+    assert world.client.get("/ready").status_code == 503
+    world.admin("PUT", "/a", json={"enabled": True})
+    answer = world.client.get("/ready")
+    assert (answer.status_code, answer.get_json()) == (200, {"ready": True, "problem": None})
+
+
+def test_a_worker_that_was_not_started_says_how_to_start_it(world):
+    world.add("a")
+    world.parts.syncer.synced_at = 0.0
+    assert "scripts/run" in world.client.get("/health").get_json()["problem"]
+    assert world.client.get("/ready").status_code == 503
+
+
+@pytest.mark.parametrize("late_seconds, is_late", [(-5, False), (5, True)])
+def test_a_syncer_that_is_stuck_is_noticed(make_world, late_seconds, is_late):
+    world = make_world(sync_interval_ms=60_000)
+    world.add("a")
+    world.parts.syncer.synced_at -= 180 + late_seconds  # three intervals
+    problem = world.client.get("/health").get_json()["problem"]
+    assert bool(problem) is is_late
+    assert world.client.get("/ready").status_code == (503 if is_late else 200)
+
+
+def test_short_intervals_are_not_late_at_once(make_world):
+    world = make_world(sync_interval_ms=10)
+    world.parts.syncer.stop()
+    world.parts.syncer.synced_at -= LATE_SECONDS - 5
+    assert world.client.get("/health").get_json() == FINE
+    world.parts.syncer.synced_at -= 10
+    problem = world.client.get("/health").get_json()["problem"]
+    assert problem.startswith("State was last synced 1")
+
+
+def test_a_database_that_is_away_shows_and_passes(world, database_file):
+    world.add("a")
+    content = database_file.read_bytes()
+    world.ask()
+    world.parts.database.dispose()
+    database_file.write_bytes(b"no database" * 100)
+    world.parts.syncer.sync()
+    answer = world.client.get("/health")
+    assert (answer.status_code, answer.get_json()["status"]) == (200, "degraded")
+    assert "database" in answer.get_json()["problem"]
+    ready = world.client.get("/ready")
+    assert (ready.status_code, ready.get_json()["ready"]) == (503, False)
+    assert world.ask().status_code == 200
+    world.parts.database.dispose()
+    database_file.write_bytes(content)
+    world.parts.syncer.sync()
+    assert world.client.get("/health").get_json() == FINE
+    assert world.client.get("/ready").status_code == 200
+    assert world.state()["total_requests"] == 2

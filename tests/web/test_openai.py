@@ -1,0 +1,605 @@
+import json
+import re
+import socket
+import threading
+
+import pytest
+
+from proxy.core.tokens import prompt_tokens
+from proxy.simulator import FAULTS, expected_usage
+from tests.builders import MODEL
+from tests.web.conftest import CHAT, STREAM
+
+OPERATIONS = ("chat/completions", "completions", "embeddings")
+# What a client asks with, and what an upstream must be asked.
+PATH_STYLES = {
+    "openai": "/v1/{}",
+    "azure v1": "/openai/v1/{}",
+    "azure": f"/openai/deployments/{MODEL}/{{}}?api-version=1999-01-01",
+}
+UPSTREAMS = {
+    "azure": ("/openai/deployments/east/{}", {"api-version": "2024-10-21"}),
+    "azure_v1": ("/openai/v1/{}", {}),
+    "openai": ("/v1/{}", {}),
+}
+# Everything here must arrive as it is: spaces, order, escapes, digits, unknown fields.
+ODD_BODY = (
+    b'{ "x_unknown": {"model":"gpt-4o","big": 12345678901234567890123, "1.0": 1.0, "e":1E2},\n'
+    b'\t"messages":[{"role":"user","content":"\\u00fc \xc3\xbc \\"model\\": \\/"}],'
+    b'"input":["a"],"prompt":"p", "model" : "gpt-4o" ,"logit_bias":{},"seed":null }\r\n'
+)
+
+
+def without_marks(data):
+    """An answer without what differs each time: its id and moment."""
+    return re.sub(rb'("id": ?"|"created": ?)[^",]*', rb"\1", data)
+
+
+def error(answer):
+    assert list(answer.get_json()) == ["error"]
+    assert sorted(answer.get_json()["error"]) == ["code", "message", "param", "type"]
+    return answer.get_json()["error"]
+
+
+# Where a call goes, and what of it.
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("provider", UPSTREAMS)
+@pytest.mark.parametrize("style", PATH_STYLES)
+def test_every_path_style_reaches_every_kind_of_upstream(world, style, provider, operation):
+    world.add("a", provider_type=provider, model_deployments={MODEL: "east"})
+    answer = world.ask(ODD_BODY, PATH_STYLES[style].format(operation))
+    assert answer.status_code == 200
+    received = world.received()
+    path, query = UPSTREAMS[provider]
+    assert (received.path, received.query) == (path.format(operation), query)
+    if provider == "azure":
+        assert received.body == ODD_BODY
+    else:
+        assert received.body == ODD_BODY.replace(b'"model" : "gpt-4o"', b'"model" : "east"')
+    key = world.simulator["a"].api_key
+    bearer = received.headers.get("authorization"), received.headers.get("api-key")
+    assert bearer == ((f"Bearer {key}", None) if provider == "openai" else (None, key))
+
+
+@pytest.mark.parametrize("provider", UPSTREAMS)
+def test_a_deployment_named_as_the_model_leaves_every_byte(world, provider):
+    world.add("a", provider_type=provider)
+    assert world.ask(ODD_BODY).status_code == 200
+    assert world.received().body == ODD_BODY
+
+
+@pytest.mark.parametrize("provider", ["azure_v1", "openai"])
+def test_a_model_that_is_only_in_the_path_is_put_into_the_body(world, provider):
+    world.add("a", provider_type=provider, model_deployments={MODEL: "east"})
+    body = {k: v for k, v in CHAT.items() if k != "model"}
+    assert world.ask(body, f"/openai/deployments/{MODEL}/chat/completions").status_code == 200
+    assert world.received().json == body | {"model": "east"}
+
+
+def test_the_paths_model_wins_over_the_bodys(world):
+    world.add("a", supported_models=["in-path"])
+    world.add("b", supported_models=["in-body"])
+    path = "/openai/deployments/in-path/chat/completions"
+    assert world.ask(CHAT | {"model": "in-body"}, path).status_code == 200
+    assert world.asked() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "provider, base, path",
+    [
+        ("azure", "", "/openai/deployments/gpt-4o/chat/completions"),
+        ("azure", "/", "/openai/deployments/gpt-4o/chat/completions"),
+        ("azure_v1", "/", "/openai/v1/chat/completions"),
+        ("azure_v1", "/openai/v1", "/openai/v1/chat/completions"),
+        ("azure_v1", "/openai/v1/", "/openai/v1/chat/completions"),
+        ("openai", "/", "/v1/chat/completions"),
+        ("openai", "/v1", "/v1/chat/completions"),
+        ("openai", "/v1/", "/v1/chat/completions"),
+    ],
+)
+def test_an_api_base_may_name_the_version_or_not(world, provider, base, path):
+    world.add("a", provider_type=provider, api_base=world.simulator["a"].url + base)
+    assert world.ask().status_code == 200
+    assert world.received().path == path
+
+
+def test_a_deployments_name_is_one_segment_of_the_path(world):
+    world.add("a", model_deployments={MODEL: "east/us 1?x#y%2f"})
+    assert world.ask().status_code == 200
+    assert world.received().path == (
+        "/openai/deployments/east%2Fus%201%3Fx%23y%252f/chat/completions"
+    )
+
+
+@pytest.mark.parametrize("provider", UPSTREAMS)
+def test_the_key_none_sends_no_key(world, provider):
+    world.simulator["a"].api_key = None
+    world.add("a", provider_type=provider, api_key="NONE")
+    assert world.ask().status_code == 200
+    assert not {"api-key", "authorization"} & set(world.received().headers)
+
+
+def test_nothing_of_the_client_that_is_secret_goes_upstream(world):
+    world.add("a")
+    secret = {
+        "api-key": world.client_key,
+        "Authorization": f"Bearer {world.client_key}",
+        "Cookie": "session=planted",
+        "X-Admin-API-Key": "planted",
+        "Ocp-Apim-Subscription-Key": "planted",
+        "Proxy-Authorization": "Basic planted",
+        "X-Forwarded-For": "10.9.8.7",
+        "X-Forwarded-Host": "planted",
+        "X-Forwarded-Anything": "planted",
+        "X-Real-IP": "10.9.8.7",
+        "Forwarded": "for=10.9.8.7",
+        "Via": "planted",
+        "Connection": "x-named",
+        "X-Named": "planted",
+        "Transfer-Encoding-Not": "",
+    }
+    assert world.ask(path="/v1/chat/completions?key=planted", headers=secret).status_code == 200
+    received = world.received()
+    whole = f"{received.path} {received.query} {received.headers!r}"
+    for word in ("planted", "10.9.8.7", world.client_key):
+        assert word not in whole
+
+
+def test_what_else_the_client_says_goes_on(world):
+    world.add("a")
+    said = {
+        "User-Agent": "app/1.0",
+        "x-ms-client-request-id": "mine",
+        "OpenAI-Beta": "assistants=v2",
+        "Content-Type": "application/json; charset=utf-8",
+    }
+    assert world.ask(headers=said).status_code == 200
+    assert {name: world.received().headers[name] for name in said} == said
+
+
+# What comes back.
+
+
+@pytest.mark.parametrize(
+    "operation, body",
+    [
+        ("chat/completions", CHAT),
+        ("completions", {"model": MODEL, "prompt": "Say hello."}),
+        ("embeddings", {"model": MODEL, "input": ["a", "b"], "dimensions": 3}),
+    ],
+)
+def test_an_answer_is_passed_on_byte_for_byte(world, operation, body):
+    world.add("a")
+    path = f"/openai/deployments/{MODEL}/{operation}?api-version=2024-10-21"
+    expected = world.directly(path, body)
+    answer = world.ask(body, f"/v1/{operation}")
+    assert without_marks(answer.data) == without_marks(expected)
+    assert int(answer.headers["content-length"]) == len(answer.data)
+
+
+def test_azures_content_filter_results_are_passed_on(world):
+    world.add("a")
+    answer = world.ask().get_json()
+    assert answer["prompt_filter_results"][0]["content_filter_results"]["hate"]
+    assert answer["choices"][0]["content_filter_results"]["violence"]["severity"] == "safe"
+
+
+def test_the_upstreams_headers_are_passed_on_but_for_its_connections(world):
+    world.add("a")
+    headers = world.ask().headers
+    assert headers["x-ms-region"] == "East US"
+    assert headers["x-ratelimit-remaining-tokens"]
+    assert headers["content-type"] == "application/json"
+    assert "strict-transport-security" not in headers
+
+
+@pytest.mark.parametrize("fault", ["content-filter", "context-length", "bad-request"])
+def test_what_an_upstream_says_of_the_clients_mistake_is_passed_on(world, fault):
+    world.add("a")
+    world.add("b")
+    world.simulator["a"].faults["*"] = world.simulator["b"].faults["*"] = fault
+    answer = world.ask()
+    assert (answer.status_code, answer.data) == (400, FAULTS[fault].answer.body)
+    assert sum(world.asked()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault, status, text",
+    [
+        ("503-text", 503, "upstream connect error or disconnect/reset before headers"),
+        ("502-html", 502, "<title>502 Bad Gateway</title>"),
+        ("500-flat", 500, "Internal server error"),
+    ],
+)
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+def test_an_error_in_another_shape_is_wrapped_in_openais(world, fault, status, text, body):
+    world.add("a")
+    world.simulator["a"].faults["*"] = fault
+    answer = world.ask(body)
+    assert answer.status_code == status
+    assert answer.headers.getlist("content-type") == ["application/json"]
+    assert text in error(answer)["message"]
+    assert f"answered {status}" in error(answer)["message"]
+    assert error(answer) | {"message": ""} == {
+        "message": "",
+        "type": "server_error",
+        "param": None,
+        "code": "upstream_error",
+    }
+
+
+def test_an_error_in_openais_shape_is_not_wrapped_again(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "500"
+    assert world.ask().data == FAULTS["500"].answer.body
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
+def test_the_gateways_own_trouble_with_an_upstream_is_not_shown_as_the_clients(world, fault):
+    world.add("a")
+    world.simulator["a"].faults["*"] = fault
+    answer = world.ask()
+    assert (answer.status_code, error(answer)["code"]) == (502, "upstream_misconfigured")
+    assert "www-authenticate" not in answer.headers
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "401", "404", "break-before-head"])
+def test_another_instance_is_asked_where_that_can_help(world, fault):
+    world.add("a", priority=1)
+    world.add("b", priority=2)
+    world.simulator["a"].faults["*"] = fault
+    answer = world.ask()
+    assert answer.status_code == 200
+    assert "Hello from b" in answer.text
+    assert world.asked() == (1, 1)
+
+
+def test_when_all_are_throttled_the_client_learns_when_to_come_back(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "429-ms"
+    answer = world.ask()
+    assert (answer.status_code, error(answer)["type"]) == (429, "rate_limit_error")
+    assert 1000 < int(answer.headers["retry-after-ms"]) <= 1500
+    assert answer.headers["retry-after"] == "2"
+
+
+def test_an_answer_without_a_type_is_not_called_html(world):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_once():
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        world.add("c", api_base="http://{}:{}".format(*server.getsockname()))
+        answer = world.ask()
+        thread.join()
+    assert (answer.data, answer.headers["content-type"]) == (b"{}", "application/json")
+
+
+# Models.
+
+
+@pytest.mark.parametrize("asked", ["gpt-4o", "GPT-4o", "gPt-4O"])
+def test_a_models_name_is_found_whatever_its_case(world, asked):
+    world.add("a", supported_models=["gpt-4o"], model_deployments={"GPT-4O": "east"})
+    assert world.ask(CHAT | {"model": asked}).status_code == 200
+    assert world.received().path == "/openai/deployments/east/chat/completions"
+
+
+def test_the_exact_spelling_of_a_model_goes_before_another(world):
+    deployments = {"GPT-X": "capitals", "gpt-x": "small"}
+    world.add("a", supported_models=["GPT-X", "gpt-x"], model_deployments=deployments)
+    for model, deployment in deployments.items():
+        assert world.ask(CHAT | {"model": model}).status_code == 200
+        assert deployment in world.received().path
+
+
+def test_an_instance_without_models_serves_any(world):
+    world.add("a", supported_models=[])
+    assert world.ask(CHAT | {"model": "whatever/it is"}).status_code == 200
+    assert world.received().path == "/openai/deployments/whatever%2Fit%20is/chat/completions"
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/v1/chat/completions", CHAT | {"model": "no such\nmodel"}),
+        ("/openai/deployments/no%20such%22model/embeddings", {"input": "x"}),
+        ("/v1/models/no such", None),
+    ],
+)
+def test_an_unknown_model_is_a_404_that_names_it(world, path, body):
+    world.add("a", supported_models=["gpt-4o"])
+    if body is None:
+        answer = world.client.get(path, headers={"api-key": world.client_key})
+    else:
+        answer = world.ask(body, path)
+    assert answer.status_code == 404
+    assert error(answer)["code"] == "model_not_found"
+    assert error(answer)["param"] == "model"
+    assert "no such" in error(answer)["message"]
+    assert "\n" not in error(answer)["message"]
+
+
+def test_a_model_whose_instances_are_disabled_is_unavailable(world):
+    world.add("a", supported_models=["gpt-4o"], enabled=False)
+    answer = world.ask()
+    assert (answer.status_code, error(answer)["code"]) == (503, "unavailable")
+    assert "'gpt-4o'" in error(answer)["message"]
+
+
+MODEL_LISTS = ["/v1/models", "/openai/v1/models", "/openai/models?api-version=2024-10-21"]
+
+
+@pytest.mark.parametrize("path", [*MODEL_LISTS, "/openai/deployments?api-version=2024-10-21"])
+def test_the_models_of_enabled_instances_are_listed_once_each(world, path):
+    world.add("a", supported_models=["gpt-4o", "b"])
+    world.add("b", supported_models=["gpt-4o", "A"])
+    world.add("any", model_deployments={"named": "x"})
+    world.add("off", supported_models=["hidden"], enabled=False)
+    answer = world.client.get(path, headers={"api-key": world.client_key})
+    assert answer.get_json()["object"] == "list"
+    rows = answer.get_json()["data"]
+    assert [row["id"] for row in rows] == ["A", "b", "gpt-4o", "named"]
+    for row in rows:
+        assert sorted(row) == ["created", "id", "object", "owned_by"]
+        assert row["object"] == "model"
+        assert type(row["created"]) is int
+    assert world.asked() == (0, 0)
+
+
+@pytest.mark.parametrize("path", MODEL_LISTS)
+def test_a_single_model_can_be_asked_for(world, path):
+    world.add("a", supported_models=["org/gpt 4o"])
+    path = path.replace("models", "models/org/gpt%204o")
+    answer = world.client.get(path, headers={"api-key": world.client_key})
+    assert answer.get_json()["id"] == "org/gpt 4o"
+    created_at = world.admin("GET", "/a").get_json()["config"]["created_at"]
+    assert answer.get_json()["created"] == int(created_at)
+
+
+# Streams.
+
+
+def tokens_served(world):
+    return world.state()["total_tokens_served"]
+
+
+@pytest.mark.parametrize(
+    "operation, body",
+    [
+        ("chat/completions", STREAM),
+        ("completions", {"model": MODEL, "prompt": "Say hello.", "stream": True}),
+    ],
+)
+@pytest.mark.parametrize("provider", UPSTREAMS)
+def test_a_stream_is_passed_on_byte_for_byte(world, provider, operation, body):
+    world.add("a", provider_type=provider)
+    body = body | {"stream_options": {"include_usage": True}}
+    path, query = UPSTREAMS[provider]
+    path = path.format(operation).replace("east", MODEL)
+    path += "".join(f"?{name}={value}" for name, value in query.items())
+    expected = world.directly(path, body)
+    answer = world.ask(body, f"/v1/{operation}")
+    assert answer.mimetype == "text/event-stream"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in answer.headers
+    assert without_marks(answer.data) == without_marks(expected)
+    assert b'"usage":{' in answer.data
+    assert world.received().json == body
+    assert tokens_served(world) == expected_usage(body)["total_tokens"]
+
+
+@pytest.mark.parametrize(
+    "options", [None, {}, {"include_usage": False}, {"include_obfuscation": False}]
+)
+@pytest.mark.parametrize("provider", UPSTREAMS)
+def test_usage_nobody_asked_for_is_counted_and_hidden(world, provider, options):
+    world.add("a", provider_type=provider)
+    body = STREAM if options is None else STREAM | {"stream_options": options}
+    answer = world.ask(body)
+    asked = (options or {}) | {"include_usage": True}
+    assert world.received().json == STREAM | {"stream_options": asked}
+    path, query = UPSTREAMS[provider]
+    path = path.format("chat/completions").replace("east", MODEL)
+    path += "".join(f"?{name}={value}" for name, value in query.items())
+    events = world.directly(path, world.received().json).split(b"\n\n")
+    expected = b"\n\n".join(e for e in events if b'"usage":{' not in e)
+    assert without_marks(answer.data) == without_marks(expected)
+    assert answer.data.endswith(b"data: [DONE]\n\n")
+    assert tokens_served(world) == expected_usage(STREAM)["total_tokens"]
+
+
+@pytest.mark.parametrize("version", ["2023-05-15", "2024-02-15-preview", "2024-06-01"])
+def test_an_old_api_version_is_not_asked_for_usage_and_an_estimate_is_charged(world, version):
+    world.simulator["a"].refuses_stream_options = True
+    world.add("a", api_version=version)
+    answer = world.ask(STREAM)
+    assert answer.status_code == 200
+    assert answer.data.endswith(b"data: [DONE]\n\n")
+    assert world.received().json == STREAM
+    assert world.received().query == {"api-version": version}
+    completion = tokens_served(world) - prompt_tokens(STREAM, ["messages"])
+    # About a token an event: those with text, and the few around them.
+    assert 20 <= completion <= answer.data.count(b"data:")
+
+
+def test_a_stream_is_counted_when_its_client_leaves(world):
+    world.simulator["a"].event_interval_ms = 20
+    world.add("a")
+    answer = world.ask(STREAM, buffered=False)
+    parts = answer.iter_encoded()
+    next(parts)
+    answer.close()
+    assert world.simulator["a"].wait_for(lambda a: a.aborted == 1)
+    assert world.state()["total_requests"] == 1
+    assert world.state()["current_rpm"] == 1
+    assert world.simulator["a"].wait_for(lambda a: a.open_streams == 0)
+
+
+def test_a_stream_that_breaks_says_so_and_does_not_look_complete(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "break-in-middle"
+    answer = world.ask(STREAM, buffered=False)
+    assert answer.status_code == 200
+    parts = []
+    with pytest.raises(ConnectionResetError):
+        parts.extend(answer.iter_encoded())
+    answer.close()
+    received = b"".join(parts)
+    last = json.loads(received.split(b"\n\n")[-2].removeprefix(b"data: "))
+    assert last["error"]["code"] == "stream_interrupted"
+    assert b"[DONE]" not in received
+    assert world.state()["total_upstream_500_errors"] == 1
+
+
+# Bad input.
+
+BAD_BODIES = [
+    (b"", "no body", None),
+    (b"no JSON", "not valid JSON", None),
+    (b'{"model": "gpt-4o"', "not valid JSON", None),
+    (b'{"model": "gpt-4o"} x', "not valid JSON", None),
+    (b'{"model": NaN}', "not valid JSON", None),
+    (b'{"model": "\xff"}', "not valid JSON", None),
+    (b"[]", "not an object", None),
+    (b'"model"', "not an object", None),
+    (b"null", "not an object", None),
+    (b"{}", "missing", "model"),
+    (b'{"Model": "gpt-4o"}', "missing", "model"),
+    (b'{"model": null}', "missing", "model"),
+    (b'{"model": 5}', "must be a string, not 5", "model"),
+    (b'{"model": true}', "must be a string, not true", "model"),
+    (b'{"model": ["gpt-4o"]}', 'must be a string, not ["gpt-4o"]', "model"),
+    (b'{"model": {"a": 1}}', 'must be a string, not {"a": 1}', "model"),
+    (b'{"model": ""}', "must have 1 to 200 characters, not 0", "model"),
+    (b'{"model": "' + b"x" * 201 + b'"}', "not 201", "model"),
+    (b'{"model": "gpt-4o", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "depth", None),
+]
+
+
+@pytest.mark.parametrize("body, text, param", BAD_BODIES)
+def test_a_body_that_cannot_be_used_is_a_400_that_says_why(shared_world, body, text, param):
+    answer = shared_world.ask(body)
+    assert answer.status_code == 400
+    assert error(answer)["type"] == "invalid_request_error"
+    assert error(answer)["param"] == param
+    assert text in error(answer)["message"]
+    assert len(answer.data) < 500
+    assert shared_world.asked() == (0, 0)
+
+
+def test_a_name_of_two_hundred_characters_is_not_too_long(world):
+    world.add("a")
+    assert world.ask(CHAT | {"model": "x" * 200}).status_code == 200
+
+
+def test_a_body_that_is_too_large_is_a_413_that_names_the_limit(make_world):
+    world = make_world(max_body_bytes=2000)
+    world.add("a")
+    body = json.dumps(CHAT).encode()
+    fitting = body + b" " * (2000 - len(body))
+    assert world.ask(fitting).status_code == 200
+    answer = world.ask(fitting + b" ")
+    assert (answer.status_code, error(answer)["code"]) == (413, "request_too_large")
+    assert "2000 bytes" in error(answer)["message"]
+    assert sum(world.asked()) == 1
+
+
+def test_a_body_that_ends_early_is_a_400(world):
+    world.add("a")
+    answer = world.ask(environ_overrides={"CONTENT_LENGTH": "1000"})
+    assert answer.status_code == 400
+    assert "ended before" in error(answer)["message"]
+    assert world.asked() == (0, 0)
+
+
+@pytest.mark.parametrize("length", ["", "-1", "many"])
+def test_a_body_without_a_usable_length_is_a_400(shared_world, length):
+    answer = shared_world.ask(environ_overrides={"CONTENT_LENGTH": length})
+    assert answer.status_code == 400
+    assert error(answer)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+def test_a_body_is_read_as_json_whatever_type_it_names(world, kind):
+    world.add("a")
+    assert world.ask(headers={"Content-Type": kind}).status_code == 200
+    assert world.received().json == CHAT
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": -1},
+        {"max_tokens": "many"},
+        {"n": [1]},
+        {"messages": "no list"},
+        {"stream": "yes"},
+        {"stream_options": "yes", "stream": True},
+    ],
+)
+def test_what_is_wrong_with_other_fields_the_upstream_says(world, fields):
+    world.add("a")
+    world.ask(CHAT | fields)
+    sent = world.received().json
+    assert {name: sent[name] for name in fields if name != "stream_options"}
+    assert sum(world.asked()) == 1
+
+
+def test_enormous_numbers_do_no_harm(world):
+    world.add("a", max_tpm=0)
+    world.simulator["a"].faults["*"] = "bad-request"
+    huge = {"max_tokens": 2**64 - 1, "n": 2**64 - 1, "best_of": 10**30}
+    assert world.ask(CHAT | huge).status_code == 400
+    world.parts.syncer.sync()
+    assert world.parts.syncer.problem is None
+    assert world.state()["total_requests"] == 1
+
+
+# Each request's id.
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/v1/models"),
+        ("GET", "/health"),
+        ("GET", "/ready"),
+        ("GET", "/nothing"),
+        ("PUT", "/health"),
+        ("OPTIONS", "/v1/models"),
+        ("GET", "/admin/instances"),
+        ("GET", "/admin/openapi.json"),
+        ("GET", "/instances"),
+    ],
+)
+def test_every_answer_has_an_id(shared_world, method, path):
+    mine = shared_world.client.open(path, method=method, headers={"x-request-id": "a.B-1_:"})
+    assert mine.headers.getlist("x-request-id") == ["a.B-1_:"]
+    first, second = (shared_world.client.open(path, method=method) for _ in range(2))
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{16}", first.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM, CHAT | {"n": 0}])
+def test_an_answer_of_an_upstream_has_our_id_and_not_its_own(world, body):
+    world.add("a")
+    answer = world.ask(body, headers={"x-request-id": "mine"})
+    assert answer.headers.getlist("x-request-id") == ["mine"]
+    assert answer.headers["apim-request-id"]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "ä", 'a"b', "a=b", "a;b"])
+def test_an_id_that_is_not_sane_is_replaced(shared_world, given):
+    answer = shared_world.client.get("/health", headers={"x-request-id": given})
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
