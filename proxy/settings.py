@@ -103,7 +103,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PROXY_BIND", "bind", "127.0.0.1", *_ANY,
             "Address to listen on; `0.0.0.0` for all. TLS belongs in front of it."),
     Setting("PROXY_DATABASE_URL", "database_url", DEFAULT_DATABASE_URL, _database_url,
-            "an SQLAlchemy URL such as sqlite:///instance/proxy.db",
+            "a URL of SQLite or PostgreSQL, such as sqlite:///instance/proxy.db",
             "Where config, state and usage are kept. Relative paths start at the project.",
             secret=True),
     Setting("PROXY_WORKERS", "workers", "auto", _workers,

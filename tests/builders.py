@@ -1,6 +1,7 @@
 """Values with sensible defaults: a test names only what it is about."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from proxy.core.types import Call, Client, InstanceConfig, Serving
@@ -48,5 +49,6 @@ def _body(values: dict[str, Any]) -> bytes:
     if values.get("stream"):
         fields["stream"] = True
     if values.get("stream_options") is not None:
-        fields["stream_options"] = dict(values["stream_options"])
+        given = values["stream_options"]
+        fields["stream_options"] = dict(given) if isinstance(given, Mapping) else given
     return json.dumps(fields).encode()

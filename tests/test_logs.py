@@ -54,8 +54,10 @@ def test_once_started_lines_still_go_to_stderr(make_writer, capsys):
 
 
 def test_stdout_is_left_alone(make_writer, capsys):
-    make_writer().start()
+    writer = make_writer()
+    writer.start()
     logger.info("a line")
+    writer.stop()
     assert capsys.readouterr().out == ""
 
 

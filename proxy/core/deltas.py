@@ -28,9 +28,10 @@ TOTALS = (
     "latency_total_ms",
 )
 
-# While the database is away, counts pile up here; of more rows than this the minute is
-# given up (they are added to the newest one), never a count.
+# While the database is away, counts pile up here; of more rows than this the model and
+# the minute within the hour are given up, never a count.
 MAX_USAGE_KEYS = 20_000
+OTHER_MODEL = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class Deltas:
 
     def add_usage(self, key: UsageKey, counts: Mapping[str, int]) -> None:
         if key not in self.usage and len(self.usage) >= MAX_USAGE_KEYS:
-            key = next((k for k in reversed(self.usage) if k[1:] == key[1:]), key)
+            minute, instance, _, client = key
+            key = (minute // 3600 * 3600, instance, OTHER_MODEL, client)
         self.usage.setdefault(key, Counter()).update(counts)
 
     def add_rest(self, place: Place, rest: Rest) -> None:

@@ -14,10 +14,14 @@ _SIGNS = {sign: re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*") for sign i
 
 
 def asks_for_usage(call: Call, serving: Serving) -> bool:
-    """Whether we must add `stream_options.include_usage` to learn what the stream cost."""
+    """Whether we must add `stream_options.include_usage` to learn what the stream cost.
+
+    Not to options that are none: the upstream refuses them, and the client reads why.
+    """
     return (
         call.stream
         and not call.asks_usage
+        and isinstance(call.stream_options, dict | None)
         and PROVIDERS[serving.config.provider_type].stream_usage(serving.config)
     )
 
@@ -29,7 +33,8 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> bytes:
     if by_body and call.body_model != serving.deployment:
         body = with_field(body, "model", serving.deployment)
     if ask_usage:
-        options = {**(call.stream_options or {}), "include_usage": True}
+        given = call.stream_options if isinstance(call.stream_options, dict) else {}
+        options = {**given, "include_usage": True}
         body = with_field(body, "stream_options", options)
     return body
 

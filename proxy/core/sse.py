@@ -14,6 +14,7 @@ from proxy.core.types import Usage
 
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
 
@@ -22,7 +23,7 @@ MAX_EVENT_BYTES = 1_048_576
 
 
 class StreamWatcher:
-    """Feed it every chunk, send on what it returns; then read `usage` and `events`.
+    """Feed it every chunk, send on what it returns; then read `usage`, `events`, `done`.
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
     event of which only a part has arrived waits for the rest; otherwise every byte is
@@ -30,27 +31,35 @@ class StreamWatcher:
     them would be most of what the proxy does.
     """
 
-    __slots__ = ("_hide_usage", "_tail", "events", "usage")
+    __slots__ = ("_hide_usage", "_tail", "done", "events", "usage")
 
     def __init__(self, *, hide_usage: bool = False) -> None:
         self._hide_usage = hide_usage
         self._tail = b""
         self.usage: Usage | None = None
         self.events = 0
+        self.done = False  # `data: [DONE]` was seen: whatever comes now, the stream is whole
 
     def feed(self, chunk: bytes) -> bytes:
         whole = self._whole_events(chunk)
         # At the start of a line: the model may write "data:" too.
         self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
+        if b"[DONE]" in whole:
+            self.done = self.done or _DONE.search(whole) is not None
         if not _USAGE.search(whole):
             return whole if self._hide_usage else chunk
         kept = b"".join(event for event in _split(whole) if not self._is_hidden(event))
         return kept if self._hide_usage else chunk
 
     def finish(self) -> bytes:
-        """What was held back when the stream ended in the middle of an event."""
+        """What was held back when the stream ended in the middle of an event.
+
+        A last event without its empty line is an event all the same.
+        """
         tail, self._tail = self._tail, b""
-        return tail if self._hide_usage else b""
+        is_hidden = self._is_hidden(tail)
+        self.done = self.done or _DONE.search(tail) is not None
+        return tail if self._hide_usage and not is_hidden else b""
 
     def interrupt(self) -> bytes:
         """What ends the event that is half sent, so that another can follow it."""

@@ -92,7 +92,7 @@ class Call:
     client: Client = ANONYMOUS
     stream: bool = False
     body_model: str | None = None
-    stream_options: Mapping[str, object] | None = None
+    stream_options: object = None
     prompt_tokens: int = 0
     reserved_tokens: int = 0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -101,7 +101,8 @@ class Call:
     @property
     def asks_usage(self) -> bool:
         """The client itself wants the stream's usage event."""
-        return bool((self.stream_options or {}).get("include_usage"))
+        options = self.stream_options
+        return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,21 +101,23 @@ class Attempt:
 
     def __iter__(self) -> Iterator[bytes]:
         """The stream's bytes as they arrive. Raises StreamBroken if the upstream breaks it."""
+        watcher = self._watcher
         chunk = self._first
         try:
             while chunk:
-                passed_on = self._watcher.feed(chunk)
+                passed_on = watcher.feed(chunk)
                 if passed_on:
                     yield passed_on
                 chunk = self.answer.read_some()
         except UpstreamError as error:
-            self.error, self.verdict = error, verdicts.FAILED
-            yield self._watcher.interrupt() + _error_event(error)
-            raise StreamBroken from error
+            if not watcher.done:
+                self.error, self.verdict = error, verdicts.FAILED
+                yield watcher.interrupt() + _error_event(error)
+                raise StreamBroken from error
+        last = watcher.finish()
         self._complete = True
         # Counted before the end goes out: a client that has everything is in the totals.
         self.close()
-        last = self._watcher.finish()
         if last:
             yield last
 
@@ -147,7 +149,7 @@ class Attempt:
         """What went wrong, for the state's `last_error`; None if nothing did."""
         if self.error is not None:
             return self.error.message
-        if self._answer is None or self._answer.status < 400:
+        if self._answer is None or self._answer.status < 300:
             return None
         return f"{self._answer.status}: {excerpt(self.body or b'')}"
 

@@ -76,7 +76,12 @@ class Syncer:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_seconds):
-            self.sync()
+            try:
+                self.sync()
+            except Exception:  # a bug in one round must not end all later ones
+                if not self.problem:
+                    logger.exception("State could not be synced.")
+                self.problem = "State could not be synced; the log has the details."
 
     def _exchange(self) -> None:
         """All in one transaction: what is read back holds what was just written, a failure

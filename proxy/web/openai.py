@@ -53,7 +53,6 @@ def serve(endpoint: str, model: str | None = None) -> Response:
     g.model = asked
     prompt = tokens.prompt_tokens(fields, ENDPOINTS[endpoint].prompt_fields)
     in_body = fields.get("model")
-    options = fields.get("stream_options")
     g.tried = []
     attempt = parts().forward.forward(
         Call(
@@ -63,7 +62,7 @@ def serve(endpoint: str, model: str | None = None) -> Response:
             client=client,
             stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
             body_model=in_body if isinstance(in_body, str) else None,
-            stream_options=options if isinstance(options, dict) else None,
+            stream_options=fields.get("stream_options"),
             prompt_tokens=prompt,
             reserved_tokens=prompt + _completion_tokens(endpoint, fields),
             headers=headers.for_upstream(request.headers.items()),

@@ -217,3 +217,8 @@ def test_both_fields_can_change_at_once():
 )
 def test_we_ask_for_a_streams_usage_if_we_may_and_the_client_does_not(asked, instance, asks):
     assert asks_for_usage(call(**asked), serving(config(**instance))) is asks
+
+
+def test_stream_options_that_are_none_are_left_for_the_upstream_to_refuse():
+    asked = call(stream=True, stream_options="yes")
+    assert not asks_for_usage(asked, serving())

@@ -232,6 +232,12 @@ def test_an_event_of_the_largest_size_is_held_and_a_larger_one_is_let_go():
     assert watcher.usage == USAGE
 
 
+def test_only_what_is_held_counts_towards_the_largest_size():
+    large = b": " + b"x" * (MAX_EVENT_BYTES - 10) + b"\n\n"
+    watcher, passed = fed([large + LAST[:-1], LAST[-1:]], hide_usage=True)
+    assert (b"".join(passed), watcher.usage) == (large, USAGE)
+
+
 def test_a_megabyte_is_enough_for_an_event():
     assert MAX_EVENT_BYTES == 2**20
 
@@ -302,3 +308,28 @@ def test_a_usage_object_is_read_as_far_as_it_makes_sense(value, usage):
 
 def test_usage_that_was_read_is_not_estimated():
     assert read_usage(USAGE_JSON).estimated is False
+
+
+@pytest.mark.parametrize(
+    "stream, done",
+    [
+        (b'data: {"x": 1}\n\ndata: [DONE]\n\n', True),
+        (b"data: [DONE]\r\n\r\n", True),
+        (b"data:[DONE]\n\n", True),
+        (b'data: {"content": "data: [DONE]"}\n\n', False),  # the model's own words
+        (b'data: {"x": 1}\n\n', False),
+    ],
+)
+def test_the_end_of_a_stream_is_known_by_its_last_event(stream, done):
+    watcher = StreamWatcher()
+    watcher.feed(stream)
+    assert watcher.done is done
+
+
+def test_a_usage_event_without_its_empty_line_is_noted_and_hidden_at_the_end():
+    watcher = StreamWatcher(hide_usage=True)
+    event = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}\n'
+    assert watcher.feed(event) == b""
+    assert watcher.finish() == b""
+    assert watcher.usage is not None
+    assert watcher.usage.total_tokens == 7

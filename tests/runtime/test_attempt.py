@@ -134,6 +134,13 @@ def test_a_stream_that_breaks_in_the_middle_ends_with_an_error_the_client_can_re
     assert isinstance(error, ConnectionResetError)  # what a WSGI server ends a connection by
 
 
+def test_a_connection_that_breaks_after_the_streams_end_spoils_nothing():
+    world = World(A, a=stream(token(), DONE, BROKEN))
+    attempt = world.attempt(**WANTS_USAGE)
+    assert relayed(attempt) == token() + DONE
+    assert (attempt.error, attempt.verdict.outcome) == (None, "succeeded")
+
+
 @pytest.mark.parametrize("asked", [WANTS_USAGE, {"stream": True}])
 def test_half_an_event_does_not_swallow_the_error(asked):
     world = World(A, a=stream(token() + b'data: {"choi', BROKEN))

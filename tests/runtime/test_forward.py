@@ -302,6 +302,13 @@ def test_a_rest_of_no_time_is_none():
     assert world.forward()[0] == 200
 
 
+def test_one_that_may_be_asked_at_once_is_waited_for_though_others_are_to_be_mended():
+    world = World(A, B, a=failed(401), b=failed(429, retry_after="0"))
+    with pytest.raises(NoRoom) as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == SOON_SECONDS
+
+
 def test_an_operators_rest_is_kept():
     world = World(A, B)
     world.state.rest("a", world.clock.now + 1000)
@@ -497,11 +504,31 @@ def test_a_request_that_found_no_instance_counts_at_none():
     assert world.usage("a") == {}
 
 
-def test_what_went_wrong_is_noted_for_the_operator():
-    world = World(A, B, a=failed(500, b'{"error": {"message": "out of order"}}'))
+@pytest.mark.parametrize(
+    "answer, noted",
+    [
+        (failed(500, b'{"error": {"message": "out of order"}}'), "500: out of order"),
+        (failed(302, b"moved"), "302: moved"),
+        (unreachable("the connection was refused"), "the connection was refused"),
+    ],
+    ids=lambda value: str(getattr(value, "status", value)),
+)
+def test_what_went_wrong_is_noted_for_the_operator(answer, noted):
+    world = World(A, B, a=answer)
     world.forward()
     view = world.state.view("a")
-    assert (view.last_error, view.last_error_time) == ("500: out of order", world.clock.now)
+    assert (view.last_error, view.last_error_time) == (noted, world.clock.now)
+    assert view.totals["error_count"] == 1
+
+
+def test_what_is_tried_again_and_what_fails_is_logged(logged):
+    world = World(A, B, a=failed(500), b=unreachable("the connection was refused"))
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    assert logged == [
+        ("INFO", "request-1 a: HTTP 500, trying another"),
+        ("WARNING", "request-1 b: the connection was refused, and nobody else can serve it"),
+    ]
 
 
 # Whatever happens, the room is given back.
@@ -511,6 +538,7 @@ def test_a_body_that_cannot_be_rewritten_gives_its_room_back():
     world = World(replace(A, provider_type="azure_v1"), a=never_asked)
     with pytest.raises(ValueError, match="expected"):
         world.forward(body=b"not an object", body_model="another")
+    assert world.usage("a")["aborted"] == 1
     assert world.state.view("a").current_tpm == 0
     assert world.in_flight() == 0
 

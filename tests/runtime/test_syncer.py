@@ -58,6 +58,7 @@ class Faulty:
     def __init__(self, database):
         self._database = database
         self.fault = None
+        self.failed = threading.Event()
         self.done = []
         self.written = threading.Event()
 
@@ -83,6 +84,7 @@ class Faulty:
 
     def _fail(self):
         if self.fault is not None:
+            self.failed.set()
             raise self.fault
 
 
@@ -439,6 +441,17 @@ def test_it_goes_on_after_the_database_was_away(faulty):
     faulty.database.written.clear()
     faulty.database.fault = None
     assert faulty.database.written.wait(WAIT_SECONDS)
+
+
+def test_it_goes_on_after_an_error_nobody_foresaw(faulty):
+    faulty.syncer.start()
+    faulty.database.fault = RuntimeError("a bug")
+    faulty.measure(DONE)
+    assert faulty.database.failed.wait(WAIT_SECONDS)
+    faulty.database.written.clear()
+    faulty.database.fault = None
+    assert faulty.database.written.wait(WAIT_SECONDS)
+    assert faulty.requests() == 1
 
 
 def test_stopping_writes_what_is_left_and_leaves_no_thread(make_worker, database):

@@ -146,6 +146,19 @@ def test_when_all_connections_are_in_use_one_more_is_unavailable(impatient):
     assert names(impatient) == []
 
 
+def test_nobody_waits_for_another_longer_than_the_busy_timeout(impatient):
+    # Else a locked database would hold those who only read for as long as the pool allows.
+    assert impatient.engine.pool.timeout() == 0.001
+    with impatient.read() as connection:
+        assert connection.scalar(text("PRAGMA busy_timeout")) == 1
+
+
+def test_a_commit_waits_for_the_disk_only_at_checkpoints(database):
+    with database.write() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA synchronous")) == 1  # NORMAL
+
+
 def test_threads_never_lose_an_addition(database):
     def add():
         for _ in range(5):

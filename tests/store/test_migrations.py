@@ -14,7 +14,7 @@ from sqlalchemy import inspect
 from proxy.settings import ROOT
 from proxy.store import schema
 from proxy.store.db import Database
-from proxy.store.models import Base
+from proxy.store.models import Base, RevisionRow
 
 
 def differences(database):
@@ -60,6 +60,7 @@ def test_row_numbers_of_revisions_are_never_used_twice(database):
             "SELECT sql FROM sqlite_master WHERE name = 'config_revision'"
         ).scalar_one()
     assert "AUTOINCREMENT" in made
+    assert RevisionRow.__table__.dialect_options["sqlite"]["autoincrement"]
 
 
 def test_down_to_nothing_and_up_again(database):

@@ -39,6 +39,14 @@ def test_a_number_is_not_used_again_after_its_row_is_gone(database):
     assert record(database) == 2
 
 
+def test_the_newest_is_the_highest_number_however_many_are_left(database):
+    record(database)
+    record(database)
+    with database.write() as connection:
+        connection.execute(delete(RevisionRow).where(RevisionRow.id == 1))
+    assert newest(database) == 2
+
+
 def test_the_number_of_a_change_that_was_rolled_back_is_given_to_the_next(database):
     # Nobody saw it: snapshots are read from what is committed.
     try:
