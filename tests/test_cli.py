@@ -18,11 +18,15 @@ KEY = re.compile(r"gw-[\w-]{43}")
 
 
 @pytest.fixture
-def run(make_settings):
-    """A function from a command's arguments to its result."""
+def app(make_settings):
     with log_kept():
-        runner = create_app(make_settings()).test_cli_runner()
-        yield lambda *arguments: runner.invoke(args=list(arguments))
+        yield create_app(make_settings())
+
+
+@pytest.fixture
+def run(app):
+    """A function from a command's arguments to its result."""
+    return lambda *arguments: app.test_cli_runner().invoke(args=list(arguments))
 
 
 def stored(database):
@@ -123,6 +127,12 @@ def test_wrong_usage_has_a_code_of_its_own_and_changes_nothing(run, database, ar
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error: " in result.stderr
     assert stored(database) == {}
+
+
+def test_no_command_leaves_a_connection_open(app, run):
+    for command in (("add", "a"), ("add", "a"), ("list",), ("remove", "a"), ("remove", "a")):
+        run("keys", *command)
+        assert app.extensions["proxy"].database.engine.pool.checkedin() == 0
 
 
 @pytest.mark.parametrize("command", [("list",), ("add", "app"), ("remove", "app")])

@@ -166,7 +166,7 @@ def test_a_relative_path_starts_at_the_project(url, used, tmp_path, monkeypatch)
 )
 def test_a_database_that_we_cannot_use_is_refused_without_telling_its_password(url):
     message = refusal(PROXY_DATABASE_URL=url)
-    assert message.startswith("PROXY_DATABASE_URL: its value cannot be used; allowed is an SQL")
+    assert message.startswith("PROXY_DATABASE_URL: its value cannot be used; allowed is a URL")
     assert "secret" not in message
 
 

@@ -15,7 +15,7 @@ from proxy.context import EXTENSION
 from proxy.logs import LOGGER
 from proxy.settings import load_settings
 from proxy.simulator import Resource, Simulator
-from proxy.store import keys
+from proxy.store import instances, keys, revisions
 from tests.builders import MODEL
 
 ADMIN_KEY = "admin-key-0123456789"
@@ -107,8 +107,8 @@ class World:
 
     def everything(self):
         """The revision and all configs: what a refused change must leave alone."""
-        listed = self.admin("GET").get_json()["instances"]
-        return self.parts.snapshots.reload().revision, [each["config"] for each in listed]
+        with self.parts.database.read() as connection:
+            return revisions.newest(connection), instances.load_all(connection)
 
 
 @contextlib.contextmanager

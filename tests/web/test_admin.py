@@ -181,6 +181,7 @@ BAD_FIELDS = [
     ("api_base", "http://h/\r\nx: y", r'"http://h/\r\nx: y"'),
     ("api_base", "http://h?x=1", '"http://h?x=1"'),
     ("api_base", "http://h#x", '"http://h#x"'),
+    ("api_base", "https://user:word@h", "api_key"),
     ("api_base", 5, "5"),
     ("api_version", "2024?x=1", '"2024?x=1"'),
     ("api_version", "", '""'),
@@ -792,6 +793,13 @@ def test_verify_says_what_is_wrong(world, fault, check, status):
     answer = world.admin("POST", "/a/verify").get_json()
     found = answer["checks"][0]
     assert (answer["ok"], found["check"], found["status"]) == (False, check, status)
+
+
+def test_verify_is_well_only_if_every_model_is(world):
+    world.add("a", supported_models=["good", "bad"], model_deployments={"bad": "fault-404"})
+    answer = world.admin("POST", "/a/verify").get_json()
+    found = {check["model"]: check["ok"] for check in answer["checks"]}
+    assert (answer["ok"], found) == (False, {"good": True, "bad": False})
 
 
 def test_verify_counts_as_no_request_and_ends_no_rest(world):

@@ -80,7 +80,18 @@ def test_the_log_has_the_traceback_of_what_nobody_foresaw(make_world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/nope", "/v2/models", "/admin/", "/ä"]
+    "path",
+    [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/nope",
+        "/v2/models",
+        "/v1//models",
+        "/v1/models/",
+        "/admin/",
+        "/ä",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_where_nothing_is_there_is_a_404_that_names_the_path(shared_world, method, path):

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.core.tokens import prompt_tokens
 from proxy.simulator import FAULTS, expected_usage
+from proxy.store.models import InstanceRow
 from tests.builders import MODEL
 from tests.web.conftest import CHAT, STREAM
 
@@ -84,6 +85,14 @@ def test_the_paths_model_wins_over_the_bodys(world):
     path = "/openai/deployments/in-path/chat/completions"
     assert world.ask(CHAT | {"model": "in-body"}, path).status_code == 200
     assert world.asked() == (1, 0)
+
+
+@pytest.mark.parametrize("provider", ["azure_v1", "openai"])
+def test_a_model_in_the_body_is_replaced_by_the_deployment_of_the_paths(world, provider):
+    world.add("a", provider_type=provider)
+    path = "/openai/deployments/in-path/chat/completions"
+    assert world.ask(CHAT | {"model": "in-body"}, path).status_code == 200
+    assert world.received().json == CHAT | {"model": "in-path"}
 
 
 @pytest.mark.parametrize(
@@ -265,21 +274,76 @@ def test_when_all_are_throttled_the_client_learns_when_to_come_back(world):
     assert answer.headers["retry-after"] == "2"
 
 
-def test_an_answer_without_a_type_is_not_called_html(world):
+def ask_upstream_that_says(world, data):
+    """What the client gets from an upstream that answers with these bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer_once():
             peer, _ = server.accept()
             with peer:
                 peer.recv(65_536)
-                peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                peer.sendall(data)
 
         thread = threading.Thread(target=answer_once)
         thread.start()
         world.add("c", api_base="http://{}:{}".format(*server.getsockname()))
         answer = world.ask()
         thread.join()
+    return answer
+
+
+def test_an_answer_without_a_type_is_not_called_html(world):
+    answer = ask_upstream_that_says(world, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
     assert (answer.data, answer.headers["content-type"]) == (b"{}", "application/json")
+
+
+@pytest.mark.parametrize(
+    "body, text",
+    [
+        (b"no\xff\nwords", "no\ufffd words"),
+        (b'{"message": "flat"}', "flat"),
+        (b'{"error": "text"}', '{"error": "text"}'),
+        (b"[]", "[]"),
+        (b"", "no message"),
+        (b"x" * 10_000, "x" * 500),
+    ],
+)
+def test_a_mistake_that_is_told_in_another_shape_is_wrapped_too(world, body, text):
+    head = b"HTTP/1.1 400 Bad\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n"
+    answer = ask_upstream_that_says(world, head % len(body) + body)
+    assert answer.status_code == 400
+    assert answer.headers.getlist("content-type") == ["application/json"]
+    assert error(answer)["message"] == f"The upstream answered 400: {text}"
+    assert error(answer)["type"] == "invalid_request_error"
+
+
+def test_headers_that_occur_twice_arrive_twice(world):
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-two: 1\r\nset-cookie: planted\r\nx-two: 2"
+    )
+    answer = ask_upstream_that_says(world, head + b"\r\n\r\n{}")
+    assert answer.headers.getlist("x-two") == ["1", "2"]
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "operation, fields, status",
+    [
+        ("chat/completions", {"max_tokens": 10}, 200),
+        ("chat/completions", {"max_tokens": 90}, 429),
+        ("chat/completions", {"max_completion_tokens": 90}, 429),
+        ("chat/completions", {"max_tokens": 30, "n": 3}, 429),
+        ("completions", {"max_tokens": 90}, 429),
+        ("embeddings", {"max_tokens": 90}, 200),  # nothing is completed there
+        ("embeddings", {"input": "x" * 400}, 429),
+    ],
+)
+def test_what_a_call_may_cost_must_fit_into_the_minute(world, operation, fields, status):
+    world.add("a", max_tpm=100)
+    world.ask()  # 23 tokens
+    body = CHAT | {"prompt": "p", "input": "i"} | fields
+    assert world.ask(body, f"/v1/{operation}").status_code == status
+    assert world.asked() == (2 if status == 200 else 1, 0)
 
 
 # Models.
@@ -357,11 +421,15 @@ def test_the_models_of_enabled_instances_are_listed_once_each(world, path):
 @pytest.mark.parametrize("path", MODEL_LISTS)
 def test_a_single_model_can_be_asked_for(world, path):
     world.add("a", supported_models=["org/gpt 4o"])
+    with world.parts.database.session() as session:
+        session.get(InstanceRow, "a").created_at = 1_700_000_000.9
+    world.admin("PUT", "/a", json={"priority": 7})
     path = path.replace("models", "models/org/gpt%204o")
     answer = world.client.get(path, headers={"api-key": world.client_key})
-    assert answer.get_json()["id"] == "org/gpt 4o"
-    created_at = world.admin("GET", "/a").get_json()["config"]["created_at"]
-    assert answer.get_json()["created"] == int(created_at)
+    assert (answer.get_json()["id"], answer.get_json()["created"]) == (
+        "org/gpt 4o",
+        1_700_000_000,
+    )
 
 
 # Streams.

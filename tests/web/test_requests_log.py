@@ -8,7 +8,7 @@ from tests.builders import MODEL
 from tests.web.conftest import ADMIN, ADMIN_KEY, CHAT, STREAM
 
 FORGED = "x\n2026-01-01 00:00:00,000 INFO [1] request id=forged status=200"
-FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^" ]*)(?: |$)')
+FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^" =]*)(?: |$)')
 
 
 @pytest.fixture
@@ -72,6 +72,15 @@ def test_the_line_names_who_was_tried(world):
     assert line["tried"] == "a:500,b:200"
 
 
+def test_what_else_is_logged_of_a_call_has_its_id(world):
+    world.add("a", priority=1)
+    world.add("b", priority=2)
+    world.simulator["a"].faults["*"] = "500"
+    world.ask(headers={"x-request-id": "mine"})
+    (line,) = [each for each in world.log().splitlines() if "trying another" in each]
+    assert line.endswith("] mine a: HTTP 500, trying another")
+
+
 def test_who_had_no_answer_is_named_by_what_happened(world):
     world.add("a")
     world.simulator["a"].faults["*"] = "break-before-head"
@@ -92,6 +101,14 @@ def test_what_is_not_known_is_left_out(world, path, status, known):
     (line,) = requests(world)
     assert line["status"] == status
     assert set(line) == known
+
+
+def test_the_line_says_how_long_it_took_in_ms(world):
+    world.add("a")
+    world.simulator["a"].latency_ms = 30
+    world.ask()
+    (line,) = requests(world)
+    assert 30 <= int(line["ms"]) < 30_000
 
 
 def test_a_call_that_found_nobody_was_tried_nowhere(world):
@@ -122,6 +139,7 @@ def test_at_debug_level_they_are_logged_too(world):
         FORGED.replace("\n", "\x85"),
         "with space",
         'with "quotes" and \\',
+        '"quoted"',
         "status=200",
         "ü",
         "\x1b[31mred",
