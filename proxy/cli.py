@@ -9,10 +9,11 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
+from proxy.cli_legacy import legacy_cli
+from proxy.cli_told import told
 from proxy.context import parts
-from proxy.errors import ProxyError
 from proxy.simulator import Resource, Simulator, describe
-from proxy.store import keys, schema
+from proxy.store import keys
 
 AUTHOR = "command line"
 MAX_PORT = 65_535
@@ -22,19 +23,8 @@ keys_cli = AppGroup("keys", help="Client keys.")
 
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
+    app.cli.add_command(legacy_cli)
     app.cli.add_command(mock)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What is wrong, in a sentence, and exit code 1."""
-    try:
-        schema.check(parts().database)
-        yield
-    except (ProxyError, schema.SchemaProblem) as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        parts().database.dispose()
 
 
 @keys_cli.command("add")
@@ -43,7 +33,7 @@ def add_key(name: str) -> None:
     """Make a key for client NAME and print it, this once. Only its hash is kept."""
     if not name.strip() or not name.isprintable() or len(name) > 100:
         raise click.BadParameter("1 to 100 printable characters are needed.", param_hint="NAME")
-    with _told(), parts().database.session() as session:
+    with told(), parts().database.session() as session:
         key = keys.add(session, name, author=AUTHOR)
     click.echo(f"Key of {name}; it cannot be shown again:", err=True)
     click.echo(key)
@@ -52,7 +42,7 @@ def add_key(name: str) -> None:
 @keys_cli.command("list")
 def list_keys() -> None:
     """Clients, the last characters of their keys, and when they were made."""
-    with _told(), parts().database.read() as connection:
+    with told(), parts().database.read() as connection:
         rows = keys.listed(connection)
     for name, hint, made_at in rows:
         click.echo(f"{name}\t***{hint}\t{datetime.fromtimestamp(made_at, UTC):%Y-%m-%d %H:%M}Z")
@@ -62,7 +52,7 @@ def list_keys() -> None:
 @click.argument("name")
 def remove_key(name: str) -> None:
     """The key of client NAME is worth nothing from now on."""
-    with _told(), parts().database.session() as session:
+    with told(), parts().database.session() as session:
         keys.remove(session, name, author=AUTHOR)
     click.echo(f"The key of {name} is removed.")
 

@@ -1,8 +1,10 @@
 """Log lines to stderr and, if asked, a rotating file; written off the requests' threads."""
 
 import logging
+import os
 import queue
 import sys
+import tempfile
 from logging.handlers import QueueHandler, QueueListener
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
@@ -10,6 +12,8 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from proxy.settings import SettingError, Settings
 
 FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+FILE_NAME = "proxy.log"
+FILE_MODE = 0o600  # names of clients and models are nobody else's business
 KEPT_FILES = 7
 # A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
 MAX_WAITING_LINES = 50_000
@@ -36,7 +40,8 @@ class LogWriter:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _file_handler(self._settings).close()
+            tempfile.TemporaryFile(dir=folder).close()  # as its lock and rotated files
+            os.close(os.open(folder / FILE_NAME, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         except OSError as error:
             raise SettingError(
                 f"PROXY_LOG_DIR: {str(folder)!r} cannot be written ({error.strerror}); allowed"
@@ -83,11 +88,11 @@ def _stderr_handler() -> logging.Handler:
 def _file_handler(settings: Settings) -> logging.Handler:
     assert settings.log_dir is not None, "only asked for with a folder"
     handler = ConcurrentRotatingFileHandler(
-        str(settings.log_dir / "proxy.log"),
+        str(settings.log_dir / FILE_NAME),
         maxBytes=settings.log_max_bytes,
         backupCount=KEPT_FILES,
         encoding="utf-8",
-        chmod=0o600,  # names of clients and models are nobody else's business
+        chmod=FILE_MODE,
     )
     handler.setFormatter(logging.Formatter(FORMAT))
     return handler

@@ -91,6 +91,13 @@ def _file(text: str) -> Path | None:
     return path
 
 
+def _existing(text: str) -> Path | None:
+    path = ROOT / text if text else None
+    if path is not None and not path.exists():
+        raise ValueError
+    return path
+
+
 _ANY = (str, "any text")
 _FOLDER = (_folder, "a folder, or nothing")
 
@@ -128,6 +135,9 @@ SETTINGS: tuple[Setting, ...] = (
             "How long rows of `usage_minute` are kept, in days."),
     Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _file, "an existing PEM file, or nothing",
             "Certificate authorities to trust for https instances; empty: certifi's."),
+    Setting("PROXY_LEGACY_PATH", "legacy_path", "", _existing,
+            "an existing file or folder, or nothing",
+            "Where an older proxy left its files; imported once, by the migration."),
     Setting("PROXY_LOG_DIR", "log_dir", "", *_FOLDER,
             "Folder of a rotating `proxy.log`, beside stderr. Empty: stderr only."),
     Setting("PROXY_LOG_MAX_BYTES", "log_max_bytes", "10485760", *_whole(10000, 2**31),
@@ -157,6 +167,7 @@ class Settings:
     graceful_timeout_seconds: int
     usage_retention_days: int
     ca_bundle: Path | None
+    legacy_path: Path | None
     log_dir: Path | None
     log_max_bytes: int
     log_level: str

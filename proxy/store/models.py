@@ -53,6 +53,8 @@ class InstanceRow(Base):
     created_at: Mapped[float]
     updated_at: Mapped[float]
     revision: Mapped[int]  # the config_revision that last changed it: its ETag
+    # Keys of the old program's record that nobody knows; may hold secrets, so never shown.
+    legacy_extra: Mapped[dict[str, Any] | None]
 
 
 class InstanceStateRow(Base):
@@ -77,6 +79,10 @@ class InstanceStateRow(Base):
     last_error_time: Mapped[float | None]
     # When an operator last cleared errors and rests: what workers measured before is void.
     cleared_at: Mapped[float | None]
+    # What the old program measured and we do not: kept for the way back.
+    legacy_state: Mapped[dict[str, Any] | None]
+    # When the old program's totals were added; once each.
+    legacy_imported_at: Mapped[float | None]
 
 
 class DeploymentStateRow(Base):
@@ -151,6 +157,19 @@ class ClientKeyRow(Base):
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     key_hint: Mapped[str] = mapped_column(String(4))
     created_at: Mapped[float]
+
+
+class LegacyImportRow(Base):
+    """One import of the old program's files."""
+
+    __tablename__ = "legacy_import"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    imported_at: Mapped[float]
+    source: Mapped[str]
+    backup_folder: Mapped[str]
+    # {"found": n, "imported": n, "merged": n, "rejected": n, ...}
+    counts: Mapped[dict[str, Any]]
 
 
 class RevisionRow(Base):

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from proxy.settings import ROOT
+from proxy.settings import INSTANCE_FOLDER, ROOT
 from proxy.store.db import Database, StoreUnavailable
 from proxy.store.models import Base
 
@@ -80,6 +80,13 @@ def sqlite_path(database: Database) -> Path | None:
     if database.url.get_backend_name() != "sqlite" or not name:
         return None
     return None if name.startswith(("file:", ":memory:")) else Path(name)
+
+
+def private_parent(connection: Connection) -> Path:
+    """Where copies of what goes into this database belong: beside it, if it is a file."""
+    name = connection.engine.url.database or ""
+    is_file = connection.dialect.name == "sqlite" and not name.startswith(("file:", ":"))
+    return Path(name).parent if is_file and name else INSTANCE_FOLDER
 
 
 def make_private(path: Path) -> None:

@@ -10,7 +10,7 @@ def register(app: Flask, *, version: str) -> None:
     """Everything that answers HTTP."""
     with app.app_context():
         app.config["MAX_CONTENT_LENGTH"] = parts().settings.max_body_bytes
-    # Names of instances and models may hold slashes, also two in a row.
+    # Or a doubled slash would be redirected, to http:// even with TLS in front of us.
     app.url_map.merge_slashes = False
     requests_log.register(app)
     openai.register(app)

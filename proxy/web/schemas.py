@@ -359,6 +359,17 @@ def checked(
     return values
 
 
+def checked_instance(values: Any) -> tuple[dict[str, Any], list[tuple[str, list[str]]]]:
+    """A whole config as the schema reads it, or else everything that is wrong with it: each a
+    message and the path of the field."""
+    try:
+        return InstanceSchema().load(values), []
+    except ValidationError as error:
+        messages = error.messages
+    each = [{k: v} for k, v in messages.items()] if isinstance(messages, dict) else [messages]
+    return {}, [message_and_path(one) for one in each]
+
+
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
     message, keys = message_and_path(error.messages)
     field = ".".join(keys)

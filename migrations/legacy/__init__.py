@@ -1,0 +1,1 @@
+"""Reads what the older proxy left on disk, and carries it into the database."""

@@ -1,0 +1,285 @@
+"""Records in env files: the layouts E2 (`API_INSTANCES`) and E1 (`AZURE_INSTANCES`, or one)."""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dotenv.parser import Binding, parse_stream
+
+from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
+
+SUFFIXES = {key.upper(): key for key in CONFIG_KEYS if key not in ("name", "model_deployments")}
+MODELS = "SUPPORTED_MODELS"
+MODEL_MAP = "MODEL_MAP_"
+SINGLE_NAME = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How one era named its variables."""
+
+    layout: str
+    era: Era
+    names: str  # the variable that lists the instances
+    prefix: str
+    # One instance without a list: variable -> config key.
+    single: Mapping[str, str]
+
+
+FAMILIES = (
+    Family(
+        "E2",
+        Era.ENV_API,
+        "API_INSTANCES",
+        "API_INSTANCE_",
+        {
+            "API_KEY": "api_key",
+            "API_BASE": "api_base",
+            "API_VERSION": "api_version",
+            "API_PROVIDER_TYPE": "provider_type",
+        },
+    ),
+    Family(
+        "E1",
+        Era.ENV_AZURE,
+        "AZURE_INSTANCES",
+        "AZURE_INSTANCE_",
+        {
+            "AZURE_OPENAI_API_KEY": "api_key",
+            "AZURE_OPENAI_API_BASE": "api_base",
+            "AZURE_OPENAI_API_VERSION": "api_version",
+        },
+    ),
+)
+
+
+@dataclass(slots=True)
+class Lines:
+    """An env file: its variables, those that stand there twice, lines nobody can read."""
+
+    values: dict[str, str] = field(default_factory=dict, repr=False)  # hold keys
+    repeated: set[str] = field(default_factory=set)
+    bad: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A record while its variables are collected; `maps` is by variable: model, deployment."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict, repr=False)  # holds keys
+    maps: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    notes: list[str] = field(default_factory=list)
+
+
+def read(file: Path, text: str) -> Reading:
+    """The instances that the file lists, and whatever else it sets as settings.
+
+    A variable of an instance that is in no list is a setting: the old program passed it
+    over, and an instance out of the list is how it was switched off. One instance without a
+    list counts where there is no list, as it did then.
+    """
+    lines = _lines(text)
+    settings = dict(lines.values)
+    records: list[Record] = []
+    for family in FAMILIES:
+        records += _listed(file, family, lines, settings)
+    if not records:
+        for family in FAMILIES:
+            records += _single(file, family, lines, settings)
+    problems = [_bad_line(file, line) for line in lines.bad]
+    problems += _without_list(file, lines)
+    layout = records[0].layout if records else "env"
+    return Reading(file, layout, tuple(records), tuple(problems), settings)
+
+
+def variables(text: str) -> dict[str, str]:
+    """What the file sets; of a variable that stands there twice, the later value."""
+    return _lines(text).values
+
+
+def _lines(text: str) -> Lines:
+    lines = Lines()
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key and binding.value is None):
+            lines.bad.append(_line_of(binding))
+        elif binding.key and binding.value is not None:
+            if binding.key in lines.values:
+                lines.repeated.add(binding.key)
+            lines.values[binding.key] = binding.value
+    return lines
+
+
+def _line_of(binding: Binding) -> int:
+    """The parser counts from the blank lines before it."""
+    original = binding.original
+    blank = len(original.string) - len(original.string.lstrip())
+    return original.line + original.string[:blank].count("\n")
+
+
+def _listed(
+    file: Path, family: Family, lines: Lines, settings: dict[str, str]
+) -> Iterator[Record]:
+    listed = [name.strip() for name in lines.values.get(family.names, "").split(",")]
+    names = [name for name in listed if name]
+    drafts = {name: Draft(name, {"name": name}) for name in names}
+    times = Counter(names)
+    if drafts:
+        settings.pop(family.names)
+    by_spelling = _by_spelling(drafts)
+    for variable, value in lines.values.items():
+        if variable.startswith(family.prefix):
+            owners, suffix = _owners(variable.removeprefix(family.prefix), by_spelling)
+            for draft in owners:
+                settings.pop(variable, None)
+                _put(draft, variable, suffix, value)
+                _note_common(draft, variable, owners, lines)
+    for draft in drafts.values():
+        _decode_maps(draft)
+        if times[draft.name] > 1:
+            draft.notes.append(f"it is twice in {family.names}")
+        place = family.prefix + _spellings(draft.name)[0]
+        yield _record(file, family, place, draft)
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    """In capitals as it is, and as far as a shell can write it: `east-1 a` is EAST_1_A."""
+    capitals = name.upper()
+    return capitals, re.sub(r"\W", "_", capitals)
+
+
+def _by_spelling(drafts: Mapping[str, Draft]) -> dict[str, list[Draft]]:
+    found: dict[str, list[Draft]] = {}
+    for draft in drafts.values():
+        for spelling in dict.fromkeys(_spellings(draft.name)):
+            found.setdefault(spelling, []).append(draft)
+    return found
+
+
+def _owners(rest: str, by_spelling: Mapping[str, list[Draft]]) -> tuple[list[Draft], str]:
+    """Whose variable it is, and which: `A_B_API_KEY` is of `a_b` rather than of `a`.
+
+    The longest name counts that leaves a suffix we know, or else the longest.
+    """
+    longest: tuple[list[Draft], str] = ([], "")
+    for match in reversed(list(re.finditer("_", rest))):
+        owners = by_spelling.get(rest[: match.start()])
+        if owners is None:
+            continue
+        suffix = rest[match.end() :]
+        if suffix in SUFFIXES or suffix.startswith(MODEL_MAP):
+            return owners, suffix
+        if not longest[0]:
+            longest = owners, suffix
+    return longest
+
+
+def _put(draft: Draft, variable: str, suffix: str, value: str) -> None:
+    key = SUFFIXES.get(suffix)
+    if suffix.startswith(MODEL_MAP):
+        draft.maps[variable] = (suffix.removeprefix(MODEL_MAP), value)
+    elif key is None:
+        draft.extra[variable] = value
+    elif key in draft.config:
+        draft.extra[variable] = value
+        draft.notes.append(f"{variable}: the name is written in two ways, the first counts")
+    else:
+        draft.config[key] = _models(value) if suffix == MODELS else value
+
+
+def _models(value: str) -> list[str]:
+    return [model.strip() for model in value.split(",") if model.strip()]
+
+
+def _note_common(draft: Draft, variable: str, owners: list[Draft], lines: Lines) -> None:
+    if variable in lines.repeated:
+        draft.notes.append(f"{variable} stands twice in the file: the later counts")
+    if len(owners) > 1:
+        names = ", ".join(repr(owner.name) for owner in owners)
+        draft.notes.append(f"{variable} is of all of {names}: they are written alike")
+
+
+def _decode_maps(draft: Draft) -> None:
+    """`-` and `.` became `_` in the variable, so only a supported model tells what was there.
+
+    A model written exactly so counts before one that has the same letters and digits
+    (`GPT4O` for `gpt-4o`). What fits none, or several, stays in `extra`.
+    """
+    models = draft.config.get("supported_models", [])
+    deployments: dict[str, str] = {}
+    for variable, (written, deployment) in draft.maps.items():
+        model = _model(written, models)
+        if model is None or deployments.get(model, deployment) != deployment:
+            draft.extra[variable] = deployment
+            draft.notes.append(
+                f"{variable}: it does not tell which of {MODELS} it is of, so it was not used"
+            )
+        else:
+            deployments[model] = deployment
+    if deployments:
+        draft.config["model_deployments"] = deployments
+
+
+def _model(written: str, models: list[str]) -> str | None:
+    exact = [m for m in models if re.sub("[-.]", "_", m).upper() == written.upper()]
+    similar = [m for m in models if _bare(m) == _bare(written)]
+    # The same model in two cases is one model: the lookup was in lower case.
+    for found in (exact, similar):
+        if len({model.lower() for model in found}) == 1:
+            return found[0]
+    return None
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).lower()
+
+
+def _single(
+    file: Path, family: Family, lines: Lines, settings: dict[str, str]
+) -> Iterator[Record]:
+    config = {key: lines.values[v] for v, key in family.single.items() if v in lines.values}
+    if not (config.get("api_key") or config.get("api_base")):
+        return
+    draft = Draft(SINGLE_NAME, {"name": SINGLE_NAME, **config})
+    for variable in family.single:
+        settings.pop(variable, None)
+        if variable in lines.repeated:
+            draft.notes.append(f"{variable} stands twice in the file: the later counts")
+    yield _record(file, family, next(iter(family.single)), draft)
+
+
+def _record(file: Path, family: Family, place: str, draft: Draft) -> Record:
+    return Record(
+        file,
+        place,
+        family.layout,
+        family.era,
+        draft.name,
+        draft.config,
+        extra=draft.extra,
+        notes=tuple(draft.notes),
+    )
+
+
+def _bad_line(file: Path, line: int) -> Problem:
+    # Not the line itself: it may be the rest of a key.
+    remedy = "Write it as NAME=value, close its quotes, or delete it."
+    return Problem(file, "", "", "", remedy, f"Line {line} is no setting.")
+
+
+def _without_list(file: Path, lines: Lines) -> Iterator[Problem]:
+    for family in FAMILIES:
+        if family.names in lines.values:
+            continue
+        count = sum(variable.startswith(family.prefix) for variable in lines.values)
+        if count:
+            remedy = f"Add {family.names}=<name>,<name>, or delete those lines."
+            message = (
+                f"{count} variables begin with {family.prefix}, but {family.names} is missing."
+            )
+            yield Problem(file, "", family.names, "", remedy, message)

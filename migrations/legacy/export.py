@@ -1,0 +1,118 @@
+"""The way back: the present config and state in the old program's split layout."""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, select
+
+from migrations.legacy.backup import new_private_folder, write_private
+from migrations.legacy.convert import OLD_TOTALS
+from migrations.legacy.records import CONFIG_KEYS
+
+CONFIG_FILE = "instance_configs.json"
+STATE_FILE = "instance_states.json"
+
+# Ours -> the old program's. It knew no `azure_v1`: such an instance needs a look by hand.
+OLD_PROVIDERS = {"openai": "generic", "azure_v1": "azure"}
+
+COUNTERS = (
+    "total_requests",
+    "successful_requests",
+    "total_tokens_served",
+    "total_upstream_429_errors",
+    "total_upstream_400_errors",
+    "total_upstream_500_errors",
+    "total_upstream_other_errors",
+)
+# What the old program computes anew from what happens next.
+WINDOWS = (
+    "error_500_window",
+    "error_503_window",
+    "error_other_window",
+    "client_error_500_window",
+    "client_error_503_window",
+    "client_error_other_window",
+    "upstream_429_window",
+    "upstream_400_window",
+    "upstream_500_window",
+    "upstream_other_window",
+    "usage_window",
+    "request_window",
+)
+RATES = (
+    "current_error_rate",
+    "current_500_rate",
+    "current_503_rate",
+    "current_client_error_rate",
+    "current_client_500_rate",
+    "current_client_503_rate",
+    "current_upstream_error_rate",
+    "current_upstream_429_rate",
+    "current_upstream_400_rate",
+)
+
+
+def export(connection: Connection, parent: Path) -> Path:
+    """Writes both files into a new folder in `parent` (0700, files 0600); returns it."""
+    metadata = MetaData()
+    names = ("instance_config", "instance_state", "deployment_state")
+    config, state, rest = (Table(n, metadata, autoload_with=connection) for n in names)
+    now = time.time()
+    states = {r["instance_name"]: r for r in connection.execute(select(state)).mappings()}
+    until: dict[str, float] = {}
+    for row in connection.execute(select(rest)).mappings():
+        name, moment = row["instance_name"], row["rate_limited_until"]
+        if moment > now:
+            until[name] = max(moment, until.get(name, 0.0))
+    configs: dict[str, Any] = {}
+    old_states: dict[str, Any] = {}
+    for row in connection.execute(select(config).order_by(config.c.name)).mappings():
+        configs[row["name"]] = _config(row)
+        old_states[row["name"]] = _state(
+            row["name"], states.get(row["name"], {}), until.get(row["name"])
+        )
+    folder = new_private_folder(parent, "downgrade", datetime.now(UTC))
+    for name, content in ((CONFIG_FILE, configs), (STATE_FILE, old_states)):
+        write_private(folder / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    return folder
+
+
+def _config(row: Mapping[Any, Any]) -> dict[str, Any]:
+    values = {key: row[key] for key in CONFIG_KEYS}
+    values["provider_type"] = OLD_PROVIDERS.get(row["provider_type"], row["provider_type"])
+    return {**(row["legacy_extra"] or {}), **values}
+
+
+def _state(name: str, row: Mapping[Any, Any], until: float | None) -> dict[str, Any]:
+    old = row.get("legacy_state") or {}
+    return {
+        "name": name,
+        "status": "rate_limited" if until else "healthy",
+        "error_count": row.get("error_count", 0),
+        "last_error": row.get("last_error"),
+        "last_error_time": row.get("last_error_time"),
+        "rate_limited_until": until,
+        "current_tpm": 0,
+        "current_rpm": 0,
+        "last_used": row.get("last_used") or 0.0,
+        "avg_latency_ms": _average_ms(row, old),
+        "utilization_percentage": 0.0,
+        "connection_status": "unknown",
+        "health_status": "unknown",
+        **{column: row.get(column, 0) for column in COUNTERS},
+        **{key: old.get(key, 0) for key in OLD_TOTALS},
+        **{key: {} for key in WINDOWS},
+        **dict.fromkeys(RATES, 0.0),
+    }
+
+
+def _average_ms(row: Mapping[Any, Any], old: Mapping[str, Any]) -> float | None:
+    """The old figure as long as nothing was added to it; else ours over both."""
+    answered = row.get("successful_requests", 0)
+    if answered == old.get("successful_requests", 0) and "avg_latency_ms" in old:
+        return float(old["avg_latency_ms"])
+    return row["latency_total_ms"] / answered if answered else None

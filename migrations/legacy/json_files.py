@@ -1,0 +1,271 @@
+"""Records in JSON: the layouts M1, M2, M2', M3, S1 and S2, told apart by what they hold."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
+
+ERAS = {
+    "Y1": Era.YAML,
+    "M1": Era.SHARED_STATE,
+    "M2": Era.INSTANCE_STATE,
+    "M2'": Era.INSTANCE_STATE,
+    "D1": Era.DATABASE,
+    "M3": Era.FLAT,
+    "S1": Era.SPLIT,
+    "S2": Era.SPLIT,
+}
+
+CONFIG = frozenset(CONFIG_KEYS)
+STATE = frozenset(
+    "status error_count last_error last_error_time rate_limited_until current_tpm current_rpm"
+    " total_requests successful_requests total_tokens_served last_used avg_latency_ms"
+    " utilization_percentage connection_status health_status"
+    " total_errors_500 total_errors_503 total_other_errors"
+    " total_client_errors_500 total_client_errors_503 total_client_errors_other"
+    " total_upstream_400_errors total_upstream_429_errors total_upstream_500_errors"
+    " total_upstream_other_errors".split()
+)
+# The last release derived a rate of each counter, and kept a window of most.
+STATE_FAMILIES = re.compile(
+    r"current_(\w+_)?rate|(usage|request|(client_)?error_\w+|upstream_\w+)_window"
+)
+
+# What the old writers put beside the records about the file itself.
+ENVELOPE_KEYS = frozenset("instances timestamp last_updated worker_id version".split())
+
+_HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands where a record belongs; `key` is its name in a mapping by name."""
+
+    place: str
+    value: Any = field(repr=False)  # holds keys
+    key: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read(file: Path, text: str) -> Reading:
+    """The records of any JSON layout.
+
+    A mapping with `instances` is M1, M2 (`last_updated`) or M2' (`version`), and so is an
+    array of records without an envelope (M1, the oldest of them). Any other mapping is by
+    name: M3 where most records hold config and state, else S1 or S2.
+    """
+    try:
+        data = decoded(text)
+    except ValueError as error:
+        return Reading(file, "JSON", problems=(_no_json(file, error),))
+    if isinstance(data, list):
+        return reading_of(file, "M1", listed(data))
+    if not isinstance(data, dict):
+        return Reading(file, "JSON", problems=(_no_records(file, data),))
+    if _is_envelope(data):
+        return _in_envelope(file, data)
+    entries = [
+        entry
+        for entry in by_name(data)
+        if isinstance(entry.value, dict) or entry.key not in ENVELOPE_KEYS - {"instances"}
+    ]
+    return reading_of(file, _layout_by_name(file, entries), entries)
+
+
+def decoded(text: str) -> Any:
+    """What the JSON says.
+
+    Raises ValueError with a sentence that says where it is damaged and quotes no value: also
+    of JSON where an object has a key twice, because either value may be the one that counts.
+    """
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError(_twice(text, [key for key, _ in pairs]))
+        return found
+
+    try:
+        data = json.loads(text, object_pairs_hook=without_duplicates)
+        return _of_whole_characters(data) if _HALF_OF_A_CHARACTER.search(text) else data
+    except json.JSONDecodeError as error:
+        # Not chained: the error holds the whole text, and with it every key.
+        where = f"line {error.lineno}, column {error.colno}"
+        cut = " The file seems to be cut off." if error.pos >= len(text.rstrip()) else ""
+        raise ValueError(f"No JSON at {where}: {error.msg}.{cut}") from None
+    except RecursionError:
+        raise ValueError("The JSON is nested too deeply to be read.") from None
+
+
+def listed(items: Iterable[Any], where: str = "instances") -> list[Entry]:
+    return [Entry(f"{where}[{index}]", item) for index, item in enumerate(items)]
+
+
+def by_name(items: Mapping[str, Any]) -> list[Entry]:
+    return [Entry(f"key {key!r}", item, key) for key, item in items.items()]
+
+
+def reading_of(
+    file: Path, layout: str, entries: Iterable[Entry], settings: Mapping[str, str] | None = None
+) -> Reading:
+    """The entries as records; one that is no object is a problem and goes to `raw_bad`."""
+    records, problems, raw_bad = [], [], []
+    for entry in entries:
+        if isinstance(entry.value, dict):
+            records.append(_record(file, layout, entry))
+        else:
+            problems.append(_no_object(file, entry))
+            raw_bad.append(entry.value)
+    return Reading(
+        file, layout, tuple(records), tuple(problems), settings or {}, raw_bad=tuple(raw_bad)
+    )
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for people: never what it says."""
+    if isinstance(value, str):
+        return f"text of {len(value)} characters"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {dict: "an object", list: "a list", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _record(file: Path, layout: str, entry: Entry) -> Record:
+    """The values sorted into config, state and extra.
+
+    State stands flat or under `stats`. Where it stands in both, `stats` counts, because a
+    program wrote it, and the flat value goes to `extra`.
+    """
+    name, notes = _name(entry)
+    config: dict[str, Any] = {}
+    state: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for key, value in entry.value.items():
+        group = config if key in CONFIG else state if is_state(key) else extra
+        group[key] = value
+    if "name" in config and name is not None and config["name"] != name:
+        extra["name"], config["name"] = config["name"], name
+    stats = extra.pop("stats", None)
+    if isinstance(stats, dict):
+        _add_stats(stats, state, extra)
+    elif stats is not None:
+        extra["stats"] = stats
+        notes.append(f"`stats` is {kind_of(stats)}, not an object: nothing was read from it")
+    all_notes = (*entry.notes, *notes)
+    return Record(
+        file, entry.place, layout, ERAS[layout], name, config, state, extra, all_notes
+    )
+
+
+def is_state(key: str) -> bool:
+    return key in STATE or STATE_FAMILIES.fullmatch(key) is not None
+
+
+def _add_stats(stats: dict[str, Any], state: dict[str, Any], extra: dict[str, Any]) -> None:
+    unknown = {}
+    for key, value in stats.items():
+        if not is_state(key):
+            unknown[key] = value
+            continue
+        if key in state:
+            extra[key] = state[key]
+        state[key] = value
+    if unknown:
+        extra["stats"] = unknown
+
+
+def _name(entry: Entry) -> tuple[str | None, list[str]]:
+    """The key in a mapping by name, or else what the record says of itself.
+
+    The old program looked instances up by the key, joined config and state by it, and never
+    compared it with the `name` inside; so the key is what its clients and counters meant.
+    """
+    inner = entry.value.get("name")
+    usable = isinstance(inner, str) and bool(inner.strip())
+    shown = repr(inner) if usable else kind_of(inner)
+    if entry.key and entry.key.strip():
+        if inner is None or inner == entry.key:
+            return entry.key, []
+        return entry.key, [f"`name` inside is {shown}: the key {entry.key!r} counts"]
+    if usable:
+        return inner, []
+    return None, [f"`name` is {shown}"] if "name" in entry.value else []
+
+
+def _is_envelope(data: dict[str, Any]) -> bool:
+    """Whether `instances` holds the records, and is no instance of that name."""
+    if "instances" not in data:
+        return False
+    inner = data["instances"]
+    if isinstance(inner, list):
+        return True
+    if isinstance(inner, dict):
+        return not any(
+            (key in CONFIG or is_state(key)) and not isinstance(value, dict)
+            for key, value in inner.items()
+        )
+    return not any(isinstance(value, dict) for value in data.values())
+
+
+def _in_envelope(file: Path, data: dict[str, Any]) -> Reading:
+    layout = "M2" if "last_updated" in data else "M2'" if "version" in data else "M1"
+    settings = {k: json.dumps(v) for k, v in data.items() if k not in ENVELOPE_KEYS}
+    inner = data["instances"]
+    if isinstance(inner, list):
+        return reading_of(file, layout, listed(inner), settings)
+    if isinstance(inner, dict):
+        return reading_of(file, layout, by_name(inner), settings)
+    return Reading(file, layout, problems=(_no_records(file, inner),), settings=settings)
+
+
+def _layout_by_name(file: Path, entries: list[Entry]) -> str:
+    """M3, S1 or S2, by what most records hold: one stray key does not make it another."""
+    records = [entry.value.keys() for entry in entries if isinstance(entry.value, dict)]
+    config = [bool(keys & CONFIG - {"name"}) for keys in records]
+    state = [any(map(is_state, keys)) or "stats" in keys for keys in records]
+    both = sum(c and s for c, s in zip(config, state, strict=True))
+    if both * 2 > len(records):
+        return "M3"
+    if sum(config) == sum(state):
+        return "S2" if "state" in file.name.lower() else "S1"
+    return "S1" if sum(config) > sum(state) else "S2"
+
+
+def _twice(text: str, keys: list[str]) -> str:
+    key = next(key for index, key in enumerate(keys) if key in keys[:index])
+    written = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
+    lines = [text.count("\n", 0, found.start()) + 1 for found in written.finditer(text)]
+    # The decoder does not say where it is; with two places in the file there is no doubt.
+    where = f" (lines {lines[0]} and {lines[1]})" if len(lines) == 2 else ""
+    return f"The key {key!r} stands twice in one object{where}."
+
+
+def _of_whole_characters(data: Any) -> Any:
+    r"""The old writers escaped bytes they could not read as `\udce4`, half of a character.
+
+    Nothing can be done with text that holds one, not even printing it; it becomes U+FFFD.
+    """
+    written = json.dumps(data, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    return json.loads(written.decode("utf-16", "replace"))
+
+
+def _no_json(file: Path, error: ValueError) -> Problem:
+    remedy = "Mend the file there, or bring an undamaged copy of it."
+    return Problem(file, "", "", "", remedy, str(error))
+
+
+def _no_records(file: Path, value: object) -> Problem:
+    remedy = "Bring the file as the old program wrote it."
+    message = "There are no records: a list of them, or a mapping by name, was expected."
+    return Problem(file, "", "", kind_of(value), remedy, message)
+
+
+def _no_object(file: Path, entry: Entry) -> Problem:
+    remedy = "Write the instance as an object with its fields, or delete the entry."
+    message = "This is no object, so it is no instance."
+    return Problem(file, entry.place, "", kind_of(entry.value), remedy, message)

@@ -1,0 +1,138 @@
+"""What was found and what becomes of it, for people and for machines. Never a key."""
+
+from typing import Any
+
+from migrations.legacy.plan import Imported, Plan
+from migrations.legacy.records import Problem, Record
+from proxy.core.masking import masked
+
+
+def as_text(plan: Plan) -> str:
+    """Everything, field by field."""
+    lines = ["Files:", *(f"  {path}" for path in plan.files)] if plan.files else ["No files."]
+    for each in sorted(plan.instances, key=lambda i: i.name):
+        lines += _instance_lines(each)
+    if plan.settings:
+        names = ", ".join(sorted(plan.settings))
+        lines += ["", f"Settings of the old program, not carried: {names}"]
+    if plan.merged:
+        lines += ["", "Merged:", *(f"  {_where(r)}: {why}" for r, why in plan.merged)]
+    if plan.notes:
+        lines += ["", "Notes:", *(f"  {_where(r)}: {note}" for r, note in plan.notes)]
+    if plan.problems:
+        lines += ["", "Cannot be carried:", *(_problem_line(p) for p in plan.problems)]
+    return "\n".join([*lines, "", counts_line(plan)])
+
+
+def counts_line(plan: Plan) -> str:
+    n = counts(plan)
+    return (
+        f"{n['found']} records found = {n['imported']} imported + {n['merged']} merged"
+        f" + {n['rejected']} rejected."
+    )
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "files": [str(path) for path in plan.files],
+        "counts": counts(plan),
+        "instances": [_instance_json(i) for i in plan.instances],
+        "merged": [{**_record_json(r), "why": why} for r, why in plan.merged],
+        "rejected": [_record_json(r) for r, _ in plan.rejected],
+        "problems": [_problem_json(p) for p in plan.problems],
+        "notes": [{**_record_json(r), "note": note} for r, note in plan.notes],
+        "settings": sorted(plan.settings),
+    }
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    return {
+        "found": plan.found,
+        "imported": len(plan.instances),
+        "merged": len(plan.merged),
+        "rejected": plan.rejections,
+        "problems": len(plan.problems),
+    }
+
+
+def rejected_json(plan: Plan) -> list[dict[str, Any]]:
+    """The records that were left out, whole: with keys, for a file only its owner reads."""
+    whole = [
+        {
+            **_record_json(record),
+            "config": dict(record.config),
+            "state": dict(record.state),
+            "extra": dict(record.extra),
+            "problems": [_problem_json(p) for p in problems],
+        }
+        for record, problems in plan.rejected
+    ]
+    others = [*plan.entry_problems, *plan.file_problems]
+    return [*whole, *({"problems": [_problem_json(p)]} for p in others)]
+
+
+def _instance_lines(instance: Imported) -> list[str]:
+    config, state = instance.config_from, instance.state_from
+    lines = ["", f"{instance.name}"]
+    if config is not None and instance.config is not None:
+        lines.append(f"  config from {_where(config)}")
+        lines += [f"    {k} = {masked(k, v)!r}" for k, v in sorted(instance.config.items())]
+    if state is not None:
+        lines.append(f"  state from {_where(state)}")
+        lines += [f"    {k} = {v!r}" for k, v in sorted(instance.state.items())]
+    if instance.extra:
+        lines.append(
+            f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
+        )
+    lines += [f"  converted {c.field}: {c.before} -> {c.after}" for c in instance.converted]
+    return lines
+
+
+def _instance_json(instance: Imported) -> dict[str, Any]:
+    config = instance.config
+    return {
+        "name": instance.name,
+        "config": {k: masked(k, v) for k, v in config.items()} if config else None,
+        "config_from": _record_json(instance.config_from),
+        "state": instance.state,
+        "state_from": _record_json(instance.state_from),
+        "legacy_extra": sorted(instance.extra),
+        "converted": [
+            {"field": c.field, "before": c.before, "after": c.after} for c in instance.converted
+        ],
+        "shadowed": [_record_json(r) for r in instance.shadowed],
+    }
+
+
+def _record_json(record: Record | None) -> dict[str, Any]:
+    if record is None:
+        return {}
+    return {
+        "file": str(record.file),
+        "place": record.place,
+        "layout": record.layout,
+        "name": record.name,
+    }
+
+
+def _problem_json(problem: Problem) -> dict[str, str]:
+    return {
+        "file": str(problem.file),
+        "record": problem.record,
+        "field": problem.field,
+        "value": problem.value,
+        "message": problem.message,
+        "remedy": problem.remedy,
+    }
+
+
+def _problem_line(problem: Problem) -> str:
+    field = f" {problem.field}:" if problem.field else ""
+    value = f" Found: {problem.value}." if problem.value else ""
+    where = f"{problem.file.name} {problem.record}".rstrip()
+    return f"  {where}:{field} {problem.message}{value} {problem.remedy}"
+
+
+def _where(record: Record) -> str:
+    name = f" {record.name!r}" if record.name else ""
+    return f"{record.layout} {record.file.name} {record.place}{name}"

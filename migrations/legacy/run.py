@@ -1,0 +1,89 @@
+"""One import from end to end: backup, read, decide, write, report."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from migrations.legacy import discover, report
+from migrations.legacy.apply import Result, apply
+from migrations.legacy.backup import REJECTED, BackupFailed, make_backup, write_private
+from migrations.legacy.plan import Plan, make_plan
+from proxy.store.schema import SchemaProblem
+
+
+class ImportRefused(SchemaProblem):
+    """Nothing was written. The message is the report, and what can be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an import did. `backup` holds every source file as it was."""
+
+    plan: Plan
+    result: Result
+    backup: Path
+
+    def as_text(self) -> str:
+        lines = [report.as_text(self.plan), f"Backup: {self.backup}"]
+        for name, fields in sorted(self.result.kept.items()):
+            differs = f"; the file differs in {', '.join(fields)}" if fields else ""
+            lines.append(f"Kept as it is, because it exists: {name}{differs}")
+        lines.append(
+            f"Written: {len(self.result.imported)} configs, {len(self.result.states)} states."
+        )
+        return "\n".join(lines)
+
+
+def inspect(path: Path, environ: Mapping[str, str] | None = None) -> Plan:
+    """What an import would do. Reads only. Raises ImportRefused if there is nothing to read."""
+    return _plan(path, _files(path, environ), environ)
+
+
+def import_legacy(
+    connection: Connection,
+    path: Path,
+    *,
+    backups: Path,
+    skip_bad: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Carries the files at `path` into the tables, in the caller's transaction.
+
+    Raises ImportRefused if a record cannot be carried and `skip_bad` is not set, and lets
+    nothing be written then but the backup in a new folder of `backups`.
+    """
+    files = _files(path, environ)
+    try:
+        backup = make_backup(files, backups)
+    except BackupFailed as error:
+        raise ImportRefused(f"Nothing was imported. {error}") from error
+    plan = _plan(path, files, environ)
+    if plan.problems and not skip_bad:
+        raise ImportRefused(
+            f"{report.as_text(plan)}\n\nNothing was imported; the files are copied to {backup}."
+            " Mend what is listed, or leave it out: `alembic -x legacy=... -x skip_bad=yes"
+            " upgrade head`, or `flask legacy import --skip-bad`."
+        )
+    if plan.problems:
+        rejected = json.dumps(report.rejected_json(plan), indent=2, default=str)
+        write_private(backup / REJECTED, rejected.encode())
+    return Outcome(plan, apply(connection, plan, source=path, backup=backup), backup)
+
+
+def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
+    if not path.exists():
+        raise ImportRefused(f"Nothing was imported: {path} does not exist.")
+    files = discover.find(path, os.environ if environ is None else environ)
+    if not files:
+        raise ImportRefused(f"Nothing was imported: {path} has no file of the old program.")
+    return files
+
+
+def _plan(path: Path, files: list[Path], environ: Mapping[str, str] | None) -> Plan:
+    readings = discover.read(path, files, os.environ if environ is None else environ)
+    return make_plan(readings, now=time.time())

@@ -1,0 +1,60 @@
+"""import what the old program left
+
+Only moves data, and only if it is told where: `alembic -x legacy=PATH upgrade head`, or the
+setting PROXY_LEGACY_PATH. Later, `flask legacy import PATH` does the same. The downgrade
+writes the present config and state in the old program's layout; it deletes nothing.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+import logging
+from pathlib import Path
+
+from alembic import context, op
+
+from migrations.legacy.export import export
+from migrations.legacy.run import ImportRefused, import_legacy
+from proxy.settings import load_settings
+from proxy.store.schema import private_parent
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+logger = logging.getLogger("alembic.legacy")
+
+YES = ("yes", "true", "1")
+
+
+def upgrade() -> None:
+    arguments = context.get_x_argument(as_dictionary=True)
+    source = _source(arguments)
+    if source is None:
+        logger.info(
+            "No data of an old proxy is imported: name it with `-x legacy=PATH` or"
+            " PROXY_LEGACY_PATH, or later with `flask legacy import PATH`."
+        )
+        return
+    outcome = import_legacy(
+        op.get_bind(),
+        source,
+        backups=private_parent(op.get_bind()),
+        skip_bad=str(arguments.get("skip_bad", "")).lower() in YES,
+    )
+    logger.info("%s", outcome.as_text())
+
+
+def downgrade() -> None:
+    folder = export(op.get_bind(), private_parent(op.get_bind()))
+    logger.info("The present config and state, in the old program's layout: %s", folder)
+
+
+def _source(arguments: dict[str, str]) -> Path | None:
+    given = arguments.get("legacy")
+    if given is None:
+        return load_settings().legacy_path
+    if not given:
+        raise ImportRefused("-x legacy= names no path.")
+    return Path(given)

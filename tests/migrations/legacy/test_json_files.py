@@ -1,0 +1,218 @@
+"""JSON of every era: which layout it is, what goes where, and what is wrong with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from migrations.legacy import json_files
+from migrations.legacy.records import Era
+from tests.migrations.legacy.files import KEY, RECORD, STATE, record, told
+
+FILE = Path("instances.json")
+
+
+def read(data, file=FILE):
+    return json_files.read(file, data if isinstance(data, str) else json.dumps(data))
+
+
+def only(data, file=FILE):
+    reading = read(data, file)
+    assert reading.problems == ()
+    (found,) = reading.records
+    return found
+
+
+@pytest.mark.parametrize(
+    "data, layout, era",
+    [
+        ({"timestamp": 1.5, "worker_id": "w", "instances": [RECORD]}, "M1", Era.SHARED_STATE),
+        ({"instances": [RECORD], "last_updated": 1.5}, "M2", Era.INSTANCE_STATE),
+        (
+            {"timestamp": 1.5, "version": "v-1", "instances": [RECORD]},
+            "M2'",
+            Era.INSTANCE_STATE,
+        ),
+        # An array without its envelope: as old as the oldest.
+        ([RECORD], "M1", Era.SHARED_STATE),
+        ({"instances": {"a": RECORD}, "last_updated": 1.5}, "M2", Era.INSTANCE_STATE),
+        ({"a": RECORD | STATE}, "M3", Era.FLAT),
+        ({"a": RECORD | STATE, "timestamp": 1.5, "worker_id": "w"}, "M3", Era.FLAT),
+        ({"a": RECORD}, "S1", Era.SPLIT),
+        ({"a": STATE}, "S2", Era.SPLIT),
+        # One stray key does not make it another layout.
+        ({"a": RECORD, "b": RECORD, "c": RECORD | STATE}, "S1", Era.SPLIT),
+        ({"a": STATE, "b": STATE, "c": STATE | {"weight": 1}}, "S2", Era.SPLIT),
+        # An instance may be named as an envelope's key.
+        ({"instances": RECORD}, "S1", Era.SPLIT),
+        ({"version": RECORD}, "S1", Era.SPLIT),
+    ],
+)
+def test_what_a_file_holds_decides_its_layout(data, layout, era):
+    reading = read(data)
+    assert (reading.layout, reading.problems) == (layout, ())
+    assert {each.era for each in reading.records} == {era}
+    assert {each.layout for each in reading.records} == {layout}
+
+
+@pytest.mark.parametrize("data", [[], {}, {"instances": []}, {"instances": {}}])
+def test_a_file_without_instances_is_no_problem(data):
+    reading = read(data)
+    assert (reading.records, reading.problems) == ((), ())
+
+
+def test_the_name_of_a_file_decides_where_its_content_does_not():
+    assert read({}, Path("instance_states.json")).layout == "S2"
+    assert read({}, Path("instance_configs.json")).layout == "S1"
+
+
+def test_values_keep_the_types_they_have():
+    """Integers as strings, negative limits, an error count that is no number."""
+    found = only([record(max_tpm="30000", weight=-5, stats={"error_count": "many"})])
+    assert (found.config["max_tpm"], found.config["weight"]) == ("30000", -5)
+    assert found.state == {"error_count": "many"}
+
+
+def test_state_is_under_stats_or_flat():
+    assert only([record(stats={"error_count": 2})]).state == {"error_count": 2}
+    assert only({"a": record(error_count=2)}).state == {"error_count": 2}
+
+
+def test_stats_that_are_null_are_an_empty_state():
+    found = only([record(stats=None)])
+    assert (found.state, found.extra, found.notes) == ({}, {}, ())
+
+
+def test_stats_that_are_no_object_are_kept_and_told():
+    found = only([record(stats=KEY)])
+    assert found.extra == {"stats": KEY}
+    assert "`stats` is text of" in found.notes[0]
+    assert KEY not in found.notes[0]
+
+
+def test_of_state_in_both_places_the_one_under_stats_counts():
+    found = only([record(error_count=1, stats={"error_count": 2, "mood": 3})])
+    assert found.state == {"error_count": 2}
+    assert found.extra == {"error_count": 1, "stats": {"mood": 3}}
+
+
+def test_unknown_keys_are_kept():
+    extra = {"deployment_name": "x", "tags": ["a"], "is_healthy": True, "instance_stats": {}}
+    assert only([RECORD | extra]).extra == extra
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("current_error_rate", "current_429_rate", "current_client_503_rate", "current_tpm"),
+        *("usage_window", "request_window", "error_500_window", "client_error_other_window"),
+        *("upstream_429_window", "total_upstream_other_errors", "total_client_errors_500"),
+    ],
+)
+def test_counters_rates_and_windows_of_the_last_release_are_state(key):
+    assert only({"a": STATE | {key: 1}}).state[key] == 1
+
+
+@pytest.mark.parametrize("key", ["window", "my_window", "error_window_x", "total_tokens"])
+def test_what_only_sounds_like_state_is_not(key):
+    assert only({"a": RECORD | {key: 1}}).extra == {key: 1}
+
+
+def test_the_last_release_of_the_sibling_in_go_keeps_its_types():
+    found = only({"a": {"name": "a", "last_used": "2025-03-01T10:00:00Z", "error_count": 1}})
+    assert found.state["last_used"] == "2025-03-01T10:00:00Z"
+
+
+def test_names_stay_as_they_are():
+    """Mixed case, spaces and slashes."""
+    assert only([record("Azure East US/1")]).name == "Azure East US/1"
+
+
+def test_of_a_key_and_another_name_inside_the_key_counts():
+    found = only({"a": record("b")})
+    assert (found.name, found.config["name"], found.extra["name"]) == ("a", "a", "b")
+    assert found.notes == ("`name` inside is 'b': the key 'a' counts",)
+
+
+def test_a_record_by_name_needs_no_name_inside():
+    found = only({"a": {"api_key": KEY}})
+    assert (found.name, found.place, found.notes) == ("a", "key 'a'", ())
+
+
+def test_an_empty_key_does_not_name_a_record():
+    assert only({"": record("b")}).name == "b"
+
+
+@pytest.mark.parametrize("name", ["", " ", 5, None, ["a"]])
+def test_a_record_without_a_usable_name_has_none(name):
+    found = only([RECORD | {"name": name}])
+    assert (found.name, found.place, found.config["name"]) == (None, "instances[0]", name)
+
+
+def test_a_record_without_name_or_key_is_read():
+    assert only([{"api_base": "x"}]).name is None
+
+
+def test_records_of_one_name_are_all_there():
+    assert [each.name for each in read([record("a"), record("a")]).records] == ["a", "a"]
+
+
+def test_an_entry_that_is_no_object_is_a_problem_and_the_others_are_read():
+    reading = read({"instances": [record("a"), KEY, record("b"), None]})
+    assert [each.name for each in reading.records] == ["a", "b"]
+    assert [each.record for each in reading.problems] == ["instances[1]", "instances[3]"]
+    assert reading.raw_bad == (KEY, None)
+    assert KEY not in told(reading)
+
+
+def test_a_scalar_by_name_is_a_problem_unless_the_program_wrote_it():
+    reading = read({"a": RECORD, "b": 5, "timestamp": 1.5, "worker_id": "w"})
+    assert [each.record for each in reading.problems] == ["key 'b'"]
+
+
+def test_what_stands_beside_the_list_is_told():
+    reading = read({"instances": [], "timestamp": 1.5, "region": "eu"})
+    assert reading.settings == {"region": '"eu"'}
+
+
+@pytest.mark.parametrize("data", ['"text"', "5", "null", {"instances": 5}, {"instances": None}])
+def test_json_without_records_is_a_problem(data):
+    reading = read(data)
+    assert reading.records == ()
+    assert "no records" in reading.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            '{"a": {"api_key": "sk-1"',
+            "line 1, column 25: Expecting ',' delimiter. The file seems",
+        ),
+        ('{\n"a": {"api_key": "sk-1', "line 2, column 18: Unterminated string"),
+        ('{"a": 1}\n{"b": 2}', "line 2, column 1: Extra data"),
+        ("x", "line 1, column 1"),
+        (
+            '{"a": {},\n"b": {},\n"a": {}}',
+            "The key 'a' stands twice in one object (lines 1 and 3)",
+        ),
+        ('{"a": {"name": 1, "name": 2}, "b": {"name": 3}}', "The key 'name' stands twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[" + "9" * 5000 + "]", "limit"),
+    ],
+)
+def test_damaged_json_is_a_problem_that_says_where(text, message):
+    reading = read(text)
+    assert reading.records == ()
+    assert message in reading.problems[0].message
+    assert "sk-1" not in told(reading)
+
+
+def test_half_a_character_becomes_a_whole_one():
+    found = only('[{"name": "a", "last_error": "caf\\udce9 \\ud83d\\ude00"}]')
+    assert found.state["last_error"] == "caf\ufffd \N{GRINNING FACE}"
+
+
+def test_keys_are_not_in_what_is_told():
+    bad_proxy = record(proxy_url=f"http://u:{KEY}@p", tags=[KEY], stats={"x": KEY})
+    assert KEY not in told(read([bad_proxy, [KEY], KEY]))
