@@ -1,0 +1,1 @@
+"""Parts of backup_monitor.py: what is copied, checked, put back and watched."""
