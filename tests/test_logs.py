@@ -1,9 +1,11 @@
 import logging
+import os
 import re
 import shutil
 import stat
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -123,11 +125,35 @@ def test_without_a_folder_there_is_nothing_to_check(make_writer):
     make_writer().check()
 
 
+def unusable(tmp_path):
+    """Folders in which no log can be kept."""
+    (tmp_path / "file").write_text("no folder")
+    yield tmp_path / "file"
+    yield tmp_path / "file" / "below"
+    (tmp_path / "taken" / "proxy.log").mkdir(parents=True)
+    yield tmp_path / "taken"
+    yield Path("/proc")  # where not even root makes files
+
+
 def test_a_folder_that_cannot_be_used_is_found_before_anything_is_logged(make_writer, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(SettingError, match=r"PROXY_LOG_DIR: '.*file.*' cannot be written"):
+    for folder in unusable(tmp_path):
+        with pytest.raises(SettingError, match=rf"PROXY_LOG_DIR: '{folder}' cannot be written"):
             make_writer(log_dir=folder).check()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_needs_room_for_more_than_the_file(make_writer, tmp_path):
+    (tmp_path / "proxy.log").touch()
+    tmp_path.chmod(0o500)
+    with pytest.raises(SettingError):
+        make_writer(log_dir=tmp_path).check()
+
+
+def test_checking_leaves_what_is_there(make_writer, tmp_path):
+    (tmp_path / "proxy.log").write_text("before\n")
+    make_writer(log_dir=tmp_path).check()
+    assert [p.name for p in tmp_path.glob("*.log*")] == ["proxy.log"]
+    assert (tmp_path / "proxy.log").read_text() == "before\n"
 
 
 def test_a_folder_that_vanishes_costs_lines_of_the_file_only(make_writer, tmp_path, capsys):
@@ -141,8 +167,12 @@ def test_a_folder_that_vanishes_costs_lines_of_the_file_only(make_writer, tmp_pa
     assert re.match(LINE % ("INFO", "a line"), capsys.readouterr().err)
 
 
-def test_nobody_else_may_read_the_file(make_writer, tmp_path):
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_nobody_else_may_read_the_file(is_checked, make_writer, tmp_path):
     writer = make_writer(log_dir=tmp_path)
+    if is_checked:
+        writer.check()
+        assert stat.S_IMODE((tmp_path / "proxy.log").stat().st_mode) == 0o600
     writer.start()
     logger.info("a line")
     writer.stop()

@@ -2,6 +2,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import event
 
 from proxy.core.types import Client
 from proxy.runtime.snapshot import Snapshots
@@ -52,7 +53,11 @@ def test_who_took_one_keeps_it_as_it_was(database):
 def test_without_a_newer_revision_it_is_not_built_again(database):
     add(database, A)
     snapshots = Snapshots(database)
-    assert snapshots.reload() is snapshots.reload()
+    first = snapshots.reload()
+    asked = []
+    event.listen(database.engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+    assert snapshots.reload() is first
+    assert len([sql for sql in asked if sql.startswith("SELECT")]) == 1
 
 
 def test_of_two_threads_at_once_the_newer_revision_stays(database):
@@ -97,8 +102,12 @@ def test_while_the_database_is_away_it_stays_as_it_is(database):
 
 
 def test_a_model_is_as_old_as_the_first_enabled_instance_that_serves_it(database):
-    add(database, A, B)
+    add(database, B)
+    add(database, A)
+    add(database, config("late", supported_models=("gpt-4o",)))
     snapshot = Snapshots(database).reload()
+    ages = [snapshot.instances[name].created_at for name in ("b", "a", "late")]
+    assert ages == sorted(set(ages))
     assert snapshot.created_at("gpt-4o") == snapshot.instances["a"].created_at
     assert snapshot.created_at("unknown") == 0.0
 

@@ -1,6 +1,7 @@
-import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,14 @@ def test_a_reservation_of_a_minute_ago_is_settled_nowhere(state, clock):
     state.finish(reservation, Ending(verdicts.SUCCEEDED, Usage(80)))
     assert (state.view("a").current_tpm, candidate(state).in_flight) == (0, 0)
     assert state.view("a").totals["total_tokens_served"] == 80
+
+
+def test_seconds_that_are_over_are_not_written_any_more(state, clock):
+    reservation = state.start(serving(A), TEN)
+    state.take()
+    clock.now += 60
+    state.finish(reservation, DONE)
+    assert state.take().windows == {}
 
 
 def test_a_reservation_of_just_under_a_minute_is_settled_where_it_was_taken(state, clock):
@@ -251,9 +260,24 @@ def test_usage_is_counted_by_minute_model_and_client(state, clock):
     }
 
 
-def test_a_request_nobody_could_be_asked_for_counts_at_no_instance(state):
+def test_a_request_nobody_could_be_asked_for_counts_at_no_instance(state, clock):
+    clock.now += 59.9
     state.refuse(call(model="one", client=Client("app")))
     assert state.take().usage == {(int(OPENED_AT), "", "one", "app"): {"requests": 1}}
+
+
+@pytest.mark.parametrize(
+    "ending, moments",
+    [
+        (DONE, {"last_used", "last_success_time"}),
+        (FAILED, {"last_used", "last_failure_time"}),
+        (NOTHING, {"last_used"}),
+        (throttled(), {"last_used"}),
+    ],
+)
+def test_other_workers_learn_when_it_was_used_and_how_it_went(ending, moments, state, clock):
+    once(state, ending)
+    assert state.take().moments == {"a": dict.fromkeys(moments, clock.now)}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +331,9 @@ def test_clearing_voids_errors_and_rests(state):
     assert view.totals["error_count"] == 0
     assert view.totals["total_requests"] == 3  # what happened is not forgotten
     assert not candidate(state).failing
-    assert not state.take().rests
+    written = state.take()
+    assert (written.rests, written.errors) == ({}, {})
+    assert "last_failure_time" not in written.moments["a"]
 
 
 def test_clearing_one_instance_leaves_the_others(state):
@@ -459,6 +485,15 @@ def test_a_clearing_in_another_worker_voids_what_is_older_here(state, clock):
     assert set(state.view("a").rests) == {"mini"}
     assert state.take().rests.keys() == {("a", "mini")}
     assert not candidate(state).failing
+
+
+def test_a_failure_after_the_clearing_stands(state, clock):
+    cleared_at = clock.now
+    clock.now += 1
+    once(state, FAILED)
+    state.merge(SharedState({"a": SharedInstance(cleared_at=cleared_at)}))
+    assert candidate(state).failing
+    assert "last_failure_time" in state.take().moments["a"]
 
 
 def test_a_clearing_of_long_ago_voids_nothing_new(state, clock):
@@ -627,48 +662,116 @@ TestTwoWorkers.settings = settings(max_examples=60, stateful_step_count=40, dead
 
 @pytest.fixture
 def eager_threads():
-    """Threads that take turns so often that whatever can go wrong between two lines does."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+    """New threads let others run after each line: what can go wrong between two, does."""
+
+    def trace(frame, kind, _):
+        if not frame.f_code.co_filename.endswith(("state.py", "deltas.py", "window.py")):
+            return None
+        time.sleep(0)
+        return trace
+
+    before = threading.gettrace()
+    threading.settrace(trace)
     yield
-    sys.setswitchinterval(before)
+    threading.settrace(before)
+
+
+def in_threads(number, work):
+    """Runs `work` in so many threads that begin together; raises what one of them did."""
+    together = threading.Barrier(number)
+
+    def run(_):
+        together.wait()
+        return work()
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(run, range(number)))
+
+
+def test_32_threads_get_exactly_the_room_there_is(eager_threads):
+    room, state = 10, State(Clock())
+    reservations = in_threads(32, lambda: state.start(serving(A), TEN))
+    assert sum(r is not None for r in reservations) == room
+    assert (state.view("a").current_tpm, candidate(state)) == (100, None)
+
+
+class CountingLock:
+    def __init__(self):
+        self.entered = 0
+
+    def __enter__(self):
+        self.entered += 1
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda s: s.candidates([serving(A)], 1),
+        lambda s: s.start(serving(A), TEN),
+        lambda s: s.refuse(TEN),
+        lambda s: s.clear("a"),
+        lambda s: s.clear_rests("a"),
+        lambda s: s.rest("a", 1.0),
+        lambda s: s.view("a"),
+        lambda s: s.take(),
+        lambda s: s.give_back(Deltas()),
+        lambda s: s.merge(SharedState()),
+    ],
+)
+def test_nothing_is_done_without_the_lock_and_nothing_takes_it_twice(use, state):
+    state._lock = lock = CountingLock()
+    use(state)
+    assert lock.entered == 1
+
+
+@contextmanager
+def syncing(state, bank):
+    """A thread that syncs on and on, every third time in vain; once more at the end.
+
+    Gives the list of what it saw of `total_requests` after each round.
+    """
+    seen = []
+    over = threading.Event()
+
+    def sync():
+        while not over.is_set():
+            taken = state.take()
+            if len(seen) % 3 == 2:
+                state.give_back(taken)
+            else:
+                state.merge(bank.write_and_read(taken, OPENED_AT))
+            seen.append(state.view("a").totals["total_requests"])
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(sync)
+        try:
+            yield seen
+        finally:
+            over.set()
+        running.result()
+    state.merge(bank.write_and_read(state.take(), OPENED_AT))
 
 
 def test_32_threads_and_a_syncer_lose_and_double_nothing(eager_threads):
-    threads, each = 32, 100
-    state, bank = State(), Bank()
+    threads, each = 32, 5
+    state, bank = State(Clock()), Bank()
     of = serving(config("a", max_tpm=0))
-    together = threading.Barrier(threads + 1)
-    over = threading.Event()
-    views = []
 
     def ask():
-        together.wait()
         for _ in range(each):
             state.finish(state.start(of, TEN), DONE)
 
-    def sync():
-        together.wait()
-        while not over.is_set():
-            taken = state.take()
-            if len(views) % 3 == 2:
-                state.give_back(taken)
-            else:
-                state.merge(bank.write_and_read(taken, 0))
-            views.append(state.view("a").totals["total_requests"])
-
-    with ThreadPoolExecutor(threads + 1) as pool:
-        syncing = pool.submit(sync)
-        for asking in [pool.submit(ask) for _ in range(threads)]:
-            asking.result()
-        over.set()
-        syncing.result()
-    state.merge(bank.write_and_read(state.take(), 0))
-    assert state.view("a").totals["total_requests"] == threads * each
-    assert state.view("a").totals["total_tokens_served"] == threads * each * 7
-    assert sum(c["requests"] for c in bank.kept.windows.values()) == threads * each
-    assert sum(c["tokens"] for c in bank.kept.windows.values()) == threads * each * 7
-    assert views == sorted(views)  # a count never goes down
+    with syncing(state, bank) as seen:
+        in_threads(threads, ask)
+    total = threads * each
+    view = state.view("a")
+    assert (view.totals["total_requests"], view.current_rpm) == (total, total)
+    assert (view.totals["total_tokens_served"], view.current_tpm) == (7 * total, 7 * total)
+    assert sum(c["attempts"] for c in bank.kept.usage.values()) == total
+    assert seen == sorted(seen)  # a count never goes down
     assert candidate(state, of).in_flight == 0
 
 

@@ -3,6 +3,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 import traceback
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
@@ -86,8 +87,15 @@ def test_a_chat_call_as_azure_takes_it(simulate, upstream):
     assert (received.method, received.body) == ("POST", call().body)
     assert received.headers["content-length"] == str(len(call().body))
     assert received.headers["x-trace"] == "1"
+
+
+def test_no_compression_is_asked_for_even_if_the_client_does(simulate, upstream):
+    resource = simulate(Resource("a"))["a"]
+    instance = at(resource.url)
+    headers = {"accept-encoding": "gzip"}
+    upstream.send(instance, instance.api_base, headers=headers, body=b"{}").close()
     # Compressed events could not be passed on one by one.
-    assert received.headers["accept-encoding"] == "identity"
+    assert resource.requests[0].headers["accept-encoding"] == "identity"
 
 
 def test_a_request_may_have_no_body(simulate, upstream):
@@ -262,6 +270,20 @@ def test_what_is_no_answer_is_an_error(sent, listen, upstream):
     assert error.message.startswith("the connection failed (")
 
 
+def test_nothing_is_tried_again_down_here(listen, upstream, monkeypatch):
+    seen = []
+    listener = listen(lambda peer: seen.append(peer.request()))
+    with pytest.raises(UpstreamError):
+        send(upstream, at(listener), body=None, method="GET")  # the safest to repeat
+    assert len(seen) == 1
+    found, resolve = [], socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *a, **k: found.append(a) or resolve(*a, **k)
+    )
+    refusal(upstream, at(nobody()))
+    assert len(found) == 1
+
+
 def test_an_answers_secrets_are_not_repeated(listen, upstream):
     listener = listen(lambda peer: peer.request() and peer.send(f"{KEY}\r\n\r\n".encode()))
     refusal(upstream, at(listener))
@@ -301,8 +323,10 @@ def full_port():
 @pytest.mark.parametrize("connect, silence", [(0.05, 5.0), (5.0, 0.05)])
 def test_a_connection_must_stand_in_time(connect, silence, make_upstream, full_port):
     upstream = make_upstream(connect_timeout_seconds=connect)
+    started = time.monotonic()
     error = refusal(upstream, at(f"http://127.0.0.1:{full_port}", timeout_seconds=silence))
     assert (error.message, error.timed_out) == ("it timed out while we connected", True)
+    assert time.monotonic() - started < 4  # the shorter of the two
 
 
 def test_an_answer_must_begin_in_time(simulate, upstream):

@@ -60,6 +60,11 @@ def test_without_a_list_of_models_those_with_deployments_are_tried(resource, ups
     assert (check.model, check.deployment, check.ok) == ("gpt-5", "other", True)
 
 
+def test_a_model_that_is_named_twice_is_tried_once(resource, upstream):
+    (check,) = verify(upstream, at(resource, supported_models=("gpt-4o", "gpt-4o")), None)
+    assert check.ok
+
+
 def test_a_model_may_be_named(resource, upstream):
     (check,) = verify(upstream, at(resource), "other")
     assert (check.model, check.ok) == ("other", True)
