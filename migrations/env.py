@@ -1,6 +1,7 @@
 """What alembic runs: the proxy's models and settings, so that there is one truth of each."""
 
 import sys
+from logging import getLogger
 from logging.config import fileConfig
 
 from alembic import context
@@ -10,6 +11,9 @@ from proxy.settings import SettingError, load_settings
 from proxy.store.db import Database
 from proxy.store.models import Base
 from proxy.store.schema import SchemaProblem, migrating
+
+# What `-x NAME=VALUE` may name; read by the revision that imports the old program's data.
+X_ARGUMENTS = ("legacy", "skip_bad")
 
 
 def main() -> None:
@@ -21,9 +25,11 @@ def main() -> None:
     if context.config.config_file_name is not None:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
     try:
+        _check_x_arguments()
         database = Database(load_settings().database_url)
         with migrating(database):
             run_migrations(database.engine)
+        _tell_if_nothing_was_imported()
     except (SettingError, SchemaProblem) as error:
         sys.exit(str(error))
 
@@ -40,6 +46,26 @@ def run_migrations(engine: Engine) -> None:
         )
         with context.begin_transaction():
             context.run_migrations()
+
+
+def _check_x_arguments() -> None:
+    unknown = context.get_x_argument(as_dictionary=True).keys() - set(X_ARGUMENTS)
+    if unknown:
+        # A misspelt `legacy` would be an upgrade without the data.
+        names = " and ".join(X_ARGUMENTS)
+        raise SchemaProblem(
+            f"-x {sorted(unknown)[0]}: there is no such argument, only {names}."
+        )
+
+
+def _tell_if_nothing_was_imported() -> None:
+    arguments = context.get_x_argument(as_dictionary=True)
+    if "legacy" in arguments and not context.config.attributes.get("legacy_imported"):
+        getLogger("alembic.legacy").warning(
+            "Nothing was imported now: the database had passed that revision. To import later:"
+            " `flask legacy import %s`.",
+            arguments["legacy"],
+        )
 
 
 if context.is_offline_mode():

@@ -5,6 +5,7 @@ from flask import Flask
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
 from proxy.logs import LogWriter
+from proxy.runtime.departures import Departures
 from proxy.runtime.forward import Forward
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -34,6 +35,7 @@ def make_parts(settings: Settings) -> Parts:
     database = Database(settings.database_url)
     snapshots = Snapshots(database)
     state = State()
+    departures = Departures()
     upstream = Upstream(
         connections=settings.threads,
         connect_timeout_seconds=settings.connect_timeout_ms / 1000,
@@ -45,8 +47,11 @@ def make_parts(settings: Settings) -> Parts:
         snapshots=snapshots,
         state=state,
         upstream=upstream,
-        forward=Forward(snapshots, state, upstream, policy=settings.policy),
+        forward=Forward(
+            snapshots, state, upstream, policy=settings.policy, on_close=departures.forget
+        ),
         operator=OperatorHand(database, state),
+        departures=departures,
         syncer=Syncer(
             database,
             state,

@@ -6,6 +6,7 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
+from proxy.runtime.departures import Departures
 from proxy.runtime.forward import Forward
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -29,19 +30,27 @@ class Parts:
     upstream: Upstream
     forward: Forward
     operator: OperatorHand
+    departures: Departures
     syncer: Syncer
     log_writer: LogWriter
 
     def start(self) -> None:
         self.log_writer.start()
         self.syncer.start()
+        self.departures.start()
 
-    def stop(self) -> None:
-        """Idempotent. Order matters: what is stopped last may still be used by the others."""
+    def stop(self) -> int:
+        """How many answers were still open: they are counted as they stand. Idempotent.
+
+        Order matters: what is stopped last may still be used by the others.
+        """
+        self.departures.stop()
+        cut_off = self.forward.settle_open()
         self.syncer.stop()
         self.upstream.close()
         self.database.dispose()
         self.log_writer.stop()
+        return cut_off
 
 
 def parts() -> Parts:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from proxy.cli import simulated_resources
 from proxy.context import EXTENSION, Parts
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound
-from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
+from proxy.settings import INSTANCE_FOLDER, ROOT, SettingError, Settings
 from proxy.simulator import Simulator
 from proxy.start import gunicorn_command, prepare
 from proxy.store import instances, keys
@@ -47,6 +48,7 @@ Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
 
 def run_demo(settings: Settings) -> int:
     """Runs until Ctrl-C or a signal; stops all it started. Returns gunicorn's exit code."""
+    _check_port(settings)
     settings = replace(
         settings,
         database_url=f"sqlite:///{INSTANCE_FOLDER / 'demo.db'}",
@@ -70,6 +72,20 @@ def run_demo(settings: Settings) -> int:
                 return process.wait()
             except KeyboardInterrupt:
                 return 0  # how it is meant to end
+
+
+def _check_port(settings: Settings) -> None:
+    """Before anything is changed: another demo may be running, with the same database."""
+    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.bind, settings.port))
+        except OSError as error:
+            raise SettingError(
+                f"PORT: {settings.bind}:{settings.port} cannot be used ({error.strerror}); set"
+                " PORT to a free one"
+            ) from error
 
 
 def _fill(parts: Parts, simulator: Simulator) -> str:

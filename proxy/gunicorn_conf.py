@@ -1,6 +1,5 @@
 """How gunicorn runs us: `gunicorn -c python:proxy.gunicorn_conf wsgi:app`."""
 
-import atexit
 import gc
 import os
 import sys
@@ -34,7 +33,10 @@ preload_app = True
 keepalive = 75
 # Of a worker's main loop, which only waits and accepts; requests have their own timeouts.
 timeout = 60
-graceful_timeout = _settings.graceful_timeout_seconds
+# Workers stop after the setting (post_worker_init); the parent kills them after this, so that
+# they have time to write what they counted.
+FLUSH_SECONDS = 5
+graceful_timeout = _settings.graceful_timeout_seconds + FLUSH_SECONDS
 # The heartbeat's file: on a disk it would write to the journal every second.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 # It would be a second way to command us, without a key.
@@ -61,16 +63,19 @@ def post_worker_init(worker: Worker) -> None:
     # What was made before the fork lives as long as we do; not looking at it again keeps
     # its memory shared.
     gc.freeze()
-    parts = _parts(worker.app.wsgi())
-    parts.start()
-    # Ctrl-C ends a worker before its open answers: gunicorn calls worker_exit, and Python
-    # waits for the threads. This counts what those finish.
-    atexit.register(parts.stop)
+    worker.cfg.set("graceful_timeout", _settings.graceful_timeout_seconds)
+    _parts(worker.app.wsgi()).start()
 
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:
-    """After the last request of a worker that was told to end: what it counted is written."""
-    _parts(worker.app.wsgi()).stop()
+    """After the last answer of a worker that was told to end (SIGTERM), or at once (Ctrl-C).
+
+    What is counted is written. Python would wait for the threads of answers that are still
+    open, for as long as their upstreams like.
+    """
+    if _parts(worker.app.wsgi()).stop():
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _parts(app: Flask) -> Parts:

@@ -8,6 +8,7 @@ otherwise silently have no effect.
 import difflib
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +85,13 @@ def _folder(text: str) -> Path | None:
     return ROOT / text if text else None
 
 
-def _file(text: str) -> Path | None:
+def _certificates(text: str) -> Path | None:
     path = ROOT / text if text else None
-    if path is not None and not path.is_file():
-        raise ValueError
+    if path is not None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError:  # also ssl's own
+            raise ValueError from None
     return path
 
 
@@ -133,7 +137,8 @@ SETTINGS: tuple[Setting, ...] = (
             "How long open answers may go on after SIGTERM, in seconds."),
     Setting("PROXY_USAGE_RETENTION_DAYS", "usage_retention_days", "90", *_whole(1, 3650),
             "How long rows of `usage_minute` are kept, in days."),
-    Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _file, "an existing PEM file, or nothing",
+    Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _certificates,
+            "a PEM file with certificates, or nothing",
             "Certificate authorities to trust for https instances; empty: certifi's."),
     Setting("PROXY_LEGACY_PATH", "legacy_path", "", _existing,
             "an existing file or folder, or nothing",
@@ -226,10 +231,7 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
     known = {s.name for s in SETTINGS}
     for name in sorted(values):
         if name.startswith("PROXY_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean {close[0]}?"
-                if close
-                else f"known are {', '.join(sorted(known))}"
-            )
-            raise SettingError(f"{name}: there is no such setting; {hint}")
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            names = ", ".join(sorted(known))
+            raise SettingError(f"{name}: there is no such setting.{hint} Known are {names}")

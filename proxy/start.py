@@ -12,7 +12,7 @@ from proxy.store import instances, keys, schema
 ADD_AN_INSTANCE = """\
 No instance is configured yet. Add one:
 
-  curl -X POST {address}/admin/instances -H "X-Admin-API-Key: $ADMIN_API_KEY" \\
+  curl -X POST {address}/admin/instances -H "X-Admin-API-Key: YOUR-ADMIN-API-KEY" \\
     -H "Content-Type: application/json" -d '{{"name": "east-us",
       "api_base": "https://YOUR-RESOURCE.openai.azure.com", "api_key": "ITS-KEY",
       "supported_models": ["gpt-4o"], "model_deployments": {{"gpt-4o": "YOUR-DEPLOYMENT"}}}}'
@@ -43,7 +43,7 @@ def prepare(parts: Parts) -> None:
     try:
         schema.check(parts.database)
     except schema.SchemaOutdated as problem:
-        sys.stderr.write(f"Migrating: {problem}\n")
+        sys.stderr.write(f"{problem}\nMigrating ...\n")
         schema.upgrade(parts.database)
         schema.check(parts.database)
 
@@ -55,7 +55,7 @@ def greeting(parts: Parts) -> str:
         has_instance = bool(instances.load_all(connection))
         has_key = bool(keys.listed(connection))
     text = (
-        f"Listening on {settings.address} with {settings.workers} workers of up to"
+        f"Starting on {settings.address} with {settings.workers} workers of up to"
         f" {settings.threads} threads.\n"
     )
     if settings.client_auth == "off":

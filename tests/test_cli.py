@@ -190,7 +190,13 @@ def test_the_mock_runs_until_it_is_interrupted():
     # Text is kept in a pipe until there is much of it, unless one asks otherwise.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell that runs us in the background ignores it, and so would what we start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         try:
             first = process.stdout.readline()

@@ -63,7 +63,7 @@ OWNERS = {
     # marshmallow's schemas are in web/schemas.py; admin.py names the type.
     "flask_smorest": ("proxy/web/admin.py", "proxy/web/docs.py"),
     "flask_swagger_ui": ("proxy/web/docs.py",),
-    "gunicorn": ("proxy/gunicorn_conf.py",),
+    "gunicorn": ("proxy/gunicorn_conf.py", "proxy/web/body.py"),  # the latter: its errors
     "marshmallow": ("proxy/web/schemas.py", "proxy/web/admin.py"),
     "orjson": ("proxy/web/",),
     "requests": ("proxy/runtime/upstream.py",),

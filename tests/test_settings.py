@@ -3,6 +3,7 @@ import re
 from dataclasses import fields
 
 import pytest
+import trustme
 
 from proxy import settings
 from proxy.core.routing import POLICIES
@@ -172,9 +173,16 @@ def test_a_database_that_we_cannot_use_is_refused_without_telling_its_password(u
 
 def test_relative_folders_and_files_start_at_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loaded = load(PROXY_LOG_DIR="logs", PROXY_CA_BUNDLE="pyproject.toml")
+    loaded = load(PROXY_LOG_DIR="logs", PROXY_LEGACY_PATH="pyproject.toml")
     assert loaded.log_dir == ROOT / "logs"
-    assert loaded.ca_bundle == ROOT / "pyproject.toml"
+    assert loaded.legacy_path == ROOT / "pyproject.toml"
+
+
+def test_certificates_are_read_at_once(tmp_path):
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    assert load(PROXY_CA_BUNDLE=str(file)).ca_bundle == file
+    assert "certificates" in refusal(PROXY_CA_BUNDLE=str(ROOT / "pyproject.toml"))
     assert load(PROXY_LOG_DIR="/var/log/p").log_dir.as_posix() == "/var/log/p"
 
 
@@ -188,15 +196,15 @@ def test_without_a_value_there_is_no_folder_and_no_file():
 @pytest.mark.parametrize(
     "name, hint",
     [
-        ("PROXY_THREAD", "did you mean PROXY_THREADS?"),
-        ("PROXY_POLCY", "did you mean PROXY_POLICY?"),
-        ("PROXY_PORT", "did you mean"),
-        ("PROXY_XYZZY_9", "known are ADMIN_API_KEY, PORT, PROXY_BIND, "),
+        ("PROXY_THREAD", "Did you mean PROXY_THREADS?"),
+        ("PROXY_POLCY", "Did you mean PROXY_POLICY?"),
+        ("PROXY_PORT", "Known are"),
+        ("PROXY_XYZZY_9", "Known are ADMIN_API_KEY, PORT, PROXY_BIND, "),
     ],
 )
 def test_an_unknown_name_of_ours_is_refused_with_a_hint(name, hint):
     message = refusal(**{name: "hunter2"})
-    assert message.startswith(f"{name}: there is no such setting; ")
+    assert message.startswith(f"{name}: there is no such setting.")
     assert hint in message
     assert "hunter2" not in message
 

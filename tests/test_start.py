@@ -41,7 +41,7 @@ def add_instance(parts):
 def test_a_newcomer_is_told_all_that_is_to_be_done(parts):
     text = greeting(parts(port=8123, workers=3, threads=7))
     assert text.startswith(
-        "Listening on http://127.0.0.1:8123 with 3 workers of up to 7 threads.\n"
+        "Starting on http://127.0.0.1:8123 with 3 workers of up to 7 threads.\n"
     )
     assert "flask keys add NAME" in text
     assert "set ADMIN_API_KEY" in text
@@ -86,7 +86,7 @@ def test_the_instance_in_the_greeting_can_be_added_as_it_stands(make_settings):
         made = app.extensions["proxy"]
         text = greeting(made)
         body = re.search(r"-d '(.*)'", text, re.DOTALL)[1]
-        assert '-H "X-Admin-API-Key: $ADMIN_API_KEY"' in text
+        assert '-H "X-Admin-API-Key: YOUR-ADMIN-API-KEY"' in text
         made.start()
         try:
             answer = app.test_client().post("/admin/instances", data=body, headers=ADMIN)

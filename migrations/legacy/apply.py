@@ -1,13 +1,25 @@
 """Writes a plan into the tables: one transaction, nothing that is there is overwritten."""
 
+import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, func, insert, select, update
+from sqlalchemy import (
+    JSON,
+    Connection,
+    MetaData,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 
-from migrations.legacy.convert import OLD_TOTALS
+from migrations.legacy.convert import OLD_TOTALS, latency_total_ms
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.report import counts
 from proxy.core.masking import masked
@@ -15,8 +27,9 @@ from proxy.core.masking import masked
 AUTHOR = "migration"
 ACTION = "instance imported"
 REST_REASON = "throttled"
+WHOLE_INSTANCE = ""  # the old program knew no deployments' rests
 
-# State as old files call it -> the column that it is added to.
+# State as old files call it: what is added to the column of that name.
 ADDED = (
     "error_count",
     "total_requests",
@@ -27,48 +40,48 @@ ADDED = (
     "total_upstream_500_errors",
     "total_upstream_other_errors",
 )
-NEWEST = ("last_used", "last_error_time")
 # Kept as they were for the way back: what ours does not count, and what it derives.
 KEPT = (*OLD_TOTALS, "avg_latency_ms", "successful_requests")
+
+Row = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Result:
-    """`kept`: exists already, with the fields in which the file differs."""
+    """`kept`: exists already, with the fields in which the file differs. `removed`: was
+    imported before, and an operator removed it since."""
 
     imported: list[str] = field(default_factory=list)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
 
 
 def apply(
     connection: Connection, plan: Plan, *, source: Path, backup: Path, now: float | None = None
 ) -> Result:
-    """Running it twice changes nothing: a config that exists is kept as it is, and state is
-    added once.
+    """Running it twice changes nothing: a config that exists is kept as it is, one that was
+    removed after an import stays so, and state is added once.
 
     The tables are read from the database and not from the models: this runs in a migration,
-    and later models know columns that are not there yet.
+    and later models know columns that are not there yet. It takes a few statements, however
+    many instances there are.
     """
     tables = _Tables(connection)
-    result = Result()
     moment = time.time() if now is None else now
-    present = {r["name"]: r for r in connection.execute(select(tables.config)).mappings()}
-    for each in plan.instances:
-        row = present.get(each.name)
-        if row is not None and each.config is not None:
-            result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
-        elif each.config is not None:
-            _add_config(connection, tables, each, moment)
-            result.imported.append(each.name)
-        if each.state and _add_state(connection, tables, each, moment):
-            result.states.append(each.name)
+    result = Result()
+    new = _new_configs(connection, tables, plan, result)
+    if new:
+        _add_configs(connection, tables, new, moment)
+    result.imported = [each.name for each in new]
+    result.states = _add_states(connection, tables, plan, moment)
+    written = {"configs": len(result.imported), "states": len(result.states)}
     connection.execute(
         insert(tables.imports).values(
             imported_at=moment,
             source=str(source),
             backup_folder=str(backup),
-            counts=counts(plan),
+            counts={**counts(plan), "written": written},
         )
     )
     return result
@@ -79,7 +92,11 @@ class _Tables:
         metadata = MetaData()
 
         def table(name: str) -> Table:
-            return Table(name, metadata, autoload_with=connection)
+            found = Table(name, metadata, autoload_with=connection)
+            for column in found.columns:
+                if isinstance(column.type, JSON):
+                    column.type.none_as_null = True
+            return found
 
         self.config = table("instance_config")
         self.state = table("instance_state")
@@ -88,65 +105,147 @@ class _Tables:
         self.imports = table("legacy_import")
 
 
-def _add_config(connection: Connection, tables: _Tables, each: Imported, now: float) -> None:
-    assert each.config is not None, "asked for only with a config"
-    values = {k: v for k, v in each.config.items() if k in tables.config.c}
-    changes = {k: [None, masked(k, v)] for k, v in values.items()}
-    revision = connection.execute(
-        insert(tables.revisions).values(
-            made_at=now, author=AUTHOR, action=ACTION, subject=each.name, changes=changes
-        )
-    ).inserted_primary_key
-    connection.execute(
-        insert(tables.config).values(
-            **values,
-            legacy_extra=each.extra or None,
-            created_at=now,
-            updated_at=now,
-            revision=revision[0] if revision else 0,
-        )
-    )
+def _new_configs(
+    connection: Connection, tables: _Tables, plan: Plan, result: Result
+) -> list[Imported]:
+    """Those to add; `result` gets the others. Of these only unknown keys are new to us."""
+    present = {r["name"]: r for r in connection.execute(select(tables.config)).mappings()}
+    revisions = tables.revisions.c
+    was_imported = revisions.action == ACTION
+    known = set(connection.scalars(select(revisions.subject).where(was_imported)))
+    new, extras = [], []
+    for each in plan.instances:
+        row = present.get(each.name)
+        if each.config is None:
+            continue
+        if row is not None:
+            result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
+            if each.extra and not row["legacy_extra"]:
+                extras.append({"of": each.name, "extra": _json(each.extra)})
+        elif each.name in known:
+            result.removed.append(each.name)
+        else:
+            new.append(each)
+    if extras:
+        column = tables.config.c.legacy_extra
+        values = {"legacy_extra": bindparam("extra", type_=column.type)}
+        here = tables.config.c.name == bindparam("of")
+        connection.execute(update(tables.config).where(here).values(values), extras)
+    return new
 
 
-def _add_state(connection: Connection, tables: _Tables, each: Imported, now: float) -> bool:
-    table = tables.state
-    here = table.c.instance_name == each.name
-    row = connection.execute(select(table).where(here)).mappings().first()
-    if row is not None and row["legacy_imported_at"] is not None:
-        return False
-    old = each.state
-    values: dict[str, Any] = {c: old.get(c, 0) + (row[c] if row else 0) for c in ADDED}
-    latency_ms = old.get("avg_latency_ms", 0) * old.get("successful_requests", 0)
-    values["latency_total_ms"] = round(latency_ms) + (row["latency_total_ms"] if row else 0)
-    for column in NEWEST:
-        values[column] = max(
-            (v for v in (old.get(column), row and row[column]) if v), default=None
-        )
-    values["last_error"] = (row and row["last_error"]) or old.get("last_error")
-    values["legacy_state"] = {k: old[k] for k in KEPT if k in old}
-    values["legacy_imported_at"] = now
-    if row is None:
-        connection.execute(insert(table).values(instance_name=each.name, **values))
-    else:
-        connection.execute(update(table).where(here).values(**values))
-    if "rate_limited_until" in old:
-        _add_rest(connection, tables.rests, each.name, old["rate_limited_until"], now)
-    return True
-
-
-def _add_rest(
-    connection: Connection, table: Table, name: str, until: float, now: float
+def _add_configs(
+    connection: Connection, tables: _Tables, new: Sequence[Imported], now: float
 ) -> None:
-    """Of the whole instance: the old program knew no deployments' rests."""
-    here = (table.c.instance_name == name) & (table.c.deployment == "")
-    present = connection.execute(select(func.count()).select_from(table).where(here)).scalar()
-    if not present:
-        connection.execute(
-            insert(table).values(
-                instance_name=name,
-                deployment="",
-                rate_limited_until=until,
-                rest_reason=REST_REASON,
-                rest_set_at=now,
-            )
-        )
+    columns = tables.config.c
+    rows = [{k: v for k, v in (e.config or {}).items() if k in columns} for e in new]
+    revisions = [
+        {
+            "made_at": now,
+            "author": AUTHOR,
+            "action": ACTION,
+            "subject": row["name"],
+            "changes": {k: [None, masked(k, v)] for k, v in row.items()},
+        }
+        for row in rows
+    ]
+    # By subject: of many rows, databases return the numbers in no order.
+    returned = tables.revisions.c.subject, tables.revisions.c.id
+    inserted = connection.execute(insert(tables.revisions).returning(*returned), revisions)
+    numbers = {subject: number for subject, number in inserted}
+    for row, each in zip(rows, new, strict=True):
+        row["legacy_extra"] = _json(each.extra) or None
+        row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
+    connection.execute(insert(tables.config), rows)
+    # One that was removed may have had this name; what it earned is void.
+    here = tables.rests.c.instance_name == bindparam("of")
+    connection.execute(delete(tables.rests).where(here), [{"of": e.name} for e in new])
+
+
+def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float) -> list[str]:
+    """Adds each old state that was not added before; returns whose."""
+    rows = connection.execute(select(tables.state)).mappings()
+    present = {row["instance_name"]: row for row in rows}
+    done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
+    added = [each for each in plan.instances if each.state and each.name not in done]
+    new = [
+        {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
+        for e in added
+        if e.name not in present
+    ]
+    more = [
+        {"of": e.name, **{f"old_{k}": v for k, v in _values(e, present[e.name]).items()}}
+        for e in added
+        if e.name in present
+    ]
+    if new:
+        connection.execute(insert(tables.state), new)
+    if more:
+        _add_to_states(connection, tables.state, more, now)
+    _add_rests(connection, tables.rests, added, now)
+    return [each.name for each in added]
+
+
+def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
+    """Columns: counts as they are to be added, the rest as it is to be."""
+    old = each.state
+    used = [m for m in (old.get("last_used"), present.get("last_used")) if m]
+    errors: list[Mapping[Any, Any]] = [
+        e for e in (old, present) if e.get("last_error") or e.get("last_error_time")
+    ]
+    latest = max(errors, key=lambda e: e.get("last_error_time") or 0.0, default=old)
+    kept: Row = {k: old[k] for k in KEPT if k in old}
+    if each.config is None and each.extra:
+        kept["extra"] = _json(each.extra)  # there is no config to keep it with
+    return {
+        **{column: old.get(column, 0) for column in ADDED},
+        "latency_total_ms": latency_total_ms(old),
+        "last_used": max(used, default=None),
+        "last_error": latest.get("last_error"),
+        "last_error_time": latest.get("last_error_time"),
+        "legacy_state": kept,
+    }
+
+
+def _add_to_states(
+    connection: Connection, table: Table, rows: Sequence[Row], now: float
+) -> None:
+    """`rows` hold what the file says as `old_<column>`, and the instance's name as `of`."""
+    given: dict[str, Any] = {
+        column.name: bindparam(f"old_{column.name}", type_=column.type)
+        for column in table.columns
+        if f"old_{column.name}" in rows[0]
+    }
+    for name in (*ADDED, "latency_total_ms"):
+        # By the database: workers may have added since the rows were read.
+        given[name] = table.c[name] + given[name]
+    here = table.c.instance_name == bindparam("of")
+    statement = update(table).where(here).values(legacy_imported_at=now, **given)
+    connection.execute(statement, rows)
+
+
+def _add_rests(
+    connection: Connection, table: Table, added: Sequence[Imported], now: float
+) -> None:
+    """Where there is a rest already, the longer one counts."""
+    of_whole = table.c.deployment == WHOLE_INSTANCE
+    rows = connection.execute(select(table).where(of_whole)).mappings()
+    present = {row["instance_name"]: row["rate_limited_until"] for row in rows}
+    longer = {
+        each.name: until
+        for each in added
+        if (until := each.state.get("rate_limited_until", 0.0)) > present.get(each.name, 0.0)
+    }
+    shorter = [{"of": name} for name in longer if name in present]
+    if shorter:
+        here = of_whole & (table.c.instance_name == bindparam("of"))
+        connection.execute(delete(table).where(here), shorter)
+    rest = {"deployment": WHOLE_INSTANCE, "rest_reason": REST_REASON, "rest_set_at": now}
+    new = [{"instance_name": n, "rate_limited_until": u, **rest} for n, u in longer.items()]
+    if new:
+        connection.execute(insert(table), new)
+
+
+def _json(values: Mapping[str, Any]) -> Any:
+    """As JSON has it: YAML has sets and bytes, and Python's JSON has NaN."""
+    return json.loads(json.dumps(values, default=str), parse_constant=str)

@@ -22,26 +22,30 @@ def make_backup(files: Sequence[Path], parent: Path, now: datetime | None = None
     """Copies `files` into a new folder in `parent`; returns it. Mode 0700, files 0600.
 
     The manifest has each file's SHA-256 sum, and each copy is read back and compared.
-    Never writes into a folder that exists. Raises BackupFailed.
+    Never writes into a folder that exists. What is no file, or not there, is passed over.
+    Raises BackupFailed.
     """
     folder = _new_folder(parent, now or datetime.now(UTC))
-    entries: list[dict[str, Any]] = []
-    for number, source in enumerate(_with_companions(files), 1):
-        copy = folder / f"{number:03}_{source.name}"
-        try:
-            content = source.read_bytes()
-            write_private(copy, content)
-            written = copy.read_bytes()
-        except OSError as error:
-            raise BackupFailed(f"{source} cannot be copied: {error.strerror}.") from error
-        digest = hashlib.sha256(content).hexdigest()
-        if hashlib.sha256(written).hexdigest() != digest:
-            raise BackupFailed(f"{copy} is not what was written: the disk lies or is full.")
-        entries.append(
-            {"source": str(source), "copy": copy.name, "bytes": len(content), "sha256": digest}
-        )
-    write_private(folder / MANIFEST, json.dumps(entries, indent=2).encode())
+    entries = [
+        _copied(source, folder / f"{number:03}_{source.name}")
+        for number, source in enumerate(_with_companions(files), 1)
+    ]
+    write_copy(folder / MANIFEST, json.dumps(entries, indent=2).encode())
     return folder
+
+
+def changed_since(folder: Path) -> list[str]:
+    """The sources of the backup in `folder` that are not any more what was copied."""
+    entries = json.loads((folder / MANIFEST).read_bytes())
+    return [e["source"] for e in entries if _sum_of(Path(e["source"])) != e["sha256"]]
+
+
+def write_copy(path: Path, content: bytes) -> None:
+    """As `write_private`. Raises BackupFailed."""
+    try:
+        write_private(path, content)
+    except OSError as error:
+        raise BackupFailed(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -66,6 +70,25 @@ def new_private_folder(parent: Path, prefix: str, now: datetime) -> Path:
     raise FileExistsError(f"too many folders named {stem}")
 
 
+def _copied(source: Path, copy: Path) -> dict[str, Any]:
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise BackupFailed(f"{source} cannot be copied: {error.strerror}.") from error
+    write_copy(copy, content)
+    digest = hashlib.sha256(content).hexdigest()
+    if _sum_of(copy) != digest:
+        raise BackupFailed(f"{copy} is not what was written: the disk lies or is full.")
+    return {"source": str(source), "copy": copy.name, "bytes": len(content), "sha256": digest}
+
+
+def _sum_of(file: Path) -> str | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def _new_folder(parent: Path, now: datetime) -> Path:
     try:
         return new_private_folder(parent, "backup", now)
@@ -74,8 +97,12 @@ def _new_folder(parent: Path, now: datetime) -> Path:
 
 
 def _with_companions(files: Sequence[Path]) -> list[Path]:
+    # Of a pipe there would be no end; what is wrong with the others, their reader says.
+    present = [file for file in files if os.path.isfile(file)]
     some = []
-    for file in files:
-        some.append(file)
-        some += [c for end in COMPANIONS if (c := file.with_name(file.name + end)).is_file()]
+    for file in present:
+        # SQLite looks beside the file itself, not beside a link to it.
+        real = os.path.realpath(file)
+        companions = (Path(real + end) for end in COMPANIONS)
+        some += [file, *(c for c in companions if os.path.isfile(c))]
     return some

@@ -1,11 +1,12 @@
 """From a record as it stands in an old file to values our tables take; nothing is guessed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from migrations.legacy.json_files import kind_of
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
 from proxy.core.masking import masked
 from proxy.web.schemas import checked_instance
@@ -27,6 +28,7 @@ OLD_DEFAULTS: Mapping[str, Any] = {
 WHOLE_NUMBERS = ("priority", "weight", "max_tpm", "max_input_tokens", "retry_count")
 SWITCHES = ("enabled", "rate_limit_enabled")
 LISTS: Mapping[str, type] = {"supported_models": list, "model_deployments": dict}
+FRACTIONS = ("timeout_seconds", "avg_latency_ms")
 MOMENTS = ("last_error_time", "rate_limited_until", "last_used")
 COUNTERS = tuple(k for k in CARRIED_STATE_KEYS if k.startswith(("total_", "error_", "succ")))
 
@@ -40,7 +42,11 @@ OLD_TOTALS = (
     "total_client_errors_other",
 )
 
-SECRET_FIELDS = frozenset({"api_key", "proxy_url"})
+# Half of what a column holds: the file's count is added to one that is there.
+MAX_COUNT = 2**62
+# The year 3269, as the admin API: more is milliseconds.
+LAST_MOMENT = 4_102_444_800.0 * 10
+MAX_NAME_CHARACTERS = 100
 
 REMEDIES = {
     "name": "Give the record a name, or take it out of the file.",
@@ -50,6 +56,8 @@ REMEDY = "Correct the value in the file, or take the record out."
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?\d{1,18}(\.\d{1,18})?\s*")
+# Of any other a part may be a secret: columns that were mixed up hold keys.
+_SHOWABLE_URL = re.compile(r"https?://[^@?#]*", re.IGNORECASE)
 _SWITCH_WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -67,7 +75,7 @@ class Carried:
     """A record's values as our tables take them, and all there is to say about it."""
 
     record: Record
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, repr=False)  # holds keys
     state: dict[str, Any] = field(default_factory=dict)
     converted: list[Converted] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -83,7 +91,7 @@ def convert_config(record: Record) -> Carried:
     for name in (*WHOLE_NUMBERS, "timeout_seconds", *SWITCHES):
         values[name] = _converted(carried, name, values[name])
     for name in LISTS:
-        values[name] = _without_repeats(carried, name, values.get(name) or LISTS[name]())
+        values[name] = _without_repeats(carried, name, values.get(name, LISTS[name]()))
     if not values.get("api_key"):
         _complain(carried, "api_key", None, "It has no key.")
         return carried
@@ -96,34 +104,52 @@ def convert_config(record: Record) -> Carried:
 def convert_state(record: Record, now: float) -> Carried:
     """The record's state. A rest that is over is not carried; `now` is the epoch's seconds."""
     carried = Carried(record)
+    if record.name is not None and len(record.name) > MAX_NAME_CHARACTERS:
+        message = f"Is longer than {MAX_NAME_CHARACTERS} characters."
+        _complain(carried, "name", record.name, message)
     for name in (*COUNTERS, *OLD_TOTALS):
-        value = _converted(carried, name, record.state.get(name))
-        if value is None:
-            continue
-        if not _is_count(value):
-            _complain(carried, name, value, "Must be a whole number that is not negative.")
-            continue
-        carried.state[name] = value
+        _take_number(carried, name, "Must be a whole number that is not negative.", _is_count)
+    _take_number(carried, "avg_latency_ms", "Must be a number, not negative.", _is_amount)
+    if latency_total_ms(carried.state) >= MAX_COUNT:
+        latency_ms = carried.state["avg_latency_ms"]
+        _complain(carried, "avg_latency_ms", latency_ms, "Is too large for so many requests.")
     for name in MOMENTS:
         moment = _moment(carried, name, record.state.get(name))
-        if moment is not None and moment > 0:
+        if moment is not None:
             carried.state[name] = moment
     if carried.state.get("rate_limited_until", now) <= now:
         carried.state.pop("rate_limited_until", None)
-    _take_rest(carried)
+    _take_last_error(carried)
     return carried
 
 
-def _take_rest(carried: Carried) -> None:
-    latency = carried.record.state.get("avg_latency_ms")
-    if latency is not None:
-        if isinstance(latency, bool) or not isinstance(latency, int | float) or latency < 0:
-            _complain(carried, "avg_latency_ms", latency, "Must be a number, not negative.")
-        else:
-            carried.state["avg_latency_ms"] = latency
+def latency_total_ms(state: Mapping[str, Any]) -> int:
+    """The sum of which the old program kept the average."""
+    total: float = state.get("avg_latency_ms", 0) * state.get("successful_requests", 0)
+    return round(total)
+
+
+def _take_number(
+    carried: Carried, name: str, message: str, is_right: Callable[[Any], bool]
+) -> None:
+    value = carried.record.state.get(name)
+    if value is None or value == "":
+        return
+    number = _converted(carried, name, value)
+    if is_right(number):
+        carried.state[name] = number
+    else:
+        _complain(carried, name, value, message)
+
+
+def _take_last_error(carried: Carried) -> None:
     error = carried.record.state.get("last_error")
-    if error is not None:
-        carried.state["last_error"] = error if isinstance(error, str) else str(error)
+    if error is None:
+        return
+    text = error if isinstance(error, str) else str(error)
+    if text is not error:
+        carried.converted.append(Converted("last_error", repr(error), repr(text)))
+    carried.state["last_error"] = text
 
 
 def _present(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,19 +158,27 @@ def _present(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _converted(carried: Carried, name: str, value: Any) -> Any:
-    """A string that is plainly a number (or a switch) becomes one, and is listed."""
-    if not isinstance(value, str):
-        return value
-    new: Any = value
-    if name in SWITCHES:
-        new = _SWITCH_WORDS.get(value.strip().lower(), value)
-    elif name == "timeout_seconds" and _DECIMAL.fullmatch(value):
-        new = float(value)
-    elif name != "timeout_seconds" and _WHOLE.fullmatch(value):
-        new = int(value)
+    """What is plainly a number (or a switch) in another type becomes one, and is listed."""
+    new = _plain(name, value)
     if new is not value:
         carried.converted.append(Converted(name, repr(value), repr(new)))
     return new
+
+
+def _plain(name: str, value: Any) -> Any:
+    """`value` itself where it is not plain what it means."""
+    if isinstance(value, str):
+        return _plain_text(name, value)
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < MAX_COUNT
+    return int(value) if is_whole and name not in (*SWITCHES, *FRACTIONS) else value
+
+
+def _plain_text(name: str, text: str) -> Any:
+    if name in SWITCHES:
+        return _SWITCH_WORDS.get(text.strip().lower(), text)
+    if name in FRACTIONS:
+        return float(text) if _DECIMAL.fullmatch(text) else text
+    return int(text) if _WHOLE.fullmatch(text) else text
 
 
 def _without_repeats(carried: Carried, name: str, value: Any) -> Any:
@@ -157,40 +191,69 @@ def _without_repeats(carried: Carried, name: str, value: Any) -> Any:
 
 
 def _moment(carried: Carried, name: str, value: Any) -> float | None:
-    """Seconds since the epoch; the sibling program in Go wrote RFC 3339 text."""
+    """Seconds since the epoch; None for never, which programs write as 0, -1 or the year 1."""
     if value is None or value == "":
         return None
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value).timestamp()
-        except ValueError:
-            _complain(carried, name, value, "Is no moment.")
-            return None
-        carried.converted.append(Converted(name, repr(value), repr(moment)))
-        return moment
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        _complain(carried, name, value, "Is no moment.")
+    seconds: Any = _seconds_of(value) if isinstance(value, str) else value
+    if not _is_number(seconds) or seconds > LAST_MOMENT:
+        message = "Must be seconds since the epoch, or a date with time and zone."
+        _complain(carried, name, value, message)
         return None
-    return float(value)
+    moment = float(seconds) if seconds > 0 else None
+    if isinstance(value, str) or seconds < 0:
+        carried.converted.append(Converted(name, repr(value), repr(moment)))
+    return moment
+
+
+def _seconds_of(text: str) -> float | None:
+    """The sibling program in Go wrote RFC 3339. Without a zone it would be a guess."""
+    if _DECIMAL.fullmatch(text):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
+
+
+def _is_number(value: Any) -> bool:
+    """Neither NaN nor infinite, which old writers left in JSON."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < MAX_COUNT
+
+
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and value >= 0
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT
 
 
 def _complain(carried: Carried, name: str, value: Any, message: str) -> None:
     record = carried.record
-    shown = masked(name, value) if name in SECRET_FIELDS and isinstance(value, str) else value
     carried.problems.append(
         Problem(
             file=record.file,
             record=f"{record.place} ({record.name!r})" if record.name else record.place,
             field=name,
-            value="" if value is None else repr(shown)[:200],
+            value="" if value is None else _shown(name, value),
             remedy=REMEDIES.get(name, REMEDY),
             message=message,
         )
     )
+
+
+def _shown(name: str, value: Any) -> str:
+    """A bad value; of one that may be or hold a secret, what kind of thing it is."""
+    is_text = isinstance(value, str)
+    if name == "api_key" and is_text:
+        return repr(masked(name, value))
+    if name == "api_base" and is_text and _SHOWABLE_URL.fullmatch(value):
+        return repr(value)[:200]
+    if name in ("api_key", "api_base", "proxy_url"):
+        return kind_of(value)
+    return repr(value)[:200]
 
 
 def _value_at(values: Any, path: list[str]) -> Any:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, MetaData, Table, select
 from migrations.legacy.backup import new_private_folder, write_private
 from migrations.legacy.convert import OLD_TOTALS
 from migrations.legacy.records import CONFIG_KEYS
+from proxy.store.schema import SchemaProblem
 
 CONFIG_FILE = "instance_configs.json"
 STATE_FILE = "instance_states.json"
@@ -57,7 +58,10 @@ RATES = (
 
 
 def export(connection: Connection, parent: Path) -> Path:
-    """Writes both files into a new folder in `parent` (0700, files 0600); returns it."""
+    """Writes both files into a new folder in `parent` (0700, files 0600); returns it.
+
+    Raises SchemaProblem if they cannot be written.
+    """
     metadata = MetaData()
     names = ("instance_config", "instance_state", "deployment_state")
     config, state, rest = (Table(n, metadata, autoload_with=connection) for n in names)
@@ -68,16 +72,21 @@ def export(connection: Connection, parent: Path) -> Path:
         name, moment = row["instance_name"], row["rate_limited_until"]
         if moment > now:
             until[name] = max(moment, until.get(name, 0.0))
-    configs: dict[str, Any] = {}
-    old_states: dict[str, Any] = {}
-    for row in connection.execute(select(config).order_by(config.c.name)).mappings():
-        configs[row["name"]] = _config(row)
-        old_states[row["name"]] = _state(
-            row["name"], states.get(row["name"], {}), until.get(row["name"])
-        )
-    folder = new_private_folder(parent, "downgrade", datetime.now(UTC))
-    for name, content in ((CONFIG_FILE, configs), (STATE_FILE, old_states)):
-        write_private(folder / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    rows = connection.execute(select(config).order_by(config.c.name)).mappings()
+    configs = {row["name"]: _config(row) for row in rows}
+    # Also of those whose config is gone, or never was there: their totals are kept.
+    names_of_both = dict.fromkeys((*configs, *sorted(states)))
+    old_states = {n: _state(n, states.get(n, {}), until.get(n)) for n in names_of_both}
+    try:
+        folder = new_private_folder(parent, "downgrade", datetime.now(UTC))
+        for file, content in ((CONFIG_FILE, configs), (STATE_FILE, old_states)):
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            write_private(folder / file, text.encode())
+    except OSError as error:
+        raise SchemaProblem(
+            f"The old program's files cannot be written in {parent}: {error.strerror}. Nothing"
+            " was changed."
+        ) from error
     return folder
 
 

@@ -1,6 +1,6 @@
 """What an import would do: decided whole, before anything is written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ class Imported:
     """One instance as it will stand in the tables. `config` None: only its state is known."""
 
     name: str
-    config: dict[str, Any] | None
+    config: dict[str, Any] | None = field(repr=False)  # holds keys
     config_from: Record | None
     state: dict[str, Any]
     state_from: Record | None
-    extra: dict[str, Any]
+    extra: dict[str, Any] = field(repr=False)
     converted: list[Converted]
     shadowed: list[Record]
 
@@ -29,24 +29,24 @@ class Plan:
     instances), merged into one that is, or rejected."""
 
     files: list[Path] = field(default_factory=list)
+    # Counted in the files, and not from what became of them.
+    found: int = 0
     instances: list[Imported] = field(default_factory=list)
     merged: list[tuple[Record, str]] = field(default_factory=list)
+    # Without problems of its own: another record of the name has them.
     rejected: list[tuple[Record, list[Problem]]] = field(default_factory=list)
     # About whole files.
     file_problems: list[Problem] = field(default_factory=list)
     # Entries that are no records at all, but were meant to be.
     entry_problems: list[Problem] = field(default_factory=list)
-    settings: dict[str, str] = field(default_factory=dict)
+    raw_bad: list[tuple[Path, Any]] = field(default_factory=list, repr=False)  # hold keys
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
     notes: list[tuple[Record, str]] = field(default_factory=list)
 
     @property
     def problems(self) -> list[Problem]:
         of_records = (p for _, some in self.rejected for p in some)
         return [*self.file_problems, *self.entry_problems, *of_records]
-
-    @property
-    def found(self) -> int:
-        return len(self.instances) + len(self.merged) + self.rejections
 
     @property
     def rejections(self) -> int:
@@ -60,35 +60,44 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
     for reading in readings:
         plan.file_problems += [p for p in reading.problems if not p.record]
         plan.entry_problems += [p for p in reading.problems if p.record]
+        plan.raw_bad += [(reading.file, each) for each in reading.raw_bad]
         plan.settings |= reading.settings
+        plan.found += len(reading.records)
         for record in reading.records:
             plan.notes += [(record, note) for note in record.notes]
             if record.name is None:
                 plan.rejected.append((record, convert_config(record).problems))
             else:
                 by_name.setdefault(record.name, []).append(record)
+    plan.found += len(plan.entry_problems)
     for name, records in by_name.items():
         _decide(plan, name, records, now)
     return plan
 
 
 def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
-    """Config from the newest era that has one, state from the newest that has one."""
-    with_config = _newest_first(r for r in records if _has_config(r))
-    with_state = _newest_first(r for r in records if r.state)
-    config, problems = _agreed(with_config, convert_config)
-    state, more = _agreed(with_state, lambda r: convert_state(r, now), alike=True)
-    source = config or state
-    if source is None:  # a name and nothing else
-        plan.rejected += [(r, convert_config(r).problems) for r in records]
+    """Config from the newest era that has one, state from the newest that has one.
+
+    Where they cannot be carried, older ones do not take their place: what they say was no
+    longer true then.
+    """
+    configs = [convert_config(r) for r in _newest(records, _has_config)]
+    states = [convert_state(r, now) for r in _newest(records, lambda r: bool(r.state))]
+    _compare(configs)
+    _compare(states)
+    if not configs and not states:  # a name and nothing else
+        configs = [convert_config(r) for r in records]
+    if _is_bad(states) and configs and not _is_bad(configs) and _are_apart(configs, states):
+        # The instance can serve without its state, which can be imported later.
+        _reject(plan, [each.record for each in states], states)
+        records = [r for r in records if all(r is not each.record for each in states)]
+        states = []
+    if _is_bad([*configs, *states]):
+        _reject(plan, records, [*configs, *states])
         return
-    problems += more
-    if problems:
-        _reject(plan, records, problems)
-        return
-    shadowed = [
-        r for r in records if r not in (config and config.record, state and state.record)
-    ]
+    config = configs[0] if configs else None
+    state = states[0] if states else None
+    used = [each.record for each in (config, state) if each]
     plan.instances.append(
         Imported(
             name=name,
@@ -97,71 +106,65 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
             state=state.state if state else {},
             state_from=state.record if state else None,
             extra=_extra(records),
-            converted=_converted(config, state),
-            shadowed=shadowed,
+            converted=[c for each in (config, state) if each for c in each.converted],
+            shadowed=[r for r in records if all(r is not each for each in used)],
         )
     )
     for record in records:
-        if record is not source.record:
-            plan.merged.append((record, _why_merged(record, source.record)))
+        if record is not used[0]:
+            plan.merged.append((record, _why_merged(record, *used)))
 
 
-def _agreed(
-    records: list[Record], convert: Any, *, alike: bool = False
-) -> tuple[Carried | None, list[Problem]]:
-    """The newest record's values; a problem if another of the same era says otherwise.
-
-    `alike`: of state the last one in the file counts, because it was written later.
-    """
-    if not records:
-        return None, []
-    newest = [r for r in records if r.era == records[0].era]
-    all_carried: list[Carried] = [convert(r) for r in newest]
-    problems = [p for c in all_carried for p in c.problems]
-    if not problems and not alike:
-        problems = [p for c in all_carried[1:] for p in _disagreement(all_carried[0], c)]
-    return all_carried[-1 if alike else 0], problems
-
-
-def _disagreement(one: Carried, other: Carried) -> list[Problem]:
-    return [
-        Problem(
-            file=other.record.file,
-            record=f"{other.record.place} ({other.record.name!r})",
-            field=name,
-            value="***" if name in ("api_key", "proxy_url") else repr(other.config[name])[:200],
-            remedy="Take one of the two out, or make them equal.",
-            message=f"Disagrees with {one.record.place} of {one.record.file.name}.",
-        )
-        for name in one.config
-        if one.config[name] != other.config[name]
-    ]
-
-
-def _reject(plan: Plan, records: Sequence[Record], problems: list[Problem]) -> None:
-    """The newest records of the name, of which one has a problem or contradicts another.
-
-    Older ones do not take their place: what they say was no longer true then.
-    """
-    newest = {(r.file, r.era) for p in problems for r in records if r.file == p.file}
-    for record in records:
-        own = [p for p in problems if _is_about(p, record)]
-        if own or (record.file, record.era) in newest:
-            plan.rejected.append((record, own))
-        else:
-            plan.merged.append((record, "shadowed by a rejected record"))
-
-
-def _is_about(problem: Problem, record: Record) -> bool:
-    return problem.file == record.file and problem.record.startswith(record.place)
+def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Record]:
+    """Those of the newest era that has it, in the order of the files."""
+    some = [r for r in records if has_it(r)]
+    era = max((r.era for r in some), default=None)
+    return [r for r in some if r.era == era]
 
 
 def _has_config(record: Record) -> bool:
     return any(key != "name" for key in record.config)
 
 
-def _newest_first(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda r: -r.era)  # stable: in the order of the file
+def _compare(carried: list[Carried]) -> None:
+    """A problem of each that says something else than the first: which one is right?"""
+    if not _is_bad(carried):
+        for other in carried[1:]:
+            other.problems += _disagreement(carried[0], other)
+
+
+def _disagreement(one: Carried, other: Carried) -> Iterator[Problem]:
+    values, others = one.config | one.state, other.config | other.state
+    differing = [k for k in {**values, **others} if values.get(k) != others.get(k)]
+    # Of unknown keys the row keeps all, but of one key one value.
+    unknown, unknown_too = one.record.extra, other.record.extra
+    differing += [k for k in unknown if unknown[k] != unknown_too.get(k, unknown[k])]
+    for name in differing:
+        is_secret = name in ("api_key", "proxy_url") or name in unknown
+        yield Problem(
+            file=other.record.file,
+            record=f"{other.record.place} ({other.record.name!r})",
+            field=name,
+            value="***" if is_secret else repr(others.get(name))[:200],
+            remedy="Take one of the two out, or make them equal.",
+            message=f"Disagrees with {one.record.place} of {one.record.file}.",
+        )
+
+
+def _is_bad(carried: Iterable[Carried]) -> bool:
+    return any(each.problems for each in carried)
+
+
+def _are_apart(configs: list[Carried], states: list[Carried]) -> bool:
+    """No record holds config and state that count."""
+    return not any(c.record is s.record for c in configs for s in states)
+
+
+def _reject(plan: Plan, records: list[Record], carried: list[Carried]) -> None:
+    for record in records:
+        own = [p for each in carried if each.record is record for p in each.problems]
+        # Each once: what config and state both disagree in stands in both.
+        plan.rejected.append((record, list(dict.fromkeys(own))))
 
 
 def _extra(records: list[Record]) -> dict[str, Any]:
@@ -172,13 +175,14 @@ def _extra(records: list[Record]) -> dict[str, Any]:
     return extra
 
 
-def _converted(*carried: Carried | None) -> list[Converted]:
-    return [c for each in carried if each for c in each.converted]
-
-
-def _why_merged(record: Record, source: Record) -> str:
-    if record.era < source.era:
-        return f"shadowed by {source.layout} ({source.file.name}, {source.place})"
-    if _has_config(record):
-        return f"says the same as {source.place} of {source.file.name}"
-    return f"its state goes to {source.place} of {source.file.name}"
+def _why_merged(record: Record, source: Record, state: Record | None = None) -> str:
+    where = f"{source.layout} ({source.file.name}, {source.place})"
+    if record is state:
+        shadowed = ", its config is shadowed" if _has_config(record) else ""
+        return f"its state goes to {where}{shadowed}"
+    if not _has_config(record) and not record.state:
+        return f"holds neither config nor state; {where} does"
+    newest = source if _has_config(record) or state is None else state
+    if record.era < newest.era:
+        return f"shadowed by {newest.layout} ({newest.file.name}, {newest.place})"
+    return f"says the same as {newest.layout} ({newest.file.name}, {newest.place})"

@@ -1,10 +1,16 @@
 """What was found and what becomes of it, for people and for machines. Never a key."""
 
+import re
 from typing import Any
 
+from migrations.legacy.convert import OLD_TOTALS
 from migrations.legacy.plan import Imported, Plan
-from migrations.legacy.records import Problem, Record
+from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
 from proxy.core.masking import masked
+
+TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
+DERIVED = re.compile(r"status|current_\w+|utilization_percentage")
+NOTHING: tuple[object, ...] = (None, "", "unknown", {}, 0)
 
 
 def as_text(plan: Plan) -> str:
@@ -26,10 +32,12 @@ def as_text(plan: Plan) -> str:
 
 def counts_line(plan: Plan) -> str:
     n = counts(plan)
-    return (
+    line = (
         f"{n['found']} records found = {n['imported']} imported + {n['merged']} merged"
         f" + {n['rejected']} rejected."
     )
+    of_files = len(plan.file_problems)
+    return f"{line} What bad files hold is not counted: {of_files}." if of_files else line
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -38,7 +46,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "counts": counts(plan),
         "instances": [_instance_json(i) for i in plan.instances],
         "merged": [{**_record_json(r), "why": why} for r, why in plan.merged],
-        "rejected": [_record_json(r) for r, _ in plan.rejected],
+        "rejected": [{**_record_json(r), "why": _why_rejected(p)} for r, p in plan.rejected],
         "problems": [_problem_json(p) for p in plan.problems],
         "notes": [{**_record_json(r), "note": note} for r, note in plan.notes],
         "settings": sorted(plan.settings),
@@ -63,12 +71,14 @@ def rejected_json(plan: Plan) -> list[dict[str, Any]]:
             "config": dict(record.config),
             "state": dict(record.state),
             "extra": dict(record.extra),
+            "why": _why_rejected(problems),
             "problems": [_problem_json(p) for p in problems],
         }
         for record, problems in plan.rejected
     ]
+    entries = [{"file": str(file), "entry": entry} for file, entry in plan.raw_bad]
     others = [*plan.entry_problems, *plan.file_problems]
-    return [*whole, *({"problems": [_problem_json(p)]} for p in others)]
+    return [*whole, *entries, *({"problems": [_problem_json(p)]} for p in others)]
 
 
 def _instance_lines(instance: Imported) -> list[str]:
@@ -85,6 +95,9 @@ def _instance_lines(instance: Imported) -> list[str]:
             f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
         )
     lines += [f"  converted {c.field}: {c.before} -> {c.after}" for c in instance.converted]
+    left = _left_behind(instance)
+    if left:
+        lines.append(f"  not carried, only in the backup: {', '.join(left)}")
     return lines
 
 
@@ -100,8 +113,26 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
         "converted": [
             {"field": c.field, "before": c.before, "after": c.after} for c in instance.converted
         ],
+        "not_carried": _left_behind(instance),
         "shadowed": [_record_json(r) for r in instance.shadowed],
     }
+
+
+def _left_behind(instance: Imported) -> list[str]:
+    """State that we neither have a place for nor compute anew, where there is any."""
+    if instance.state_from is None:
+        return []
+    return sorted(
+        key
+        for key, value in instance.state_from.state.items()
+        if key not in TAKEN and not DERIVED.fullmatch(key) and value not in NOTHING
+    )
+
+
+def _why_rejected(problems: list[Problem]) -> str:
+    if not problems:
+        return "another record of this instance cannot be carried"
+    return " ".join(dict.fromkeys(p.message for p in problems))
 
 
 def _record_json(record: Record | None) -> dict[str, Any]:
@@ -129,7 +160,7 @@ def _problem_json(problem: Problem) -> dict[str, str]:
 def _problem_line(problem: Problem) -> str:
     field = f" {problem.field}:" if problem.field else ""
     value = f" Found: {problem.value}." if problem.value else ""
-    where = f"{problem.file.name} {problem.record}".rstrip()
+    where = f"{problem.file} {problem.record}".rstrip()
     return f"  {where}:{field} {problem.message}{value} {problem.remedy}"
 
 

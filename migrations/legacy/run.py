@@ -11,7 +11,13 @@ from sqlalchemy import Connection
 
 from migrations.legacy import discover, report
 from migrations.legacy.apply import Result, apply
-from migrations.legacy.backup import REJECTED, BackupFailed, make_backup, write_private
+from migrations.legacy.backup import (
+    REJECTED,
+    BackupFailed,
+    changed_since,
+    make_backup,
+    write_copy,
+)
 from migrations.legacy.plan import Plan, make_plan
 from proxy.store.schema import SchemaProblem
 
@@ -33,6 +39,8 @@ class Outcome:
         for name, fields in sorted(self.result.kept.items()):
             differs = f"; the file differs in {', '.join(fields)}" if fields else ""
             lines.append(f"Kept as it is, because it exists: {name}{differs}")
+        for name in sorted(self.result.removed):
+            lines.append(f"Left out, because it was removed after an import: {name}")
         lines.append(
             f"Written: {len(self.result.imported)} configs, {len(self.result.states)} states."
         )
@@ -60,9 +68,20 @@ def import_legacy(
     files = _files(path, environ)
     try:
         backup = make_backup(files, backups)
+        plan = _plan(path, files, environ)
+        _check(plan, backup, skip_bad=skip_bad)
     except BackupFailed as error:
         raise ImportRefused(f"Nothing was imported. {error}") from error
-    plan = _plan(path, files, environ)
+    return Outcome(plan, apply(connection, plan, source=path, backup=backup), backup)
+
+
+def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
+    changed = changed_since(backup)
+    if changed:
+        raise ImportRefused(
+            f"Nothing was imported: {', '.join(changed)} changed meanwhile. Stop the old"
+            " program, then import again."
+        )
     if plan.problems and not skip_bad:
         raise ImportRefused(
             f"{report.as_text(plan)}\n\nNothing was imported; the files are copied to {backup}."
@@ -71,12 +90,12 @@ def import_legacy(
         )
     if plan.problems:
         rejected = json.dumps(report.rejected_json(plan), indent=2, default=str)
-        write_private(backup / REJECTED, rejected.encode())
-    return Outcome(plan, apply(connection, plan, source=path, backup=backup), backup)
+        write_copy(backup / REJECTED, rejected.encode())
 
 
 def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
-    if not path.exists():
+    # Not Path.exists: it raises where a folder may not be entered.
+    if not os.path.lexists(path):
         raise ImportRefused(f"Nothing was imported: {path} does not exist.")
     files = discover.find(path, os.environ if environ is None else environ)
     if not files:

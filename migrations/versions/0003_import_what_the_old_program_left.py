@@ -43,12 +43,14 @@ def upgrade() -> None:
         backups=private_parent(op.get_bind()),
         skip_bad=str(arguments.get("skip_bad", "")).lower() in YES,
     )
-    logger.info("%s", outcome.as_text())
+    # The report is seen also where the proxy migrates at its start: nobody asks for INFO there.
+    logger.warning("%s", outcome.as_text())
+    context.config.attributes["legacy_imported"] = True
 
 
 def downgrade() -> None:
     folder = export(op.get_bind(), private_parent(op.get_bind()))
-    logger.info("The present config and state, in the old program's layout: %s", folder)
+    logger.warning("The present config and state, in the old program's layout: %s", folder)
 
 
 def _source(arguments: dict[str, str]) -> Path | None:

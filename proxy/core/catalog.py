@@ -42,6 +42,14 @@ class Catalog:
         return tuple(servings)
 
 
+def names_model(config: InstanceConfig, model: str) -> bool:
+    """The operator wrote that the instance has it; otherwise only the client says so."""
+    folded = model.lower()
+    return any(
+        m.lower() == folded for m in (*config.supported_models, *config.model_deployments)
+    )
+
+
 def _spelling(config: InstanceConfig, model: str) -> str:
     """The instance's own spelling of `model`: the exact one if it has it."""
     if model in config.supported_models:

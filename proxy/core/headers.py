@@ -24,6 +24,10 @@ NOT_TO_CLIENT = HOP_BY_HOP | frozenset(
 # An hour-long Retry-After does occur; trying once in two minutes costs nothing.
 MAX_WAIT_SECONDS = 120.0
 
+# RFC 9110, 5.1 and 5.5. What is not so, our own server refuses to send.
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -44,7 +48,11 @@ def for_client(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The upstream's headers that may go on."""
     headers = list(headers)
     dropped = NOT_TO_CLIENT | _named_by_connection(headers)
-    return [(name, value) for name, value in headers if name.lower() not in dropped]
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in dropped and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+    ]
 
 
 def for_client_stream(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

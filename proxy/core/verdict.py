@@ -17,6 +17,7 @@ class Verdict:
     try_next: bool = False  # another instance could do better with the same request
     failure: bool = False  # the instance is unwell: ask it after the others for a while
     rest_seconds: float = 0.0  # leave it alone this long
+    rest_reason: str = ""  # why it rests, where the outcome does not tell
     whole_instance: bool = False  # the rest concerns all its deployments, not this one only
     shown: bool = True  # the answer may be shown to the client if nobody does better
 
@@ -35,6 +36,9 @@ OUTCOMES: dict[str, str | None] = {
 # Outcomes that are the instance's own errors: a client's bad request or hanging up is not.
 ERRORS = frozenset({"throttled", "failed", "misconfigured", "unreachable"})
 
+NO_DEPLOYMENT = "no_deployment"
+MISCONFIGURED = frozenset({"misconfigured", NO_DEPLOYMENT})  # rests that time will not mend
+
 SUCCEEDED = Verdict("succeeded")
 REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
@@ -47,8 +51,9 @@ def of(status: int, headers: Mapping[str, str]) -> Verdict:
 
     A 4xx that is the client's own doing is passed on: every instance would say
     the same. 401, 403 and 404 are not the client's doing here, because the key
-    and the deployment name are ours. A redirect is never followed: it would carry
-    our key to wherever it points.
+    and the deployment name are ours. Only a 401 concerns the whole instance: 403 and 404
+    may be about one model. A redirect is never followed: it would carry our key to
+    wherever it points.
     """
     if status == 429:
         asked = retry_after_seconds(headers)
@@ -59,9 +64,10 @@ def of(status: int, headers: Mapping[str, str]) -> Verdict:
             "misconfigured",
             try_next=True,
             rest_seconds=MISCONFIGURED_REST_SECONDS,
-            whole_instance=status != 404,
+            rest_reason=NO_DEPLOYMENT if status == 404 else "",
+            whole_instance=status == 401,
             shown=False,
         )
-    if status == 408 or status >= 500 or 300 <= status < 400:
+    if status == 408 or status >= 500 or 300 <= status < 400 or status < 200:
         return Verdict("failed", try_next=True, failure=True, shown=status >= 400)
     return SUCCEEDED if status < 300 else REJECTED

@@ -3,15 +3,17 @@
 import errno
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from threading import Lock
 
 from proxy.core import verdict as verdicts
 from proxy.core.endpoints import ENDPOINTS
+from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, usage_of_answer
 from proxy.core.tokens import BYTES_PER_TOKEN
-from proxy.core.types import NO_USAGE, Call, Serving, Usage
+from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.upstream import Answer, Upstream, UpstreamError
@@ -41,9 +43,16 @@ class Attempt:
     """
 
     def __init__(
-        self, state: State, reservation: Reservation, call: Call, serving: Serving
+        self,
+        state: State,
+        reservation: Reservation,
+        call: Call,
+        serving: Serving,
+        *,
+        on_close: Callable[["Attempt"], None],
     ) -> None:
         self.serving = serving
+        self.request_id = call.request_id
         self.verdict = verdicts.ABORTED
         self.error: UpstreamError | None = None
         self.body: bytes | None = None
@@ -59,7 +68,10 @@ class Attempt:
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self._complete = False
-        self._closed = False
+        self._left = False
+        self._on_close = on_close
+        # Taken by whoever settles it: a request's thread, or the one that ends the worker.
+        self._once = Lock()
 
     def open(self, upstream: Upstream) -> None:
         """Sends the call and reads until we know what the answer is worth.
@@ -74,9 +86,11 @@ class Attempt:
                 self._first = self._answer.read_some()
                 if not self._first:
                     raise UpstreamError("it sent an empty stream")
-            else:
+            elif self._answer.status < 400:
                 self.body = self._answer.read_all()
                 self._settle_plain(self.body)
+            else:
+                self.body = self._error_body(self._answer)
         except UpstreamError as error:
             self.error = error
             self.verdict = verdicts.UNREACHABLE if self._answer is None else verdicts.FAILED
@@ -86,8 +100,8 @@ class Attempt:
     def streams(self) -> bool:
         if self._answer is None or self._answer.status != 200:
             return False
-        kind = self._answer.headers.get("content-type", "")
-        return self._call.stream and kind.startswith(EVENT_STREAM)
+        kind = self._answer.headers.get("content-type", EVENT_STREAM)
+        return self._call.stream and kind.lower().startswith(EVENT_STREAM)
 
     @property
     def answer(self) -> Answer:
@@ -110,12 +124,12 @@ class Attempt:
                     yield passed_on
                 chunk = self.answer.read_some()
         except UpstreamError as error:
-            if not watcher.done:
+            if not watcher.done and not self._left:
                 self.error, self.verdict = error, verdicts.FAILED
                 yield watcher.interrupt() + _error_event(error)
                 raise StreamBroken from error
         last = watcher.finish()
-        self._complete = True
+        self._complete = watcher.done or not self._left
         # Counted before the end goes out: a client that has everything is in the totals.
         self.close()
         if last:
@@ -123,27 +137,41 @@ class Attempt:
 
     def close(self, *, answered: bool = True) -> None:
         """Idempotent: WSGI servers, Flask and we ourselves may all call it."""
-        if self._closed:
+        if not self.settle(answered=answered):
             return
-        self._closed = True
+        if self._answer is not None:
+            self._answer.close()
+
+    def settle(self, *, answered: bool = True) -> bool:
+        """Counts it as it stands, from whatever thread; True the first time.
+
+        Alone it is for the end of a worker: the connection may be in use by the request's
+        own thread, and to close it would mean to wait for that.
+        """
+        if not self._once.acquire(blocking=False):
+            return False
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
-        try:
-            if self._answer is not None:
-                self._answer.close()
-        finally:  # the room is given back, even if the connection cannot be
-            self._state.finish(
-                self._reservation,
-                Ending(
-                    verdict=self.verdict,
-                    usage=self.usage,
-                    latency_ms=self.latency_ms,
-                    first_byte_ms=self._first_byte_ms,
-                    answered=answered,
-                    error=self.trouble(),
-                ),
-            )
+        self._state.finish(
+            self._reservation,
+            Ending(
+                verdict=self.verdict,
+                usage=self.usage,
+                latency_ms=self.latency_ms,
+                first_byte_ms=self._first_byte_ms,
+                answered=answered,
+                error=self.trouble(),
+            ),
+        )
+        self._on_close(self)
+        return True
+
+    def leave(self) -> None:
+        """The client is gone: wakes the thread that waits for the upstream."""
+        self._left = True
+        if self._answer is not None:
+            self._answer.abort()
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""
@@ -165,6 +193,17 @@ class Attempt:
             body=body_for(self._call, self.serving, ask_usage=self._hides_usage),
         )
 
+    def _error_body(self, answer: Answer) -> bytes:
+        """What an error answer says. Its status counts, also where its body breaks off.
+
+        An upstream may quote the key it was asked with; nobody else is to read it.
+        """
+        try:
+            body = answer.read_all()
+        except UpstreamError:
+            body = b""
+        return without_key(body, self.serving.config)
+
     def _settle_plain(self, body: bytes) -> None:
         if self.verdict.outcome != "succeeded":
             return
@@ -177,8 +216,11 @@ class Attempt:
 
     def _settle_stream(self) -> None:
         """Whatever way it ended, what came so far is charged."""
-        # Upstreams send about one token an event.
-        self.usage = self._watcher.usage or self._estimate(self._watcher.events)
+        if self._watcher.usage is not None:
+            self.usage = self._watcher.usage
+        elif self.error is None or self._watcher.events:
+            # Upstreams send about one token an event.
+            self.usage = self._estimate(self._watcher.events)
         if not self._complete and self.error is None:
             self.verdict = verdicts.ABORTED  # the client left
 
@@ -187,6 +229,13 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def without_key(body: bytes, config: InstanceConfig) -> bytes:
+    key = config.api_key.encode()
+    return (
+        body.replace(key, masked_key(config.api_key).encode()) if key_headers(config) else body
+    )
 
 
 def excerpt(body: bytes) -> str:
@@ -200,7 +249,7 @@ def excerpt(body: bytes) -> str:
         inner = error.get("error")
         found = inner.get("message") if isinstance(inner, dict) else error.get("message")
         text = found if isinstance(found, str) else text
-    # JSON can spell half a character (\\ud800), which neither a database nor a client takes.
+    # JSON can spell half a character (\ud800), which neither a database nor a client takes.
     return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 

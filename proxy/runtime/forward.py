@@ -3,12 +3,14 @@
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from proxy.core import limiter
+from proxy.core.catalog import names_model
 from proxy.core.routing import Turn, order
 from proxy.core.types import Call, Candidate, Serving
+from proxy.core.verdict import MISCONFIGURED, NO_DEPLOYMENT
 from proxy.errors import (
     BadRequest,
     ModelNotFound,
@@ -35,14 +37,22 @@ class Forward:
     """Thread-safe. `policy` is a key of POLICIES."""
 
     def __init__(
-        self, snapshots: Snapshots, state: State, upstream: Upstream, *, policy: str
+        self,
+        snapshots: Snapshots,
+        state: State,
+        upstream: Upstream,
+        *,
+        policy: str,
+        on_close: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         self._snapshots = snapshots
         self._state = state
         self._upstream = upstream
         self._policy = policy
+        self._on_close = on_close
         self._random = random.Random()  # draws instances, not secrets
         self._turns: defaultdict[str, count[int]] = defaultdict(count)
+        self._open: set[Attempt] = set()  # adding and discarding are atomic
 
     def forward(self, call: Call, tried: list[str]) -> Attempt:
         """The first attempt another instance could not better, or else the last.
@@ -71,16 +81,29 @@ class Forward:
             raise self._nobody(call, servings)
         return self._shown(call, servings, attempt)
 
+    def _closed(self, attempt: Attempt) -> None:
+        self._open.discard(attempt)
+        self._on_close(attempt)
+
+    def settle_open(self) -> int:
+        """Counts the answers that are still open as they stand; how many. For the end of a
+        worker: what their threads do after it is not counted any more."""
+        cut_off = [a for a in self._open.copy() if a.settle()]
+        for attempt in cut_off:
+            logger.warning(
+                "%s %s was still answering when the worker ended",
+                attempt.request_id,
+                attempt.serving.config.name,
+            )
+        return len(cut_off)
+
     def _servings(self, call: Call) -> Sequence[Serving]:
         snapshot = self._snapshots.current
         servings = snapshot.catalog.serving(call.model)
         if not servings:
             if snapshot.disabled.serving(call.model):
                 raise Unavailable(f"No instance that serves {call.model!r} is enabled.")
-            raise ModelNotFound(
-                f"The model {call.model!r} does not exist here, or no instance serves it.",
-                param="model",
-            )
+            raise _model_not_found(call)
         fitting = [s for s in servings if limiter.accepts_prompt(s.config, call.prompt_tokens)]
         if not fitting:
             most = max(s.config.max_input_tokens for s in servings)
@@ -112,7 +135,10 @@ class Forward:
             return None
         if previous is not None:
             previous.close(answered=False)
-        attempt = Attempt(self._state, reservation, call, candidate.serving)
+        attempt = Attempt(
+            self._state, reservation, call, candidate.serving, on_close=self._closed
+        )
+        self._open.add(attempt)
         try:
             attempt.open(self._upstream)
         except BaseException:
@@ -129,17 +155,18 @@ class Forward:
             return attempt
         logger.warning("%s %s, and nobody else can serve it", call.request_id, attempt)
         attempt.close()
-        if verdict.outcome == "throttled":
+        if verdict.outcome in ("throttled", "misconfigured"):
             raise self._nobody(call, servings)
-        if verdict.outcome == "misconfigured":
-            raise _misconfigured(call)
         raise _unreachable(call, attempt)
 
     def _nobody(self, call: Call, servings: Sequence[Serving]) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
         candidates, refused = self._state.candidates(servings, call.reserved_tokens)
-        waiting = [r for r in refused if r.reason != "misconfigured"]
+        waiting = [r for r in refused if r.reason not in MISCONFIGURED]
         if refused and not waiting and not candidates:
+            unknown = all(r.reason == NO_DEPLOYMENT for r in refused)
+            if unknown and not any(names_model(s.config, call.model) for s in servings):
+                return _model_not_found(call)
             return _misconfigured(call)
         wait = SOON_SECONDS if candidates else min(r.wait_seconds for r in waiting)
         return NoRoom(
@@ -157,6 +184,13 @@ def _tried(attempt: Attempt) -> str:
     """For the log: instance, and status or outcome."""
     what = attempt.verdict.outcome if attempt.error else str(attempt.answer.status)
     return f"{attempt.serving.config.name}:{what}"
+
+
+def _model_not_found(call: Call) -> ProxyError:
+    return ModelNotFound(
+        f"The model {call.model!r} does not exist here, or no instance serves it.",
+        param="model",
+    )
 
 
 def _misconfigured(call: Call) -> ProxyError:

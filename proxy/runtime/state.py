@@ -22,7 +22,7 @@ from proxy.core.deltas import (
     SharedState,
 )
 from proxy.core.types import NO_USAGE, Call, Candidate, InstanceConfig, Serving, Usage
-from proxy.core.verdict import ERRORS, OUTCOMES, Verdict
+from proxy.core.verdict import ERRORS, MISCONFIGURED, OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS, Window
 
 # For so long after a failure an instance is asked only after the others.
@@ -186,9 +186,8 @@ class State:
                 self._pending.errors[name] = LastError(message, now)
             if verdict.rest_seconds > 0:
                 place = WHOLE_INSTANCE if verdict.whole_instance else reservation.deployment
-                rest = Rest(
-                    now + verdict.rest_seconds, verdict.outcome, now, reservation.config
-                )
+                reason = verdict.rest_reason or verdict.outcome
+                rest = Rest(now + verdict.rest_seconds, reason, now, reservation.config)
                 self._add_rest(name, place, rest)
 
     def refuse(self, call: Call) -> None:
@@ -342,7 +341,7 @@ def removed_view(shared: SharedInstance) -> StateView:
 def status_of(rests: Mapping[str, Rest], *, is_failing: bool) -> str:
     """One word for an instance: what stands most in the way of its being asked."""
     reasons = {r.reason for r in rests.values()}
-    if "misconfigured" in reasons:
+    if reasons & MISCONFIGURED:
         return "misconfigured"
     if reasons:
         return "rate_limited"

@@ -114,7 +114,7 @@ class Syncer:
             return
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
         with self._database.write() as connection:
-            states.forget_old_windows(connection, now)
+            states.forget_old(connection, now)
             usage.forget_old(connection, int(now) - self._retention_seconds)
 
     def _note(self, problem: str | None) -> None:

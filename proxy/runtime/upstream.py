@@ -56,6 +56,13 @@ class Answer:
             data: bytes = self._response.raw.read(decode_content=True)
         return data
 
+    def abort(self) -> None:
+        """Ends a read that waits in another thread, and those to come. Raises nothing."""
+        try:
+            self._response.raw.shutdown()
+        except (OSError, ValueError, RuntimeError):
+            pass  # it is read to its end, or closed, already
+
     def close(self) -> None:
         """Idempotent. A connection whose answer was not read to its end is closed."""
         self._response.close()

@@ -119,7 +119,11 @@ def clear_rests(connection: Connection, name: str, now: float) -> None:
     )
 
 
-def forget_old_windows(connection: Connection, now: float) -> None:
+def forget_old(connection: Connection, now: float) -> None:
+    """Deletes windows that no limit asks for any more, and rests that are over."""
+    connection.execute(
+        delete(DeploymentStateRow).where(DeploymentStateRow.rate_limited_until < now)
+    )
     connection.execute(
         delete(StateWindowRow).where(StateWindowRow.second_at < int(now) - KEPT_WINDOW_SECONDS)
     )

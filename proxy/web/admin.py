@@ -102,6 +102,8 @@ class Instances(MethodView):
         """Add one instance; or a list of them, of which all or none are added."""
         data = body_json()
         many = isinstance(data, list)
+        if data == []:
+            raise Unprocessable("The list is empty: there is nothing to add.")
         configs = [
             _config(each, at=f"{i}." if many else "")
             for i, each in enumerate(data if many else [data])

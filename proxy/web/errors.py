@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
@@ -45,6 +46,14 @@ def _translated(error: HTTPException) -> ProxyError:
     if error.code is not None and 400 <= error.code < 500:
         return BadRequest(error.description or error.name)
     return ProxyError("The gateway failed; its log has the details.")
+
+
+def shown(value: Any) -> str:
+    """A value from outside, for a message: as JSON, and not all of it."""
+    try:
+        return orjson.dumps(value).decode()[:100]
+    except orjson.JSONEncodeError:
+        return "what is nested too deep to show"
 
 
 def message_and_path(messages: Any) -> tuple[str, list[str]]:

@@ -1,6 +1,5 @@
 """What clients speak: OpenAI's API and Azure's, on three path styles."""
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,8 @@ from proxy.core.types import Call
 from proxy.errors import BadRequest, ModelNotFound
 from proxy.runtime.attempt import Attempt, excerpt
 from proxy.web.auth import authenticated_client
+from proxy.web.body import read_body
+from proxy.web.errors import shown
 
 # OpenAI's, Azure's v1, Azure's classic. The last one's deployment is the model we route by.
 PATH_STYLES = (
@@ -47,7 +48,7 @@ def register(app: Flask) -> None:
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
     client = g.client = authenticated_client()
-    body = request.get_data(cache=False)
+    body = read_body()
     fields = _parsed(body)
     asked = _model(fields) if model is None else _routable(model)
     g.model = asked
@@ -71,7 +72,11 @@ def serve(endpoint: str, model: str | None = None) -> Response:
         g.tried,
     )
     g.attempt = attempt
-    return _response(attempt)
+    try:
+        return _response(attempt)
+    except BaseException:
+        attempt.close()  # nobody else will
+        raise
 
 
 def list_models() -> Response:
@@ -105,8 +110,7 @@ def _model(fields: Mapping[str, Any]) -> str:
     if model is None:
         raise BadRequest("model: the field is missing.", param="model")
     if not isinstance(model, str):
-        shown = json.dumps(model)[:50]
-        raise BadRequest(f"model: must be a string, not {shown}.", param="model")
+        raise BadRequest(f"model: must be a string, not {shown(model)}.", param="model")
     return _routable(model)
 
 
@@ -129,6 +133,9 @@ def _response(attempt: Attempt) -> Response:
     answer = attempt.answer
     if attempt.body is None:
         lines = headers.for_client_stream(answer.header_items())
+        client = request.environ.get("gunicorn.socket")
+        if client is not None:
+            parts().departures.watch(attempt, client)
         return Response(attempt, status=answer.status, headers=lines)
     lines = headers.for_client(answer.header_items())
     body = attempt.body

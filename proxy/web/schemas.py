@@ -15,11 +15,13 @@ from proxy.core.types import InstanceConfig
 from proxy.errors import BadRequest, Unprocessable
 from proxy.runtime.state import StateView
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
-from proxy.web.errors import message_and_path
+from proxy.web.body import read_body
+from proxy.web.errors import message_and_path, shown
 
 MAX_NUMBER = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 3600
 MAX_LATIN_1 = 0xFF
+SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 MASK = "***"  # how core/masking.py shows a secret
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
@@ -334,7 +336,7 @@ def query_values() -> dict[str, str]:
 
 def body_json(*, default: Any = None) -> Any:
     """The request's body, whatever its content type: `curl -d` names the wrong one."""
-    body = request.get_data(cache=False)
+    body = read_body()
     if not body and default is not None:
         return default
     try:
@@ -374,9 +376,10 @@ def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unproce
     message, keys = message_and_path(error.messages)
     field = ".".join(keys)
     value = _value_at(data, keys)
-    shown = "" if _is_secret(field) or value is None else f" Given: {_shown(value)}."
+    is_secret = _is_secret(field) or (isinstance(value, str) and "@" in value)
+    given = "" if is_secret or value is None else f" Given: {shown(value)}."
     path = f"{at}{field}"
-    return Unprocessable(f"{path}: {message}{shown}", param=path or None)
+    return Unprocessable(f"{path}: {message}{given}", param=path or None)
 
 
 def config_json(stored: StoredInstance) -> dict[str, Any]:
@@ -429,7 +432,7 @@ def state_json(name: str, view: StateView, max_tpm: int | None) -> dict[str, Any
 
 def _is_secret(field: str) -> bool:
     """Also misspelt: somebody who writes `api-key` sends a key."""
-    return any(word in field.lower() for word in ("key", "proxy"))
+    return any(word in field.lower() for word in SECRET_WORDS)
 
 
 def _value_at(data: Any, keys: Sequence[str]) -> Any:
@@ -441,7 +444,3 @@ def _value_at(data: Any, keys: Sequence[str]) -> Any:
         elif key != "value":  # marshmallow's word for what a mapping's key leads to
             return None
     return data
-
-
-def _shown(value: Any) -> str:
-    return orjson.dumps(value).decode()[:100]

@@ -204,3 +204,19 @@ def test_how_long_an_upstream_asks_us_to_stay_away(headers, seconds):
 
 def test_the_longest_wait_is_what_the_official_clients_still_obey():
     assert MAX_WAIT_SECONDS == 120.0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("x-c", "a\x01b"),
+        ("x-c", "a\r\nb: c"),
+        ("x-c", "\u20ac"),
+        ("x(y)", "1"),
+        ("", "1"),
+    ],
+)
+def test_what_no_server_may_send_is_not_passed_on_to_the_client(line):
+    """Our own server would refuse the whole answer."""
+    good = [("x-b", "a\tb \xe9"), ("x-d", "")]
+    assert for_client([good[0], line, good[1]]) == good

@@ -2,12 +2,22 @@ import pytest
 
 from proxy.core import verdict
 from proxy.core.deltas import TOTALS
-from proxy.core.verdict import ABORTED, ERRORS, FAILED, OUTCOMES, UNREACHABLE, Verdict
+from proxy.core.verdict import (
+    ABORTED,
+    ERRORS,
+    FAILED,
+    NO_DEPLOYMENT,
+    OUTCOMES,
+    UNREACHABLE,
+    Verdict,
+)
 
 
 @pytest.mark.parametrize(
     "status, expected",
     [
+        # Nobody asked for another protocol.
+        (101, Verdict("failed", try_next=True, failure=True, shown=False)),
         (200, Verdict("succeeded")),
         (201, Verdict("succeeded")),
         (204, Verdict("succeeded")),
@@ -37,18 +47,18 @@ from proxy.core.verdict import ABORTED, ERRORS, FAILED, OUTCOMES, UNREACHABLE, V
                 shown=False,
             ),
         ),
+        # Only this deployment: it may be about one model.
+        (403, Verdict("misconfigured", try_next=True, rest_seconds=300.0, shown=False)),
         (
-            403,
+            404,
             Verdict(
                 "misconfigured",
                 try_next=True,
                 rest_seconds=300.0,
-                whole_instance=True,
+                rest_reason=NO_DEPLOYMENT,
                 shown=False,
             ),
         ),
-        # Only this deployment is missing.
-        (404, Verdict("misconfigured", try_next=True, rest_seconds=300.0, shown=False)),
         (408, Verdict("failed", try_next=True, failure=True)),
         (429, Verdict("throttled", try_next=True, rest_seconds=5.0)),
         (500, Verdict("failed", try_next=True, failure=True)),

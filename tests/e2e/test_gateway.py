@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +139,67 @@ class TestCounts:
             "select successful_requests, total_tokens_served from instance_state"
         ) == [(1, TOKENS)]
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_stream_that_does_not_end_in_time_is_counted_as_far_as_it_came(
+        self, fresh: Gateway, simulator: Simulator, number: signal.Signals
+    ):
+        fresh.start(PROXY_GRACEFUL_TIMEOUT_SECONDS="1")
+        add_instance(fresh, simulator["east"])
+        simulator["east"].faults["*"] = "stall-in-middle"
+        with fresh.chat(stream=True) as response:
+            pieces = response.iter_content(None)  # the connection closes with it
+            next(pieces)
+            begun = time.monotonic()
+            assert fresh.stop(number) == 0
+        assert time.monotonic() - begun < 5
+        ((requests_, aborted, tokens),) = fresh.rows(
+            "select requests, aborted, completion_tokens from usage_minute"
+        )
+        assert (requests_, aborted) == (1, 1)
+        assert tokens > 0
+        del pieces
+        assert "was still answering when the worker ended" in fresh.log
+
+
+class TestBodies:
+    def test_a_chunked_body_above_the_limit_is_413_and_not_cut(
+        self, fresh: Gateway, simulator: Simulator
+    ):
+        fresh.start(PROXY_MAX_BODY_BYTES="2000")
+        add_instance(fresh, simulator["east"])
+        body = b'{"model": "gpt-4o", "messages": []}'.ljust(2000) + b"x" * 7000
+
+        def pieces() -> Iterator[bytes]:
+            yield body
+
+        answer = requests.post(
+            f"{fresh.url}/v1/chat/completions",
+            data=pieces(),
+            headers={"api-key": fresh.client_key},
+            timeout=10,
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (
+            413,
+            "request_too_large",
+        )
+        assert simulator["east"].requests == []
+
+    def test_broken_chunks_are_the_clients_mistake_and_not_quoted(self, gateway: Gateway):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: %s\r\n"
+                b"transfer-encoding: chunked\r\n\r\nZZ-my-secret-prompt\r\n"
+                % gateway.client_key.encode()
+            )
+            received = b""
+            while b"}}" not in received:
+                piece = connection.recv(65536)
+                assert piece, received
+                received += piece
+        assert received.startswith(b"HTTP/1.1 400 ")
+        assert b'"invalid_request_error"' in received
+        assert "my-secret-prompt" not in gateway.log
+
 
 class TestStreams:
     def test_bytes_arrive_while_the_upstream_still_sends(
@@ -147,6 +209,7 @@ class TestStreams:
             resource.faults["*"] = "stall-in-middle"
         with gateway.chat(stream=True) as response:
             assert next(response.iter_content(None)).startswith(b"data: ")
+        until(lambda: sum(r.aborted for r in simulator.resources.values()) == 1, "it is over")
 
     def test_a_client_that_leaves_closes_the_upstreams_connection(
         self, gateway: Gateway, simulator: Simulator
@@ -163,6 +226,21 @@ class TestStreams:
         )
         for resource in simulator.resources.values():
             resource.event_interval_ms, resource.tokens = 0, 10
+
+    def test_a_client_that_leaves_while_the_upstream_is_silent_closes_it_too(
+        self, gateway: Gateway, simulator: Simulator
+    ):
+        for resource in simulator.resources.values():
+            resource.faults["*"] = "stall-in-middle"
+        with gateway.chat(stream=True) as response:
+            next(response.iter_content(None))
+        until(
+            lambda: sum(r.aborted for r in simulator.resources.values()) == 1,
+            "the upstream sees us go",
+            seconds=2,
+        )
+        assert "tried=" in gateway.log
+        until(lambda: "outcome=aborted" in gateway.log, "it is no failure of the instance")
 
     def test_a_broken_stream_has_no_proper_end_on_the_wire(
         self, gateway: Gateway, simulator: Simulator
@@ -243,6 +321,8 @@ def test_the_demo_prints_lines_that_work_and_stops_all_it_started(tmp_path: Path
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that runs us in the background ignores it, and so would what we start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         assert demo.stderr is not None

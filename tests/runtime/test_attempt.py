@@ -364,3 +364,31 @@ def test_events_with_usage_and_text_are_not_hidden():
     attempt = world.attempt(stream=True)
     assert relayed(attempt) == token() + last + DONE
     assert attempt.usage == REAL
+
+
+def test_a_client_that_leaves_during_a_silence_is_not_the_instances_failure():
+    world = World(A, a=stream(token(), token(), DONE))
+    attempt = world.attempt(**WANTS_USAGE)
+    pieces = iter(attempt)
+    next(pieces)
+    attempt.leave()
+    assert list(pieces) == []
+    assert (attempt.verdict.outcome, attempt.error) == ("aborted", None)
+    assert attempt.usage.completion_tokens == 1
+
+
+def test_the_instances_key_is_not_told_though_the_upstream_quotes_it():
+    key = "key-0123456789abcdef"
+    body = b'{"error": {"message": "bad key ' + key.encode() + b'"}}'
+    world = World(config("a", api_key=key), a=failed(500, body))
+    attempt = world.alone()
+    assert key not in (attempt.body.decode() + attempt.trouble())
+    assert "***cdef" in attempt.trouble()
+
+
+@pytest.mark.parametrize("status", [400, 429])
+def test_an_error_answer_that_breaks_off_is_still_judged_by_its_head(status):
+    world = World(A, a=FakeAnswer(status, (b"half", unreachable("it broke off its answer"))))
+    attempt = world.alone()
+    assert (attempt.error, attempt.body) == (None, b"")
+    assert attempt.verdict.outcome == {400: "rejected", 429: "throttled"}[status]

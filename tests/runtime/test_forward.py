@@ -22,6 +22,7 @@ from tests.builders import MODEL, call, config
 from tests.runtime.world import (
     CACHED,
     COMPLETION,
+    DONE,
     PROMPT,
     FakeAnswer,
     World,
@@ -34,6 +35,7 @@ from tests.runtime.world import (
 
 A, B, C = (config(name, priority=number) for number, name in enumerate("abc"))
 RESERVED = call().reserved_tokens
+JSON = {"content-type": "application/json"}
 AS_RESERVED = ok(usage={"prompt_tokens": RESERVED})
 
 
@@ -62,8 +64,8 @@ def test_the_first_by_the_policy_is_asked_and_nobody_else():
         failed(404),
         failed(302, location="https://elsewhere.example"),
         unreachable(),
-        FakeAnswer(200, (b"half", unreachable("it broke off its answer"))),
-        FakeAnswer(200, ()),  # an empty answer is none
+        FakeAnswer(200, (b"half", unreachable("it broke off its answer")), JSON),
+        FakeAnswer(200, (), JSON),  # an empty answer is none
         stream(unreachable("it broke off its answer")),
         stream(),
     ],
@@ -241,7 +243,7 @@ def test_a_throttled_instance_is_left_alone_for_as_long_as_it_asked(headers, sec
     assert world.upstream.asked == ["a", "b", "b", "a"]
 
 
-@pytest.mark.parametrize("status", [429, 404])
+@pytest.mark.parametrize("status", [429, 403, 404])
 def test_other_deployments_of_an_instance_go_on(status):
     world = World(A, B, a=failed(status), b=ok())
     world.forward(model="gpt-4o")
@@ -251,9 +253,8 @@ def test_other_deployments_of_an_instance_go_on(status):
     assert world.upstream.asked == ["a", "b", "a", "b"]
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_rests_all_deployments_of_the_instance(status):
-    world = World(A, B, a=failed(status), b=ok())
+def test_a_refused_key_rests_all_deployments_of_the_instance():
+    world = World(A, B, a=failed(401), b=ok())
     world.forward(model="gpt-4o")
     world.upstream.answers["a"] = ok()
     world.clock.now += MISCONFIGURED_REST_SECONDS - 1
@@ -265,13 +266,44 @@ def test_a_refused_key_rests_all_deployments_of_the_instance(status):
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_our_wrong_key_or_deployment_is_never_shown_as_the_clients(status):
-    world = World(A, a=failed(status, b"Access denied due to invalid subscription key"))
+    named = config("a", supported_models=("GPT-4o",))
+    world = World(named, a=failed(status, b"Access denied due to invalid subscription key"))
     for _ in range(2):  # asked, then resting
         with pytest.raises(UpstreamFailed, match="for the gateway's operator") as caught:
             world.forward()
         assert (caught.value.status, caught.value.code) == (502, "upstream_misconfigured")
         assert "Access denied" not in caught.value.message
     assert world.upstream.asked == ["a"]
+
+
+def test_a_model_that_only_the_client_named_is_unknown_if_no_upstream_knows_it():
+    world = World(A, B, a=failed(404), b=failed(404))
+    for _ in range(2):  # asked, then resting
+        with pytest.raises(ModelNotFound, match="'gpt-9'"):
+            world.forward(model="gpt-9")
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_of_a_refused_key_and_a_resting_instance_the_client_waits_for_the_latter():
+    world = World(A, B, a=failed(429, retry_after="4"), b=failed(401))
+    with pytest.raises(NoRoom) as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 4.0
+
+
+def test_answers_still_open_when_the_worker_ends_are_counted_as_they_stand():
+    world = World(A, a=stream(token(), token(), DONE))
+    attempt = world.attempt(stream=True, stream_options={"include_usage": True})
+    pieces = iter(attempt)
+    next(pieces)
+    assert world.gateway.settle_open() == 1
+    counted = world.usage("a")
+    assert (counted["requests"], counted["aborted"], counted["completion_tokens"]) == (1, 1, 1)
+    rest = list(pieces)  # its thread goes on, and counts nothing twice
+    attempt.close()
+    assert rest
+    assert world.usage("a")["attempts"] == 1
+    assert world.gateway.settle_open() == 0
 
 
 def test_when_all_rest_the_client_hears_when_the_first_is_back():

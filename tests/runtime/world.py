@@ -63,6 +63,9 @@ class FakeAnswer:
             read.append(piece)
         return b"".join(read)
 
+    def abort(self):
+        self.left.clear()
+
     def close(self):
         self.closed += 1
 
@@ -115,7 +118,8 @@ class World:
         """An attempt at the first instance, with nobody who could try another."""
         asked = call(**changes)
         serving = Serving(self.configs[0], asked.model)
-        attempt = Attempt(self.state, self.state.start(serving, asked), asked, serving)
+        reservation = self.state.start(serving, asked)
+        attempt = Attempt(self.state, reservation, asked, serving, on_close=lambda _: None)
         attempt.open(self.upstream)
         return attempt
 

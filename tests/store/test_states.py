@@ -210,7 +210,7 @@ def test_only_seconds_of_the_last_minute_are_read(add, shared):
 def test_old_windows_are_forgotten_and_new_ones_kept(add, shared, act):
     add(window(1, second=SECOND), window(2, second=SECOND - states.KEPT_WINDOW_SECONDS))
     add(window(4, second=SECOND - states.KEPT_WINDOW_SECONDS - 1))
-    act(states.forget_old_windows, NOW)
+    act(states.forget_old, NOW)
     kept = shared(NOW - states.KEPT_WINDOW_SECONDS - 10).windows["a"]
     assert sorted(tokens for _, tokens, _ in kept) == [1, 2]
 

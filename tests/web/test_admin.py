@@ -64,9 +64,11 @@ def test_a_list_with_one_that_cannot_be_added_adds_none(world, second, status, p
     assert world.everything() == before
 
 
-def test_an_empty_list_adds_nothing(world):
+def test_an_empty_list_is_a_mistake(world):
     before = world.everything()
-    assert world.admin("POST", json=[]).get_json() == {"instances": [], "total": 0}
+    answer = world.admin("POST", json=[])
+    assert answer.status_code == 422
+    assert "nothing to add" in answer.get_json()["error"]["message"]
     assert world.everything() == before
 
 

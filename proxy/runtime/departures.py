@@ -1,0 +1,62 @@
+"""Notices clients that leave while the upstream is silent.
+
+A server hears of it only when it writes; until then the upstream would go on answering
+somebody who is not there. One thread a worker looks at the sockets of all open streams.
+"""
+
+import select
+import socket
+from threading import Event, Lock, Thread
+
+from proxy.runtime.attempt import Attempt
+
+LOOK_SECONDS = 0.25
+
+# The peer has closed, or at least will send no more: clients that wait for an answer do not.
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+class Departures:
+    """`watch` an open stream, `forget` it when it is closed. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._watched: dict[Attempt, socket.socket] = {}
+        self._stopping = Event()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        self._stopping.clear()
+        self._thread = Thread(target=self._run, name="departures", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def watch(self, attempt: Attempt, client: socket.socket) -> None:
+        with self._lock:
+            self._watched[attempt] = client
+
+    def forget(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._watched.pop(attempt, None)
+
+    def look(self) -> None:
+        """Ends the attempts whose client is gone; their threads find the stream at its end."""
+        with self._lock:
+            by_number = {c.fileno(): a for a, c in self._watched.items() if c.fileno() >= 0}
+        if not by_number:
+            return
+        poll = select.poll()
+        for number in by_number:
+            poll.register(number, _GONE)
+        for number, _ in poll.poll(0):
+            by_number[number].leave()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            self.look()

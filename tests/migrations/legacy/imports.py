@@ -1,0 +1,64 @@
+"""Plans and imports for tests, and what is in a database afterwards."""
+
+from pathlib import Path
+
+from sqlalchemy import MetaData, select
+
+from migrations.legacy import run
+from migrations.legacy.plan import make_plan
+from migrations.legacy.records import Era, Reading, Record
+
+NOW = 1_750_000_000.0
+LATER = 4_102_444_800.0  # 2100: a rest until then is not over
+FILE = Path("old.json")
+CONFIG = {"api_key": "sk-secret-0123456789", "api_base": "https://a.openai.azure.com"}
+NOT_CARRIED = {"imported_at", "made_at", "created_at", "updated_at", "legacy_imported_at"}
+
+
+def found(
+    name="a", *, era=Era.SPLIT, config=CONFIG, state=None, extra=None, place=None, **more
+):
+    """A record as a reader gives it; its config is whole, unless it is given."""
+    config = {} if config is None else {"name": name, **config}
+    return Record(
+        file=more.pop("file", FILE),
+        place=place or f"key {name!r}",
+        layout=more.pop("layout", "S1"),
+        era=era,
+        name=name,
+        config=config | more,
+        state=state or {},
+        extra=extra or {},
+    )
+
+
+def planned(*records, **reading):
+    return make_plan([Reading(FILE, "S1", records, **reading)], now=NOW)
+
+
+def imported(database, path, *, backups=None, **options):
+    """As `flask legacy import`: in one transaction of its own."""
+    with database.write() as connection:
+        return run.import_legacy(
+            connection,
+            path,
+            backups=backups or Path(database.url.database).parent,
+            **{"environ": {}} | options,
+        )
+
+
+def contents(database):
+    """All rows of all tables."""
+    metadata = MetaData()
+    with database.read() as connection:
+        metadata.reflect(connection)
+        return {
+            name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for name, table in metadata.tables.items()
+        }
+
+
+def rows(database, table):
+    """By name, of config or state."""
+    key = "name" if table == "instance_config" else "instance_name"
+    return {row[key]: row for row in contents(database)[table]}

@@ -1,0 +1,78 @@
+import io
+
+import pytest
+from flask import Flask
+from gunicorn.http.errors import InvalidChunkSize
+from werkzeug.test import create_environ
+
+from proxy.context import EXTENSION
+from proxy.errors import BadRequest, TooLarge
+from proxy.web.body import read_body
+
+
+class Settings:
+    max_body_bytes = 10
+
+
+class Parts:
+    settings = Settings()
+
+
+def read(stream, **environ):
+    app = Flask(__name__)
+    app.extensions[EXTENSION] = Parts()
+    given = create_environ("/", "http://localhost", method="POST")
+    given.pop("CONTENT_LENGTH", None)
+    with app.request_context(given | {"wsgi.input": stream} | environ):
+        return read_body()
+
+
+def chunked(data):
+    return read(io.BytesIO(data), **{"wsgi.input_terminated": True})
+
+
+def announced(data, length):
+    return read(io.BytesIO(data), CONTENT_LENGTH=str(length))
+
+
+class Broken:
+    def __init__(self, error):
+        self.error = error
+
+    def read(self, _size):
+        raise self.error
+
+
+def test_a_body_is_read_whole_whichever_way_it_comes():
+    assert chunked(b"0123456789") == announced(b"0123456789", 10) == b"0123456789"
+    assert chunked(b"") == announced(b"", 0) == b""
+
+
+def test_no_more_is_read_than_was_announced():
+    assert announced(b"0123next request", 4) == b"0123"
+
+
+def test_a_chunked_body_above_the_limit_is_refused_and_not_cut():
+    with pytest.raises(TooLarge, match="larger than 10 bytes"):
+        chunked(b"0123456789a")
+
+
+def test_a_body_announced_above_the_limit_is_not_even_read():
+    with pytest.raises(TooLarge):
+        read(Broken(AssertionError("it was read")), CONTENT_LENGTH="11")
+
+
+def test_a_body_that_ends_early_is_the_clients_mistake():
+    with pytest.raises(BadRequest, match="before its Content-Length"):
+        announced(b"012", 4)
+
+
+@pytest.mark.parametrize("error", [InvalidChunkSize(b"secret"), ConnectionResetError("secret")])
+def test_a_body_that_cannot_be_read_is_not_quoted(error):
+    with pytest.raises(BadRequest, match="could not be read") as caught:
+        read(Broken(error), **{"wsgi.input_terminated": True})
+    assert "secret" not in caught.value.message
+
+
+def test_a_server_that_cannot_tell_where_a_body_ends_has_none():
+    assert read(Broken(AssertionError("it would wait for ever"))) == b""
