@@ -152,7 +152,7 @@ def _add_configs(
     # By subject: of many rows, databases return the numbers in no order.
     returned = tables.revisions.c.subject, tables.revisions.c.id
     inserted = connection.execute(insert(tables.revisions).returning(*returned), revisions)
-    numbers = {subject: number for subject, number in inserted}
+    numbers = {row.subject: row.id for row in inserted}
     for row, each in zip(rows, new, strict=True):
         row["legacy_extra"] = _json(each.extra) or None
         row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}

@@ -121,7 +121,10 @@ def _state(name: str, row: Mapping[Any, Any], until: float | None) -> dict[str, 
 
 def _average_ms(row: Mapping[Any, Any], old: Mapping[str, Any]) -> float | None:
     """The old figure as long as nothing was added to it; else ours over both."""
-    answered = row.get("successful_requests", 0)
-    if answered == old.get("successful_requests", 0) and "avg_latency_ms" in old:
-        return float(old["avg_latency_ms"])
-    return row["latency_total_ms"] / answered if answered else None
+    measured = row.get("successful_requests", 0)
+    before = old.get("successful_requests", 0)
+    if measured == before:
+        return old.get("avg_latency_ms")
+    if "avg_latency_ms" not in old:
+        measured -= before  # of these we only know that they were
+    return row["latency_total_ms"] / measured if measured > 0 else None

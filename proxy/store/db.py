@@ -91,10 +91,12 @@ def make_engine(url: str) -> Engine:
     def set_up(connection: Any, _record: Any) -> None:
         # None: the driver begins no transactions of its own; `begin` below does.
         connection.isolation_level = None
-        cursor = connection.cursor()
-        # Durable against a crash of the process; a power cut may lose the last commits.
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.close()
+        try:
+            # Durable against a crash of the process; a power cut may lose the last commits.
+            connection.execute("PRAGMA synchronous = NORMAL").close()
+        except BaseException:
+            connection.close()  # the pool has not taken it yet, so nobody else would
+            raise
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -1,0 +1,269 @@
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migrations.legacy.plan import make_plan
+from migrations.legacy.records import Era, Problem, Reading
+from tests.migrations.legacy.imports import CONFIG, FILE, LATER, NOW, found, planned
+
+SPLIT, FLAT, M2 = Era.SPLIT, Era.FLAT, Era.INSTANCE_STATE
+OTHER = CONFIG | {"api_base": "https://other.openai.azure.com"}
+
+
+def only(plan):
+    (instance,) = plan.instances
+    assert plan.problems == []
+    return instance
+
+
+def reasons(plan):
+    return {record.place: why for record, why in plan.merged}
+
+
+def sources(plan):
+    """One record for each instance: the one that is counted as imported."""
+    return [i.config_from or i.state_from for i in plan.instances]
+
+
+def assert_each_record_once(plan, records):
+    """Each is imported, merged or rejected; none is two of these, none is lost."""
+    merged = [record for record, _ in plan.merged]
+    rejected = [record for record, _ in plan.rejected]
+    met = [*sources(plan), *merged, *rejected]
+    assert sorted(map(id, met)) == sorted(map(id, records))
+    assert plan.found == len(plan.instances) + len(plan.merged) + plan.rejections
+
+
+@pytest.mark.parametrize("eras", [[M2, SPLIT, FLAT], [SPLIT, FLAT, M2], [FLAT, M2, SPLIT]])
+def test_of_each_instance_the_newest_era_wins_in_whatever_order(eras):
+    records = [found(era=e, place=e.name, priority=int(e)) for e in eras]
+    plan = planned(*records, found("b", era=M2, priority=1))
+    a, b = plan.instances
+    assert (a.config["priority"], b.config["priority"]) == (90, 1)
+    assert {r.place for r in a.shadowed} == {"FLAT", "INSTANCE_STATE"}
+    assert reasons(plan) == dict.fromkeys(
+        ["FLAT", "INSTANCE_STATE"], "shadowed by S1 (old.json, SPLIT)"
+    )
+    assert_each_record_once(plan, [*records, plan.instances[1].config_from])
+
+
+def test_config_and_state_of_the_split_files_are_one_instance():
+    records = [found(place="S1"), found(config=None, state={"error_count": 3}, place="S2")]
+    plan = planned(*records)
+    assert only(plan).state == {"error_count": 3}
+    assert only(plan).shadowed == []
+    assert reasons(plan) == {"S2": "its state goes to S1 (old.json, S1)"}
+
+
+def test_state_comes_from_an_older_era_where_the_newest_has_none():
+    plan = planned(found(place="S1"), found(era=M2, state={"error_count": 3}, place="M2"))
+    assert only(plan).state == {"error_count": 3}
+    assert reasons(plan) == {
+        "M2": "its state goes to S1 (old.json, S1), its config is shadowed"
+    }
+
+
+def test_state_of_an_older_era_is_shadowed():
+    old = found(era=M2, state={"total_requests": 9}, place="M2")
+    plan = planned(old, found(state={"error_count": 3}, place="M3"))
+    assert only(plan).state == {"error_count": 3}
+    assert only(plan).shadowed == [old]
+
+
+def test_what_is_wrong_in_a_shadowed_record_stops_nothing():
+    bad = found(era=M2, max_tpm="many", state={"error_count": "many"})
+    assert only(planned(found(state={"error_count": 3}), bad)).state == {"error_count": 3}
+
+
+def test_a_state_without_a_config_is_an_instance_of_its_own():
+    instance = only(planned(found(config=None, state={"error_count": 3})))
+    assert (instance.config, instance.state) == (None, {"error_count": 3})
+
+
+def test_a_record_with_a_name_only_beside_a_whole_one_is_merged():
+    plan = planned(found(place="S1"), found(config=None, place="S2"))
+    assert only(plan).name == "a"
+    assert reasons(plan)["S2"].startswith("holds neither config nor state")
+
+
+def test_a_name_and_nothing_else_has_no_key():
+    plan = planned(found(config=None))
+    assert [p.field for p in plan.problems] == ["api_key"]
+
+
+def test_duplicates_that_agree_are_merged():
+    # In other types, and with what the old program took where nothing stands.
+    plan = planned(found(place="1"), found(place="2", max_tpm="240000", proxy_url=""))
+    assert only(plan).shadowed != []
+    assert reasons(plan) == {"2": "says the same as S1 (old.json, 1)"}
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"priority": 5},
+        {"config": OTHER},
+        {"extra": {"tags": ["b"]}},
+        {"state": {"total_requests": 8}},
+        {"state": {"total_requests": 7, "error_count": 1}},
+    ],
+)
+def test_duplicates_that_disagree_are_rejected_both(difference):
+    first = {"extra": {"tags": ["a"]}, "state": {"total_requests": 7}}
+    records = [found(place="1", **first), found(place="2", **first | difference)]
+    plan = planned(*records, found("b"))
+    assert [i.name for i in plan.instances] == ["b"]
+    assert [(r.place, len(p)) for r, p in plan.rejected] == [("1", 0), ("2", 1)]
+    (problem,) = plan.problems
+    assert problem.record == "2 ('a')"
+    assert problem.message == "Disagrees with 1 of old.json."
+    assert problem.remedy == "Take one of the two out, or make them equal."
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"api_key": "sk-other-9876543210"},
+        {"proxy_url": "http://user:sk-other-9876543210@10.0.0.1"},
+        {"extra": {"token": "sk-other-9876543210"}},
+    ],
+)
+def test_a_secret_in_which_duplicates_disagree_is_not_shown(difference):
+    first = {"extra": {"token": "sk-first"}, "state": {"error_count": 1}}
+    second = first | difference
+    (problem,) = planned(found(place="1", **first), found(place="2", **second)).problems
+    assert problem.value == "***"
+    assert "other" not in repr(problem)
+
+
+def test_names_that_differ_in_case_are_two_instances():
+    plan = planned(found("Azure"), found("azure", config=OTHER))
+    assert [i.name for i in plan.instances] == ["Azure", "azure"]
+
+
+def test_a_bad_config_takes_its_state_with_it():
+    # State alone would make an import after the mending add it to nothing, or twice.
+    records = [found(max_tpm=-1), found(config=None, state={"error_count": 3}, place="S2")]
+    plan = planned(*records)
+    assert plan.instances == []
+    assert [len(problems) for _, problems in plan.rejected] == [1, 0]
+    assert_each_record_once(plan, records)
+
+
+def test_an_older_record_does_not_take_the_place_of_a_bad_one():
+    records = [found(max_tpm=-1), found(era=M2)]
+    plan = planned(*records)
+    assert plan.instances == []
+    assert_each_record_once(plan, records)
+
+
+def test_a_bad_state_in_a_record_of_its_own_leaves_the_config():
+    bad = found(config=None, state={"error_count": "many"}, place="S2")
+    records = [found(place="S1"), bad, found(era=M2, state={"error_count": 3}, place="M2")]
+    plan = planned(*records)
+    (instance,) = plan.instances
+    assert (instance.state, instance.state_from) == ({}, None)
+    assert [record for record, _ in plan.rejected] == [bad]
+    assert reasons(plan) == {"M2": "shadowed by S1 (old.json, S1)"}
+    assert_each_record_once(plan, records)
+
+
+def test_a_bad_state_in_one_record_with_the_config_takes_it_along():
+    plan = planned(found(state={"error_count": "many"}))
+    assert plan.instances == []
+    assert [p.field for p in plan.problems] == ["error_count"]
+
+
+def test_problems_are_of_their_own_record_also_where_places_begin_alike():
+    records = [found(place=f"row {n}", weight=w) for n, w in ((1, 1), (12, -1))]
+    plan = planned(*records)
+    assert [(r.place, [p.field for p in ps]) for r, ps in plan.rejected] == [
+        ("row 1", []),
+        ("row 12", ["weight"]),
+    ]
+
+
+def test_unknown_keys_of_all_eras_are_kept_and_the_newest_value_counts():
+    plan = planned(
+        found(extra={"tags": "new", "x": 1}),
+        found(era=M2, extra={"tags": "old", "y": 2}),
+        found(config=None, state={"error_count": 1}, extra={"z": 3}),
+    )
+    assert only(plan).extra == {"tags": "new", "x": 1, "y": 2, "z": 3}
+
+
+def test_entries_that_are_no_records_are_found_and_rejected():
+    bad = Problem(FILE, "instances[1]", "", "", "", "This is no object.")
+    whole = Problem(FILE, "", "", "", "", "The file is cut.")
+    plan = planned(found(), problems=(bad, whole), raw_bad=("text",))
+    assert (plan.found, plan.rejections, len(plan.instances)) == (2, 1, 1)
+    assert (plan.entry_problems, plan.file_problems) == ([bad], [whole])
+    assert plan.raw_bad == [(FILE, "text")]
+
+
+def test_rests_are_measured_by_the_clock_that_is_given():
+    record = found(state={"rate_limited_until": LATER, "error_count": 1})
+    readings = [Reading(FILE, "M3", (record,))]
+    assert make_plan(readings, now=LATER + 1).instances[0].state == {"error_count": 1}
+
+
+names = st.sampled_from(["a", "b", "A", "new", None])
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_tpm": st.sampled_from([1, "1", 2, -1, "many"]),
+        "api_key": st.sampled_from(["sk-secret-0123456789", None, "sk-other"]),
+        "proxy_url": st.sampled_from(["", None, "http://u:p@h"]),
+    },
+)
+states = st.fixed_dictionaries(
+    {},
+    optional={
+        "total_requests": st.sampled_from([1, "1", 2, "many", None]),
+        "rate_limited_until": st.sampled_from([LATER, NOW - 1, "soon", None]),
+        "status": st.just("healthy"),
+    },
+)
+record_sets = st.lists(
+    st.builds(
+        lambda name, era, config, more, state, file: found(
+            name,
+            era=era,
+            config=config,
+            state=state,
+            file=Path(file),
+            **(more if config else {}),
+        ),
+        names,
+        st.sampled_from(list(Era)),
+        st.sampled_from([CONFIG, CONFIG, OTHER, None]),
+        values,
+        states,
+        st.sampled_from(["one", "two"]),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(record_sets, st.integers(0, 3))
+def test_whatever_is_found_is_imported_merged_or_rejected(records, entries):
+    bad = [Problem(FILE, f"[{n}]", "", "", "", "This is no object.") for n in range(entries)]
+    plan = planned(*records, problems=tuple(bad))
+    assert plan.found == len(records) + entries
+    assert_each_record_once(plan, records)
+    assert bool(plan.problems) == bool(plan.rejections)
+    assert len({i.name for i in plan.instances}) == len(plan.instances)
+
+
+@settings(max_examples=100, deadline=None)
+@given(record_sets, st.randoms(use_true_random=False))
+def test_the_order_of_files_decides_nothing_about_the_values(records, chance: random.Random):
+    shuffled = list(records)
+    chance.shuffle(shuffled)
+    plans = [planned(*records), planned(*shuffled)]
+    one, other = ({i.name: (i.config, i.state) for i in plan.instances} for plan in plans)
+    assert one == other

@@ -1,0 +1,368 @@
+import hashlib
+import json
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from migrations.legacy import discover, report, run
+from migrations.legacy.backup import MANIFEST, REJECTED
+from migrations.legacy.run import ImportRefused
+from proxy.settings import ROOT
+from proxy.store.db import StoreUnavailable
+from tests.migrations.legacy.files import KEY, RECORD, STATE, record, write
+from tests.migrations.legacy.imports import LATER, contents, imported, rows
+from tests.migrations.legacy.test_samples import SAMPLES
+
+PASSWORD = "planted-password"
+PROXY = f"http://user:{PASSWORD}@10.0.0.5:3128"
+
+
+@pytest.fixture
+def old(tmp_path):
+    return tmp_path / "old"
+
+
+def backups(folder):
+    return sorted(folder.glob("backup_*"))
+
+
+def envelope(*records):
+    return {"timestamp": 1.0, "worker_id": "w", "instances": list(records)}
+
+
+def hashes(folder):
+    return {
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+def refusal(database, path, **options):
+    """The report of an import that writes nothing."""
+    before = contents(database)
+    with pytest.raises(ImportRefused) as caught:
+        imported(database, path, **options)
+    assert contents(database) == before
+    assert "Nothing was imported" in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_split_files_are_imported_and_the_counts_add_up(database, old):
+    write(old, "instance_configs.json", {"a": RECORD, "b": record("b")})
+    write(old, "instance_states.json", {"a": STATE})
+    outcome = imported(database, old)
+    assert rows(database, "instance_config").keys() == {"a", "b"}
+    assert rows(database, "instance_state")["a"]["total_requests"] == 7
+    text = outcome.as_text()
+    assert "3 records found = 2 imported + 1 merged + 0 rejected." in text
+    assert f"Backup: {outcome.backup}" in text
+    assert text.endswith("Written: 2 configs, 1 states.")
+
+
+BAD = [
+    # What stands there, and what the report says of it.
+    ("no name", {k: v for k, v in RECORD.items() if k != "name"}, ["instances[1]: name:"]),
+    ("no key", record("b", api_key=""), ["instances[1] ('b'): api_key:", '"NONE"']),
+    ("wrong type", record("b", max_tpm="many"), ["('b'): max_tpm:", "Found: 'many'."]),
+    ("beyond", record("b", max_tpm=2**63), ["('b'): max_tpm:", "9223372036854775808"]),
+    ("not a number", record("b", timeout_seconds=float("nan")), ["timeout_seconds:", "nan"]),
+    ("reserved", record("new"), ["('new'): name:", "Give the record a name"]),
+    ("slash", record("b/"), ["('b/'): name:", "slash"]),
+    ("disagrees", record("a", max_tpm=5), ["('a'): max_tpm: Disagrees with instances[0]"]),
+    ("state", record("b", stats={"error_count": "many"}), ["('b'): error_count:", "'many'"]),
+    ("no object", "text", ["instances[1]: This is no object"]),
+]
+
+
+@pytest.mark.parametrize("bad, said", [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_record_that_cannot_be_carried_stops_the_import_with_a_report(
+    database, old, tmp_path, bad, said
+):
+    file = write(old, "instances.json", envelope(RECORD, bad))
+    text = refusal(database, old)
+    line = next(each for each in text.splitlines() if said[0] in each)
+    assert str(file) in line
+    assert all(each in line for each in said)
+    assert line.rstrip(".").rpartition(". ")[2]  # the remedy
+    # The backup comes before anything else, so it is there.
+    (folder,) = backups(tmp_path)
+    assert str(folder) in text
+    assert "skip_bad=yes" in text
+    assert not (folder / REJECTED).exists()
+
+
+@pytest.mark.parametrize("bad", [row[1] for row in BAD], ids=[row[0] for row in BAD])
+def test_skipping_the_bad_imports_the_rest_and_keeps_the_bad_whole(database, old, bad):
+    write(old, "instances.json", envelope(RECORD, record("good"), bad))
+    outcome = imported(database, old, skip_bad=True)
+    assert "good" in rows(database, "instance_config")
+    assert "b" not in rows(database, "instance_config")
+    rejected = outcome.backup / REJECTED
+    assert stat.S_IMODE(rejected.stat().st_mode) == 0o600
+    kept = json.loads(rejected.read_text())
+    if isinstance(bad, dict):
+        whole = [each.get("config", {}) | each.get("state", {}) for each in kept]
+        values = {k: v for k, v in (bad | bad.get("stats", {})).items() if k != "stats"}
+        assert any(
+            all(repr(each.get(k)) == repr(v) for k, v in values.items()) for each in whole
+        )
+    else:
+        assert [each["entry"] for each in kept if "entry" in each] == [bad]
+    counts = report.counts(outcome.plan)
+    assert counts["found"] == 3
+    assert counts["found"] == counts["imported"] + counts["merged"] + counts["rejected"]
+
+
+def test_a_truncated_file_stops_the_import_and_can_be_skipped(database, old):
+    cut = write(old, "instances.json", json.dumps(envelope(RECORD))[:-20])
+    write(old, "instance_configs.json", {"b": record("b")})
+    assert f"{cut}: No JSON at line 1" in refusal(database, old)
+    outcome = imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"b"}
+    assert "What bad files hold is not counted: 1." in outcome.as_text()
+    (problem,) = json.loads((outcome.backup / REJECTED).read_text())
+    assert problem["problems"][0]["file"] == str(cut)
+
+
+def test_the_backup_holds_every_file_as_it_was(database, old):
+    files = [
+        write(old, "instance_configs.json", {"a": RECORD}),
+        write(old, ".env", "PORT=80\n"),
+        write(old, ".temp/instance_state.json", envelope()),
+    ]
+    outcome = imported(database, old)
+    entries = json.loads((outcome.backup / MANIFEST).read_text())
+    assert {e["source"] for e in entries} == set(map(str, files))
+    for entry in entries:
+        copy = (outcome.backup / entry["copy"]).read_bytes()
+        assert copy == Path(entry["source"]).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(copy).hexdigest()
+
+
+def test_nothing_is_read_before_the_backup_is_made(database, old, monkeypatch):
+    write(old, "instance_configs.json", {"a": RECORD})
+
+    def read(path, files, environ):
+        assert backups(old.parent), "no backup yet"
+        return discover.read(path, files, environ)
+
+    monkeypatch.setattr(run, "discover", Reader(read))
+    imported(database, old)
+
+
+class Reader:
+    """`discover` with another `read`."""
+
+    find = staticmethod(discover.find)
+
+    def __init__(self, read):
+        self.read = read
+
+
+def test_a_file_that_changes_meanwhile_is_not_imported(database, old, monkeypatch):
+    file = write(old, "instance_configs.json", {"a": RECORD})
+
+    def read(path, files, environ):
+        file.write_text(json.dumps({"a": record(max_tpm=5)}))
+        return discover.read(path, files, environ)
+
+    monkeypatch.setattr(run, "discover", Reader(read))
+    text = refusal(database, old, skip_bad=True)
+    assert f"{file} changed meanwhile. Stop the old program" in text
+
+
+def test_a_backup_that_cannot_be_made_stops_the_import(database, old, tmp_path):
+    write(old, "instance_configs.json", {"a": RECORD})
+    text = refusal(database, old, backups=write(tmp_path, "file", "") / "x", skip_bad=True)
+    assert "No backup can be made in" in text
+
+
+def test_a_file_that_is_named_and_missing_can_be_skipped(database, old):
+    write(old, ".env", "INSTANCE_CONFIG_FILE=gone.json\n")
+    write(old, "instances.json", envelope(RECORD))
+    assert "gone.json: An env file names this file, and it is not there." in refusal(
+        database, old
+    )
+    imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"a"}
+
+
+def test_an_unknown_path_and_an_empty_folder_are_sentences(database, old):
+    assert refusal(database, old) == f"Nothing was imported: {old} does not exist."
+    old.mkdir()
+    assert "has no file of the old program" in refusal(database, old)
+
+
+def test_the_newest_era_wins_and_the_report_names_what_was_shadowed(database, old):
+    write(old, "instance_configs.json", {"a": record(priority=1)})
+    write(old, "instance_data.json", {"a": record(priority=2) | STATE})
+    write(old, ".temp/instance_state.json", {"last_updated": 1.0, **envelope(record("b"))})
+    outcome = imported(database, old)
+    there = rows(database, "instance_config")
+    assert (there["a"]["priority"], "b" in there) == (1, True)
+    assert rows(database, "instance_state")["a"]["total_requests"] == 7
+    assert "its state goes to S1 (instance_configs.json, key 'a'), its config is shadowed" in (
+        outcome.as_text()
+    )
+
+
+def test_keys_and_passwords_are_in_no_text_and_no_revision(database, old):
+    planted = {"api_key": KEY, "proxy_url": PROXY}
+    bad = record("bad", **planted, max_tpm=-1)
+    state = STATE | {"name": "fine"}
+    write(old, "instances.json", envelope(record("fine", **planted) | state, bad, [KEY]))
+    write(old, ".env", f"ADMIN_API_KEY={KEY}\nAPI_INSTANCES=e\nAPI_INSTANCE_E_API_KEY={KEY}\n")
+    texts = [refusal(database, old)]
+    outcome = imported(database, old, skip_bad=True)
+    plan = run.inspect(old, {})
+    there = contents(database)
+    texts += [outcome.as_text(), repr(outcome), json.dumps(report.as_json(plan)), repr(plan)]
+    texts += [repr(there["config_revision"]), repr(there["legacy_import"])]
+    for text in texts:
+        assert KEY not in text
+        assert PASSWORD not in text
+    assert there["instance_config"][0]["api_key"] == KEY
+
+
+def test_inspecting_writes_nothing_and_says_what_an_import_would_do(database, old, tmp_path):
+    write(old, "instance_configs.json", {"a": RECORD, "b": record("b", max_tpm="5")})
+    before = hashes(tmp_path)
+    plan = run.inspect(old, {})
+    assert hashes(tmp_path) == before
+    assert imported(database, old).plan.instances == plan.instances
+
+
+def test_an_exception_in_the_middle_leaves_nothing(database, old):
+    write(old, "instance_configs.json", {"a": RECORD})
+    write(old, "instance_states.json", {"a": STATE})
+    with database.write() as connection:
+        # The last statement of an import.
+        connection.exec_driver_sql(
+            "CREATE TRIGGER t BEFORE INSERT ON legacy_import BEGIN"
+            " SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    before = contents(database)
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        imported(database, old)
+    assert contents(database) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from proxy.store.db import Database
+from migrations.legacy.run import import_legacy
+
+database = Database(f"sqlite:///{sys.argv[1]}")
+
+@event.listens_for(database.engine, "after_cursor_execute")
+def kill(connection, cursor, statement, *_):
+    if statement.startswith("INSERT INTO instance_state"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with database.write() as connection:
+    folder = Path(sys.argv[1]).parent
+    import_legacy(connection, Path(sys.argv[2]), backups=folder, environ={})
+"""
+
+
+def test_a_kill_in_the_middle_leaves_the_old_state_and_the_next_run_completes(
+    database, database_file, old, tmp_path
+):
+    names = [f"a{n}" for n in range(300)]
+    write(old, "instance_configs.json", {n: record(n) for n in names})
+    write(old, "instance_states.json", {n: STATE | {"name": n} for n in names})
+    before = contents(database)
+    database.dispose()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(database_file), str(old)], cwd=ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert contents(database) == before
+    assert len(backups(tmp_path)) == 1
+    outcome = imported(database, old)
+    assert len(outcome.result.imported) == len(outcome.result.states) == 300
+    assert len(backups(tmp_path)) == 2
+
+
+bad_values = st.sampled_from([5, "5", -1, "many", None])
+generated = st.lists(
+    st.builds(
+        lambda name, tpm, stats: record(name, max_tpm=tpm) | stats,
+        st.sampled_from(["a", "b", "c", "new", None]),
+        bad_values,
+        st.sampled_from([{}, {"stats": {"error_count": 1}}, {"stats": {"error_count": "x"}}]),
+    )
+    | st.just("no record"),
+    max_size=5,
+)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(generated, generated)
+def test_whatever_the_files_hold_the_counts_reconcile(database, old, one, two):
+    write(old, "instances.json", envelope(*one))
+    write(old, ".temp/instance_state.json", {"last_updated": 1.0, **envelope(*two)})
+    counts = report.counts(imported(database, old, skip_bad=True).plan)
+    assert counts["found"] == len(one) + len(two)
+    assert counts["found"] == counts["imported"] + counts["merged"] + counts["rejected"]
+
+
+each_sample = pytest.mark.parametrize(
+    "name",
+    [
+        "shared_state_timestamp.json",
+        "instance_state.json",
+        "instance_state_load_state.json",
+        "instance_state.db",
+        "flat_mixed.json",
+        "flat_mixed_with_scalars.json",
+        "instance_configs.json",
+        "instance_states.json",
+        "instance_states_late.json",
+        "damaged_records.json",
+        "truncated.json",
+        "config/base.yaml",
+        "config/production.yaml",
+        "env.old",
+        "instances.csv",
+        "",
+    ],
+)
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples here")
+@each_sample
+def test_every_sample_imports_with_reconciled_counts(database, name, tmp_path):
+    path = SAMPLES / name
+    before = hashes(SAMPLES)
+    outcome = imported(database, path, skip_bad=True)
+    counts = report.counts(outcome.plan)
+    assert counts["found"] == counts["imported"] + counts["merged"] + counts["rejected"]
+    written = {**rows(database, "instance_config"), **rows(database, "instance_state")}
+    assert len(written) >= len(outcome.result.imported)
+    assert set(outcome.result.imported) | set(outcome.result.states) == set(written)
+    assert hashes(SAMPLES) == before
+
+
+def test_a_future_rest_survives_and_a_past_one_does_not(database, old):
+    write(old, "instance_configs.json", {"a": RECORD, "b": record("b")})
+    rests = {"a": STATE | {"rate_limited_until": LATER}, "b": STATE | {"rate_limited_until": 5}}
+    write(old, "instance_states.json", rests)
+    imported(database, old)
+    assert [
+        (row["instance_name"], row["rate_limited_until"])
+        for row in contents(database)["deployment_state"]
+    ] == [("a", LATER)]
