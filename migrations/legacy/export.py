@@ -90,6 +90,14 @@ def export(connection: Connection, parent: Path) -> Path:
     return folder
 
 
+def unknown_providers(connection: Connection) -> list[str]:
+    """Names of instances whose kind the old program does not know: they are written as
+    `azure`, and need a look by hand before it starts."""
+    config = Table("instance_config", MetaData(), autoload_with=connection)
+    known = select(config.c.name).where(config.c.provider_type == "azure_v1")
+    return list(connection.scalars(known.order_by(config.c.name)))
+
+
 def _config(row: Mapping[Any, Any]) -> dict[str, Any]:
     values = {key: row[key] for key in CONFIG_KEYS}
     values["provider_type"] = OLD_PROVIDERS.get(row["provider_type"], row["provider_type"])

@@ -7,6 +7,8 @@ Revises: 0001
 import sqlalchemy as sa
 from alembic import op
 
+from proxy.store.schema import SchemaProblem
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -32,6 +34,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    marked = "SELECT count(*) FROM instance_state WHERE legacy_imported_at IS NOT NULL"
+    if op.get_bind().execute(sa.text(marked)).scalar():
+        raise SchemaProblem(
+            "This downgrade would forget that the old program's totals were added, and a later"
+            " import would add them twice. Nothing was changed. The old program's files are"
+            " written by `alembic downgrade 0002` already; to begin anew, use a new database."
+        )
     with op.batch_alter_table("instance_state", schema=None) as batch_op:
         batch_op.drop_column("legacy_imported_at")
         batch_op.drop_column("legacy_state")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alembic import context, op
 
-from migrations.legacy.export import export
+from migrations.legacy.export import export, unknown_providers
 from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
@@ -51,6 +51,12 @@ def upgrade() -> None:
 def downgrade() -> None:
     folder = export(op.get_bind(), private_parent(op.get_bind()))
     logger.warning("The present config and state, in the old program's layout: %s", folder)
+    changed = unknown_providers(op.get_bind())
+    if changed:
+        logger.warning(
+            "The old program knows no azure_v1; written as azure, to be checked by hand: %s",
+            ", ".join(changed),
+        )
 
 
 def _source(arguments: dict[str, str]) -> Path | None:

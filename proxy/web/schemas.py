@@ -361,11 +361,15 @@ def checked(
     return values
 
 
+# Making a schema takes longer than using it, and an import checks thousands of records.
+WHOLE_INSTANCE = InstanceSchema()
+
+
 def checked_instance(values: Any) -> tuple[dict[str, Any], list[tuple[str, list[str]]]]:
     """A whole config as the schema reads it, or else everything that is wrong with it: each a
     message and the path of the field."""
     try:
-        return InstanceSchema().load(values), []
+        return WHOLE_INSTANCE.load(values), []
     except ValidationError as error:
         messages = error.messages
     each = [{k: v} for k, v in messages.items()] if isinstance(messages, dict) else [messages]

@@ -9,8 +9,9 @@ import pytest
 from alembic import command
 
 from proxy.settings import ROOT
-from proxy.store import schema
+from proxy.store import instances, schema
 from proxy.store.db import Database
+from tests.builders import config
 from tests.migrations.legacy.files import KEY, RECORD, STATE, record, write
 from tests.migrations.legacy.imports import LATER, contents, rows
 
@@ -260,3 +261,20 @@ def test_a_source_that_can_only_be_read_is_enough(empty, old, monkeypatch):
     } == before
     old.chmod(0o700)  # so that it can be deleted
     assert rows(empty, "instance_config").keys() == {"a", "b"}
+
+
+def test_no_downgrade_forgets_that_totals_were_added(empty, old, monkeypatch):
+    monkeypatch.setenv("PROXY_LEGACY_PATH", str(old))
+    schema.upgrade(empty)
+    before = contents(empty)
+    with pytest.raises(schema.SchemaProblem, match="would add them twice"):
+        downgrade(empty, "0001")
+    assert contents(empty) == before
+
+
+def test_a_kind_the_old_program_does_not_know_is_named(empty, told, monkeypatch):
+    schema.upgrade(empty)
+    with empty.session() as session:
+        instances.add(session, [config("new-kind", provider_type="azure_v1")], author="test")
+    downgrade(empty)
+    assert "to be checked by hand: new-kind" in told()
