@@ -6,9 +6,10 @@ somebody who is not there. One thread a worker looks at the sockets of all open 
 
 import select
 import socket
-from threading import Event, Lock, Thread
+from threading import Lock
 
 from proxy.runtime.attempt import Attempt
+from proxy.runtime.periodic import Periodic
 
 LOOK_SECONDS = 0.25
 
@@ -22,20 +23,9 @@ class Departures:
     def __init__(self) -> None:
         self._lock = Lock()
         self._watched: dict[Attempt, socket.socket] = {}
-        self._stopping = Event()
-        self._thread: Thread | None = None
-
-    def start(self) -> None:
-        self._stopping.clear()
-        self._thread = Thread(target=self._run, name="departures", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Idempotent."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._periodic = Periodic("departures", LOOK_SECONDS, self.look)
+        self.start = self._periodic.start
+        self.stop = self._periodic.stop
 
     def watch(self, attempt: Attempt, client: socket.socket) -> None:
         with self._lock:
@@ -56,7 +46,3 @@ class Departures:
             poll.register(number, _GONE)
         for number, _ in poll.poll(0):
             by_number[number].leave()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            self.look()

@@ -3,8 +3,8 @@
 import logging
 import time
 from collections.abc import Callable
-from threading import Event, Thread
 
+from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.store import states, usage
@@ -36,12 +36,10 @@ class Syncer:
         self._database = database
         self._state = state
         self._snapshots = snapshots
-        self._interval_seconds = interval_seconds
         self._retention_seconds = retention_days * DAY_SECONDS
         self._clock = clock
         self._detector: ChangeDetector | None = None
-        self._stopping = Event()
-        self._thread: Thread | None = None
+        self._periodic = Periodic("syncer", interval_seconds, self._round)
         self._next_housekeeping = 0.0
         self.problem: str | None = None
         self.synced_at = 0.0
@@ -49,16 +47,11 @@ class Syncer:
     def start(self) -> None:
         """Reads config and state, so that the first request finds them, then goes on alone."""
         self.sync()
-        self._stopping.clear()
-        self._thread = Thread(target=self._run, name="syncer", daemon=True)
-        self._thread.start()
+        self._periodic.start()
 
     def stop(self) -> None:
         """Idempotent. After this, everything counted is in the database if it can be."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._periodic.stop()
         self.sync()
         self._close_detector()
 
@@ -74,14 +67,13 @@ class Syncer:
             self.synced_at = self._clock()
             self._note(None)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_seconds):
-            try:
-                self.sync()
-            except Exception:  # a bug in one round must not end all later ones
-                if not self.problem:
-                    logger.exception("State could not be synced.")
-                self.problem = "State could not be synced; the log has the details."
+    def _round(self) -> None:
+        try:
+            self.sync()
+        except Exception:  # a bug in one round must not end all later ones
+            if not self.problem:
+                logger.exception("State could not be synced.")
+            self.problem = "State could not be synced; the log has the details."
 
     def _exchange(self) -> None:
         """All in one transaction: what is read back holds what was just written, a failure
