@@ -162,6 +162,9 @@ def _record(file: Path, layout: str, entry: Entry) -> Record:
     )
 
 
+NEVER_SPLIT = frozenset({"instances.json", "instance_data.json"})
+
+
 def is_state(key: str) -> bool:
     return key in STATE or STATE_FAMILIES.fullmatch(key) is not None
 
@@ -172,7 +175,9 @@ def _add_stats(stats: dict[str, Any], state: dict[str, Any], extra: dict[str, An
         if not is_state(key):
             unknown[key] = value
             continue
-        if key in state:
+        if value is None and state.get(key) is not None:
+            continue  # what says nothing does not overrule what says something
+        if key in state and state[key] != value:
             extra[key] = state[key]
         state[key] = value
     if unknown:
@@ -224,7 +229,13 @@ def _in_envelope(file: Path, data: dict[str, Any]) -> Reading:
 
 
 def _layout_by_name(file: Path, entries: list[Entry]) -> str:
-    """M3, S1 or S2, by what most records hold: one stray key does not make it another."""
+    """M3, S1 or S2, by what most records hold: one stray key does not make it another.
+
+    Two names were never those of split files, whatever they hold: an old one of them must
+    not contradict the newer split files.
+    """
+    if file.name in NEVER_SPLIT:
+        return "M3"
     records = [entry.value.keys() for entry in entries if isinstance(entry.value, dict)]
     config = [bool(keys & CONFIG - {"name"}) for keys in records]
     state = [any(map(is_state, keys)) or "stats" in keys for keys in records]

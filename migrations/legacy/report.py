@@ -11,6 +11,15 @@ from proxy.core.masking import masked
 TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
 DERIVED = re.compile(r"status|current_\w+|utilization_percentage")
 NOTHING: tuple[object, ...] = (None, "", "unknown", {}, 0)
+# Credentials of a URL; words that look like OpenAI's keys; what stands behind "key=".
+SECRETS_IN_TEXT = (
+    (re.compile(r"://[^/\s@]+@"), "://***@"),
+    (re.compile(r"\bsk-[\w-]{8,}"), "sk-***"),
+    (
+        re.compile(r"(?i)\b((?:api[-_ ]?)?key|token|password|secret)(\s*[=:]\s*)[^\s,;]+"),
+        r"\1\2***",
+    ),
+)
 
 
 def as_text(plan: Plan) -> str:
@@ -89,12 +98,15 @@ def _instance_lines(instance: Imported) -> list[str]:
         lines += [f"    {k} = {masked(k, v)!r}" for k, v in sorted(instance.config.items())]
     if state is not None:
         lines.append(f"  state from {_where(state)}")
-        lines += [f"    {k} = {v!r}" for k, v in sorted(instance.state.items())]
+        lines += [f"    {k} = {told(v)!r}" for k, v in sorted(instance.state.items())]
     if instance.extra:
         lines.append(
             f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
         )
-    lines += [f"  converted {c.field}: {c.before} -> {c.after}" for c in instance.converted]
+    lines += [
+        f"  converted {c.field}: {told(c.before)} -> {told(c.after)}"
+        for c in instance.converted
+    ]
     left = _left_behind(instance)
     if left:
         lines.append(f"  not carried, only in the backup: {', '.join(left)}")
@@ -107,15 +119,25 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
         "name": instance.name,
         "config": {k: masked(k, v) for k, v in config.items()} if config else None,
         "config_from": _record_json(instance.config_from),
-        "state": instance.state,
+        "state": {k: told(v) for k, v in instance.state.items()},
         "state_from": _record_json(instance.state_from),
         "legacy_extra": sorted(instance.extra),
         "converted": [
-            {"field": c.field, "before": c.before, "after": c.after} for c in instance.converted
+            {"field": c.field, "before": told(c.before), "after": told(c.after)}
+            for c in instance.converted
         ],
         "not_carried": _left_behind(instance),
         "shadowed": [_record_json(r) for r in instance.shadowed],
     }
+
+
+def told(value: Any) -> Any:
+    """A value of the state, as it may be shown: old error texts quote proxies and keys."""
+    if not isinstance(value, str):
+        return value
+    for secret, shown in SECRETS_IN_TEXT:
+        value = secret.sub(shown, value)
+    return value
 
 
 def _left_behind(instance: Imported) -> list[str]:

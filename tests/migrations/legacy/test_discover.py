@@ -141,8 +141,9 @@ def test_variables_of_yaml_are_of_the_env_files_and_then_of_the_environment(tmp_
         ("instances.json", {"last_updated": 1, "instances": [RECORD]}, "M2"),
         ("instances.json", {"version": "v", "instances": [RECORD]}, "M2'"),
         ("instances.json", {"a": RECORD | STATE}, "M3"),
-        ("instances.json", {"a": RECORD}, "S1"),
-        ("instances.json", {"a": STATE}, "S2"),
+        ("instances.json", {"a": RECORD}, "M3"),  # never a split one, whatever it holds
+        ("old.json", {"a": RECORD}, "S1"),
+        ("old.json", {"a": STATE}, "S2"),
         ("state", [RECORD], "M1"),
         ("wrong.csv", [RECORD], "M1"),
         ("instances.json.bak", {"a": RECORD}, "S1"),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from migrations.legacy import json_files
+from migrations.legacy import discover, json_files
 from migrations.legacy.records import Era
 from tests.migrations.legacy.files import KEY, RECORD, STATE, record, told
 
-FILE = Path("instances.json")
+FILE = Path("old.json")
 
 
 def read(data, file=FILE):
@@ -216,3 +216,19 @@ def test_half_a_character_becomes_a_whole_one():
 def test_keys_are_not_in_what_is_told():
     bad_proxy = record(proxy_url=f"http://u:{KEY}@p", tags=[KEY], stats={"x": KEY})
     assert KEY not in told(read([bad_proxy, [KEY], KEY]))
+
+
+def test_a_file_that_was_never_split_does_not_contradict_the_split_files(tmp_path):
+    """Without any state it looks like a split config; it is of the older era all the same."""
+    path = tmp_path / "instances.json"
+    path.write_text('{"a": {"name": "a", "api_key": "k", "api_base": "https://a.example"}}')
+    (reading,) = discover.read(path, [path], {})
+    assert reading.layout == "M3"
+
+
+def test_a_null_in_stats_does_not_overrule_a_rest_beside_it(tmp_path):
+    path = tmp_path / "instance_state.json"
+    record = '{"name": "a", "rate_limited_until": 5, "stats": {"rate_limited_until": null}}'
+    path.write_text('{"instances": [' + record + '], "last_updated": 1}')
+    (reading,) = discover.read(path, [path], {})
+    assert reading.records[0].state["rate_limited_until"] == 5

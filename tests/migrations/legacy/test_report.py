@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 
 from migrations.legacy import report
@@ -135,3 +136,18 @@ def test_the_counts_of_every_report_add_up_and_its_json_is_valid(records):
     assert counts["merged"] == len(told["merged"])
     assert counts["rejected"] == len(told["rejected"])
     assert report.as_text(plan).endswith(report.counts_line(plan))
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("ProxyError http://u:planted-pw@10.0.0.5:3128", "ProxyError http://***@10.0.0.5:3128"),
+        ("bad key sk-planted0123456789", "bad key sk-***"),
+        ("api-key: planted-key, retry", "api-key: ***, retry"),
+        ("key=planted", "key=***"),
+        ("429: call rate limit", "429: call rate limit"),
+        (5, 5),
+    ],
+)
+def test_an_old_error_text_is_told_without_the_secrets_it_quotes(text, shown):
+    assert report.told(text) == shown
