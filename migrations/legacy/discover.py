@@ -33,6 +33,7 @@ NAMING = (
 YAML_FOLDER = "config"
 YAML_BASE = "base"
 YAML_ENVIRONMENT = "ENVIRONMENT"
+DATA_ENDS = (".json", ".db", ".sqlite", ".csv", ".yaml", ".yml", ".bak", ".old")
 YAML_ENDS = (".yaml", ".yml")
 DATABASE_ENDS = (".db", ".sqlite", ".sqlite3")
 
@@ -75,6 +76,23 @@ def find(path: Path, environ: Mapping[str, str]) -> list[Path]:
     return _each_once(found)
 
 
+def passed_over(path: Path, files: Sequence[Path]) -> list[Path]:
+    """What lies where old files lie and looks like one, but is none that we know by name.
+
+    The old program wrote some under names that its operators chose: such a file must be
+    named itself to be read, so it must not be passed over without a word.
+    """
+    taken = {os.path.realpath(file) for file in files}
+    lying = (path / place / name for place in PLACES for name in _names_in(path / place))
+    return sorted(
+        file
+        for file in lying
+        if (file.suffix in DATA_ENDS or file.name.startswith(".env."))
+        and file.is_file()
+        and os.path.realpath(file) not in taken
+    )
+
+
 def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[Reading]:
     """A reading for each of `files`, in their order; each is read once.
 
@@ -91,6 +109,13 @@ def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[
         else of_yaml.get(content.file) or _reading(content)
         for content in contents
     ]
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []  # not there; or `find` has it in its list, and `read` says why
 
 
 def _present(folder: Path, names: Sequence[str]) -> list[Path]:

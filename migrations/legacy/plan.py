@@ -42,6 +42,8 @@ class Plan:
     raw_bad: list[tuple[Path, Any]] = field(default_factory=list, repr=False)  # hold keys
     settings: dict[str, str] = field(default_factory=dict, repr=False)
     notes: list[tuple[Record, str]] = field(default_factory=list)
+    # Files beside them that were not read.
+    passed_over: list[Path] = field(default_factory=list)
 
     @property
     def problems(self) -> list[Problem]:

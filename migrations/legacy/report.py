@@ -27,6 +27,12 @@ def as_text(plan: Plan) -> str:
     lines = ["Files:", *(f"  {path}" for path in plan.files)] if plan.files else ["No files."]
     for each in sorted(plan.instances, key=lambda i: i.name):
         lines += _instance_lines(each)
+    if plan.passed_over:
+        lines += [
+            "",
+            "Not read, because the old program's files have other names; to import one,",
+        ]
+        lines += ["name the file itself:", *(f"  {path}" for path in plan.passed_over)]
     if plan.settings:
         names = ", ".join(sorted(plan.settings))
         lines += ["", f"Settings of the old program, not carried: {names}"]
@@ -59,6 +65,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "problems": [_problem_json(p) for p in plan.problems],
         "notes": [{**_record_json(r), "note": note} for r, note in plan.notes],
         "settings": sorted(plan.settings),
+        "not_read": [str(path) for path in plan.passed_over],
     }
 
 

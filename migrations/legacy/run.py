@@ -99,10 +99,16 @@ def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
         raise ImportRefused(f"Nothing was imported: {path} does not exist.")
     files = discover.find(path, os.environ if environ is None else environ)
     if not files:
-        raise ImportRefused(f"Nothing was imported: {path} has no file of the old program.")
+        others = ", ".join(str(file) for file in discover.passed_over(path, []))
+        hint = f" If one of these is: name the file itself. {others}" if others else ""
+        raise ImportRefused(
+            f"Nothing was imported: {path} has no file of the old program.{hint}"
+        )
     return files
 
 
 def _plan(path: Path, files: list[Path], environ: Mapping[str, str] | None) -> Plan:
     readings = discover.read(path, files, os.environ if environ is None else environ)
-    return make_plan(readings, now=time.time())
+    plan = make_plan(readings, now=time.time())
+    plan.passed_over = discover.passed_over(path, files) if path.is_dir() else []
+    return plan

@@ -161,6 +161,7 @@ class Reader:
     """`discover` with another `read`."""
 
     find = staticmethod(discover.find)
+    passed_over = staticmethod(discover.passed_over)
 
     def __init__(self, read):
         self.read = read
@@ -366,3 +367,19 @@ def test_a_future_rest_survives_and_a_past_one_does_not(database, old):
         (row["instance_name"], row["rate_limited_until"])
         for row in contents(database)["deployment_state"]
     ] == [("a", LATER)]
+
+
+def test_files_of_other_names_are_not_passed_over_without_a_word(tmp_path):
+    for name in ("instance_configs.json", "my_state.json", ".env.production", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    plan = run.inspect(tmp_path, {})
+    expected = [tmp_path / ".env.production", tmp_path / "my_state.json"]
+    assert plan.passed_over == expected
+    assert all(str(path) in report.as_text(plan) for path in expected)
+    assert report.as_json(plan)["not_read"] == [str(path) for path in expected]
+
+
+def test_a_folder_without_a_known_name_tells_what_lies_there(tmp_path):
+    (tmp_path / "shared.json").write_text("{}")
+    with pytest.raises(run.ImportRefused, match=r"name the file itself.*shared\.json"):
+        run.inspect(tmp_path, {})
