@@ -38,7 +38,8 @@ class Departures:
     def look(self) -> None:
         """Ends the attempts whose client is gone; their threads find the stream at its end."""
         with self._lock:
-            by_number = {c.fileno(): a for a, c in self._watched.items() if c.fileno() >= 0}
+            # Asked once: the server may close it between two questions, and -1 is no number.
+            by_number = {n: a for a, c in self._watched.items() if (n := c.fileno()) >= 0}
         if not by_number:
             return
         poll = select.poll()

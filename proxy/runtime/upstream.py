@@ -60,8 +60,10 @@ class Answer:
         """Ends a read that waits in another thread, and those to come. Raises nothing."""
         try:
             self._response.raw.shutdown()
-        except (OSError, ValueError, RuntimeError):
-            pass  # it is read to its end, or closed, already
+        except (OSError, ValueError, RuntimeError, TypeError):
+            # It is read to its end, or closed, already; TypeError: closed by its own thread
+            # just between the library's look and its call.
+            pass
 
     def close(self) -> None:
         """Idempotent. A connection whose answer was not read to its end is closed."""

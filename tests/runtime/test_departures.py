@@ -76,3 +76,21 @@ def test_it_looks_by_itself_until_it_is_stopped(connection):
         departures.stop()
     departures.stop()
     assert "departures" not in {t.name for t in threading.enumerate()}
+
+
+def test_a_connection_that_closes_while_it_is_looked_at_troubles_nobody():
+    class Closing:
+        """Open when asked first, closed when asked again."""
+
+        def __init__(self, number):
+            self.answers = iter([number])
+
+        def fileno(self):
+            return next(self.answers, -1)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        departures = Departures()
+        departures.watch(Watched(), Closing(ours.fileno()))
+        departures.look()
+        departures.look()  # and is not asked for the number of a closed one either

@@ -9,10 +9,11 @@ from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 import trustme
 
 from proxy.core.providers import PROVIDERS, key_headers
-from proxy.runtime.upstream import UpstreamError
+from proxy.runtime.upstream import Answer, UpstreamError
 from proxy.simulator import Resource, expected_usage
 from tests.builders import MODEL, call, config
 
@@ -600,3 +601,16 @@ def test_a_proxy_that_refuses_us(upstream, tunnel):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_none(scheme, proxy_url, upstream):
     refusal(upstream, at(f"{scheme}://upstream.example", proxy_url=proxy_url))
+
+
+@pytest.mark.parametrize("error", [OSError(), ValueError(), RuntimeError(), TypeError()])
+def test_ending_a_read_that_is_over_raises_nothing(error):
+    """The thread that reads may close the answer at any moment of it."""
+
+    class Raw:
+        def shutdown(self):
+            raise error
+
+    response = requests.Response()
+    response.raw = Raw()
+    Answer(response).abort()
