@@ -86,7 +86,8 @@ class Limits:
         if surplus <= 0:
             return 0.0
         # Those that are too many must leave, and one more for the request that comes back.
-        return self._requests[surplus] + seconds - now
+        # In this order: a sum with a large `now` is rounded, and may come out above 60.
+        return seconds - (now - self._requests[surplus])
 
     def _wait_for_tokens(self, tokens: int, now: float) -> float:
         """Seconds until so many fit; 0 if they do. More than the budget never fit."""
@@ -100,7 +101,7 @@ class Limits:
         for at, spent in self._tokens:
             missing -= spent
             if missing <= 0:
-                return at + BUDGET_SECONDS - now
+                return BUDGET_SECONDS - (now - at)
         return BUDGET_SECONDS
 
     def _remaining_tokens(self) -> int:

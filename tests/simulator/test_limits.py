@@ -55,6 +55,14 @@ def test_refused_requests_count_so_that_blind_retries_prolong_the_wait():
     assert limits.admit(1, now=20).limited_by is None
 
 
+@pytest.mark.parametrize("limit", [{"tokens_per_minute": 10}, {"requests_per_minute": 1}])
+def test_the_longest_wait_is_the_window_whatever_the_clock_says(limit):
+    """4.4 + 60 - 4.4 is more than 60 to a computer, and 61 when a header rounds it up."""
+    limits = Limits(**limit)
+    limits.admit(10, now=4.4)
+    assert limits.admit(10, now=4.4).retry_after_seconds == 60
+
+
 @pytest.mark.parametrize("rpm", [1, 3, 10, 60, 601])
 def test_who_comes_back_when_told_gets_in(rpm):
     limits = Limits(requests_per_minute=rpm)
