@@ -38,6 +38,7 @@ class Parts:
         self.log_writer.start()
         self.syncer.start()
         self.departures.start()
+        self.upstream.start()
 
     def stop(self) -> int:
         """How many answers were still open: they are counted as they stand. Idempotent.

@@ -50,6 +50,7 @@ ONLY_FOR = {
 # Whoever else needs one of these asks the owner for a function, or has a reason to be here.
 OWNERS = {
     "alembic": ("proxy/store/schema.py", "migrations/"),
+    "certifi": ("proxy/runtime/connections.py",),
     "click": ("proxy/cli",),
     "concurrent_log_handler": ("proxy/logs.py",),
     "dotenv": ("proxy/settings.py", "migrations/legacy/env_files.py"),
@@ -64,11 +65,16 @@ OWNERS = {
     "flask_smorest": ("proxy/web/admin.py", "proxy/web/docs.py"),
     "flask_swagger_ui": ("proxy/web/docs.py",),
     "gunicorn": ("proxy/gunicorn_conf.py", "proxy/web/body.py"),  # the latter: its errors
+    "httptools": ("proxy/runtime/answer_reader.py",),
     "marshmallow": ("proxy/web/schemas.py", "proxy/web/admin.py"),
     "orjson": ("proxy/web/",),
-    "requests": ("proxy/runtime/upstream.py",),
+    "requests": (
+        "proxy/runtime/upstream.py",
+        "proxy/runtime/transport.py",
+        "proxy/runtime/connections.py",  # its exceptions
+    ),
     "sqlalchemy": ("proxy/store/", "migrations/"),
-    "urllib3": ("proxy/runtime/upstream.py",),
+    "urllib3": ("proxy/runtime/connections.py",),
     "werkzeug": ("proxy/web/",),
     "yaml": ("migrations/legacy/yaml_files.py",),
 }

@@ -15,6 +15,7 @@ from proxy.core.sse import StreamWatcher, usage_of_answer
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
+from proxy.runtime.connections import Line
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.upstream import Answer, Upstream, UpstreamError
 
@@ -68,7 +69,7 @@ class Attempt:
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self._complete = False
-        self._left = False
+        self._line = Line()
         self._on_close = on_close
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
@@ -124,12 +125,12 @@ class Attempt:
                     yield passed_on
                 chunk = self.answer.read_some()
         except UpstreamError as error:
-            if not watcher.done and not self._left:
+            if not watcher.done and not self._line.is_cut:
                 self.error, self.verdict = error, verdicts.FAILED
                 yield watcher.interrupt() + _error_event(error)
                 raise StreamBroken from error
         last = watcher.finish()
-        self._complete = watcher.done or not self._left
+        self._complete = watcher.done or not self._line.is_cut
         # Counted before the end goes out: a client that has everything is in the totals.
         self.close()
         if last:
@@ -169,9 +170,7 @@ class Attempt:
 
     def leave(self) -> None:
         """The client is gone: wakes the thread that waits for the upstream."""
-        self._left = True
-        if self._answer is not None:
-            self._answer.abort()
+        self._line.cut()
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""
@@ -191,6 +190,7 @@ class Attempt:
             url,
             headers={**self._call.headers, **key_headers(config)},
             body=body_for(self._call, self.serving, ask_usage=self._hides_usage),
+            line=self._line,
         )
 
     def _error_body(self, answer: Answer) -> bytes:

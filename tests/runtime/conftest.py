@@ -143,3 +143,17 @@ def logged():
     yield seen
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def full_port():
+    """A port whose queue is full: connecting to it neither succeeds nor fails."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = []
+        for _ in range(4):
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for sock in waiting:
+            sock.close()

@@ -9,11 +9,10 @@ from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import requests
 import trustme
 
 from proxy.core.providers import PROVIDERS, key_headers
-from proxy.runtime.upstream import Answer, UpstreamError
+from proxy.runtime.upstream import UpstreamError
 from proxy.simulator import Resource, expected_usage
 from tests.builders import MODEL, call, config
 
@@ -41,6 +40,11 @@ def whole(answer):
         return answer.read_all()
     finally:
         answer.close()
+
+
+def status(answer):
+    answer.close()
+    return answer.status
 
 
 def in_pieces(answer):
@@ -111,8 +115,8 @@ def test_a_header_that_comes_twice_is_kept_twice(listen, upstream):
     listener = listen(lambda peer: peer.request() and peer.answer(b"ok", *cookies))
     answer = send(upstream, at(listener))
     names = [item for item in answer.header_items() if item[0] != "content-length"]
-    assert names == [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-one", "1")]
     answer.close()
+    assert names == [("set-cookie", "a=1"), ("x-one", "1"), ("set-cookie", "b=2")]
 
 
 def test_a_redirect_is_not_followed(simulate, upstream):
@@ -141,7 +145,7 @@ def test_cookies_of_an_upstream_are_not_sent_back(listen, upstream):
 def test_the_environments_proxies_are_not_used(simulate, upstream, monkeypatch):
     monkeypatch.setenv("http_proxy", nobody())
     resource = simulate(Resource("a"))["a"]
-    assert send(upstream, at(resource.url)).status == 404
+    assert status(send(upstream, at(resource.url))) == 404
 
 
 def test_many_threads_may_send_at_once(simulate, make_upstream):
@@ -239,7 +243,6 @@ def test_a_compressed_body_is_decoded(read, size, listen, upstream):
         CHUNKED + b"5\r\nhello\r\n",  # between two chunks
         CHUNKED + b"9\r\nhello",  # in a chunk
         CHUNKED,
-        CHUNKED + b"no number\r\nhello",
     ],
 )
 def test_an_answer_that_is_cut_short_is_an_error(read, sent, listen, upstream):
@@ -264,11 +267,19 @@ def test_a_body_that_is_not_what_it_says_is_an_error(read, listen, upstream):
     refusal(upstream, at(listener), read)
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 two\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n\r\n"])
-def test_what_is_no_answer_is_an_error(sent, listen, upstream):
+@pytest.mark.parametrize(
+    "sent, message",
+    [
+        (b"", "it closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\ncontent-", "it broke off its answer"),
+        (b"HTTP/1.1 two\r\n\r\n", "its answer is not proper HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "its answer is not proper HTTP"),
+        (CHUNKED + b"no number\r\nhello", "its answer is not proper HTTP"),
+    ],
+)
+def test_what_is_no_answer_is_an_error(sent, message, listen, upstream):
     listener = listen(lambda peer: peer.request() and peer.send(sent))
-    error = refusal(upstream, at(listener))
-    assert error.message.startswith("the connection failed (")
+    assert refusal(upstream, at(listener)).message == message
 
 
 def test_nothing_is_tried_again_down_here(listen, upstream, monkeypatch):
@@ -305,20 +316,6 @@ def test_an_unknown_host(upstream, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     error = refusal(upstream, at(f"http://{PASSWORD}.example"))
     assert error.message == "its host name could not be resolved"
-
-
-@pytest.fixture
-def full_port():
-    """A port whose queue is full: connecting to it neither succeeds nor fails."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        waiting = []
-        for _ in range(4):
-            waiting.append(socket.socket())
-            waiting[-1].setblocking(False)
-            waiting[-1].connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
-        for sock in waiting:
-            sock.close()
 
 
 @pytest.mark.parametrize("connect, silence", [(0.05, 5.0), (5.0, 0.05)])
@@ -407,7 +404,7 @@ def test_a_certificate_of_an_authority_we_were_told_to_trust(
 ):
     resource = simulate(Resource("a", ssl_context=server_context))["a"]
     upstream = make_upstream(ca_bundle=ca_bundle)
-    assert send(upstream, at(resource.url)).status == 404
+    assert status(send(upstream, at(resource.url))) == 404
 
 
 def test_a_certificate_of_another_authority(simulate, upstream, server_context):
@@ -566,10 +563,10 @@ def test_http_is_asked_of_the_proxy_itself(listen, upstream):
 def test_each_instance_has_its_own_proxy(simulate, make_upstream, ca_bundle, tunnel):
     resource = simulate(Resource("a"))["a"]
     upstream = make_upstream(ca_bundle=ca_bundle)
-    assert send(upstream, at(resource.url)).status == 404
+    assert status(send(upstream, at(resource.url))) == 404
     with pytest.raises(UpstreamError):
         send(upstream, at(resource.url, proxy_url=by_proxy(1)))
-    assert send(upstream, at(resource.url)).status == 404
+    assert status(send(upstream, at(resource.url))) == 404
     assert tunnel.heads == []
 
 
@@ -601,16 +598,3 @@ def test_a_proxy_that_refuses_us(upstream, tunnel):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_none(scheme, proxy_url, upstream):
     refusal(upstream, at(f"{scheme}://upstream.example", proxy_url=proxy_url))
-
-
-@pytest.mark.parametrize("error", [OSError(), ValueError(), RuntimeError(), TypeError()])
-def test_ending_a_read_that_is_over_raises_nothing(error):
-    """The thread that reads may close the answer at any moment of it."""
-
-    class Raw:
-        def shutdown(self):
-            raise error
-
-    response = requests.Response()
-    response.raw = Raw()
-    Answer(response).abort()

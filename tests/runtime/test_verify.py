@@ -113,7 +113,11 @@ def test_a_deployment_that_does_not_exist(resource, upstream):
         ("empty", ("deployment", False, 200), "Answered chat/completions with nothing."),
         ("bad-request", ("deployment", False, 400), "HTTP 400: Unsupported parameter"),
         ("content-filter", ("deployment", False, 400), "HTTP 400: The response was filtered"),
-        ("break-before-head", ("connection", False, None), "No answer: the connection failed"),
+        (
+            "break-before-head",
+            ("connection", False, None),
+            "No answer: it closed the connection",
+        ),
         ("break-in-middle", ("connection", False, None), "No answer: it broke off its answer."),
         ("hang", ("connection", False, None), "No answer: it timed out while we waited"),
     ],

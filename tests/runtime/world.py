@@ -10,6 +10,7 @@ from requests.structures import CaseInsensitiveDict
 from proxy.core.catalog import Catalog
 from proxy.core.types import Serving
 from proxy.runtime.attempt import Attempt
+from proxy.runtime.connections import Line
 from proxy.runtime.forward import Forward
 from proxy.runtime.snapshot import Snapshot
 from proxy.runtime.state import State
@@ -47,11 +48,14 @@ class FakeAnswer:
         self.headers = CaseInsensitiveDict(self.given)
         self.left = deque(self.pieces)
         self.closed = 0
+        self.line = Line()
 
     def header_items(self):
         return list(self.given.items())
 
     def read_some(self):
+        if self.line.is_cut:
+            raise UpstreamError("it broke off its answer")
         piece = self.left.popleft() if self.left else b""
         if isinstance(piece, Exception):
             raise piece
@@ -62,9 +66,6 @@ class FakeAnswer:
         while piece := self.read_some():
             read.append(piece)
         return b"".join(read)
-
-    def abort(self):
-        self.left.clear()
 
     def close(self):
         self.closed += 1
@@ -79,7 +80,7 @@ class FakeUpstream:
         self.sent = []
         self.opened = []
 
-    def send(self, config, url, *, headers, body, method="POST"):
+    def send(self, config, url, *, headers, body, method="POST", line=None):
         self.asked.append(config.name)
         self.sent.append(SimpleNamespace(url=url, headers=headers, body=body, method=method))
         answer = self.answers[config.name]
@@ -87,6 +88,7 @@ class FakeUpstream:
         if isinstance(answer, Exception):
             raise answer
         self.opened.append(replace(answer))
+        self.opened[-1].line = line or Line()
         return self.opened[-1]
 
 

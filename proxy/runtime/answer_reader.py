@@ -1,0 +1,185 @@
+"""Reads one HTTP/1.1 answer as its bytes arrive: the head first, then the body piece by piece.
+
+The grammar (RFC 9112) is llhttp's, by way of httptools: strict, and in C. What is here are
+the limits, the two ways a body can be cut short, and compression nobody asked for.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+# As much as has arrived is read at once, up to this.
+READ_BYTES = 65_536
+
+# Of a head; and of what surrounds a body's bytes (chunk extensions, trailers) in a row.
+MAX_HEAD_BYTES = 65_536
+MAX_HEADERS = 200
+
+BODILESS = frozenset({204, 304})  # whatever their headers say (RFC 9112, 6.3)
+
+# Bits for zlib: it tells the formats gzip and zlib apart by itself.
+_ANY_DEFLATE = 47
+DEFLATES = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+NO_ANSWER = "it closed the connection without an answer"
+BROKE_OFF = "it broke off its answer"
+NOT_HTTP = "its answer is not proper HTTP"
+TOO_LARGE = "its answer is above a limit: the head, or what stands between the body's parts"
+NOT_READABLE = "its answer is encoded in a way it was not asked for"
+
+
+class BrokenAnswer(Exception):
+    """What came is not HTTP, is above a limit, or ended before its end; its text says which."""
+
+
+class AnswerReader:
+    """`receive(n)` gives up to n bytes of the connection, b"" at its end.
+
+    Every method that reads raises BrokenAnswer, and what `receive` raises: OSError. Not
+    thread-safe.
+    """
+
+    __slots__ = (
+        "_extra_bytes",
+        "_head_done",
+        "_inflate",
+        "_keep_alive",
+        "_length_known",
+        "_parser",
+        "_pieces",
+        "_receive",
+        "_surplus",
+        "complete",
+        "headers",
+        "received_bytes",
+        "status",
+    )
+
+    def __init__(self, receive: Callable[[int], Any]) -> None:
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.complete = False  # the body's last byte has arrived
+        self.received_bytes = 0
+        self._receive = receive
+        self._pieces: list[bytes] = []
+        self._head_done = False
+        self._length_known = False
+        self._keep_alive = False
+        self._surplus = False  # something came behind the answer
+        self._extra_bytes = 0  # without a byte of the body among them
+        self._inflate: zlib._Decompress | None = None
+        self._parser = HttpResponseParser(self)
+
+    @property
+    def reusable(self) -> bool:
+        """The connection may carry another request: this answer ended where it should."""
+        return self.complete and self._keep_alive and not self._surplus
+
+    def read_head(self) -> None:
+        """Until `status` and `headers` are those of the final answer, not of an interim one."""
+        while not self._head_done:
+            self._fill()
+
+    def read1(self) -> bytes:
+        """What has arrived of the body, at least one byte; b"" at its end."""
+        while True:
+            while not self._pieces:
+                if self.complete:
+                    return self._rest()
+                self._fill()
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            if self._inflate is not None:
+                data = self._inflated(data)
+            if data:
+                return data
+
+    def _fill(self) -> None:
+        data: bytes = self._receive(READ_BYTES)
+        if not data:
+            if not self._head_done or self._length_known:
+                raise BrokenAnswer(BROKE_OFF if self.received_bytes else NO_ANSWER)
+            self.complete = True  # its end is the connection's
+            return
+        self.received_bytes += len(data)
+        self._extra_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            raise BrokenAnswer(NOT_HTTP) from None
+        except HttpParserError as error:
+            # Behind a whole answer it concerns the connection only.
+            if not self.complete:
+                raise _why(error) from None
+            self._surplus = True
+        if self._pieces:
+            self._extra_bytes = 0
+        elif self._extra_bytes > MAX_HEAD_BYTES and not self.complete:
+            raise BrokenAnswer(TOO_LARGE)
+
+    def _inflated(self, data: bytes) -> bytes:
+        assert self._inflate is not None, "only asked where the body is compressed"
+        try:
+            return self._inflate.decompress(data)
+        except zlib.error:
+            raise BrokenAnswer(NOT_READABLE) from None
+
+    def _rest(self) -> bytes:
+        if self._inflate is not None and not self._inflate.eof:
+            raise BrokenAnswer(BROKE_OFF)
+        return b""
+
+    # What the parser calls. After `complete` it may begin with what a peer sent too much.
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._surplus or self.complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return  # a trailer
+        if len(self.headers) >= MAX_HEADERS:
+            raise BrokenAnswer(TOO_LARGE)
+        self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self._head_done:
+            return
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers.clear()  # RFC 9110, 15.2: there may be several before the answer
+            return
+        self._head_done = True
+        self._length_known = self.status in BODILESS
+        for name, value in self.headers:
+            self._note(name.lower(), value.lower())
+
+    def _note(self, name: str, value: str) -> None:
+        """What a header says about the body. Of encodings we asked for none."""
+        if name == "content-length":
+            self._length_known = True
+        elif name == "transfer-encoding":
+            if value != "chunked":
+                raise BrokenAnswer(NOT_READABLE)
+            self._length_known = True
+        elif name == "content-encoding" and value not in ("", "identity"):
+            if value not in DEFLATES:
+                raise BrokenAnswer(NOT_READABLE)
+            self._inflate = zlib.decompressobj(_ANY_DEFLATE)
+
+    def on_body(self, data: bytes) -> None:
+        if not self.complete:
+            self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._head_done and not self.complete:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+
+def _why(error: HttpParserError) -> BrokenAnswer:
+    """Ours, where a function above raised it; the parser's own texts quote what came."""
+    ours = error.__context__
+    return ours if isinstance(ours, BrokenAnswer) else BrokenAnswer(NOT_HTTP)

@@ -1,0 +1,341 @@
+"""Connections to upstreams: opened with TLS and through proxies, kept, and used again."""
+
+import select
+import socket
+import ssl
+import time
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import cast
+from urllib.parse import unquote, urlsplit
+
+import certifi
+import requests
+from urllib3.util.ssltransport import SSLTransport
+
+from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
+
+# Azure's front door closes what is idle for some minutes; better we do than it, just then.
+KEPT_SECONDS = 90.0
+
+PORTS = {"http": 80, "https": 443}
+
+# A peer that vanished without a word is noticed while we wait for it.
+_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 45),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    # Heads and events are small: none is to wait for the one before to be acknowledged.
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+
+REFUSED = "the connection was refused"
+UNKNOWN_HOST = "its host name could not be resolved"
+SLOW_CONNECT = "it timed out while we connected"
+NO_TLS = "TLS failed: its certificate or protocol was not accepted"
+FAILED = "the connection failed ({})"
+NO_PROXY = "its proxy_url refused or could not be reached"
+
+AnySocket = socket.socket | SSLTransport
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection leads. Equal ones may share connections."""
+
+    scheme: str
+    host: str
+    port: int
+    proxy_url: str | None = field(default=None, repr=False)
+
+    @property
+    def authority(self) -> str:
+        """As in a Host header: the port only where it is not the usual one."""
+        host = _bracketed(self.host)
+        return host if PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+
+
+def origin_of(url: str, proxy_url: str | None = None) -> Origin:
+    """Raises ValueError if the URL is none of http or https with a host."""
+    parts = urlsplit(url)
+    port = parts.port  # raises ValueError
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise ValueError("not an http or https URL with a host")
+    if port is None:
+        port = PORTS[parts.scheme]
+    return Origin(parts.scheme, parts.hostname, port, proxy_url or None)
+
+
+class Line:
+    """The connection that a call waits on, for another thread that wants to end the wait."""
+
+    __slots__ = ("_lock", "_socket", "is_cut")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._socket: AnySocket | None = None
+        self.is_cut = False
+
+    def hold(self, sock: AnySocket) -> None:
+        """From now on `cut` ends what waits on this one. Raises OSError if it was cut."""
+        with self._lock:
+            self._socket = sock
+            if self.is_cut:
+                raise ConnectionAbortedError
+
+    def release(self) -> None:
+        """Before another call may use it."""
+        with self._lock:
+            self._socket = None
+
+    def cut(self) -> None:
+        """Ends whatever waits on it, now and later. Raises nothing; for any thread."""
+        with self._lock:
+            self.is_cut = True
+            if self._socket is None:
+                return
+            try:
+                _shut_down(self._socket)
+            except OSError:
+                pass  # it does not stand yet, or not any more
+
+
+class Connection:
+    """One that stands. Used by one thread at a time."""
+
+    __slots__ = ("_poll", "_silence_seconds", "idle_since", "origin", "sock")
+
+    def __init__(self, origin: Origin, sock: AnySocket) -> None:
+        self.origin = origin
+        self.sock = sock
+        self.idle_since = 0.0
+        self._silence_seconds = -1.0
+        self._poll: select.poll | None = None
+
+    def allow_silence(self, seconds: float) -> None:
+        """The longest wait of each send or receive from now on."""
+        if seconds != self._silence_seconds:
+            self._silence_seconds = seconds
+            self.sock.settimeout(seconds)
+
+    def is_stale(self) -> bool:
+        """The peer has closed it, or says something nobody asked for."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.sock.fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Connections:
+    """Thread-safe. `kept` is how many idle ones an origin may have."""
+
+    def __init__(
+        self,
+        *,
+        kept: int,
+        ca_bundle: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kept = kept
+        self._ca_bundle = ca_bundle
+        self._clock = clock
+        # Taking from a deque and adding to it is atomic; the newest is used first.
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self._closed = False
+
+    def take(self, origin: Origin) -> Connection | None:
+        """An idle one that still stands; None if there is none."""
+        idle = self._idle.get(origin)
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if not connection.is_stale():
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, connection: Connection) -> None:
+        """For the next request to the same origin."""
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle.setdefault(connection.origin, deque())
+        if len(idle) >= self._kept or self._closed:
+            connection.close()
+            return
+        connection.idle_since = self._clock()
+        idle.append(connection)
+
+    def close_idle(self, seconds: float = KEPT_SECONDS) -> None:
+        """Closes those that nobody used for so long."""
+        before = self._clock() - seconds
+        for idle in list(self._idle.values()):
+            while idle:
+                try:
+                    connection = idle.popleft()
+                except IndexError:
+                    break
+                if connection.idle_since > before:
+                    idle.appendleft(connection)
+                    break
+                connection.close()
+
+    def close(self) -> None:
+        """Closes what is idle; what is in use closes when it would be kept."""
+        self._closed = True
+        for idle in list(self._idle.values()):
+            while idle:
+                idle.pop().close()
+
+    def open(self, origin: Origin, *, seconds: float, line: Line) -> Connection:
+        """A new one, which stands within so many seconds, TLS and proxy included.
+
+        Raises requests' exceptions, with a text that names no host, address or password.
+        """
+        until = _Deadline(self._clock() + seconds, self._clock)
+        if origin.proxy_url is None:
+            return Connection(origin, self._connected(origin, until, line))
+        try:
+            sock = self._connected(origin_of(origin.proxy_url), until, line)
+        except (ValueError, requests.RequestException):
+            raise requests.exceptions.ProxyError(NO_PROXY) from None
+        if origin.scheme == "http":
+            return Connection(origin, sock)
+        with _closed_if_it_fails(sock):
+            _ask_for_tunnel(sock, origin, until)
+            return Connection(origin, self._secured(sock, origin, until, line))
+
+    def _connected(self, origin: Origin, until: "_Deadline", line: Line) -> AnySocket:
+        sock = _dialled(origin, until, line)
+        if origin.scheme == "http":
+            return sock
+        with _closed_if_it_fails(sock):
+            return self._secured(sock, origin, until, line)
+
+    def _secured(
+        self, sock: AnySocket, origin: Origin, until: "_Deadline", line: Line
+    ) -> AnySocket:
+        try:
+            sock.settimeout(until.seconds())
+            if type(sock) is not socket.socket:  # TLS inside of TLS: by a proxy's https://
+                return SSLTransport(cast(socket.socket, sock), self._tls, origin.host)
+            secured = self._tls.wrap_socket(
+                sock, server_hostname=origin.host, do_handshake_on_connect=False
+            )
+            with _closed_if_it_fails(secured):
+                line.hold(secured)
+                secured.do_handshake()
+                return secured
+        except TimeoutError:
+            raise requests.ConnectTimeout(SLOW_CONNECT) from None
+        except (OSError, ValueError):  # ssl's own are OSErrors
+            raise requests.exceptions.SSLError(NO_TLS) from None
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self._ca_bundle or certifi.where())
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+class _Deadline:
+    """Until when a connection must stand. Raises TimeoutError when asked after that."""
+
+    def __init__(self, at: float, clock: Callable[[], float]) -> None:
+        self._at = at
+        self._clock = clock
+
+    def seconds(self, parts: int = 1) -> float:
+        """What is left, shared among so many."""
+        left = self._at - self._clock()
+        if left <= 0:
+            raise TimeoutError
+        return left / parts
+
+
+def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
+    """By the first of the host's addresses that answers; each gets its share of the time."""
+    try:
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        raise requests.ConnectionError(UNKNOWN_HOST) from None
+    error: OSError = socket.gaierror()
+    for left, (family, kind, protocol, _, address) in zip(
+        range(len(found), 0, -1), found, strict=True
+    ):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in _OPTIONS:
+                sock.setsockopt(*option)
+            line.hold(sock)
+            sock.settimeout(until.seconds(left))
+            sock.connect(address)
+            return sock
+        except OSError as failure:
+            sock.close()
+            error = failure
+    raise _not_connected(error)
+
+
+def _not_connected(error: OSError) -> requests.RequestException:
+    if isinstance(error, TimeoutError):
+        return requests.ConnectTimeout(SLOW_CONNECT)
+    if isinstance(error, ConnectionRefusedError):
+        return requests.ConnectionError(REFUSED)
+    return requests.ConnectionError(FAILED.format(error.strerror or type(error).__name__))
+
+
+def _ask_for_tunnel(sock: AnySocket, origin: Origin, until: _Deadline) -> None:
+    """RFC 9110, 9.3.6. Raises ProxyError if the proxy makes none."""
+    where = f"{_bracketed(origin.host)}:{origin.port}"
+    reader = AnswerReader(sock.recv)
+    try:
+        lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}", *proxy_lines(origin), "", ""]
+        sock.settimeout(until.seconds())
+        sock.sendall("\r\n".join(lines).encode("latin-1"))
+        reader.read_head()
+    except (OSError, ValueError, BrokenAnswer):
+        raise requests.exceptions.ProxyError(NO_PROXY) from None
+    if not 200 <= reader.status < 300:
+        raise requests.exceptions.ProxyError(NO_PROXY)
+
+
+def proxy_lines(origin: Origin) -> list[str]:
+    """The header line by which the origin's proxy knows us; none if its URL names nobody."""
+    parts = urlsplit(origin.proxy_url or "")
+    if parts.username is None:
+        return []
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return [f"Proxy-Authorization: Basic {b64encode(pair.encode('latin-1')).decode()}"]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _shut_down(sock: AnySocket) -> None:
+    """Wakes whoever waits on it. Not the TLS layer's own way: that waits for the peer, and
+    takes the TLS object away under a reader's feet."""
+    while isinstance(sock, SSLTransport):
+        sock = sock.socket
+    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+@contextmanager
+def _closed_if_it_fails(sock: AnySocket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,266 @@
+"""The way out under `requests`: one request on one connection, its answer read as it arrives.
+
+An adapter as requests defines it (BaseAdapter): prepared request in, Response out, errors
+are requests' own. Left out is what browsers need on each call: cookies, redirects, the
+environment's proxies, and tries again; there is one loop that tries again, and it is not here.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+
+from proxy.runtime.answer_reader import BROKE_OFF, AnswerReader, BrokenAnswer
+from proxy.runtime.connections import (
+    FAILED,
+    Connection,
+    Connections,
+    Line,
+    Origin,
+    origin_of,
+    proxy_lines,
+)
+
+SLOW_ANSWER = "it timed out while we waited for its answer"
+NO_URL = "its address cannot be asked"
+NO_REQUEST = "the request holds what no header can"
+
+# Smaller bodies go out with the head in one send; larger ones are not copied for it.
+MAX_JOINED_BYTES = 65_536
+
+# What we say ourselves. Compressed events could not be passed on one by one.
+_OURS = frozenset({"accept-encoding", "content-length", "host", "connection"})
+
+KEPT_WAYS = 4096
+
+
+class Outgoing(requests.PreparedRequest):
+    """A request that is ready. `line`: how another thread may end the waiting for it."""
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        line: Line | None = None,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.url = url
+        self.headers = headers  # type: ignore[assignment]  # only iterated over
+        self.body: bytes | None = body
+        self.line = line or Line()
+
+
+class Transport(BaseAdapter):
+    """Thread-safe. `connections` is how many idle ones are kept for an upstream."""
+
+    def __init__(self, *, connections: int, ca_bundle: Path | None = None) -> None:
+        super().__init__()
+        self._connections = Connections(kept=connections, ca_bundle=ca_bundle)
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = True,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """The answer, its head read. `timeout` is (connect, silence), in seconds.
+
+        It always streams, and whom to trust was said when this was made. Raises requests'
+        exceptions; their texts name no host, key or proxy.
+        """
+        assert isinstance(request, Outgoing), "requests' own are prepared for its sessions"
+        connect_seconds, silence_seconds = timeout
+        try:
+            way = _way(str(request.url), (proxies or {}).get("all"))
+        except ValueError:
+            raise requests.exceptions.InvalidURL(NO_URL) from None
+        head = _head(request, way)
+        connection = self._connections.take(way.origin)
+        if connection is not None:
+            response = self._exchange(request, head, connection, silence_seconds, was_idle=True)
+            if response is not None:
+                return response
+        try:
+            connection = self._connections.open(
+                way.origin, seconds=connect_seconds, line=request.line
+            )
+        except ValueError:  # of a host name that cannot be one
+            raise requests.exceptions.InvalidURL(NO_URL) from None
+        response = self._exchange(request, head, connection, silence_seconds, was_idle=False)
+        assert response is not None, "a new connection has an answer or an error"
+        return response
+
+    def close_idle(self) -> None:
+        """Closes connections that nobody used for a while."""
+        self._connections.close_idle()
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _exchange(
+        self,
+        request: Outgoing,
+        head: bytes,
+        connection: Connection,
+        silence_seconds: float,
+        *,
+        was_idle: bool,
+    ) -> requests.Response | None:
+        """None if the connection was closed while it was idle, so that nobody saw the request:
+        a server may close one in the moment in which we use it."""
+        reader = AnswerReader(connection.sock.recv)
+        body = Body(reader, connection, self._connections, request.line)
+        try:
+            request.line.hold(connection.sock)
+            connection.allow_silence(silence_seconds)
+            body.was_sent = _sent(connection, head, request.body)
+            reader.read_head()
+        except (OSError, BrokenAnswer) as error:
+            body.close()
+            unseen = was_idle and not reader.received_bytes and not request.line.is_cut
+            if unseen and not isinstance(error, TimeoutError):
+                return None
+            raise _translated(error) from None
+        return _response(request, reader, body)
+
+
+class Body:
+    """What requests calls `raw`: a body to be read. Closing it early closes the connection."""
+
+    def __init__(
+        self, reader: AnswerReader, connection: Connection, kept: Connections, line: Line
+    ) -> None:
+        self.was_sent = True
+        self._reader = reader
+        self._connection: Connection | None = connection
+        self._kept = kept
+        self._line = line
+
+    def header_items(self) -> list[tuple[str, str]]:
+        """Every header line, also where a name occurs twice."""
+        return self._reader.headers
+
+    def read1(self) -> bytes:
+        """What has arrived, at least one byte; b"" at the end. Raises requests' exceptions."""
+        try:
+            data = self._reader.read1()
+        except (OSError, BrokenAnswer) as error:
+            self.close()
+            raise _translated(error) from None
+        if self._reader.complete:
+            self._finish()
+        return data
+
+    def stream(self, _size: int = 0, decode_content: bool = True) -> Iterator[bytes]:
+        """For `Response.iter_content` and `.content`."""
+        while data := self.read1():
+            yield data
+
+    def allow_silence(self, seconds: float) -> None:
+        """The longest wait of each read from now on."""
+        if self._connection is not None:
+            self._connection.allow_silence(seconds)
+
+    def close(self) -> None:
+        """Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._line.release()
+            connection.close()
+
+    release_conn = close
+
+    def _finish(self) -> None:
+        """The answer has ended: the connection may carry the next."""
+        connection = self._connection
+        if connection is not None and self._reader.reusable and self.was_sent:
+            self._connection = None
+            self._line.release()
+            self._kept.keep(connection)
+        else:
+            self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a URL is asked: over which connection, in which words."""
+
+    origin: Origin
+    target: str
+    lines: tuple[str, ...]
+
+
+@lru_cache(KEPT_WAYS)
+def _way(url: str, proxy_url: str | None) -> _Way:
+    """Raises ValueError if there is none."""
+    origin = origin_of(url, proxy_url)
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"Host: {origin.authority}"]
+    if proxy_url and origin.scheme == "http":  # of https the proxy sees only the tunnel
+        target = f"http://{origin.authority}{target}"
+        lines += proxy_lines(origin)
+    return _Way(origin, target, tuple(lines))
+
+
+def _head(request: Outgoing, way: _Way) -> bytes:
+    lines = [f"{request.method} {way.target} HTTP/1.1", *way.lines, "Accept-Encoding: identity"]
+    for name, value in request.headers.items():
+        if name.lower() not in _OURS:
+            lines.append(f"{name}: {value}")
+    if request.body is not None:
+        lines.append(f"Content-Length: {len(request.body)}")
+    text = "\r\n".join(lines)
+    # A line end inside of a value would begin a header of its own, or a request.
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        raise requests.exceptions.InvalidHeader(NO_REQUEST)
+    try:
+        return f"{text}\r\n\r\n".encode("latin-1")
+    except UnicodeEncodeError:  # its text quotes the value
+        raise requests.exceptions.InvalidHeader(NO_REQUEST) from None
+
+
+def _sent(connection: Connection, head: bytes, body: bytes | None) -> bool:
+    """False if the peer did not take all of it: it may have answered before."""
+    try:
+        if body is None or len(body) <= MAX_JOINED_BYTES:
+            connection.sock.sendall(head + (body or b""))
+        else:
+            connection.sock.sendall(head)
+            connection.sock.sendall(body)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def _response(request: Outgoing, reader: AnswerReader, body: Body) -> requests.Response:
+    response = requests.Response()
+    response.status_code = reader.status
+    response.headers = CaseInsensitiveDict(reader.headers)
+    response.raw = body
+    response.request = request
+    return response
+
+
+def _translated(error: Exception) -> requests.RequestException:
+    """Without the texts of those who raised it: they may quote what was sent or came."""
+    if isinstance(error, TimeoutError):
+        return requests.ReadTimeout(SLOW_ANSWER)
+    if isinstance(error, BrokenAnswer):
+        return requests.ConnectionError(str(error))
+    if isinstance(error, ConnectionError):
+        return requests.ConnectionError(BROKE_OFF)
+    why = error.strerror if isinstance(error, OSError) else None
+    return requests.ConnectionError(FAILED.format(why or type(error).__name__))

@@ -1,0 +1,385 @@
+import contextlib
+import socket
+import ssl
+import threading
+
+import pytest
+import requests
+import trustme
+
+from proxy.runtime import connections as module
+from proxy.runtime.connections import Connection, Connections, Line, Origin, origin_of
+from tests.runtime.world import Clock
+
+WAIT_SECONDS = 5.0  # for what comes at once; it is reached only by a bug
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_bundle(authority, tmp_path_factory):
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server_context(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def make_connections(ca_bundle):
+    with contextlib.ExitStack() as stack:
+
+        def make(**changes):
+            made = Connections(**({"kept": 10, "ca_bundle": ca_bundle} | changes))
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def connections(make_connections):
+    return make_connections()
+
+
+@pytest.fixture
+def silent(listen):
+    """A listener that says nothing, until the other side leaves."""
+    return listen(lambda peer: peer.request())
+
+
+def to(listener, scheme="http"):
+    return Origin(scheme, "127.0.0.1", listener.port)
+
+
+def opened(connections, origin, seconds=WAIT_SECONDS, line=None):
+    return connections.open(origin, seconds=seconds, line=line or Line())
+
+
+# Where a URL leads.
+
+
+@pytest.mark.parametrize(
+    "url, scheme, host, port, authority",
+    [
+        ("https://a.example/x?y=z", "https", "a.example", 443, "a.example"),
+        ("http://a.example", "http", "a.example", 80, "a.example"),
+        ("http://A.example:443", "http", "a.example", 443, "a.example:443"),
+        ("https://[::1]:8443/", "https", "::1", 8443, "[::1]:8443"),
+        ("https://[::1]/", "https", "::1", 443, "[::1]"),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url, scheme, host, port, authority):
+    origin = origin_of(url)
+    assert (origin.scheme, origin.host, origin.port) == (scheme, host, port)
+    assert origin.authority == authority
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a", "http://", "a.example", "http://a:99999", "http://[::1"]
+)
+def test_what_leads_nowhere_is_none(url):
+    with pytest.raises(ValueError, match=r"\w"):
+        origin_of(url)
+
+
+def test_an_origins_proxy_is_part_of_it_and_not_shown():
+    one, other = (origin_of("http://a", f"http://user:secret@{p}") for p in ("b", "c"))
+    assert one != other
+    assert "secret" not in repr(one)
+    assert origin_of("http://a", "") == origin_of("http://a", None)
+
+
+# Kept and used again.
+
+
+def test_the_newest_is_used_first(connections, silent):
+    first, second = (opened(connections, to(silent)) for _ in range(2))
+    connections.keep(first)
+    connections.keep(second)
+    assert connections.take(to(silent)) is second
+    assert connections.take(to(silent)) is first
+    assert connections.take(to(silent)) is None
+    first.close()
+    second.close()
+
+
+def test_what_leads_elsewhere_is_not_taken(connections, silent, listen):
+    other = listen(lambda peer: peer.request())
+    connections.keep(opened(connections, to(other)))
+    assert connections.take(to(silent)) is None
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 408 Request Timeout\r\n\r\n"])
+def test_what_the_peer_closed_or_spoke_on_is_not_taken(says, connections, listen):
+    said = threading.Event()
+
+    def talk(peer):
+        if says:
+            peer.send(says)
+            said.set()
+            peer.request()
+        else:
+            peer.close()
+            said.set()
+
+    listener = listen(talk)
+    connection = opened(connections, to(listener))
+    assert said.wait(WAIT_SECONDS)
+    connection.sock.settimeout(WAIT_SECONDS)
+    connection.sock.recv(1, socket.MSG_PEEK)  # it has arrived here
+    connections.keep(connection)
+    assert connections.take(to(listener)) is None
+    assert connection.sock.fileno() == -1
+
+
+def test_no_more_are_kept_than_allowed(make_connections, silent):
+    connections = make_connections(kept=1)
+    first, second = (opened(connections, to(silent)) for _ in range(2))
+    connections.keep(first)
+    connections.keep(second)
+    assert second.sock.fileno() == -1
+    assert connections.take(to(silent)) is first
+    first.close()
+
+
+def test_what_was_idle_for_long_is_closed(make_connections, silent):
+    clock = Clock()
+    connections = make_connections(clock=clock)
+    old, new = (opened(connections, to(silent)) for _ in range(2))
+    connections.keep(old)
+    clock.now += module.KEPT_SECONDS - 1
+    connections.keep(new)
+    connections.close_idle()
+    assert old.sock.fileno() >= 0
+    clock.now += 1
+    connections.close_idle()
+    assert (old.sock.fileno(), new.sock.fileno() >= 0) == (-1, True)
+    assert connections.take(to(silent)) is new
+    new.close()
+
+
+def test_after_the_end_nothing_is_kept(connections, silent):
+    kept, used = (opened(connections, to(silent)) for _ in range(2))
+    connections.keep(kept)
+    connections.close()
+    assert kept.sock.fileno() == -1
+    connections.keep(used)
+    assert used.sock.fileno() == -1
+
+
+def test_a_silence_is_set_only_where_it_changes():
+    class Sock:
+        def __init__(self):
+            self.set = []
+
+        def settimeout(self, seconds):
+            self.set.append(seconds)
+
+    connection = Connection(Origin("http", "a", 80), Sock())
+    for seconds in (5.0, 5.0, 1.0):
+        connection.allow_silence(seconds)
+    assert connection.sock.set == [5.0, 1.0]
+
+
+# Opened.
+
+
+def addresses(*ports):
+    return [
+        (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+        for port in ports
+    ]
+
+
+def dead_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_the_next_address_is_tried_where_one_refuses(connections, silent, monkeypatch):
+    found = addresses(dead_port(), silent.port)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    connection = opened(connections, Origin("http", "two.example", 80))
+    assert connection.sock.getpeername() == ("127.0.0.1", silent.port)
+    connection.close()
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    connections, silent, monkeypatch, full_port
+):
+    found = addresses(full_port, silent.port)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    connection = opened(connections, Origin("http", "two.example", 80), seconds=0.4)
+    assert connection.sock.getpeername() == ("127.0.0.1", silent.port)
+    connection.close()
+
+
+def test_where_no_address_answers_the_last_one_tells_why(connections, monkeypatch, full_port):
+    found = addresses(dead_port(), full_port)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(requests.ConnectTimeout, match="timed out while we connected"):
+        opened(connections, Origin("http", "two.example", 80), seconds=0.1)
+    found.reverse()
+    with pytest.raises(requests.ConnectionError, match="refused"):
+        opened(connections, Origin("http", "two.example", 80), seconds=0.1)
+
+
+def test_events_are_sent_at_once_and_vanished_peers_noticed(connections, silent):
+    sock = opened(connections, to(silent)).sock
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    sock.close()
+
+
+def test_tls_checks_the_hosts_name(connections, listen, server_context, monkeypatch):
+    listener = listen(lambda peer: peer.request(), server_context)
+    connection = opened(connections, to(listener, "https"))
+    assert connection.sock.selected_alpn_protocol() in (None, "http/1.1")
+    connection.close()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses(listener.port))
+    with pytest.raises(requests.exceptions.SSLError, match="TLS failed"):
+        opened(connections, Origin("https", "other.example", 443))
+
+
+def test_a_handshake_must_end_in_time(connections, silent):
+    with pytest.raises(requests.ConnectTimeout):
+        opened(connections, to(silent, "https"), seconds=0.05)
+
+
+def test_tls_goes_through_a_proxy_that_is_reached_by_tls(
+    connections, listen, server_context, authority
+):
+    """Inside of the tunnel the upstream's own TLS, whatever the proxy's."""
+    seen = []
+
+    def talk(peer):
+        seen.append(peer.request()[0].split()[1])
+        peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        inner, outer = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = server_context.wrap_bio(inner, outer, server_side=True)
+        for step in (
+            tls.do_handshake,
+            lambda: seen.append(tls.read(4)),
+            lambda: tls.write(b"pong"),
+        ):
+            while True:
+                try:
+                    step()
+                    break
+                except ssl.SSLWantReadError:
+                    peer.send(outer.read())
+                    inner.write(peer.sock.recv(65536))
+            peer.send(outer.read())
+        peer.request()
+
+    listener = listen(talk, server_context)
+    origin = Origin("https", "localhost", 443, f"https://127.0.0.1:{listener.port}")
+    connection = opened(connections, origin)
+    connection.sock.sendall(b"ping")
+    assert connection.sock.recv(10) == b"pong"
+    assert seen == [b"localhost:443", b"ping"]
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"no HTTP\r\n\r\n", b""]
+)
+def test_a_proxy_that_makes_no_tunnel(answer, connections, listen):
+    listener = listen(lambda peer: peer.request() and peer.send(answer))
+    origin = Origin("https", "localhost", 443, f"http://127.0.0.1:{listener.port}")
+    with pytest.raises(requests.exceptions.ProxyError, match="its proxy_url refused"):
+        opened(connections, origin)
+
+
+# Ended by another thread.
+
+
+def waiting(act):
+    """Runs `act` in a thread; the function that is returned waits for it, and returns what it
+    raised."""
+    raised = []
+
+    def run():
+        try:
+            act()
+        except OSError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def end():
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
+        return raised[0] if raised else None
+
+    return end
+
+
+def test_cutting_a_line_ends_a_read_that_waits(connections, silent):
+    line = Line()
+    connection = opened(connections, to(silent), line=line)
+    got = []
+    end = waiting(lambda: got.append(connection.sock.recv(1)))
+    line.cut()
+    assert (end(), got) == (None, [b""])
+    connection.close()
+
+
+def test_cutting_a_line_ends_a_read_of_tls_that_waits(connections, listen, server_context):
+    line = Line()
+    listener = listen(lambda peer: peer.request(), server_context)
+    connection = opened(connections, to(listener, "https"), line=line)
+    got = []
+    end = waiting(lambda: got.append(connection.sock.recv(1)))
+    line.cut()
+    assert end() is None or isinstance(end(), OSError)
+    assert got in ([], [b""])
+    connection.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cutting_a_line_ends_connecting(scheme, connections, silent, full_port):
+    """To a port whose queue is full, or with a handshake that does not go on."""
+    line = Line()
+    origin = (
+        to(silent, "https") if scheme == "https" else Origin("http", "127.0.0.1", full_port)
+    )
+    end = waiting(lambda: opened(connections, origin, line=line))
+    while line._socket is None or line._socket.fileno() == -1:
+        pass  # until it connects
+    line.cut()
+    assert isinstance(end(), requests.ConnectionError)
+
+
+def test_a_line_that_was_cut_connects_no_more(connections, silent):
+    line = Line()
+    line.cut()
+    with pytest.raises(requests.ConnectionError):
+        opened(connections, to(silent), line=line)
+
+
+def test_cutting_a_line_after_its_release_harms_nobody(connections, silent):
+    line = Line()
+    connection = opened(connections, to(silent), line=line)
+    line.release()
+    line.cut()
+    assert not connection.is_stale()
+    connection.close()
+
+
+def test_a_line_may_be_cut_when_its_connection_is_closed(connections, silent):
+    line = Line()
+    opened(connections, to(silent), line=line).close()
+    line.cut()
+    line.cut()
+    assert line.is_cut
