@@ -48,7 +48,14 @@ def make_parts(settings: Settings) -> Parts:
         state=state,
         upstream=upstream,
         forward=Forward(
-            snapshots, state, upstream, policy=settings.policy, on_close=departures.forget
+            snapshots,
+            state,
+            upstream,
+            policy=settings.policy,
+            max_wait_seconds=settings.max_wait_ms / 1000,
+            waiting_places=settings.max_waiting,
+            stream_idle_seconds=settings.stream_idle_seconds,
+            on_end=departures.forget,
         ),
         operator=OperatorHand(database, state),
         departures=departures,

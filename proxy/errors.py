@@ -126,6 +126,16 @@ class Unprocessable(ProxyError):
     status, type, code = 422, "invalid_request_error", "invalid_value"
 
 
+class ClientLeft(ProxyError):
+    """The client closed its connection before there was an answer. Nobody reads this; the
+    status, which others use for it too, is for the log."""
+
+    status, type, code = 499, "invalid_request_error", "client_closed_request"
+
+    def __init__(self, message: str = "The client closed its connection.", **more: Any) -> None:
+        super().__init__(message, **more)
+
+
 class NoRoom(ProxyError):
     """Every instance that could serve the call rests or is at its limit."""
 

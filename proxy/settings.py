@@ -132,6 +132,16 @@ SETTINGS: tuple[Setting, ...] = (
             "Largest request body, in bytes; more is answered with 413."),
     Setting("PROXY_CONNECT_TIMEOUT_MS", "connect_timeout_ms", "5000", *_whole(1, 600000),
             "Longest wait for a connection to an instance, in ms."),
+    Setting("PROXY_STREAM_IDLE_SECONDS", "stream_idle_seconds", "60", *_whole(1, 3600),
+            "Longest silence of a stream that has begun, in seconds; then it is broken off."),
+    Setting("PROXY_DEADLINE_SECONDS", "deadline_seconds", "3600", *_whole(1, 86400),
+            "Longest time of a call in all, tries and waiting included, in seconds. A client"
+            " may ask for less with the header `x-request-timeout-ms`."),
+    Setting("PROXY_MAX_WAIT_MS", "max_wait_ms", "2000", *_whole(0, 600000),
+            "How long a call waits for an instance that will have room by then, in ms; else it"
+            " is answered at once with 429 and when to come back."),
+    Setting("PROXY_MAX_WAITING", "max_waiting", "100", *_whole(0, 10000),
+            "How many calls of a worker may wait at a time."),
     Setting("PROXY_GRACEFUL_TIMEOUT_SECONDS", "graceful_timeout_seconds", "30",
             *_whole(1, 3600),
             "How long open answers may go on after SIGTERM, in seconds."),
@@ -169,6 +179,10 @@ class Settings:
     policy: str
     max_body_bytes: int
     connect_timeout_ms: int
+    stream_idle_seconds: int
+    deadline_seconds: int
+    max_wait_ms: int
+    max_waiting: int
     graceful_timeout_seconds: int
     usage_retention_days: int
     ca_bundle: Path | None

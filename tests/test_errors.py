@@ -35,6 +35,7 @@ def test_every_error_has_openais_shape(kind):
         ("PreconditionFailed", 412, "invalid_request_error", "precondition_failed"),
         ("TooLarge", 413, "invalid_request_error", "request_too_large"),
         ("Unprocessable", 422, "invalid_request_error", "invalid_value"),
+        ("ClientLeft", 499, "invalid_request_error", "client_closed_request"),
         ("NoRoom", 429, "rate_limit_error", "rate_limit_exceeded"),
         ("UpstreamFailed", 502, "server_error", "upstream_error"),
         ("Unavailable", 503, "server_error", "unavailable"),

@@ -61,12 +61,17 @@ OWNERS = {
         "proxy/__init__.py",
         "proxy/gunicorn_conf.py",  # the type of what the workers load
     ),
-    # marshmallow's schemas are in web/schemas.py; admin.py names the type.
-    "flask_smorest": ("proxy/web/admin.py", "proxy/web/docs.py"),
+    # marshmallow's schemas are in web/schemas.py; documented.py names the type.
+    "flask_smorest": (
+        "proxy/web/admin.py",
+        "proxy/web/docs.py",
+        "proxy/web/documented.py",
+        "proxy/web/explain.py",
+    ),
     "flask_swagger_ui": ("proxy/web/docs.py",),
     "gunicorn": ("proxy/gunicorn_conf.py", "proxy/web/body.py"),  # the latter: its errors
     "httptools": ("proxy/runtime/answer_reader.py",),
-    "marshmallow": ("proxy/web/schemas.py", "proxy/web/admin.py"),
+    "marshmallow": ("proxy/web/schemas.py", "proxy/web/documented.py"),
     "orjson": ("proxy/web/",),
     "requests": (
         "proxy/runtime/upstream.py",

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterable
 
+from proxy.core.routing import Pool
 from proxy.core.types import InstanceConfig, Serving
+
+# Clients choose the names where an instance serves any model.
+MAX_POOLS = 1000
 
 
 class Catalog:
-    """Built once a snapshot; a look-up by a name that an instance spells the same costs the
-    same with 3 instances and with 1,000.
+    """Made once a snapshot; the pool of a model is made once and found again by its name, so
+    that a look-up costs the same with 3 instances and with 1,000.
 
     Names match without regard to case; of two spellings in one instance, the exact one. An
-    instance without `supported_models` serves any model.
+    instance without `supported_models` serves any model. Thread-safe: two threads may make
+    the same pool, and either is right.
     """
 
     def __init__(self, configs: Iterable[InstanceConfig]) -> None:
@@ -20,17 +25,25 @@ class Catalog:
         for config in configs:
             for folded in {m.lower() for m in config.supported_models}:
                 self._naming.setdefault(folded, []).append(config)
-        spellings = {m for c in configs for m in c.supported_models}
-        self._exact = {model: self._servings(model) for model in spellings}
+        self._spellings = {m for c in configs for m in c.supported_models}
+        self._pools: dict[str, Pool] = {}
+
+    def pool(self, model: str) -> Pool:
+        """First those who name `model`, then those who serve any; empty if nobody does."""
+        pool = self._pools.get(model)
+        if pool is None:
+            pool = Pool(self._servings(model))
+            if len(self._pools) >= MAX_POOLS + len(self._spellings):
+                self._pools = {}
+            self._pools[model] = pool
+        return pool
 
     def serving(self, model: str) -> tuple[Serving, ...]:
-        """First those who name `model`, then those who serve any; empty if nobody does."""
-        found = self._exact.get(model)
-        return found if found is not None else self._servings(model)
+        return self.pool(model).servings
 
     def models(self) -> list[str]:
         """The names a client may ask for, as far as they are known. Sorted, each once."""
-        named = dict.fromkeys(self._exact)
+        named = dict.fromkeys(self._spellings)
         for config in self._any_model:
             named.update(dict.fromkeys(config.model_deployments))
         return sorted(named)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.types import InstanceConfig, is_same_upstream
 
 # (instance, deployment); deployment "" is the whole instance.
@@ -66,12 +67,21 @@ class Deltas:
     # Instance -> {"last_used" | "last_success_time" | "last_failure_time": moment}
     moments: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, LastError] = field(default_factory=dict)
+    # With the config that each was measured with, as rests have it.
+    breakers: dict[str, tuple[BreakerNews, InstanceConfig]] = field(default_factory=dict)
     rests: dict[Place, Rest] = field(default_factory=dict)
     windows: dict[WindowKey, Counter[str]] = field(default_factory=dict)
     usage: dict[UsageKey, Counter[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.totals or self.rests or self.windows or self.usage or self.moments)
+        return bool(
+            self.totals
+            or self.rests
+            or self.windows
+            or self.usage
+            or self.moments
+            or self.breakers
+        )
 
     def add_totals(self, instance: str, counts: Mapping[str, int]) -> None:
         self.totals.setdefault(instance, Counter()).update(counts)
@@ -95,18 +105,28 @@ class Deltas:
         for name, at in moments.items():
             mine[name] = max(at, mine.get(name, 0.0))
 
-    def drop_rests(self, instance: str, before: float) -> None:
-        """Forget rests of an instance that were set before an operator cleared it."""
+    def drop_before(self, instance: str, before: float) -> None:
+        """Forget rests and failures of an instance from before an operator cleared it."""
+        moments = self.moments.get(instance, {})
+        if moments.get("last_failure_time", before + 1) <= before:
+            del moments["last_failure_time"]
+        news, _ = self.breakers.get(instance, (None, None))
+        if news is not None and news.changed_at <= before:
+            del self.breakers[instance]
         for place, rest in list(self.rests.items()):
             if place[0] == instance and rest.set_at <= before:
                 del self.rests[place]
 
-    def drop_stale_rests(self, configs: Mapping[str, InstanceConfig]) -> None:
-        """Forget rests that were earned with a key or address that is no longer in use.
+    def drop_stale(self, configs: Mapping[str, InstanceConfig]) -> None:
+        """Forget rests and breakers of a key or address that is no longer in use.
 
         A worker that did not know the new key yet may be refused with the old one: nobody
         else must leave the instance alone for that.
         """
+        for name, (_, measured_with) in list(self.breakers.items()):
+            config = configs.get(name)
+            if config is not None and not is_same_upstream(measured_with, config):
+                del self.breakers[name]
         for place, rest in list(self.rests.items()):
             config = configs.get(place[0])
             if config is not None and not rest.applies_to(config):
@@ -119,6 +139,7 @@ class Deltas:
         for instance, moments in later.moments.items():
             self.note(instance, **moments)
         self.errors |= later.errors
+        self.breakers |= later.breakers
         for place, rest in later.rests.items():
             self.add_rest(place, rest)
         for window_key, counts in later.windows.items():
@@ -143,6 +164,7 @@ class SharedInstance:
     last_error: str | None = None
     last_error_time: float | None = None
     cleared_at: float | None = None
+    breaker: BreakerNews = CLOSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
 
 # RFC 9110, 7.6.1: they speak about one connection, not about the message.
 HOP_BY_HOP = frozenset(
@@ -12,7 +13,8 @@ HOP_BY_HOP = frozenset(
 # Never to an upstream: the client's credentials, its address, what we set ourselves.
 NOT_UPSTREAM = HOP_BY_HOP | frozenset(
     "accept-encoding api-key authorization content-length cookie expect forwarded host"
-    " ocp-apim-subscription-key via x-admin-api-key x-real-ip x-request-id".split()
+    " ocp-apim-subscription-key via x-admin-api-key x-real-ip x-request-id"
+    " x-request-timeout-ms".split()
 )
 
 # Never to a client: what we set ourselves, and what would bind it to the upstream.
@@ -21,8 +23,17 @@ NOT_TO_CLIENT = HOP_BY_HOP | frozenset(
     " strict-transport-security www-authenticate x-request-id".split()
 )
 
-# An hour-long Retry-After does occur; trying once in two minutes costs nothing.
-MAX_WAIT_SECONDS = 120.0
+# An hour-long Retry-After does occur; trying once in two minutes costs nothing. And who says
+# 0 is asked again soon, but not by all threads in the same moment.
+MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.05, 120.0
+
+RESETS = (
+    "x-ratelimit-reset-tokens",
+    "x-ratelimit-reset-requests",
+    "x-rate-limit-reset-tokens",  # seen in the field
+)
+_PART = r"(?:([0-9]+(?:\.[0-9]+)?){unit})?"
+_DURATION = re.compile("".join(_PART.format(unit=u) for u in ("h", "m(?!s)", "s", "ms")))
 
 # RFC 9110, 5.1 and 5.5. What is not so, our own server refuses to send.
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -66,30 +77,75 @@ def request_id(given: str | None, fresh: str) -> str:
     return given if given and _SANE_ID.fullmatch(given) else fresh
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
     """How long an upstream asks us to stay away, in seconds; None if it does not say.
 
-    `headers` must ignore case in names, as those of requests do. The first of
-    these that is a number counts, cut to 0 .. MAX_WAIT_SECONDS:
+    `headers` must know names in lower case; `now` is seconds since the epoch. The first of
+    these that can be read counts, cut to MIN_WAIT_SECONDS .. MAX_WAIT_SECONDS:
 
-        retry-after-ms       milliseconds  Azure, with a 429; often far below a second
-        x-ms-retry-after-ms  milliseconds  Azure, older
-        Retry-After          seconds       RFC 9110, 10.2.3; its form as a date is ignored
+        retry-after-ms       milliseconds     Azure, with a 429; often far below a second
+        x-ms-retry-after-ms  milliseconds     Azure, older
+        retry-after          seconds or date  RFC 9110, 10.2.3
+        x-ratelimit-reset-*  seconds, or as   of the limit that has nothing left; if none says
+                             OpenAI: "6m0s"   so, the longest
 
     Raises nothing: a header nobody can read must not turn a 429 into a 500.
     """
-    for name, seconds in (
-        ("retry-after-ms", 0.001),
-        ("x-ms-retry-after-ms", 0.001),
-        ("Retry-After", 1.0),
-    ):
-        try:
-            wait = float(headers.get(name, "")) * seconds
-        except ValueError:
-            continue
-        if wait == wait:  # float() reads "nan" too, and nan is never over
-            return min(max(wait, 0.0), MAX_WAIT_SECONDS)
-    return None
+    wait = _milliseconds(headers, "retry-after-ms")
+    if wait is None:
+        wait = _milliseconds(headers, "x-ms-retry-after-ms")
+    if wait is None:
+        wait = _retry_after(headers.get("retry-after", ""), now)
+    if wait is None:
+        wait = _reset(headers)
+    return None if wait is None else min(max(wait, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS)
+
+
+def _milliseconds(headers: Mapping[str, str], name: str) -> float | None:
+    wait = _number(headers.get(name, ""))
+    return None if wait is None else wait / 1000
+
+
+def _retry_after(text: str, now: float) -> float | None:
+    wait = _number(text)
+    if wait is not None:
+        return wait
+    try:
+        return parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _reset(headers: Mapping[str, str]) -> float | None:
+    exhausted: list[float] = []
+    others: list[float] = []
+    for name in RESETS:
+        wait = _duration(headers.get(name, ""))
+        if wait is not None:
+            left = headers.get(name.replace("reset", "remaining"), "")
+            (exhausted if left == "0" else others).append(wait)
+    return max(exhausted or others, default=None)
+
+
+def _duration(text: str) -> float | None:
+    """Seconds: "6", "0.5", and as OpenAI writes them "20ms", "1s", "6m0s", "1h2m3s"."""
+    wait = _number(text)
+    if wait is not None:
+        return wait
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        return None
+    parts = (float(p) if p else 0.0 for p in match.groups())
+    return sum(part * unit for part, unit in zip(parts, (3600, 60, 1, 0.001), strict=True))
+
+
+def _number(text: str) -> float | None:
+    """None also for "nan": it is never over."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value else None
 
 
 def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:

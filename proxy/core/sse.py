@@ -1,8 +1,12 @@
 """Watches a stream of server-sent events go by; changes nothing but what it is told to hide.
 
 The format is the HTML standard's, 9.2.6; an event ends with an empty line. What
-matters here: the usage event (`"choices": []` and `"usage": {...}`) comes just before
-`data: [DONE]`, and only to those who asked for it with `stream_options.include_usage`.
+matters here:
+
+- The first events often say nothing yet: Azure's has no choices, the next only who speaks.
+- The usage event (`"choices": []` and `"usage": {...}`) comes just before `data: [DONE]`, and
+  only to those who asked for it with `stream_options.include_usage`.
+- A stream that began with 200 may still fail: `data: {"error": {...}}` or `event: error`.
 """
 
 import json
@@ -14,16 +18,26 @@ from proxy.core.types import Usage
 
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_ERROR = re.compile(rb'"error"\s*:\s*(?=[{"])|^event: ?error', re.MULTILINE)
+_ERROR_NAME = re.compile(rb"^event: ?error", re.MULTILINE)
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
+
+ERROR_CHARACTERS = 300
 
 # An event larger than this is passed on unseen rather than held or searched again.
 MAX_EVENT_BYTES = 1_048_576
 
 
 class StreamWatcher:
-    """Feed it every chunk, send on what it returns; then read `usage`, `events`, `done`.
+    """Feed it every chunk, send on what it returns; then read what it saw.
+
+    `content`: an event said something: text, refusal, reasoning, a tool call, an end.
+    `error`: what an error event says. `events` counts those with data. `done`: `data: [DONE]`
+    came, so whatever comes now, the stream is whole; `finished`: at least a choice said that
+    it ends, or the events have a shape of which nobody knows how it ends.
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
     event of which only a part has arrived waits for the rest; otherwise every byte is
@@ -31,14 +45,26 @@ class StreamWatcher:
     them would be most of what the proxy does.
     """
 
-    __slots__ = ("_hide_usage", "_tail", "done", "events", "usage")
+    __slots__ = (
+        "_hide_usage",
+        "_tail",
+        "content",
+        "done",
+        "error",
+        "events",
+        "finished",
+        "usage",
+    )
 
     def __init__(self, *, hide_usage: bool = False) -> None:
         self._hide_usage = hide_usage
         self._tail = b""
         self.usage: Usage | None = None
         self.events = 0
-        self.done = False  # `data: [DONE]` was seen: whatever comes now, the stream is whole
+        self.content = False
+        self.error: str | None = None
+        self.done = False
+        self.finished = False
 
     def feed(self, chunk: bytes) -> bytes:
         whole = self._whole_events(chunk)
@@ -46,6 +72,11 @@ class StreamWatcher:
         self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
         if b"[DONE]" in whole:
             self.done = self.done or _DONE.search(whole) is not None
+        if not self.finished:
+            self.finished = _FINISH.search(whole) is not None
+        if not self.content or (b"error" in whole and _ERROR.search(whole)):
+            for event in _split(whole):
+                self._look_into(event)
         if not _USAGE.search(whole):
             return whole if self._hide_usage else chunk
         kept = b"".join(event for event in _split(whole) if not self._is_hidden(event))
@@ -58,6 +89,8 @@ class StreamWatcher:
         """
         tail, self._tail = self._tail, b""
         is_hidden = self._is_hidden(tail)
+        self._look_into(tail)
+        self.finished = self.finished or _FINISH.search(tail) is not None
         self.done = self.done or _DONE.search(tail) is not None
         return tail if self._hide_usage and not is_hidden else b""
 
@@ -79,11 +112,25 @@ class StreamWatcher:
         self._tail = data[end:]
         return data[:end]
 
+    def _look_into(self, event: bytes) -> None:
+        """Notes whether the event says something, or that something went wrong."""
+        data = _data(event)
+        if not data or data == b"[DONE]":
+            return
+        payload = _json_object(data)
+        error = payload.get("error")
+        if error or _ERROR_NAME.search(event):
+            self.error = self.error or _message(error or payload)
+        elif not self.content:
+            is_known = isinstance(payload.get("choices"), list)
+            self.content = not is_known or any(map(_says_something, payload["choices"]))
+            self.finished = self.finished or not is_known
+
     def _is_hidden(self, event: bytes) -> bool:
         """Notes the event's usage, if it has one; true if the client must not see it."""
         if not _USAGE.search(event):
             return False
-        payload = _payload(event)
+        payload = _json_object(_data(event))
         usage = read_usage(payload.get("usage"))
         if usage is None:
             return False
@@ -131,10 +178,32 @@ def _split(events: bytes) -> list[bytes]:
     return [p for p in parts if p]
 
 
-def _payload(event: bytes) -> dict[str, Any]:
+def _data(event: bytes) -> bytes:
     lines = (line for line in event.splitlines() if line.startswith(b"data:"))
+    return b"\n".join(line[5:].strip() for line in lines)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """Empty if it is none."""
     try:
-        value = json.loads(b"\n".join(line[5:].strip() for line in lines))
+        value = json.loads(data)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _says_something(choice: Any) -> bool:
+    if not isinstance(choice, dict):
+        return True
+    delta = choice.get("delta")
+    said = delta if isinstance(delta, dict) else {}
+    return bool(
+        choice.get("finish_reason")
+        or choice.get("text")
+        or any(value for name, value in said.items() if name != "role")
+    )
+
+
+def _message(error: Any) -> str:
+    text = error.get("message") if isinstance(error, dict) else error
+    return " ".join(str(text or "an error without a message").split())[:ERROR_CHARACTERS]

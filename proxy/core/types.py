@@ -1,5 +1,6 @@
 """The values that pass between the parts. Frozen; nothing here acts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -97,6 +98,10 @@ class Call:
     reserved_tokens: int = 0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     request_id: str = ""
+    # Monotonic seconds; after that nobody waits for the answer any more.
+    ends_at: float = math.inf
+    # What calls with the same beginning of a prompt have in common.
+    affinity: bytes = field(default=b"", repr=False)
 
     @property
     def asks_usage(self) -> bool:
@@ -115,16 +120,16 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An instance that could serve this call, with its load now.
+    """A serving with its load now.
 
-    `load` is the share of `max_tpm` in use, 0.0 without a limit. `failing`: its last
-    attempt failed a moment ago; it is still asked, but after all others.
+    `load` is the largest share in use of one of its limits, 0.0 without a limit;
+    `first_byte_ms` the median of its latest answers, None before the first.
     """
 
     serving: Serving
     in_flight: int = 0
     load: float = 0.0
-    failing: bool = False
+    first_byte_ms: float | None = None
 
     @property
     def config(self) -> InstanceConfig:

@@ -15,7 +15,8 @@ class Verdict:
 
     outcome: str
     try_next: bool = False  # another instance could do better with the same request
-    failure: bool = False  # the instance is unwell: ask it after the others for a while
+    failure: bool = False  # the instance is unwell: its breaker counts it
+    no_answer: bool = False  # a failure of which nothing came back at all
     rest_seconds: float = 0.0  # leave it alone this long
     rest_reason: str = ""  # why it rests, where the outcome does not tell
     whole_instance: bool = False  # the rest concerns all its deployments, not this one only
@@ -42,12 +43,12 @@ MISCONFIGURED = frozenset({"misconfigured", NO_DEPLOYMENT})  # rests that time w
 SUCCEEDED = Verdict("succeeded")
 REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
-UNREACHABLE = Verdict("unreachable", try_next=True, failure=True)
+UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
 ABORTED = Verdict("aborted")
 
 
-def of(status: int, headers: Mapping[str, str]) -> Verdict:
-    """Judge an upstream's answer by its head.
+def of(status: int, headers: Mapping[str, str], now: float) -> Verdict:
+    """Judge an upstream's answer by its head. `now` is seconds since the epoch.
 
     A 4xx that is the client's own doing is passed on: every instance would say
     the same. 401, 403 and 404 are not the client's doing here, because the key
@@ -56,7 +57,7 @@ def of(status: int, headers: Mapping[str, str]) -> Verdict:
     wherever it points.
     """
     if status == 429:
-        asked = retry_after_seconds(headers)
+        asked = retry_after_seconds(headers, now)
         rest = THROTTLED_REST_SECONDS if asked is None else asked
         return Verdict("throttled", try_next=True, rest_seconds=rest)
     if status in (401, 403, 404):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from threading import Lock
@@ -15,12 +16,21 @@ from proxy.core.sse import StreamWatcher, usage_of_answer
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
-from proxy.runtime.connections import Line
+from proxy.runtime.line import Line
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.upstream import Answer, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
+
+
+# Events that say nothing yet are held back until one does; of a stream that goes on and on
+# without saying anything, no more than this.
+MAX_HELD_BYTES = 1_048_576
+
+OVER = "the time for the call is over"
+
+logger = logging.getLogger(__name__)
 
 
 class StreamBroken(ConnectionResetError):
@@ -50,6 +60,8 @@ class Attempt:
         call: Call,
         serving: Serving,
         *,
+        line: Line,
+        stream_idle_seconds: float,
         on_close: Callable[["Attempt"], None],
     ) -> None:
         self.serving = serving
@@ -59,17 +71,20 @@ class Attempt:
         self.body: bytes | None = None
         self.latency_ms = 0
         self.usage = NO_USAGE
+        self.is_last = True  # of its call: false once another is asked after it
         self._state = state
         self._reservation = reservation
         self._call = call
         self._answer: Answer | None = None
-        self._first = b""
+        self._first = b""  # what was held back
+        self._was_answered = False
+        self._idle_seconds = stream_idle_seconds
         self._hides_usage = asks_for_usage(call, serving)
         self._watcher = StreamWatcher(hide_usage=self._hides_usage)
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self._complete = False
-        self._line = Line()
+        self.line = line
         self._on_close = on_close
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
@@ -78,15 +93,14 @@ class Attempt:
         """Sends the call and reads until we know what the answer is worth.
 
         A plain answer is read whole, so that one that is cut short can still be asked of
-        another instance; of a stream, the first bytes.
+        another instance; of a stream, until an event says something.
         """
         try:
             self._answer = self._send(upstream)
-            self.verdict = verdicts.of(self._answer.status, self._answer.headers)
+            self.verdict = verdicts.of(self._answer.status, self._answer.headers, time.time())
             if self.streams:
-                self._first = self._answer.read_some()
-                if not self._first:
-                    raise UpstreamError("it sent an empty stream")
+                self._read_until_content()
+                self._answer.allow_silence(self._idle_seconds)
             elif self._answer.status < 400:
                 self.body = self._answer.read_all()
                 self._settle_plain(self.body)
@@ -94,8 +108,13 @@ class Attempt:
                 self.body = self._error_body(self._answer)
         except UpstreamError as error:
             self.error = error
-            self.verdict = verdicts.UNREACHABLE if self._answer is None else verdicts.FAILED
+            failed = verdicts.UNREACHABLE if self._answer is None else verdicts.FAILED
+            self.verdict = verdicts.ABORTED if self._is_nobodys_fault(error) else failed
         self._first_byte_ms = self._elapsed_ms()
+        if self.error is None and not self.verdict.failure:
+            self._was_answered = True
+            if self._state.answered(self._reservation, self._first_byte_ms):
+                logger.warning("%s answers again: its breaker closed", self.serving.config.name)
 
     @property
     def streams(self) -> bool:
@@ -117,20 +136,24 @@ class Attempt:
     def __iter__(self) -> Iterator[bytes]:
         """The stream's bytes as they arrive. Raises StreamBroken if the upstream breaks it."""
         watcher = self._watcher
-        chunk = self._first
         try:
-            while chunk:
+            if self._first:
+                yield self._first
+            while chunk := self._read_some(self._idle_seconds):
                 passed_on = watcher.feed(chunk)
                 if passed_on:
                     yield passed_on
-                chunk = self.answer.read_some()
+            if not watcher.done and not watcher.finished:
+                raise UpstreamError("it ended its stream before the answer's end")
         except UpstreamError as error:
-            if not watcher.done and not self._line.is_cut:
-                self.error, self.verdict = error, verdicts.FAILED
+            if not watcher.done and not self.line.is_cut:
+                self.error = error
+                over = self._is_nobodys_fault(error)
+                self.verdict = verdicts.ABORTED if over else verdicts.FAILED
                 yield watcher.interrupt() + _error_event(error)
                 raise StreamBroken from error
         last = watcher.finish()
-        self._complete = watcher.done or not self._line.is_cut
+        self._complete = watcher.done or not self.line.is_cut
         # Counted before the end goes out: a client that has everything is in the totals.
         self.close()
         if last:
@@ -151,10 +174,11 @@ class Attempt:
         """
         if not self._once.acquire(blocking=False):
             return False
+        self.is_last = answered
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
-        self._state.finish(
+        event = self._state.finish(
             self._reservation,
             Ending(
                 verdict=self.verdict,
@@ -162,20 +186,21 @@ class Attempt:
                 latency_ms=self.latency_ms,
                 first_byte_ms=self._first_byte_ms,
                 answered=answered,
+                was_answered=self._was_answered,
                 error=self.trouble(),
             ),
         )
+        if event is not None:
+            logger.warning("%s %s: %s", self.serving.config.name, event, self.trouble())
         self._on_close(self)
         return True
-
-    def leave(self) -> None:
-        """The client is gone: wakes the thread that waits for the upstream."""
-        self._line.cut()
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""
         if self.error is not None:
             return self.error.message
+        if self._watcher.error is not None:
+            return f"an error inside of its stream: {self._watcher.error}"
         if self._answer is None or self._answer.status < 300:
             return None
         return f"{self._answer.status}: {excerpt(self.body or b'')}"
@@ -190,8 +215,42 @@ class Attempt:
             url,
             headers={**self._call.headers, **key_headers(config)},
             body=body_for(self._call, self.serving, ask_usage=self._hides_usage),
-            line=self._line,
+            line=self.line,
+            silence_seconds=self._longest(config.timeout_seconds),
         )
+
+    def _read_until_content(self) -> None:
+        """Holds back the head and what says nothing yet: what fails before anything was said
+        can still be asked of another instance."""
+        watcher, held, held_bytes = self._watcher, [], 0
+        while not (watcher.content or watcher.done) and held_bytes <= MAX_HELD_BYTES:
+            chunk = self._read_some(self.serving.config.timeout_seconds)
+            if not chunk:
+                raise UpstreamError("it ended its stream before it said anything")
+            held.append(watcher.feed(chunk))
+            held_bytes += len(chunk)
+            if watcher.error is not None and not watcher.content:
+                raise UpstreamError(self._without_key(self.trouble() or ""))
+        self._first = b"".join(held)
+
+    def _read_some(self, silence_seconds: float) -> bytes:
+        """As the answer's own, within the call's time."""
+        longest = self._longest(silence_seconds)
+        if longest < silence_seconds:
+            self.answer.allow_silence(longest)
+        return self.answer.read_some()
+
+    def _longest(self, silence_seconds: float) -> float:
+        """Of the silence and what is left of the call's time. Raises UpstreamError."""
+        left = self._call.ends_at - time.monotonic()
+        if left <= 0:
+            raise UpstreamError(OVER, timed_out=True)
+        return min(silence_seconds, left)
+
+    def _is_nobodys_fault(self, error: UpstreamError) -> bool:
+        """The client left, or wanted to wait no longer than this."""
+        is_over = error.timed_out and time.monotonic() >= self._call.ends_at
+        return self.line.is_cut or is_over
 
     def _error_body(self, answer: Answer) -> bytes:
         """What an error answer says. Its status counts, also where its body breaks off.
@@ -203,6 +262,9 @@ class Attempt:
         except UpstreamError:
             body = b""
         return without_key(body, self.serving.config)
+
+    def _without_key(self, text: str) -> str:
+        return without_key(text.encode(), self.serving.config).decode()
 
     def _settle_plain(self, body: bytes) -> None:
         if self.verdict.outcome != "succeeded":
@@ -221,7 +283,9 @@ class Attempt:
         elif self.error is None or self._watcher.events:
             # Upstreams send about one token an event.
             self.usage = self._estimate(self._watcher.events)
-        if not self._complete and self.error is None:
+        if self._watcher.error is not None:
+            self.verdict = verdicts.FAILED  # it said so itself, and was passed on
+        elif not self._complete and self.error is None:
             self.verdict = verdicts.ABORTED  # the client left
 
     def _estimate(self, completion_tokens: int) -> Usage:

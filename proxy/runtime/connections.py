@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +19,7 @@ import requests
 from urllib3.util.ssltransport import SSLTransport
 
 from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
+from proxy.runtime.line import Line
 
 # Azure's front door closes what is idle for some minutes; better we do than it, just then.
 KEPT_SECONDS = 90.0
@@ -71,40 +71,6 @@ def origin_of(url: str, proxy_url: str | None = None) -> Origin:
     if port is None:
         port = PORTS[parts.scheme]
     return Origin(parts.scheme, parts.hostname, port, proxy_url or None)
-
-
-class Line:
-    """The connection that a call waits on, for another thread that wants to end the wait."""
-
-    __slots__ = ("_lock", "_socket", "is_cut")
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._socket: AnySocket | None = None
-        self.is_cut = False
-
-    def hold(self, sock: AnySocket) -> None:
-        """From now on `cut` ends what waits on this one. Raises OSError if it was cut."""
-        with self._lock:
-            self._socket = sock
-            if self.is_cut:
-                raise ConnectionAbortedError
-
-    def release(self) -> None:
-        """Before another call may use it."""
-        with self._lock:
-            self._socket = None
-
-    def cut(self) -> None:
-        """Ends whatever waits on it, now and later. Raises nothing; for any thread."""
-        with self._lock:
-            self.is_cut = True
-            if self._socket is None:
-                return
-            try:
-                _shut_down(self._socket)
-            except OSError:
-                pass  # it does not stand yet, or not any more
 
 
 class Connection:
@@ -234,7 +200,7 @@ class Connections:
                 sock, server_hostname=origin.host, do_handshake_on_connect=False
             )
             with _closed_if_it_fails(secured):
-                line.hold(secured)
+                line.hold(partial(shut_down, secured))
                 secured.do_handshake()
                 return secured
         except TimeoutError:
@@ -278,7 +244,7 @@ def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
         try:
             for option in _OPTIONS:
                 sock.setsockopt(*option)
-            line.hold(sock)
+            line.hold(partial(shut_down, sock))
             sock.settimeout(until.seconds(left))
             sock.connect(address)
             return sock
@@ -324,12 +290,18 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _shut_down(sock: AnySocket) -> None:
-    """Wakes whoever waits on it. Not the TLS layer's own way: that waits for the peer, and
-    takes the TLS object away under a reader's feet."""
+def shut_down(sock: AnySocket) -> None:
+    """Wakes whoever waits on it. Raises nothing; for any thread.
+
+    Not the TLS layer's own way: that waits for the peer, and takes the TLS object away under a
+    reader's feet.
+    """
     while isinstance(sock, SSLTransport):
         sock = sock.socket
-    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass  # it does not stand yet, or not any more
 
 
 @contextmanager

@@ -1,18 +1,23 @@
 """The one loop that tries again: from a call to the attempt whose answer the client gets."""
 
 import logging
+import math
 import random
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
+from threading import Event
 
-from proxy.core import limiter
 from proxy.core.catalog import names_model
-from proxy.core.routing import Turn, order
-from proxy.core.types import Call, Candidate, Serving
+from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, Refusal
+from proxy.core.routing import Pool, Turn, order
+from proxy.core.types import Call, Serving
 from proxy.core.verdict import MISCONFIGURED, NO_DEPLOYMENT
 from proxy.errors import (
     BadRequest,
+    ClientLeft,
     ModelNotFound,
     NoRoom,
     ProxyError,
@@ -21,20 +26,46 @@ from proxy.errors import (
     UpstreamTimeout,
 )
 from proxy.runtime.attempt import Attempt
+from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import Refusal, State
+from proxy.runtime.state import Reservation, State
 from proxy.runtime.upstream import Upstream
+from proxy.runtime.waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
 
 # "No room" without a moment when there will be: other threads took it just now.
 SOON_SECONDS = 1.0
 
+# Before the only instance is asked once more; by chance, so that not all come back at once.
+PAUSE_SECONDS = (0.2, 1.0)
+
 MAX_TURNS = 10_000
 
 
+@dataclass(slots=True)
+class Trip:
+    """One call on its way. `tried` has an entry for each attempt, for the log; `left` is how
+    many more there may be, None before the first is chosen; `asked` are the instances that are
+    not to be asked twice in this pass."""
+
+    call: Call
+    pool: Pool
+    line: Line
+    tried: list[str]
+    turn: Turn
+    left: int | None = None
+    attempt: Attempt | None = None
+    asked: set[str] = field(default_factory=set)
+
+
 class Forward:
-    """Thread-safe. `policy` is a key of POLICIES."""
+    """Thread-safe. `policy` is a key of POLICIES. Times are in seconds.
+
+    `max_wait`: how long a call waits for room, if there will be some by then.
+    `stream_idle`: the longest silence of a stream that has begun to say something. `on_end`
+    is told the line of a call whose last attempt is closed.
+    """
 
     def __init__(
         self,
@@ -43,47 +74,47 @@ class Forward:
         upstream: Upstream,
         *,
         policy: str,
-        on_close: Callable[[Attempt], None] = lambda _: None,
+        max_wait_seconds: float = 0.0,
+        waiting_places: int = 0,
+        stream_idle_seconds: float = 60.0,
+        pause_seconds: tuple[float, float] = PAUSE_SECONDS,
+        on_end: Callable[[Line], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshots = snapshots
         self._state = state
         self._upstream = upstream
         self._policy = policy
-        self._on_close = on_close
+        self._max_wait_seconds = max_wait_seconds
+        self._stream_idle_seconds = stream_idle_seconds
+        self._pause_seconds = pause_seconds
+        self._on_end = on_end
+        self._clock = clock
         self._random = random.Random()  # draws instances, not secrets
         self._turns: defaultdict[str, count[int]] = defaultdict(count)
         self._open: set[Attempt] = set()  # adding and discarding are atomic
+        self.waiting = WaitingRoom(places=waiting_places, clock=clock)
 
-    def forward(self, call: Call, tried: list[str]) -> Attempt:
+    def forward(self, call: Call, tried: list[str], line: Line | None = None) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
         Its answer may be an error one; read `body` or iterate it, then close it. `tried`
         takes one entry an attempt, for the log. Raises a ProxyError if there is nothing
-        that may be shown: an unknown model, no room, no instance that answers.
+        that may be shown: an unknown model, no room, no instance that answers. Cutting the
+        line ends whatever it waits for.
         """
-        servings = self._servings(call)
-        attempt: Attempt | None = None
-        left = 0
-        for candidate in self._ordered(call, servings):
-            left = left or 1 + candidate.config.retry_count  # of the one chosen first
-            if attempt is not None:
-                logger.info("%s %s, trying another", call.request_id, attempt)
-            following = self._try(call, candidate, previous=attempt)
-            if following is None:
-                continue
-            attempt = following
-            tried.append(_tried(attempt))
-            left -= 1
-            if not attempt.verdict.try_next or not left:
-                break
-        if attempt is None:
+        pool = self._pool(call)
+        trip = Trip(call, pool, line or Line(), tried, self._turn(call))
+        # Who came first has the room, so a call that finds others waiting waits behind them.
+        if not self.waiting.is_waiting(call.model):
+            self._try_in_order(trip)
+        if trip.attempt is None or self._will_have_room(trip, trip.attempt):
+            self._wait_and_try(trip)
+        self._try_the_last_again(trip)
+        if trip.attempt is None:
             self._state.refuse(call)
-            raise self._nobody(call, servings)
-        return self._shown(call, servings, attempt)
-
-    def _closed(self, attempt: Attempt) -> None:
-        self._open.discard(attempt)
-        self._on_close(attempt)
+            raise ClientLeft() if trip.line.is_cut else self._nobody(call, pool)
+        return self._shown(trip, trip.attempt)
 
     def settle_open(self) -> int:
         """Counts the answers that are still open as they stand; how many. For the end of a
@@ -97,87 +128,207 @@ class Forward:
             )
         return len(cut_off)
 
-    def _servings(self, call: Call) -> Sequence[Serving]:
+    def explain(self, call: Call) -> Iterator[tuple[Serving, Refusal | None]]:
+        """Who would be tried in which order, and why others would not. Asks nobody."""
+        pool = self._pool(call)
+        servings = list(order(self._policy, pool, self._turn(call)))
+        yield from zip(servings, self._state.refusals(servings, call), strict=True)
+
+    def _closed(self, attempt: Attempt) -> None:
+        self._open.discard(attempt)
+        if attempt.is_last:
+            self._on_end(attempt.line)
+        self.waiting.poke()  # what it had reserved is free
+
+    def _pool(self, call: Call) -> Pool:
         snapshot = self._snapshots.current
-        servings = snapshot.catalog.serving(call.model)
-        if not servings:
+        pool = snapshot.catalog.pool(call.model)
+        if not pool.servings:
             if snapshot.disabled.serving(call.model):
                 raise Unavailable(f"No instance that serves {call.model!r} is enabled.")
             raise _model_not_found(call)
-        fitting = [s for s in servings if limiter.accepts_prompt(s.config, call.prompt_tokens)]
-        if not fitting:
-            most = max(s.config.max_input_tokens for s in servings)
-            raise BadRequest(
-                f"The prompt has about {call.prompt_tokens} tokens; for {call.model!r} at most"
-                f" {most} are accepted.",
-                code="context_length_exceeded",
-            )
-        return fitting
+        return pool
 
-    def _ordered(self, call: Call, servings: Sequence[Serving]) -> list[Candidate]:
-        candidates, _ = self._state.candidates(servings, call.reserved_tokens)
-        if not candidates:
-            return []
+    def _turn(self, call: Call) -> Turn:
         if len(self._turns) > MAX_TURNS:  # clients choose the names where any model is served
             self._turns.clear()
-        turn = Turn(self._random, next(self._turns[call.model]))
-        return order(self._policy, candidates, turn)
+        number = next(self._turns[call.model])
+        return Turn(self._random, number, call.affinity, self._state.look)
 
-    def _try(
-        self, call: Call, candidate: Candidate, *, previous: Attempt | None
-    ) -> Attempt | None:
-        """One attempt; None if the instance has no room any more.
+    def _try_in_order(self, trip: Trip) -> None:
+        """Asks one after the other until nobody could do better, or nobody is left."""
+        for serving in order(self._policy, trip.pool, trip.turn):
+            if trip.left is None:
+                trip.left = 1 + serving.config.retry_count  # of the one chosen first
+            if serving.config.name in trip.asked:
+                continue
+            taken = self._state.start(serving, trip.call)
+            if isinstance(taken, Refusal):
+                continue
+            if self._is_over(self._try(trip, serving, taken), trip):
+                return
 
-        The previous one is closed first, so that its connection and its count are settled.
-        """
-        reservation = self._state.start(candidate.serving, call)
-        if reservation is None:
-            return None
-        if previous is not None:
-            previous.close(answered=False)
+    def _will_have_room(self, trip: Trip, attempt: Attempt) -> bool:
+        """The last one that was asked was at its limit, and somebody will have room within the
+        time to wait. Then that attempt is over: what it had reserved is not held meanwhile."""
+        if attempt.verdict.outcome != "throttled" or not trip.left:
+            return False
+        refusals = self._state.refusals(trip.pool.servings, trip.call)
+        # Its own rest begins when it is closed.
+        soonest = min(_soonest(refusals), attempt.verdict.rest_seconds)
+        if soonest > self._patience_seconds(trip.call):
+            return False
+        attempt.close(answered=False)
+        trip.attempt = None
+        return True
+
+    def _patience_seconds(self, call: Call) -> float:
+        return min(self._max_wait_seconds, call.ends_at - self._clock())
+
+    def _wait_and_try(self, trip: Trip) -> None:
+        """Waits for the first room there is, behind those who came before."""
+        until = self._clock() + self._patience_seconds(trip.call)
+
+        def ask() -> tuple[tuple[Serving, Reservation] | None, float]:
+            refusals = []
+            for serving in order(self._policy, trip.pool, trip.turn):
+                taken = self._state.start(serving, trip.call)
+                if not isinstance(taken, Refusal):
+                    return (serving, taken), 0.0
+                refusals.append(taken)
+            return None, _soonest(refusals)
+
+        got = self.waiting.wait(trip.call.model, ask, until=until, line=trip.line)
+        if got is None:
+            return
+        trip.left = trip.left or 1 + got[0].config.retry_count
+        trip.asked.clear()
+        if not self._is_over(self._try(trip, *got), trip):
+            self._try_in_order(trip)
+
+    def _try_the_last_again(self, trip: Trip) -> None:
+        """Nobody else is left: what may have been a passing failure is tried once more."""
+        attempt = trip.attempt
+        if attempt is None or not attempt.verdict.failure or not trip.left:
+            return
+        pause = self._random.uniform(*self._pause_seconds)
+        if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
+            return
+        taken = self._state.start(attempt.serving, trip.call)
+        if not isinstance(taken, Refusal):
+            self._try(trip, attempt.serving, taken)
+
+    def _pause(self, line: Line, seconds: float) -> bool:
+        """False if the line was cut meanwhile."""
+        woken = Event()
+        try:
+            line.hold(woken.set)
+        except ConnectionAbortedError:
+            return False
+        is_cut = woken.wait(seconds)
+        line.release()
+        return not is_cut
+
+    def _try(self, trip: Trip, serving: Serving, reservation: Reservation) -> Attempt:
+        """One attempt. The previous one is closed first, so that its connection and its count
+        are settled."""
+        before = trip.attempt
+        if before is not None:
+            what = "it once more" if before.serving is serving else "another"
+            logger.info("%s %s, trying %s", trip.call.request_id, before, what)
+            before.close(answered=False)
         attempt = Attempt(
-            self._state, reservation, call, candidate.serving, on_close=self._closed
+            self._state,
+            reservation,
+            trip.call,
+            serving,
+            line=trip.line,
+            stream_idle_seconds=self._stream_idle_seconds,
+            on_close=self._closed,
         )
         self._open.add(attempt)
+        trip.asked.add(serving.config.name)
         try:
             attempt.open(self._upstream)
         except BaseException:
             attempt.close()  # whatever it was, the room is given back
             raise
+        trip.attempt = attempt
+        trip.tried.append(_tried(attempt))
+        trip.left = (trip.left or 1) - 1
         return attempt
 
-    def _shown(self, call: Call, servings: Sequence[Serving], attempt: Attempt) -> Attempt:
+    def _is_over(self, attempt: Attempt, trip: Trip) -> bool:
+        return not attempt.verdict.try_next or not trip.left
+
+    def _shown(self, trip: Trip, attempt: Attempt) -> Attempt:
         """The attempt, if a client may see its answer. Raises what to say instead."""
-        verdict = attempt.verdict
+        verdict, call = attempt.verdict, trip.call
         if attempt.error is None and not verdict.try_next:
             return attempt
+        if trip.line.is_cut:
+            attempt.close()
+            raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
             return attempt
-        logger.warning("%s %s, and nobody else can serve it", call.request_id, attempt)
         attempt.close()
+        logger.warning("%s %s, and nobody else can serve it", call.request_id, attempt)
         if verdict.outcome in ("throttled", "misconfigured"):
-            raise self._nobody(call, servings)
+            raise self._nobody(call, trip.pool)
         raise _unreachable(call, attempt)
 
-    def _nobody(self, call: Call, servings: Sequence[Serving]) -> ProxyError:
+    def _nobody(self, call: Call, pool: Pool) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
-        candidates, refused = self._state.candidates(servings, call.reserved_tokens)
-        waiting = [r for r in refused if r.reason not in MISCONFIGURED]
-        if refused and not waiting and not candidates:
-            unknown = all(r.reason == NO_DEPLOYMENT for r in refused)
-            if unknown and not any(names_model(s.config, call.model) for s in servings):
-                return _model_not_found(call)
-            return _misconfigured(call)
-        wait = SOON_SECONDS if candidates else min(r.wait_seconds for r in waiting)
-        return NoRoom(
-            f"All instances that serve {call.model!r} are at their limit. {_why(waiting)}",
-            retry_after_seconds=wait,
+        found = self._state.refusals(pool.servings, call)
+        refused = [r for r in found if r is not None]
+        if len(refused) < len(found):
+            return _no_room(call, refused, SOON_SECONDS)
+        waiting = [r for r in refused if _passes(r)]
+        if waiting:
+            return _no_room(call, waiting, min(r.wait_seconds for r in waiting))
+        if all(r.reason == TOO_LONG for r in refused):
+            return _too_long(call, pool.servings)
+        unknown = all(r.reason in (NO_DEPLOYMENT, TOO_LONG) for r in refused)
+        if unknown and not any(names_model(s.config, call.model) for s in pool.servings):
+            return _model_not_found(call)
+        return _misconfigured(call)
+
+
+def _passes(refusal: Refusal) -> bool:
+    """Time will mend it, and not a person or a shorter prompt."""
+    return refusal.reason not in MISCONFIGURED and refusal.reason != TOO_LONG
+
+
+def _soonest(refusals: Iterable[Refusal | None]) -> float:
+    """Seconds until one of them passes; infinite if none does."""
+    waits = (r.wait_seconds for r in refusals if r is not None and _passes(r))
+    return min(waits, default=math.inf)
+
+
+def _no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> ProxyError:
+    if refused and all(r.reason == FAILING for r in refused):
+        return Unavailable(
+            f"All instances that serve {call.model!r} are failing. The next attempt at one of"
+            f" them is in {wait_seconds:.1f} s.",
+            retry_after_seconds=wait_seconds,
         )
+    full = sum(1 for r in refused if r.reason == NO_ROOM)
+    failing = sum(1 for r in refused if r.reason == FAILING)
+    why = f"{len(refused) - full - failing} rest, {full} have no tokens left this minute"
+    why += f", {failing} are failing." if failing else "."
+    return NoRoom(
+        f"All instances that serve {call.model!r} are at their limit. {why}",
+        retry_after_seconds=wait_seconds,
+    )
 
 
-def _why(refused: Sequence[Refusal]) -> str:
-    resting = sum(1 for r in refused if r.reason != "no room")
-    return f"{resting} rest, {len(refused) - resting} have no tokens left this minute."
+def _too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
+    most = max(s.config.max_input_tokens for s in servings)
+    return BadRequest(
+        f"The prompt has about {call.prompt_tokens} tokens; for {call.model!r} at most"
+        f" {most} are accepted.",
+        code="context_length_exceeded",
+    )
 
 
 def _tried(attempt: Attempt) -> str:

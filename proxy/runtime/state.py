@@ -5,13 +5,13 @@ memory and the database with `take`, `give_back` and `merge`. Thread-safe: one l
 for arithmetic only.
 """
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from threading import Lock
 
-from proxy.core import limiter
 from proxy.core.deltas import (
     TOTALS,
     WHOLE_INSTANCE,
@@ -21,23 +21,21 @@ from proxy.core.deltas import (
     SharedInstance,
     SharedState,
 )
+from proxy.core.limiter import reservation_tokens
+from proxy.core.live import Live, Refusal
 from proxy.core.types import NO_USAGE, Call, Candidate, InstanceConfig, Serving, Usage
 from proxy.core.verdict import ERRORS, MISCONFIGURED, OUTCOMES, Verdict
-from proxy.core.window import WINDOW_SECONDS, Window
+from proxy.core.window import WINDOW_SECONDS
 
-# For so long after a failure an instance is asked only after the others.
-FAILING_SECONDS = 10.0
 LAST_ERROR_CHARACTERS = 300
 OPERATOR = "operator"  # the reason of a rest that a person set
 
+# What a person should hear of, in the words of a log line that begins with the instance's name.
+BREAKER_OPENED = "fails, and is left alone for a while"
+MISCONFIGURED_NOW = "refuses the gateway; a person has to mend its config"
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an instance that serves the model was not asked; `wait_seconds` until it could be."""
-
-    name: str
-    reason: str
-    wait_seconds: float
+# Beyond `timeout_seconds`, until a trial whose end nobody heard of is over.
+TRIAL_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +48,21 @@ class Reservation:
     client: str
     tokens: int
     second: int
+    is_trial: bool = False  # of a breaker that is half open
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an attempt ended. `answered`: its answer went to the client, so the client's
-    request counts here; `error` is what an operator should read of it."""
+    request counts here; `was_answered`: `State.answered` was told before; `error` is what an
+    operator should read of it."""
 
     verdict: Verdict
     usage: Usage = NO_USAGE
     latency_ms: int = 0
     first_byte_ms: int = 0
     answered: bool = True
+    was_answered: bool = False
     error: str | None = None
 
 
@@ -77,88 +78,87 @@ class StateView:
     last_used: float | None
     last_error: str | None
     last_error_time: float | None
-
-
-@dataclass(slots=True)
-class _Live:
-    """One instance. `rests` by deployment, "" for all of it."""
-
-    in_flight: int = 0
-    tokens: Window = field(default_factory=Window)
-    requests: Window = field(default_factory=Window)
-    rests: dict[str, Rest] = field(default_factory=dict)
-    last_used_at: float = 0.0
-    last_success_at: float = 0.0
-    last_failure_at: float = 0.0
-    shared: SharedInstance = field(default_factory=SharedInstance)
-
-    def rest(self, serving: Serving, now: float) -> Rest | None:
-        """The longer of the rests of the deployment and of the whole instance."""
-        if not self.rests:
-            return None
-        found = [self.rests.get(d) for d in (WHOLE_INSTANCE, serving.deployment)]
-        valid = [r for r in found if r and r.until > now and r.applies_to(serving.config)]
-        return max(valid, key=lambda r: r.until, default=None)
-
-    def is_failing(self, now: float) -> bool:
-        return (
-            self.last_failure_at > self.last_success_at
-            and now < self.last_failure_at + FAILING_SECONDS
-        )
+    breaker: str = "closed"
+    open_until: float | None = None
 
 
 class State:
-    """`clock` gives seconds since the epoch: workers share moments, so it is the wall's."""
+    """`clock` gives seconds since the epoch: workers share moments, so it is the wall's.
+    `chance` from 0 to 1 spreads the moments at which breakers let somebody try again.
+    """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._clock = clock
+        self._chance = chance
         self._lock = Lock()
-        self._lives: dict[str, _Live] = {}
+        self._lives: dict[str, Live] = {}
         self._pending = Deltas()
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
 
-    # A call's way: candidates, then for each attempt start and finish.
+    # A call's way: for each attempt start, answered if it was, and finish.
 
-    def candidates(
-        self, servings: Iterable[Serving], tokens: int
-    ) -> tuple[list[Candidate], list[Refusal]]:
-        """Who could serve a call of `tokens` estimated tokens now, and why others cannot."""
-        now = self._clock()
-        found: list[Candidate] = []
-        refused: list[Refusal] = []
-        with self._lock:
-            for serving in servings:
-                live = self._live(serving.config.name)
-                refusal = _refusal(live, serving, tokens, now)
-                if refusal is not None:
-                    refused.append(refusal)
-                    continue
-                load = limiter.load(serving.config, live.tokens, int(now))
-                found.append(Candidate(serving, live.in_flight, load, live.is_failing(now)))
-        return found, refused
-
-    def start(self, serving: Serving, call: Call) -> Reservation | None:
-        """Takes room for one attempt. None if another thread took the last in between."""
+    def start(self, serving: Serving, call: Call) -> Reservation | Refusal:
+        """Takes room for one attempt, or says why there is none."""
         now = self._clock()
         config = serving.config
         with self._lock:
             live = self._live(config.name)
-            if _refusal(live, serving, call.reserved_tokens, now) is not None:
-                return None
+            refusal = live.refusal(serving, call, now)
+            if refusal is not None:
+                return refusal
+            live.begin(config, now)
+            is_trial = live.breaker.start(now, config.timeout_seconds + TRIAL_GRACE_SECONDS)
             reservation = Reservation(
                 config,
                 serving.deployment,
                 call.model,
                 call.client.name,
-                limiter.reservation_tokens(config, call.reserved_tokens),
+                reservation_tokens(config, call.reserved_tokens),
                 int(now),
+                is_trial,
             )
+            if is_trial:
+                self._tell_breaker(live, config)
             live.in_flight += 1
             self._add_window(live, reservation, reservation.tokens, requests=1)
         return reservation
 
-    def finish(self, reservation: Reservation, ending: Ending) -> None:
-        """Settles, counts, and lets the instance rest if the verdict says so. Once each."""
+    def answered(self, reservation: Reservation, first_byte_ms: float) -> bool:
+        """The instance gave an answer that is none of its failures; true if that closed its
+        breaker. It may still fail before the end."""
+        now = self._clock()
+        name = reservation.config.name
+        with self._lock:
+            live = self._live(name)
+            if not live.is_about(reservation.config):
+                return False
+            live.measure(reservation.deployment, first_byte_ms)
+            closed = live.breaker.succeed(now, is_trial=reservation.is_trial)
+            if closed:
+                self._tell_breaker(live, reservation.config)
+        return closed
+
+    def refusals(self, servings: Iterable[Serving], call: Call) -> list[Refusal | None]:
+        """For each why the call may not go there now; None if it may. Takes nothing."""
+        now = self._clock()
+        with self._lock:
+            return [self._live(s.config.name).refusal(s, call, now) for s in servings]
+
+    def look(self, servings: Iterable[Serving]) -> list[Candidate]:
+        """Each with its load now."""
+        now = self._clock()
+        with self._lock:
+            return [self._live(s.config.name).candidate(s, now) for s in servings]
+
+    def finish(self, reservation: Reservation, ending: Ending) -> str | None:
+        """Settles, counts, and lets the instance rest if the verdict says so. Once each.
+
+        What a person should hear of: BREAKER_OPENED or MISCONFIGURED_NOW.
+        """
         now = self._clock()
         name = reservation.config.name
         verdict = ending.verdict
@@ -175,12 +175,7 @@ class State:
             )
             live.last_used_at = now
             self._pending.note(name, last_used=now)
-            if verdict.outcome == "succeeded":
-                live.last_success_at = now
-                self._pending.note(name, last_success_time=now)
-            elif verdict.failure:
-                live.last_failure_at = now
-                self._pending.note(name, last_failure_time=now)
+            event = self._judge(live, reservation, ending, now)
             if ending.error and verdict.outcome in ERRORS:
                 message = ending.error[:LAST_ERROR_CHARACTERS]
                 self._pending.errors[name] = LastError(message, now)
@@ -188,7 +183,10 @@ class State:
                 place = WHOLE_INSTANCE if verdict.whole_instance else reservation.deployment
                 reason = verdict.rest_reason or verdict.outcome
                 rest = Rest(now + verdict.rest_seconds, reason, now, reservation.config)
+                if reason in MISCONFIGURED and place not in live.rests:
+                    event = MISCONFIGURED_NOW
                 self._add_rest(name, place, rest)
+        return event
 
     def refuse(self, call: Call) -> None:
         """Counts a request for which no instance could be asked."""
@@ -235,8 +233,9 @@ class State:
             mine.update(self._pending.totals.get(name, Counter()))
             error = self._pending.errors.get(name) or self._taken.errors.get(name)
             rests = {d: r for d, r in live.rests.items() if r.until > now}
+            breaker = live.breaker.state(now)
             return StateView(
-                status=status_of(rests, is_failing=live.is_failing(now)),
+                status=live.status(rests),
                 current_tpm=live.tokens.total(int(now)),
                 current_rpm=live.requests.total(int(now)),
                 totals={c: shared.totals.get(c, 0) + mine[c] for c in TOTALS},
@@ -244,6 +243,8 @@ class State:
                 last_used=live.last_used_at or None,
                 last_error=error.message if error else shared.last_error,
                 last_error_time=error.at if error else shared.last_error_time,
+                breaker=breaker,
+                open_until=now + live.breaker.wait_seconds(now) if breaker == "open" else None,
             )
 
     # The syncer's.
@@ -285,14 +286,44 @@ class State:
 
     # Below: only with the lock held.
 
-    def _live(self, name: str) -> _Live:
+    def _live(self, name: str) -> Live:
         live = self._lives.get(name)
         if live is None:
-            live = self._lives[name] = _Live()
+            live = self._lives[name] = Live()
         return live
 
+    def _judge(
+        self, live: Live, reservation: Reservation, ending: Ending, now: float
+    ) -> str | None:
+        """Tells the breaker how an attempt ended. Of an answer it knows already."""
+        name, verdict = reservation.config.name, ending.verdict
+        if verdict.outcome == "succeeded":
+            self._pending.note(name, last_success_time=now)
+        if not live.is_about(reservation.config):
+            return None
+        if not verdict.failure:
+            live.breaker.give_back(now, is_trial=reservation.is_trial)
+            if reservation.is_trial:
+                self._tell_breaker(live, reservation.config)
+            return None
+        self._pending.note(name, last_failure_time=now)
+        opened = live.breaker.fail(
+            now,
+            self._chance(),
+            is_trial=reservation.is_trial,
+            no_answer=verdict.no_answer,
+            was_answered=ending.was_answered,
+        )
+        if not opened:
+            return None
+        self._tell_breaker(live, reservation.config)
+        return BREAKER_OPENED
+
+    def _tell_breaker(self, live: Live, config: InstanceConfig) -> None:
+        self._pending.breakers[config.name] = (live.breaker.news, config)
+
     def _add_window(
-        self, live: _Live, reservation: Reservation, tokens: int, *, requests: int
+        self, live: Live, reservation: Reservation, tokens: int, *, requests: int
     ) -> None:
         at = reservation.second
         live.tokens.add(tokens, at)
@@ -307,21 +338,19 @@ class State:
             rests[deployment] = rest
         self._pending.add_rest((name, deployment), rest)
 
-    def _adopt(self, live: _Live, name: str, instance: SharedInstance) -> None:
+    def _adopt(self, live: Live, name: str, instance: SharedInstance) -> None:
         if (instance.cleared_at or 0.0) > (live.shared.cleared_at or 0.0):
             self._clear(live, name, instance.cleared_at or 0.0)
         live.shared = instance
         live.last_used_at = max(live.last_used_at, instance.last_used or 0.0)
-        live.last_success_at = max(live.last_success_at, instance.last_success_time or 0.0)
-        live.last_failure_at = max(live.last_failure_at, instance.last_failure_time or 0.0)
+        live.breaker.hear(instance.breaker)
 
-    def _clear(self, live: _Live, name: str, before: float) -> None:
+    def _clear(self, live: Live, name: str, before: float) -> None:
         """Void what was measured here before that moment. Later measurements stand."""
-        self._pending.drop_rests(name, before)
+        self._pending.drop_before(name, before)
         live.rests = {d: r for d, r in live.rests.items() if r.set_at > before}
-        if live.last_failure_at <= before:
-            live.last_failure_at = 0.0
-            self._pending.moments.get(name, {}).pop("last_failure_time", None)
+        if live.breaker.news.changed_at <= before:
+            live.breaker.reset(before)
 
 
 def removed_view(shared: SharedInstance) -> StateView:
@@ -336,28 +365,6 @@ def removed_view(shared: SharedInstance) -> StateView:
         last_error=shared.last_error,
         last_error_time=shared.last_error_time,
     )
-
-
-def status_of(rests: Mapping[str, Rest], *, is_failing: bool) -> str:
-    """One word for an instance: what stands most in the way of its being asked."""
-    reasons = {r.reason for r in rests.values()}
-    if reasons & MISCONFIGURED:
-        return "misconfigured"
-    if reasons:
-        return "rate_limited"
-    return "error" if is_failing else "healthy"
-
-
-def _refusal(live: _Live, serving: Serving, tokens: int, now: float) -> Refusal | None:
-    rest = live.rest(serving, now)
-    if rest is not None:
-        return Refusal(serving.config.name, rest.reason, rest.until - now)
-    second = int(now)
-    wait = limiter.wait_seconds(serving.config, live.tokens, tokens, second)
-    if wait > 0:
-        # Room comes when a second is over, not a whole second after now.
-        return Refusal(serving.config.name, "no room", second + wait - now)
-    return None
 
 
 def _totals(ending: Ending) -> dict[str, int]:

@@ -86,7 +86,7 @@ class Syncer:
             transaction = self._database.write if deltas else self._database.read
             with transaction() as connection:
                 snapshot = self._snapshots.load(connection)
-                deltas.drop_stale_rests(snapshot.configs())
+                deltas.drop_stale(snapshot.configs())
                 states.add(connection, deltas)
                 usage.add(connection, deltas)
                 shared = states.read(connection, self._clock())

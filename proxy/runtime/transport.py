@@ -7,7 +7,7 @@ environment's proxies, and tries again; there is one loop that tries again, and 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,11 +21,12 @@ from proxy.runtime.connections import (
     FAILED,
     Connection,
     Connections,
-    Line,
     Origin,
     origin_of,
     proxy_lines,
+    shut_down,
 )
+from proxy.runtime.line import Line
 
 SLOW_ANSWER = "it timed out while we waited for its answer"
 NO_URL = "its address cannot be asked"
@@ -123,7 +124,7 @@ class Transport(BaseAdapter):
         reader = AnswerReader(connection.sock.recv)
         body = Body(reader, connection, self._connections, request.line)
         try:
-            request.line.hold(connection.sock)
+            request.line.hold(partial(shut_down, connection.sock))
             connection.allow_silence(silence_seconds)
             body.was_sent = _sent(connection, head, request.body)
             reader.read_head()

@@ -8,7 +8,7 @@ from typing import cast
 import requests
 
 from proxy.core.types import InstanceConfig
-from proxy.runtime.connections import Line
+from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.transport import Body, Outgoing, Transport
 
@@ -81,18 +81,21 @@ class Upstream:
         body: bytes | None,
         method: str = "POST",
         line: Line | None = None,
+        silence_seconds: float | None = None,
     ) -> Answer:
         """Sends one request, waits for the answer's head. Raises UpstreamError.
 
-        The connection must stand within the connect timeout; then `timeout_seconds` is the
-        longest silence allowed, before the head and between reads of the body.
+        The connection must stand within the connect timeout; then `silence_seconds` (else the
+        config's `timeout_seconds`) is the longest silence allowed, before the head and, until
+        it is told otherwise, between reads of the body. `line` can end the waiting.
         """
-        connect_seconds = min(self._connect_timeout_seconds, config.timeout_seconds)
+        silence = config.timeout_seconds if silence_seconds is None else silence_seconds
+        connect_seconds = min(self._connect_timeout_seconds, silence)
         with _translated():
             return Answer(
                 self._transport.send(
                     Outgoing(method, url, headers, body, line),
-                    timeout=(connect_seconds, config.timeout_seconds),
+                    timeout=(connect_seconds, silence),
                     proxies={"all": config.proxy_url} if config.proxy_url else None,
                 )
             )

@@ -136,10 +136,7 @@ def _drop_void(connection: Connection, deltas: Deltas) -> None:
     for name, cleared_at in rows:
         if cleared_at is None:
             continue
-        deltas.drop_rests(name, cleared_at)
-        moments = deltas.moments.get(name, {})
-        if moments.get("last_failure_time", cleared_at + 1) <= cleared_at:
-            del moments["last_failure_time"]
+        deltas.drop_before(name, cleared_at)
         if name in deltas.errors and deltas.errors[name].at <= cleared_at:
             del deltas.errors[name]
 

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any
 
 from flask import make_response, request, url_for
 from flask.views import MethodView
 from flask_smorest import Blueprint
-from marshmallow import Schema
 
 from proxy.context import parts
 from proxy.core import limiter
@@ -21,6 +21,7 @@ from proxy.store import instances, states
 from proxy.store.instances import StoredInstance
 from proxy.web import schemas
 from proxy.web.auth import require_admin
+from proxy.web.documented import documented_in
 from proxy.web.schemas import body_json, checked, config_json, state_json
 
 AUTHOR = "admin"
@@ -37,43 +38,7 @@ blueprint = Blueprint(
 blueprint.before_request(require_admin)
 
 
-ERRORS = {
-    404: "There is no instance of this name.",
-    409: "The name exists.",
-    412: "If-Match names another version.",
-    422: "A field cannot be used; `param` names it.",
-}
-
-View = TypeVar("View", bound=Callable[..., Any])
-
-
-def documented(
-    status: int,
-    answer: type[Schema] | None = None,
-    *,
-    body: Schema | None = None,
-    query: type[Schema] | None = None,
-    errors: tuple[int, ...] = (404,),
-) -> Callable[[View], View]:
-    """What the OpenAPI document says of a view; `answer` also shapes what the view returns."""
-    parameters: list[Json] = [{"in": "query", "schema": query}] if query else []
-    if 412 in errors:
-        parameters.append({"in": "header", "name": "If-Match", "schema": {"type": "string"}})
-    doc: Json = {"parameters": parameters} if parameters else {}
-    if body is not None:
-        content = {"application/json": {"schema": body}}
-        doc["requestBody"] = {"required": True, "content": content}
-
-    def decorate(view: View) -> View:
-        decorated: Any = blueprint.response(status, answer)(view)
-        for error in errors:
-            decorated = blueprint.alt_response(
-                error, schema=schemas.ErrorSchema, description=ERRORS[error]
-            )(decorated)
-        return cast(View, blueprint.doc(**doc)(decorated) if doc else decorated)
-
-    return decorate
-
+documented = partial(documented_in, blueprint)
 
 CHANGE = schemas.InstanceChangeSchema(partial=True)
 

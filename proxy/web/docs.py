@@ -4,7 +4,7 @@ from flask import Flask, Response, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from proxy.web.admin import blueprint
+from proxy.web import admin, explain
 from proxy.web.auth import ADMIN_HEADER
 from proxy.web.schemas import ErrorSchema
 
@@ -41,7 +41,8 @@ def register(app: Flask, *, version: str) -> None:
             "security": [{"adminKey": []}],
         },
     )
-    api.register_blueprint(blueprint)
+    for room in (admin, explain):
+        api.register_blueprint(room.blueprint)
     # None where Swagger UI would name a host: its own, or the one in the request's head.
     hosts = {"validatorUrl": None, "oauth2RedirectUrl": None}
     app.register_blueprint(get_swaggerui_blueprint(DOCS_URL, SPEC_URL, config=hosts))

@@ -1,5 +1,6 @@
 """What clients speak: OpenAI's API and Azure's, on three path styles."""
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from proxy.core.endpoints import ENDPOINTS
 from proxy.core.types import Call
 from proxy.errors import BadRequest, ModelNotFound
 from proxy.runtime.attempt import Attempt, excerpt
+from proxy.runtime.line import Line
 from proxy.web.auth import authenticated_client
 from proxy.web.body import read_body
 from proxy.web.errors import shown
@@ -26,6 +28,9 @@ PATH_STYLES = (
 MODELS = ("/v1/models", "/openai/v1/models", "/openai/models")
 
 MAX_MODEL_CHARACTERS = 200
+
+TIMEOUT_HEADER = "x-request-timeout-ms"
+AFFINITY_BYTES = 1024  # Azure's prompt cache begins at 1,024 tokens and is found by the first
 
 
 def register(app: Flask) -> None:
@@ -50,32 +55,56 @@ def serve(endpoint: str, model: str | None = None) -> Response:
     client = g.client = authenticated_client()
     body = read_body()
     fields = _parsed(body)
-    asked = _model(fields) if model is None else _routable(model)
-    g.model = asked
-    prompt = tokens.prompt_tokens(fields, ENDPOINTS[endpoint].prompt_fields)
-    in_body = fields.get("model")
+    asked = g.model = model_of(fields) if model is None else _routable(model)
     g.tried = []
-    attempt = parts().forward.forward(
-        Call(
-            endpoint=endpoint,
-            model=asked,
-            body=body,
-            client=client,
-            stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
-            body_model=in_body if isinstance(in_body, str) else None,
-            stream_options=fields.get("stream_options"),
-            prompt_tokens=prompt,
-            reserved_tokens=prompt + _completion_tokens(endpoint, fields),
-            headers=headers.for_upstream(request.headers.items()),
-            request_id=g.request_id,
-        ),
-        g.tried,
+    call = call_of(
+        endpoint,
+        asked,
+        body,
+        fields,
+        client=client,
+        headers=headers.for_upstream(request.headers.items()),
+        request_id=g.request_id,
+        ends_at=_ends_at(),
     )
-    g.attempt = attempt
+    attempt = g.attempt = _forwarded(call)
     try:
         return _response(attempt)
     except BaseException:
         attempt.close()  # nobody else will
+        raise
+
+
+def call_of(
+    endpoint: str, model: str, body: bytes, fields: Mapping[str, Any], **more: Any
+) -> Call:
+    """`body` in our words; `fields` is what its JSON says, `more` what it does not."""
+    prompt = tokens.prompt_tokens(fields, ENDPOINTS[endpoint].prompt_fields)
+    in_body = fields.get("model")
+    return Call(
+        endpoint=endpoint,
+        model=model,
+        body=body,
+        stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
+        body_model=in_body if isinstance(in_body, str) else None,
+        stream_options=fields.get("stream_options"),
+        prompt_tokens=prompt,
+        reserved_tokens=prompt + _completion_tokens(endpoint, fields),
+        affinity=_affinity(endpoint, fields, body),
+        **more,
+    )
+
+
+def _forwarded(call: Call) -> Attempt:
+    """The attempt to answer with; whatever it waits for ends when the client leaves."""
+    line = Line()
+    client = request.environ.get("gunicorn.socket")
+    if client is not None:
+        parts().departures.watch(line, client)
+    try:
+        return parts().forward.forward(call, g.tried, line)
+    except BaseException:
+        parts().departures.forget(line)
         raise
 
 
@@ -105,7 +134,8 @@ def _parsed(body: bytes) -> Mapping[str, Any]:
     return fields
 
 
-def _model(fields: Mapping[str, Any]) -> str:
+def model_of(fields: Mapping[str, Any]) -> str:
+    """The body's `model`. Raises BadRequest that names it."""
     model = fields.get("model")
     if model is None:
         raise BadRequest("model: the field is missing.", param="model")
@@ -123,6 +153,33 @@ def _routable(model: str) -> str:
     return model
 
 
+def _ends_at() -> float:
+    """Monotonic seconds: the setting's, or earlier if the client wants no later answer."""
+    seconds: float = parts().settings.deadline_seconds
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is not None:
+        if not re.fullmatch(r"[0-9]{1,9}", given) or int(given) == 0:
+            raise BadRequest(
+                f"{TIMEOUT_HEADER}: must be a whole number of milliseconds, not"
+                f" {shown(given)}.",
+                param=TIMEOUT_HEADER,
+            )
+        seconds = min(seconds, int(given) / 1000)
+    return time.monotonic() + seconds
+
+
+def _affinity(endpoint: str, fields: Mapping[str, Any], body: bytes) -> bytes:
+    """What calls have in common whose prompts begin alike: the client's own word for it, else
+    the first of the prompt as it was sent."""
+    if parts().settings.policy != "sticky":
+        return b""
+    key = fields.get("prompt_cache_key")
+    if isinstance(key, str) and key:
+        return key.encode("utf-8", "replace")
+    start = body.find(f'"{ENDPOINTS[endpoint].prompt_fields[0]}"'.encode())
+    return body[max(start, 0) :][:AFFINITY_BYTES]
+
+
 def _completion_tokens(endpoint: str, fields: Mapping[str, Any]) -> int:
     # What streams completes something; embeddings have no completion.
     return tokens.completion_limit_tokens(fields) if ENDPOINTS[endpoint].streams else 0
@@ -133,9 +190,6 @@ def _response(attempt: Attempt) -> Response:
     answer = attempt.answer
     if attempt.body is None:
         lines = headers.for_client_stream(answer.header_items())
-        client = request.environ.get("gunicorn.socket")
-        if client is not None:
-            parts().departures.watch(attempt, client)
         return Response(attempt, status=answer.status, headers=lines)
     lines = headers.for_client(answer.header_items())
     body = attempt.body

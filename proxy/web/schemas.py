@@ -7,7 +7,16 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 from flask import request
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
+from marshmallow import (
+    INCLUDE,
+    RAISE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    pre_load,
+    validate,
+)
 
 from proxy.core.masking import masked, masked_key
 from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
@@ -217,6 +226,14 @@ class InstanceStateSchema(Schema):
     last_error_time = fields.Float(allow_none=True)
     rate_limited_until = fields.Float(allow_none=True)
     rests = fields.List(fields.Nested(DeploymentRestSchema))
+    breaker = fields.String(
+        validate=validate.OneOf(["closed", "open", "half_open"]),
+        metadata={
+            "description": "open: it failed, nobody asks it until breaker_open_until;"
+            " half_open: one attempt at a time tries whether it is well again."
+        },
+    )
+    breaker_open_until = fields.Float(allow_none=True)
     current_tpm = fields.Integer()
     current_rpm = fields.Integer()
     utilization_percentage = fields.Float()
@@ -311,6 +328,45 @@ class VerifyResultSchema(Schema):
     name = fields.String()
     ok = fields.Boolean()
     checks = fields.List(fields.Nested(CheckSchema))
+
+
+class AnyBodySchema(Schema):
+    """The body of a client's request, as it would be sent to the client API."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    model = fields.String(required=True)
+
+
+class ExplainedInstanceSchema(Schema):
+    """One who serves the model, in the order in which they would be tried."""
+
+    name = fields.String()
+    deployment = fields.String()
+    priority = fields.Integer()
+    weight = fields.Integer()
+    in_flight = fields.Integer()
+    first_byte_ms = fields.Float(allow_none=True)
+    used_percentage = fields.Float(
+        allow_none=True, metadata={"description": "Of the limit that is used most."}
+    )
+    asked = fields.Boolean(metadata={"description": "It could be asked now."})
+    reason = fields.String(allow_none=True)
+    wait_seconds = fields.Float(allow_none=True)
+    why = fields.String()
+
+
+class ExplanationSchema(Schema):
+    """`order`: who would be asked, first to last."""
+
+    model = fields.String()
+    endpoint = fields.String()
+    policy = fields.String()
+    prompt_tokens = fields.Integer()
+    reserved_tokens = fields.Integer()
+    order = fields.List(fields.String())
+    instances = fields.List(fields.Nested(ExplainedInstanceSchema))
 
 
 class ErrorBodySchema(Schema):
@@ -423,6 +479,8 @@ def state_json(name: str, view: StateView, max_tpm: int | None) -> dict[str, Any
             {"deployment": d, "rate_limited_until": r.until, "reason": r.reason}
             for d, r in sorted(view.rests.items())
         ],
+        "breaker": view.breaker,
+        "breaker_open_until": view.open_until,
         "current_tpm": view.current_tpm,
         "current_rpm": view.current_rpm,
         "utilization_percentage": round(100 * view.current_tpm / max_tpm, 2)

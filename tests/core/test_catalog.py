@@ -106,4 +106,17 @@ def test_the_catalog_reads_its_configs_once():
 
 def test_a_known_model_is_looked_up_and_not_searched_for():
     catalog = Catalog([config(supported_models=("gpt-4o",))])
-    assert catalog.serving("gpt-4o") is catalog.serving("gpt-4o")
+    assert catalog.pool("gpt-4o") is catalog.pool("gpt-4o")
+
+
+def test_a_pool_has_those_who_serve_the_model():
+    catalog = Catalog([config("a", supported_models=("o3",)), config("any")])
+    assert catalog.pool("o3").servings == catalog.serving("o3")
+
+
+def test_pools_of_models_that_clients_invent_are_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr("proxy.core.catalog.MAX_POOLS", 3)
+    catalog = Catalog([config()])
+    for number in range(20):
+        assert catalog.serving(f"model-{number}")
+    assert len(catalog._pools) <= 4

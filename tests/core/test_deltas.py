@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from proxy.core import deltas as module
+from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import (
     MAX_USAGE_KEYS,
     OTHER_MODEL,
@@ -112,7 +115,7 @@ def test_a_rest_that_names_no_config_concerns_any():
     assert Rest(105.0, "operator", 100.0).applies_to(config())
 
 
-def test_dropping_rests_takes_the_instances_own_that_were_set_until_then():
+def test_what_was_measured_before_a_clearing_is_dropped_and_nothing_else():
     deltas = Deltas()
     for place, set_at in (
         (("a", "d"), 9.0),
@@ -121,18 +124,32 @@ def test_dropping_rests_takes_the_instances_own_that_were_set_until_then():
         (("b", ""), 1.0),
     ):
         deltas.add_rest(place, Rest(500.0, "throttled", set_at))
-    deltas.drop_rests("a", before=10.0)
+    for name, at in (("a", 10.0), ("b", 9.0), ("c", 10.1)):
+        deltas.note(name, last_failure_time=at, last_used=at)
+        deltas.breakers[name] = BreakerNews(changed_at=at), config(name)
+    for name in "ac":
+        deltas.drop_before(name, before=10.0)
     assert set(deltas.rests) == {("a", "e"), ("b", "")}
+    assert set(deltas.breakers) == {"b", "c"}
+    assert deltas.moments["a"] == {"last_used": 10.0}
+    assert [len(deltas.moments[name]) for name in "bc"] == [2, 2]
+    deltas.drop_before("nobody", before=10.0)
 
 
-def test_rests_earned_with_a_config_that_is_no_longer_in_use_are_dropped():
+def test_what_was_earned_with_a_config_that_is_no_longer_in_use_is_dropped():
     old, new = config(api_key="old"), config(api_key="new")
     deltas = Deltas()
     deltas.add_rest(("a", "old"), Rest(500.0, "misconfigured", 1.0, old))
     deltas.add_rest(("a", "new"), Rest(500.0, "throttled", 1.0, new))
     deltas.add_rest(("a", "any"), Rest(500.0, "operator", 1.0))
     deltas.add_rest(("removed", ""), Rest(500.0, "misconfigured", 1.0, old))
-    deltas.drop_stale_rests({"a": new, "b": old})
+    deltas.breakers = {
+        "a": (BreakerNews(), old),
+        "b": (BreakerNews(), replace(old, weight=1)),
+        "removed": (BreakerNews(), old),
+    }
+    deltas.drop_stale({"a": new, "b": old})
+    assert set(deltas.breakers) == {"b", "removed"}
     assert set(deltas.rests) == {("a", "new"), ("a", "any"), ("removed", "")}
 
 

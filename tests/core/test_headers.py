@@ -162,6 +162,10 @@ def test_another_request_id_is_replaced(given):
     assert request_id(given, "fresh") == "fresh"
 
 
+# Wed, 21 Oct 2026 07:28:00 GMT.
+NOW = 1_792_567_680.0
+
+
 @pytest.mark.parametrize(
     "headers, seconds",
     [
@@ -172,23 +176,55 @@ def test_another_request_id_is_replaced(given):
         ({"x-ms-retry-after-ms": "250"}, 0.25),
         ({"Retry-After": "0.5"}, 0.5),
         ({"Retry-After": " 7 "}, 7.0),
-        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "0"}, 0.05),
         # The first that is a number counts.
         ({"retry-after-ms": "100", "x-ms-retry-after-ms": "200", "Retry-After": "7"}, 0.1),
         ({"x-ms-retry-after-ms": "200", "Retry-After": "7"}, 0.2),
         ({"retry-after-ms": "soon", "Retry-After": "7"}, 7.0),
         ({"retry-after-ms": "nan", "Retry-After": "7"}, 7.0),
         ({"retry-after-ms": "", "x-ms-retry-after-ms": "", "Retry-After": "7"}, 7.0),
+        # A date.
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:10 GMT"}, 10.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 09:28:10 +0200"}, 10.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:27:00 GMT"}, 0.05),  # it is over
+        ({"Retry-After": "Wed, 21 Oct 2027 07:28:10 GMT"}, 120.0),
+        ({"retry-after-ms": "100", "Retry-After": "Wed, 21 Oct 2026 07:28:10 GMT"}, 0.1),
+        # Only when a limit is reset.
+        ({"x-ratelimit-reset-tokens": "6"}, 6.0),
+        ({"x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-rate-limit-reset-tokens": "9"}, 9.0),
+        ({"x-ratelimit-reset-tokens": "20ms"}, 0.05),
+        ({"x-ratelimit-reset-tokens": "200ms"}, 0.2),
+        ({"x-ratelimit-reset-tokens": "1m2.5s"}, 62.5),
+        ({"x-ratelimit-reset-tokens": "6m0s"}, 120.0),
+        ({"x-ratelimit-reset-tokens": "1h"}, 120.0),
+        ({"x-ratelimit-reset-tokens": "1m"}, 60.0),
+        ({"x-ratelimit-reset-tokens": "3", "x-ratelimit-reset-requests": "8s"}, 8.0),
+        (
+            {
+                "x-ratelimit-reset-tokens": "3",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-requests": "8",
+                "x-ratelimit-remaining-requests": "12",
+            },
+            3.0,
+        ),
+        ({"x-ratelimit-reset-tokens": "6", "Retry-After": "2"}, 2.0),
+        ({"x-ratelimit-reset-tokens": "soon", "x-ratelimit-reset-requests": "4"}, 4.0),
         # Unreadable: as if it were not there.
-        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"x-ratelimit-reset-tokens": ""}, None),
+        ({"x-ratelimit-reset-tokens": "s"}, None),
+        ({"x-ratelimit-reset-tokens": "1.2.3s"}, None),
+        ({"x-ratelimit-reset-tokens": "nan"}, None),
+        ({"Retry-After": "Wed, 99 Oct 2026 07:28:00 GMT"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": ""}, None),
         ({"Retry-After": "7, 8"}, None),
         ({"Retry-After": "0x10"}, None),
         # Cut at both ends.
-        ({"Retry-After": "-5"}, 0.0),
-        ({"Retry-After": "-inf"}, 0.0),
-        ({"retry-after-ms": "-1"}, 0.0),
+        ({"Retry-After": "-5"}, 0.05),
+        ({"Retry-After": "-inf"}, 0.05),
+        ({"retry-after-ms": "-1"}, 0.05),
         ({"Retry-After": "119.5"}, 119.5),
         ({"Retry-After": "120"}, 120.0),
         ({"Retry-After": "86400"}, 120.0),  # Azure does write this
@@ -198,7 +234,7 @@ def test_another_request_id_is_replaced(given):
     ],
 )
 def test_how_long_an_upstream_asks_us_to_stay_away(headers, seconds):
-    wait = retry_after_seconds(CaseInsensitiveDict(headers))
+    wait = retry_after_seconds(CaseInsensitiveDict(headers), NOW)
     assert wait == (seconds if seconds is None else pytest.approx(seconds))
 
 

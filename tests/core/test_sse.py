@@ -333,3 +333,128 @@ def test_a_usage_event_without_its_empty_line_is_noted_and_hidden_at_the_end():
     assert watcher.finish() == b""
     assert watcher.usage is not None
     assert watcher.usage.total_tokens == 7
+
+
+# What an event says.
+
+
+def chat(**delta):
+    return event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HELLO,
+        chat(refusal="I cannot"),
+        chat(reasoning_content="Let me think"),
+        chat(tool_calls=[{"index": 0, "function": {"name": "f"}}]),
+        chat(function_call={"name": "f"}),
+        event({"choices": [{"delta": {}, "finish_reason": "stop"}]}),
+        event({"choices": [{"index": 0, "text": "Hello"}]}),
+        event({"choices": [{"delta": {}}, {"delta": {"content": "the second choice"}}]}),
+        # Of a shape we do not know: nobody can say that nothing is in it.
+        event({"type": "response.output_text.delta", "delta": "Hello"}),
+        event({"choices": ["Hello"]}),
+        b"data: Hello\n\n",
+        b'data: {"choices": [\n\n',
+    ],
+)
+def test_an_event_that_says_something_is_content(raw):
+    for first in (raw, PREAMBLE + raw, raw + DONE, b": keep-alive\n\n" + raw):
+        assert fed([first])[0].content
+        assert fed([first[:-3], first[-3:]])[0].content
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PREAMBLE,
+        b": keep-alive\n\n",
+        b"event: ping\n\n",
+        chat(role="assistant"),
+        chat(role="assistant", content="", refusal=None, tool_calls=[]),
+        chat(content=None),
+        event({"choices": [{"index": 0, "text": "", "finish_reason": None}]}),
+        event({"choices": [{"content_filter_offsets": {"check_offset": 1}, "index": 0}]}),
+        LAST,
+        DONE,
+    ],
+)
+def test_an_event_that_says_nothing_yet_is_none(raw):
+    assert not fed([raw, raw])[0].content
+
+
+def test_half_an_event_says_nothing_yet():
+    watcher = StreamWatcher()
+    watcher.feed(HELLO[:-1])
+    assert not watcher.content
+    watcher.feed(HELLO[-1:])
+    assert watcher.content
+
+
+ERROR = {"error": {"message": "The server had\nan error", "type": "server_error"}}
+
+
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        (event(ERROR), "The server had an error"),
+        (event({"error": "out of order"}), "out of order"),
+        (event({"error": {"code": "500"}}), "an error without a message"),
+        (b'event: error\ndata: {"code": "x", "message": "out of order"}\n\n', "out of order"),
+        (b"event: error\ndata: what\n\n", "an error without a message"),
+        (event({"choices": [], "error": {"message": "x" * 1000}}), "x" * 300),
+    ],
+)
+def test_an_error_event_is_noted_wherever_it_stands_and_is_no_content(raw, message):
+    watcher, passed = fed([PREAMBLE + raw])
+    assert (watcher.error, watcher.content) == (message, False)
+    assert b"".join(passed) == PREAMBLE + raw
+    watcher, _ = fed([HELLO, raw, event(ERROR)])
+    assert (watcher.error, watcher.content) == (message, True)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HELLO,
+        event(text('"error": {"message": "the model writes about it"}')),
+        event(text("x", error=None)),
+        event({"choices": [], "error": None}),
+        event({"choices": [{"delta": {"content": "x"}, "error": {}}]}),
+        b': "error": {"message": "a comment"}\n\n',
+    ],
+)
+def test_what_is_no_error_event_is_none(raw):
+    assert fed([HELLO, raw, DONE])[0].error is None
+
+
+def test_a_last_event_without_its_empty_line_is_looked_into_too():
+    watcher = StreamWatcher()
+    watcher.feed(event(ERROR)[:-1])
+    watcher.finish()
+    assert watcher.error == "The server had an error"
+
+
+def test_events_are_not_parsed_once_there_is_content(monkeypatch):
+    watcher = StreamWatcher()
+    watcher.feed(HELLO)
+    monkeypatch.setattr("proxy.core.sse.json.loads", None)
+    assert watcher.feed(HELLO + event(text("error"))) == HELLO + event(text("error"))
+
+
+@pytest.mark.parametrize(
+    "raw, finished",
+    [
+        (event({"choices": [{"delta": {}, "finish_reason": "stop"}]}), True),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n', True),
+        (event({"choices": [{"delta": {"content": "x"}, "finish_reason": None}]}), False),
+        (event(text('"finish_reason": "stop"')), False),  # the model writes about it
+        (HELLO, False),
+        (event({"type": "response.completed"}), True),  # nobody knows how these end
+    ],
+)
+def test_a_choice_says_that_it_ends(raw, finished):
+    assert fed([PREAMBLE + raw])[0].finished is finished
+    assert fed([PREAMBLE, raw[:-1]])[0].finished is finished

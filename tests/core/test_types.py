@@ -1,3 +1,4 @@
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -62,11 +63,12 @@ def test_what_a_call_does_not_say_is_nothing():
     assert (bare.stream, bare.body_model, bare.stream_options) == (False, None, None)
     assert (bare.prompt_tokens, bare.reserved_tokens) == (0, 0)
     assert (dict(bare.headers), bare.request_id) == ({}, "")
+    assert (bare.ends_at, bare.affinity) == (math.inf, b"")
 
 
 def test_an_idle_candidate_and_an_answer_without_usage_weigh_nothing():
     idle = Candidate(serving())
-    assert (idle.in_flight, idle.load, idle.failing) == (0, 0.0, False)
+    assert (idle.in_flight, idle.load, idle.first_byte_ms) == (0, 0.0, None)
     assert Usage() == Usage(0, 0, 0, estimated=False) == NO_USAGE
 
 

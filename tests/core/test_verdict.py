@@ -12,6 +12,8 @@ from proxy.core.verdict import (
     Verdict,
 )
 
+NOW = 1_800_000_000.0
+
 
 @pytest.mark.parametrize(
     "status, expected",
@@ -69,7 +71,7 @@ from proxy.core.verdict import (
     ],
 )
 def test_what_a_status_means(status, expected):
-    assert verdict.of(status, {}) == expected
+    assert verdict.of(status, {}, NOW) == expected
 
 
 def test_a_verdict_that_says_nothing_more_is_shown_and_has_no_consequence():
@@ -81,24 +83,24 @@ def test_a_verdict_that_says_nothing_more_is_shown_and_has_no_consequence():
 @pytest.mark.parametrize(
     "headers, rest_seconds",
     [
-        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": "7"}, 7.0),
         ({"retry-after-ms": "50"}, 0.05),
-        ({"Retry-After": "0"}, 0.0),  # said, and not to be mistaken for unsaid
-        ({"Retry-After": "86400"}, 120.0),
-        ({"Retry-After": "later"}, 5.0),
+        ({"retry-after": "0"}, 0.05),  # said, and not to be mistaken for unsaid
+        ({"retry-after": "86400"}, 120.0),
+        ({"retry-after": "later"}, 5.0),
     ],
 )
 def test_a_throttled_instance_rests_as_long_as_it_asks(headers, rest_seconds):
-    assert verdict.of(429, headers).rest_seconds == pytest.approx(rest_seconds)
+    assert verdict.of(429, headers, NOW).rest_seconds == pytest.approx(rest_seconds)
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 500, 503])
 def test_only_a_429_may_ask_for_a_rest(status):
-    assert verdict.of(status, {"Retry-After": "7"}) == verdict.of(status, {})
+    assert verdict.of(status, {"retry-after": "7"}, NOW) == verdict.of(status, {}, NOW)
 
 
 def test_no_answer_is_a_failure_that_another_instance_could_better():
-    assert Verdict("unreachable", try_next=True, failure=True) == UNREACHABLE
+    assert Verdict("unreachable", try_next=True, failure=True, no_answer=True) == UNREACHABLE
     assert Verdict("failed", try_next=True, failure=True) == FAILED
 
 
@@ -124,7 +126,7 @@ def test_each_outcome_adds_to_its_counter(outcome, counter):
 
 def test_every_counter_exists_and_every_judgement_is_counted():
     assert {c for c in OUTCOMES.values() if c} <= set(TOTALS)
-    assert {verdict.of(status, {}).outcome for status in range(200, 600)} < set(OUTCOMES)
+    assert {verdict.of(status, {}, NOW).outcome for status in range(200, 600)} < set(OUTCOMES)
     assert {ABORTED.outcome, UNREACHABLE.outcome} <= set(OUTCOMES)
 
 

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -6,12 +8,15 @@ from hypothesis import strategies as st
 
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.types import Usage
+from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
 from proxy.runtime.attempt import ERROR_BYTES, StreamBroken, excerpt
+from proxy.runtime.line import Line
 from tests.builders import call, config
 from tests.runtime.world import (
     CACHED,
     COMPLETION,
     DONE,
+    END,
     PROMPT,
     USAGE,
     USAGE_EVENT,
@@ -58,7 +63,11 @@ def test_a_stream_goes_through_untouched_however_it_is_cut(data):
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
     world = World(A, a=stream(*pieces))
     attempt = world.attempt(**WANTS_USAGE)
-    assert list(attempt) == pieces
+    got = list(attempt)
+    assert b"".join(got) == whole
+    # What came before the first event that says something is held back, nothing after it.
+    held = next(n for n, end in enumerate([*cuts, len(whole)], 1) if end >= len(token()))
+    assert got == [b"".join(pieces[:held]), *pieces[held:]]
     assert attempt.usage == REAL
 
 
@@ -110,7 +119,7 @@ def test_a_stream_that_breaks_before_its_first_byte_is_no_answer():
 def test_an_empty_stream_is_no_answer():
     attempt = World(A, a=stream()).alone(stream=True)
     assert (attempt.error.message, attempt.verdict.outcome) == (
-        "it sent an empty stream",
+        "it ended its stream before it said anything",
         "failed",
     )
 
@@ -155,7 +164,7 @@ def test_a_broken_stream_counts_as_the_instances_failure():
     attempt = world.attempt(stream=True)
     broken(attempt)
     view = world.state.view("a")
-    assert (view.status, view.last_error) == ("error", "it broke off its answer")
+    assert view.last_error == "it broke off its answer"
     counted = world.usage("a")
     assert (counted["failed"], counted["requests"], counted["attempts"]) == (1, 1, 1)
     # What came so far is charged: the upstream charges it too.
@@ -216,9 +225,9 @@ def test_whenever_it_is_closed_it_is_settled_once(taken):
 
 
 def test_it_is_counted_before_the_last_bytes_go_out():
-    world = World(A, a=stream(token(), b"data: half an event"))
+    world = World(A, a=stream(END, b": half a comment"))
     counted = [(piece, world.usage("a")["succeeded"]) for piece in world.attempt(stream=True)]
-    assert counted == [(token(), 0), (b"data: half an event", 1)]
+    assert counted == [(END, 0), (b": half a comment", 1)]
 
 
 def test_an_upstream_that_cannot_even_be_closed_gives_its_room_back():
@@ -230,6 +239,182 @@ def test_an_upstream_that_cannot_even_be_closed_gives_its_room_back():
     attempt = world.attempt(stream=True)
     with pytest.raises(OSError, match="bad file"):
         attempt.close()
+    assert world.in_flight() == 0
+
+
+# What says nothing yet is held back.
+
+PREAMBLE = event(choices=[], prompt_filter_results=[])
+ROLE = event(choices=[{"delta": {"role": "assistant", "content": ""}}])
+ERROR = event(error={"message": "out of order", "type": "server_error"})
+
+
+def test_nothing_goes_out_before_there_is_content():
+    world = World(A, a=stream(PREAMBLE, ROLE, token(), token(), DONE))
+    attempt = world.attempt(stream=True)
+    (answer,) = world.upstream.opened
+    assert len(answer.left) == 2
+    assert list(attempt) == [PREAMBLE + ROLE + token(), token(), DONE]
+
+
+@pytest.mark.parametrize(
+    "pieces, trouble",
+    [
+        ((PREAMBLE, ROLE, BROKEN), "it broke off its answer"),
+        ((PREAMBLE, unreachable("it timed out", timed_out=True)), "it timed out"),
+        ((PREAMBLE, ROLE), "it ended its stream before it said anything"),
+        ((ERROR, DONE), "an error inside of its stream: out of order"),
+        ((PREAMBLE, ROLE + ERROR, DONE), "an error inside of its stream: out of order"),
+        ((token()[:-1], BROKEN), "it broke off its answer"),
+    ],
+)
+def test_what_fails_before_it_said_anything_is_asked_of_another(pieces, trouble):
+    world = World(A, config("b", priority=200), a=stream(*pieces), b=stream(token(), DONE))
+    assert relayed(world.attempt(stream=True)) == token() + DONE
+    assert world.upstream.asked == ["a", "b"]
+    assert world.state.view("a").last_error == trouble
+    assert world.usage("a")["failed"] == 1
+
+
+def test_a_stream_that_says_nothing_but_that_it_ends_is_whole():
+    world = World(A, a=stream(PREAMBLE, DONE))
+    attempt = world.attempt(stream=True)
+    assert relayed(attempt) == PREAMBLE + DONE
+    assert attempt.verdict.outcome == "succeeded"
+
+
+def test_what_is_held_back_has_a_largest_size(monkeypatch):
+    monkeypatch.setattr("proxy.runtime.attempt.MAX_HELD_BYTES", 3 * len(ROLE))
+    world = World(A, a=stream(*[ROLE] * 6, token(), DONE))
+    attempt = world.attempt(stream=True)
+    assert next(iter(attempt)) == ROLE * 4
+    attempt.close()
+
+
+def test_an_error_event_in_the_middle_is_passed_on_and_is_the_instances_failure():
+    world = World(A, a=stream(token(), ERROR, DONE))
+    attempt = world.attempt(stream=True)
+    assert relayed(attempt) == token() + ERROR + DONE
+    assert (attempt.verdict.outcome, attempt.usage.completion_tokens) == ("failed", 3)
+    assert world.state.view("a").last_error == "an error inside of its stream: out of order"
+
+
+def test_a_key_in_an_error_event_is_not_told():
+    key = "key-0123456789abcdef"
+    world = World(config("a", api_key=key), a=stream(event(error={"message": f"bad {key}"})))
+    attempt = world.alone(stream=True)
+    assert key not in attempt.trouble()
+
+
+@pytest.mark.parametrize("pieces", [(token(),), (token(), token()[:-1])])
+def test_a_stream_that_just_ends_was_broken_off(pieces):
+    world = World(A, a=stream(*pieces))
+    got, _ = broken(world.attempt(stream=True))
+    assert b'"code": "stream_interrupted"' in got
+    assert world.state.view("a").last_error == "it ended its stream before the answer's end"
+
+
+def test_a_stream_whose_choices_ended_needs_no_done():
+    world = World(A, a=stream(token(), END))
+    attempt = world.attempt(stream=True)
+    assert relayed(attempt) == token() + END
+    assert attempt.verdict.outcome == "succeeded"
+
+
+def test_an_instance_that_answers_again_closes_its_breaker(logged):
+    world = World(A, a=unreachable())
+    for _ in range(3):
+        with contextlib.suppress(ProxyError):
+            world.forward()
+    world.upstream.answers["a"] = stream(token(), DONE)
+    world.clock.now += 1
+    attempt = world.attempt(stream=True)
+    assert world.state.view("a").breaker == "closed"  # though the stream goes on
+    assert ("WARNING", "a answers again: its breaker closed") in logged
+    attempt.close()
+
+
+def test_what_a_person_should_hear_of_is_logged(logged):
+    world = World(A, a=unreachable())
+    for _ in range(3):
+        world.alone().close()
+    world = World(A, a=failed(401, b"no"))
+    world.alone().close()
+    assert [line for level, line in logged if level == "WARNING"] == [
+        "a fails, and is left alone for a while: the connection was refused",
+        "a refuses the gateway; a person has to mend its config: 401: no",
+    ]
+
+
+# Times.
+
+
+def soon(seconds):
+    return time.monotonic() + seconds
+
+
+def test_before_the_content_the_configs_silence_counts_and_after_it_that_of_streams():
+    world = World(config("a", timeout_seconds=7.0), a=stream(ROLE, token(), DONE))
+    attempt = world.attempt(stream=True)
+    assert world.upstream.sent[0].silence_seconds == 7.0
+    assert world.upstream.opened[0].silences == [60.0]
+    attempt.close()
+
+
+def test_no_silence_is_longer_than_what_is_left_of_the_calls_time():
+    world = World(A, a=stream(ROLE, token(), token(), DONE))
+    attempt = world.attempt(stream=True, ends_at=soon(5))
+    assert world.upstream.sent[0].silence_seconds == pytest.approx(5, abs=1)
+    relayed(attempt)
+    assert all(s <= 5 or s == 60.0 for s in world.upstream.opened[0].silences)
+    assert world.upstream.opened[0].silences[-1] == pytest.approx(5, abs=1)
+
+
+def test_a_call_whose_time_is_over_asks_nobody():
+    world = World(A, a=AssertionError("not to be asked"))
+    with pytest.raises(UpstreamTimeout, match="the time for the call is over"):
+        world.forward(ends_at=soon(-1))
+    assert world.upstream.asked == []
+    assert world.in_flight() == 0
+
+
+def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
+    ends_at = soon(0.01)
+
+    def late():
+        while time.monotonic() < ends_at:
+            pass
+        return unreachable("it timed out", timed_out=True)
+
+    world = World(A, config("b", priority=200), a=late)
+    with pytest.raises(UpstreamTimeout):
+        world.forward(ends_at=ends_at)
+    assert (world.upstream.asked, world.usage("a")["aborted"]) == (["a"], 1)
+    assert world.state.view("a").totals["error_count"] == 0
+
+
+def test_a_stream_whose_time_is_over_is_told_so():
+    ends_at = soon(0.01)
+    world = World(A, a=stream(token(), token(), DONE))
+    attempt = world.attempt(stream=True, ends_at=ends_at)
+    while time.monotonic() < ends_at:
+        pass
+    got, _ = broken(attempt)
+    assert b"the time for the call is over" in got
+    assert attempt.verdict.outcome == "aborted"
+
+
+def test_a_client_that_leaves_before_the_head_is_not_the_instances_failure():
+    line = Line()
+
+    def leaving():
+        line.cut()
+        return unreachable("it broke off its answer")
+
+    world = World(A, config("b", priority=200), a=leaving)
+    with pytest.raises(ClientLeft):
+        world.forward(line=line)
+    assert (world.upstream.asked, world.usage("a")["aborted"]) == (["a"], 1)
     assert world.in_flight() == 0
 
 
@@ -368,10 +553,11 @@ def test_events_with_usage_and_text_are_not_hidden():
 
 def test_a_client_that_leaves_during_a_silence_is_not_the_instances_failure():
     world = World(A, a=stream(token(), token(), DONE))
-    attempt = world.attempt(**WANTS_USAGE)
+    line = Line()
+    attempt = world.attempt(**WANTS_USAGE, line=line)
     pieces = iter(attempt)
     next(pieces)
-    attempt.leave()
+    line.cut()
     assert list(pieces) == []
     assert (attempt.verdict.outcome, attempt.error) == ("aborted", None)
     assert attempt.usage.completion_tokens == 1

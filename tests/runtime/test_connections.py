@@ -8,7 +8,8 @@ import requests
 import trustme
 
 from proxy.runtime import connections as module
-from proxy.runtime.connections import Connection, Connections, Line, Origin, origin_of
+from proxy.runtime.connections import Connection, Connections, Origin, origin_of
+from proxy.runtime.line import Line
 from tests.runtime.world import Clock
 
 WAIT_SECONDS = 5.0  # for what comes at once; it is reached only by a bug
@@ -355,7 +356,7 @@ def test_cutting_a_line_ends_connecting(scheme, connections, silent, full_port):
         to(silent, "https") if scheme == "https" else Origin("http", "127.0.0.1", full_port)
     )
     end = waiting(lambda: opened(connections, origin, line=line))
-    while line._socket is None or line._socket.fileno() == -1:
+    while line._wake is None:
         pass  # until it connects
     line.cut()
     assert isinstance(end(), requests.ConnectionError)

@@ -4,16 +4,7 @@ import threading
 import pytest
 
 from proxy.runtime.departures import Departures
-
-
-class Watched:
-    """An attempt, as far as who watches it is concerned."""
-
-    def __init__(self):
-        self.left = threading.Event()
-
-    def leave(self):
-        self.left.set()
+from proxy.runtime.line import Line
 
 
 @pytest.fixture
@@ -26,52 +17,54 @@ def connection():
 
 def test_a_client_that_closes_its_connection_has_left(connection):
     ours, theirs = connection
-    departures, attempt = Departures(), Watched()
-    departures.watch(attempt, ours)
+    departures, line = Departures(), Line()
+    departures.watch(line, ours)
     departures.look()
-    assert not attempt.left.is_set()
+    assert not line.is_cut
     theirs.close()
     departures.look()
-    assert attempt.left.is_set()
+    assert line.is_cut
 
 
 def test_a_client_that_sends_more_has_not_left(connection):
     ours, theirs = connection
-    departures, attempt = Departures(), Watched()
-    departures.watch(attempt, ours)
+    departures, line = Departures(), Line()
+    departures.watch(line, ours)
     theirs.sendall(b"GET / HTTP/1.1\r\n")  # its next request
     departures.look()
-    assert not attempt.left.is_set()
+    assert not line.is_cut
 
 
 def test_what_is_closed_is_not_watched_any_more(connection):
     ours, theirs = connection
-    departures, attempt = Departures(), Watched()
-    departures.watch(attempt, ours)
-    departures.forget(attempt)
-    departures.forget(attempt)  # an attempt without a stream was never watched
+    departures, line = Departures(), Line()
+    departures.watch(line, ours)
+    departures.forget(line)
+    departures.forget(line)  # nobody watched it without a socket
     theirs.close()
     departures.look()
-    assert not attempt.left.is_set()
+    assert not line.is_cut
 
 
 def test_a_connection_that_our_own_server_closed_troubles_nobody(connection):
     ours, _ = connection
-    departures, attempt = Departures(), Watched()
-    departures.watch(attempt, ours)
+    departures, line = Departures(), Line()
+    departures.watch(line, ours)
     ours.close()
     departures.look()
-    assert not attempt.left.is_set()
+    assert not line.is_cut
 
 
 def test_it_looks_by_itself_until_it_is_stopped(connection):
     ours, theirs = connection
-    departures, attempt = Departures(), Watched()
+    departures, line = Departures(), Line()
     departures.start()
     try:
-        departures.watch(attempt, ours)
+        woken = threading.Event()
+        line.hold(woken.set)
+        departures.watch(line, ours)
         theirs.close()
-        assert attempt.left.wait(5)
+        assert woken.wait(5)
     finally:
         departures.stop()
     departures.stop()
@@ -91,6 +84,6 @@ def test_a_connection_that_closes_while_it_is_looked_at_troubles_nobody():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         departures = Departures()
-        departures.watch(Watched(), Closing(ours.fileno()))
+        departures.watch(Line(), Closing(ours.fileno()))
         departures.look()
         departures.look()  # and is not asked for the number of a closed one either

@@ -1,4 +1,6 @@
+import contextlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,15 +11,16 @@ from proxy.core.types import Serving
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
 from proxy.errors import (
     BadRequest,
+    ClientLeft,
     ModelNotFound,
     NoRoom,
+    ProxyError,
     Unavailable,
     UpstreamFailed,
     UpstreamTimeout,
 )
 from proxy.runtime import forward
-from proxy.runtime.forward import SOON_SECONDS
-from proxy.runtime.state import FAILING_SECONDS
+from proxy.runtime.line import Line
 from tests.builders import MODEL, call, config
 from tests.runtime.world import (
     CACHED,
@@ -102,21 +105,53 @@ def test_the_retry_count_is_that_of_the_first_also_if_its_room_went_meanwhile(mo
     assert world.upstream.asked == ["b"]
 
 
-def test_those_that_failed_a_moment_ago_are_asked_last():
-    world = World(A, B, a=failed(500))
-    world.forward()
+def test_one_that_does_not_answer_three_times_is_left_alone():
+    world = World(A, B, a=unreachable())
+    for _ in range(5):
+        assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "b"] * 3 + ["b"] * 2
     world.upstream.answers["a"] = ok()
-    world.forward()
-    world.clock.now += FAILING_SECONDS
-    world.forward()
-    assert world.upstream.asked == ["a", "b", "b", "a"]
+    world.clock.now += 1
+    for _ in range(2):
+        world.forward()
+    assert world.upstream.asked[-2:] == ["a", "a"]
 
 
-def test_one_that_failed_is_still_asked_if_nobody_else_is_there():
+def test_the_only_one_is_asked_once_more_when_it_fails():
     world = World(A, a=failed(500))
-    world.forward()
-    world.upstream.answers["a"] = ok()
+    world.upstream.answers["a"] = iter([failed(500), ok()]).__next__
     assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "a"]
+
+
+def test_the_last_one_is_asked_once_more_when_all_fail():
+    world = World(A, B, a=unreachable(), b=failed(503, b"no"))
+    assert world.forward() == (503, b"no")
+    assert world.upstream.asked == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("trouble", [failed(429), failed(401), failed(404), failed(400)])
+def test_what_no_pause_would_mend_is_not_asked_once_more(trouble):
+    world = World(A, a=trouble)
+    with contextlib.suppress(ProxyError):
+        world.forward()
+    assert world.upstream.asked == ["a"]
+
+
+def test_the_pause_before_is_within_the_calls_time():
+    world = World(A, a=failed(500, b"no"), settings={"pause_seconds": (9.0, 9.0)})
+    assert world.forward(ends_at=time.monotonic() + 5) == (500, b"no")
+    assert world.upstream.asked == ["a"]
+
+
+def test_a_client_that_leaves_during_the_pause_ends_it():
+    line = Line()
+    world = World(A, settings={"pause_seconds": (60.0, 60.0)})
+    world.upstream.answers["a"] = lambda: line.cut() or failed(500)
+    with pytest.raises(ClientLeft):
+        world.forward(line=line)
+    assert world.upstream.asked == ["a"]
+    assert world.in_flight() == 0
 
 
 def test_each_call_for_a_model_is_a_turn_of_its_own():
@@ -325,20 +360,28 @@ def test_an_instance_to_be_mended_is_none_to_wait_for():
     assert caught.value.retry_after_seconds == 30.0
 
 
-def test_a_rest_of_no_time_is_none():
+def test_a_rest_of_no_time_is_the_shortest():
     world = World(A, a=failed(429, retry_after="0"))
     with pytest.raises(NoRoom) as caught:
         world.forward()
-    assert caught.value.retry_after_seconds == SOON_SECONDS
+    assert caught.value.retry_after_seconds == pytest.approx(0.05)
     world.upstream.answers["a"] = ok()
+    world.clock.now += 0.05
     assert world.forward()[0] == 200
 
 
-def test_one_that_may_be_asked_at_once_is_waited_for_though_others_are_to_be_mended():
-    world = World(A, B, a=failed(401), b=failed(429, retry_after="0"))
-    with pytest.raises(NoRoom) as caught:
+def test_when_all_fail_the_client_hears_when_the_next_attempt_is():
+    world = World(A, B, a=unreachable(), b=unreachable())
+    for _ in range(3):
+        with pytest.raises(UpstreamFailed):
+            world.forward()
+    world.clock.now += 0.4
+    with pytest.raises(Unavailable, match=r"are failing\. .* in 0\.6 s") as caught:
         world.forward()
-    assert caught.value.retry_after_seconds == SOON_SECONDS
+    assert caught.value.retry_after_seconds == pytest.approx(0.6)
+    world.state.rest("b", world.clock.now + 50)
+    with pytest.raises(NoRoom, match=r"1 rest, 0 have no .*, 1 are failing"):
+        world.forward()
 
 
 def test_an_operators_rest_is_kept():
@@ -405,12 +448,13 @@ def test_what_failed_gives_its_room_back():
     assert world.state.view("a").current_tpm == 0
 
 
-def meddling(world, taken):
-    """A policy during which another thread takes the room of an instance."""
+def meddling(world, *taken):
+    """A policy during which another thread takes the room of instances."""
 
-    def order(candidates, turn):
-        world.state.start(Serving(taken, MODEL), call())
-        return POLICIES["failover"](candidates, turn)
+    def order(pool, turn):
+        for each in taken:
+            world.state.start(Serving(each, MODEL), call())
+        return POLICIES["failover"](pool, turn)
 
     return order
 
@@ -428,11 +472,7 @@ def test_losing_the_last_room_to_another_thread_is_no_room(monkeypatch):
     a, b = replace(A, max_tpm=RESERVED), replace(B, max_tpm=RESERVED)
     world = World(a, b, policy="meddling", a=never_asked, b=never_asked)
 
-    def both(candidates, turn):
-        meddling(world, a)(candidates, turn)
-        return meddling(world, b)(candidates, turn)
-
-    monkeypatch.setitem(POLICIES, "meddling", both)
+    monkeypatch.setitem(POLICIES, "meddling", meddling(world, a, b))
     with pytest.raises(NoRoom) as caught:
         world.forward()
     assert caught.value.retry_after_seconds == 60
@@ -463,6 +503,150 @@ def test_of_many_threads_only_as_many_get_in_as_there_is_room_for():
         assert sorted(results) == [200] * room + [429] * (threads - room)
     assert world.state.view("a").current_tpm == room * (PROMPT + COMPLETION)
     assert world.in_flight() == 0
+
+
+# Waiting for room.
+
+
+def patient(*configs, max_wait_seconds=5.0, waiting_places=10, **answers):
+    """A world whose wall clock goes; calls wait in it."""
+    settings = {"max_wait_seconds": max_wait_seconds, "waiting_places": waiting_places}
+    return World(*configs, clock=time.time, settings=settings, **answers)
+
+
+def test_a_call_waits_for_an_instance_that_will_be_back_soon():
+    world = patient(A)
+    world.state.rest("a", time.time() + 0.05)
+    started = time.monotonic()
+    assert world.forward()[0] == 200
+    assert 0.02 < time.monotonic() - started < 4
+
+
+def test_a_call_that_was_throttled_itself_waits_too():
+    world = patient(A, B)
+    for name in "ab":
+        answers = iter([failed(429, retry_after_ms="60"), ok()])
+        world.upstream.answers[name] = answers.__next__
+    assert world.forward()[0] == 200
+    assert world.upstream.asked[:2] == ["a", "b"]
+    assert [world.usage(name)["attempts"] for name in ("a", "b", "")] in ([2, 1, 0], [1, 2, 0])
+    assert sum(world.usage(name)["requests"] for name in ("a", "b", "")) == 1
+    assert world.in_flight() == 0
+
+
+def test_the_retry_count_bounds_the_attempts_after_the_wait_too():
+    world = patient(replace(A, retry_count=1), a=failed(429, retry_after_ms="50"))
+    with pytest.raises(NoRoom):
+        world.forward()
+    assert world.upstream.asked == ["a", "a"]
+
+
+def test_a_call_does_not_wait_in_vain():
+    world = patient(A, max_wait_seconds=0.5, a=failed(429, retry_after_ms="600"))
+    for _ in range(2):
+        started = time.monotonic()
+        with pytest.raises(NoRoom) as caught:
+            world.forward()
+        assert time.monotonic() - started < 0.4
+        assert caught.value.retry_after_seconds == pytest.approx(0.6, abs=0.2)
+    assert world.upstream.asked == ["a"]
+
+
+def test_a_call_waits_no_longer_than_its_own_time():
+    world = patient(A, a=failed(429, retry_after_ms="2000"))
+    for _ in range(2):
+        with pytest.raises(NoRoom):
+            world.forward(ends_at=time.monotonic() + 1)
+    assert world.upstream.asked == ["a"]
+
+
+def test_a_call_waits_for_tokens_that_another_gives_back():
+    world = patient(replace(A, max_tpm=RESERVED))
+    leave, began = threading.Event(), threading.Event()
+    world.upstream.answers["a"] = lambda: began.set() or (leave.wait(5) and failed(400))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(world.forward)
+        assert began.wait(5)
+        world.upstream.answers["a"] = ok()
+        second = pool.submit(world.forward)
+        while not world.gateway.waiting.count and not second.done():
+            pass
+        leave.set()
+        assert first.result(5)[0] == 400
+        with pytest.raises(NoRoom):  # the room is there, but not within five seconds
+            second.result(5)
+
+
+def test_a_client_that_leaves_waits_no_longer():
+    world = patient(A)
+    world.state.rest("a", time.time() + 3)
+    line = Line()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(world.forward, line=line)
+        while not world.gateway.waiting.count:
+            pass
+        line.cut()
+        with pytest.raises(ClientLeft):
+            waiting.result(1)
+    assert world.upstream.asked == []
+
+
+def test_who_comes_later_does_not_go_first():
+    world = patient(A, B)
+    for name in "ab":
+        world.state.rest(name, time.time() + 0.3)
+    order = []
+
+    def ask(number):
+        world.forward(request_id=str(number))
+        order.append(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        running = []
+        for number in range(6):
+            running.append(pool.submit(ask, number))
+            while world.gateway.waiting.count < len(running):
+                pass
+        for each in running:
+            each.result(5)
+    assert order == sorted(order)
+    assert len(world.upstream.asked) == 6
+
+
+def test_after_the_wait_the_others_are_tried_too():
+    world = patient(A, B, a=failed(500))
+    for name in "ab":
+        world.state.rest(name, time.time() + 0.05)
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_what_time_does_not_mend_is_not_waited_for():
+    world = patient(A, a=failed(401))
+    for _ in range(2):
+        started = time.monotonic()
+        with pytest.raises(UpstreamFailed):
+            world.forward()
+        assert time.monotonic() - started < 1
+
+
+# What would happen.
+
+
+def test_an_explanation_asks_nobody_and_takes_nothing():
+    full = replace(B, max_tpm=RESERVED - 1)
+    world = World(A, full, C, a=never_asked, b=never_asked, c=never_asked)
+    world.state.rest("a", world.clock.now + 3.2)
+    world.state.start(Serving(full, MODEL), call())
+    explained = list(world.gateway.explain(call()))
+    assert [(s.config.name, r and r.reason) for s, r in explained] == [
+        ("a", "operator"),
+        ("b", "no room"),
+        ("c", None),
+    ]
+    assert explained[0][1].wait_seconds == pytest.approx(3.2)
+    assert explained[1][1].used_share == 1.0
+    assert world.in_flight() == 1
 
 
 # When nobody answers.
@@ -559,6 +743,7 @@ def test_what_is_tried_again_and_what_fails_is_logged(logged):
         world.forward()
     assert logged == [
         ("INFO", "request-1 a: HTTP 500, trying another"),
+        ("INFO", "request-1 b: the connection was refused, trying it once more"),
         ("WARNING", "request-1 b: the connection was refused, and nobody else can serve it"),
     ]
 

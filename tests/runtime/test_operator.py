@@ -4,6 +4,7 @@ import pytest
 
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import WHOLE_INSTANCE
+from proxy.core.live import Refusal
 from proxy.core.verdict import Verdict
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.state import OPERATOR, Ending, State
@@ -105,7 +106,7 @@ def test_a_rest_reaches_the_other_workers(database, state, operator):
     until = time.time() + HOUR
     operator.set_rest("a", until)
     write(database, other)
-    assert other.start(serving(A), call()) is None
+    assert isinstance(other.start(serving(A), call()), Refusal)
     assert other.view("a").rests[WHOLE_INSTANCE].until == until
 
 

@@ -11,15 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
+from proxy.core.live import Refusal
 from proxy.core.types import Client, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS
 from proxy.runtime.state import (
-    FAILING_SECONDS,
+    BREAKER_OPENED,
     LAST_ERROR_CHARACTERS,
+    MISCONFIGURED_NOW,
     OPERATOR,
     Ending,
-    Refusal,
     State,
     StateView,
     removed_view,
@@ -39,6 +40,7 @@ def throttled(seconds=7.0):
 
 MISCONFIGURED = Ending(Verdict("misconfigured", rest_seconds=300.0, whole_instance=True))
 FAILED = Ending(verdicts.FAILED, error="it broke off its answer")
+UNREACHABLE = Ending(verdicts.UNREACHABLE, error="the connection was refused")
 
 
 @pytest.fixture
@@ -48,27 +50,30 @@ def clock():
 
 @pytest.fixture
 def state(clock):
-    return State(clock)
+    return State(clock, chance=lambda: 0.0)
 
 
 def once(state, ending=DONE, of=None, asked=TEN):
     """One whole attempt."""
     reservation = state.start(of or serving(A), asked)
-    assert reservation is not None
+    assert not isinstance(reservation, Refusal)
     state.finish(reservation, ending)
     return reservation
 
 
 def candidate(state, of=None, tokens=10):
     """The instance, if it is one that could serve now."""
-    found, _ = state.candidates([of or serving(A)], tokens)
-    return found[0] if found else None
+    of = of or serving(A)
+    (refused,) = state.refusals([of], call(reserved_tokens=tokens))
+    (found,) = state.look([of])
+    return found if refused is None else None
 
 
 def refusal(state, of=None, tokens=10):
-    found, (refused,) = state.candidates([of or serving(A)], tokens)
-    assert not found
-    return refused
+    """(reason, seconds) of the instance, which could not serve now."""
+    (refused,) = state.refusals([of or serving(A)], call(reserved_tokens=tokens))
+    assert refused is not None
+    return refused.reason, refused.wait_seconds
 
 
 # Room.
@@ -92,7 +97,7 @@ def test_who_has_started_takes_room_until_the_end(state):
 
 def test_the_last_room_is_taken_once(state):
     reservations = [state.start(serving(A), TEN) for _ in range(11)]
-    assert [r is None for r in reservations] == [False] * 10 + [True]
+    assert [isinstance(r, Refusal) for r in reservations] == [False] * 10 + [True]
     assert state.view("a").current_rpm == 10
 
 
@@ -100,7 +105,7 @@ def test_no_room_says_how_long_to_wait(state, clock):
     clock.now += 0.25
     once(state, Ending(verdicts.SUCCEEDED, Usage(91)))
     assert candidate(state, tokens=9) is not None
-    assert refusal(state, tokens=10) == Refusal("a", "no room", 59.75)
+    assert refusal(state, tokens=10) == ("no room", 59.75)
 
 
 def test_a_request_larger_than_the_limit_takes_all_of_it(state):
@@ -142,18 +147,18 @@ def test_a_reservation_of_just_under_a_minute_is_settled_where_it_was_taken(stat
 def test_a_deployment_rests_alone(state, clock):
     mini = serving(A, "mini")
     once(state, throttled(7))
-    assert refusal(state) == Refusal("a", "throttled", 7.0)
-    assert state.start(serving(A), TEN) is None
+    assert refusal(state) == ("throttled", 7.0)
+    assert isinstance(state.start(serving(A), TEN), Refusal)
     assert candidate(state, mini) is not None
     clock.now += 6.9
-    assert refusal(state).wait_seconds == pytest.approx(0.1)
+    assert refusal(state)[1] == pytest.approx(0.1)
     clock.now += 0.1
     assert candidate(state) is not None
 
 
 def test_a_whole_instance_rests_with_all_its_deployments(state):
     once(state, MISCONFIGURED)
-    assert refusal(state, serving(A, "mini")) == Refusal("a", "misconfigured", 300.0)
+    assert refusal(state, serving(A, "mini")) == ("misconfigured", 300.0)
     assert candidate(state, serving(config("b"))) is not None
 
 
@@ -165,9 +170,9 @@ def test_of_two_rests_the_longer_counts(state):
     state.finish(
         third, replace(MISCONFIGURED, verdict=replace(MISCONFIGURED.verdict, rest_seconds=10))
     )
-    assert refusal(state).wait_seconds == 30.0
-    assert refusal(state, serving(A, "mini")).wait_seconds == 10.0
-    assert refusal(state, serving(A, "other")).wait_seconds == 10.0
+    assert refusal(state)[1] == 30.0
+    assert refusal(state, serving(A, "mini"))[1] == 10.0
+    assert refusal(state, serving(A, "other"))[1] == 10.0
 
 
 @pytest.mark.parametrize(
@@ -185,23 +190,122 @@ def test_of_a_rest_of_another_upstream_and_one_of_this_the_latter_counts(state):
     late = state.start(serving(old), TEN)
     once(state, throttled(5))
     state.finish(late, MISCONFIGURED)
-    assert refusal(state).wait_seconds == 5.0
+    assert refusal(state)[1] == 5.0
 
 
-def test_a_failing_instance_is_a_candidate_that_says_so(state, clock):
-    once(state, FAILED)
-    assert candidate(state).failing
-    clock.now += FAILING_SECONDS - 0.1
-    assert candidate(state).failing
-    clock.now += 0.1
-    assert not candidate(state).failing
+# Breakers.
 
 
-def test_a_success_ends_the_failing(state, clock):
-    once(state, FAILED)
+def broken(state, of=None):
+    """Three attempts without an answer; what the last one tells."""
+    reservations = [state.start(of or serving(A), TEN) for _ in range(3)]
+    return [state.finish(r, UNREACHABLE) for r in reservations][-1]
+
+
+def test_an_instance_that_does_not_answer_is_left_alone_by_all_deployments(state, clock):
+    assert broken(state) == BREAKER_OPENED
+    assert refusal(state) == refusal(state, serving(A, "mini")) == ("failing", 1.0)
+    view = state.view("a")
+    assert (view.status, view.breaker, view.open_until) == ("error", "open", clock.now + 1)
+    assert candidate(state, serving(config("b"))) is not None
+
+
+def test_one_attempt_tries_whether_it_is_well_again(state, clock):
+    broken(state)
     clock.now += 1
-    once(state)
-    assert not candidate(state).failing
+    trial = state.start(serving(A), TEN)
+    assert trial.is_trial
+    assert refusal(state) == ("failing", 0.25)
+    assert (state.view("a").breaker, state.view("a").open_until) == ("half_open", None)
+    assert state.answered(trial, 5.0)
+    assert candidate(state) is not None
+    assert state.finish(trial, DONE) is None
+    assert state.view("a").status == "healthy"
+
+
+def test_a_trial_that_fails_says_so_again(state, clock):
+    broken(state)
+    clock.now += 1
+    assert state.finish(state.start(serving(A), TEN), FAILED) == BREAKER_OPENED
+    assert refusal(state) == ("failing", 2.0)
+
+
+def test_a_trial_whose_client_left_lets_the_next_try(state, clock):
+    broken(state)
+    clock.now += 1
+    state.finish(state.start(serving(A), TEN), NOTHING)
+    assert state.start(serving(A), TEN).is_trial
+
+
+def test_a_trial_whose_end_nobody_hears_of_is_over_in_time(state, clock):
+    patient = serving(replace(A, timeout_seconds=10.0))
+    broken(state, patient)
+    clock.now += 1
+    state.start(patient, TEN)
+    clock.now += 14.9
+    assert refusal(state, patient)[0] == "failing"
+    clock.now += 0.1
+    assert state.start(patient, TEN).is_trial
+
+
+def test_a_breaker_is_about_one_upstream(state):
+    broken(state)
+    moved = serving(replace(A, api_base="https://elsewhere"))
+    assert candidate(state, moved) is not None
+    assert not state.start(moved, TEN).is_trial
+    assert candidate(state, moved) is not None
+
+
+def test_what_began_at_another_upstream_says_nothing_about_this_one(state):
+    old = [state.start(serving(A), TEN) for _ in range(4)]
+    state.start(serving(replace(A, api_key="new")), TEN)
+    assert [state.finish(r, UNREACHABLE) for r in old[:3]] == [None] * 3
+    assert not state.answered(old[3], 5.0)
+    assert candidate(state, serving(replace(A, api_key="new"))) is not None
+
+
+def test_answers_end_a_row_of_failures(state):
+    for _ in range(2):
+        once(state, UNREACHABLE)
+    state.answered(state.start(serving(A), TEN), 5.0)
+    for _ in range(2):
+        once(state, UNREACHABLE)
+    assert candidate(state) is not None
+
+
+def test_workers_tell_each_other_of_breakers(state, clock):
+    other = State(clock, chance=lambda: 0.0)
+    broken(state)
+    news, config_ = state.take().breakers["a"]
+    assert config_ == A
+    other.merge(SharedState({"a": SharedInstance(breaker=news)}))
+    assert refusal(other)[0] == "failing"
+    clock.now += 1
+    trial = state.start(serving(A), TEN)
+    other.merge(SharedState({"a": SharedInstance(breaker=state.take().breakers["a"][0])}))
+    clock.now += 1
+    assert refusal(other) == ("failing", 0.25)
+    state.answered(trial, 5.0)
+    other.merge(SharedState({"a": SharedInstance(breaker=state.take().breakers["a"][0])}))
+    assert candidate(other) is not None
+
+
+def test_a_first_misconfiguration_is_told_once(state):
+    some = [state.start(serving(A), TEN) for _ in range(2)]
+    assert [state.finish(r, MISCONFIGURED) for r in some] == [MISCONFIGURED_NOW, None]
+
+
+def test_the_median_to_the_first_byte_is_kept_by_deployment(state):
+    assert state.look([serving(A)])[0].first_byte_ms is None
+    for ms in (10.0, 30.0, 20.0):
+        state.answered(state.start(serving(A), TEN), ms)
+    assert state.look([serving(A)])[0].first_byte_ms == 20.0
+    assert state.look([serving(A, "mini")])[0].first_byte_ms is None
+
+
+def test_a_prompt_that_is_too_long_is_refused(state):
+    short = serving(replace(A, max_input_tokens=9))
+    assert refusal(state, short)[0] == "prompt too long"
 
 
 # What is counted.
@@ -285,7 +389,7 @@ def test_other_workers_learn_when_it_was_used_and_how_it_went(ending, moments, s
     [
         (DONE, "healthy"),
         (NOTHING, "healthy"),
-        (FAILED, "error"),
+        (FAILED, "healthy"),  # once is not enough
         (throttled(), "rate_limited"),
         (MISCONFIGURED, "misconfigured"),
     ],
@@ -296,10 +400,14 @@ def test_the_status_is_one_word(ending, status, state):
 
 
 def test_the_status_is_what_stands_most_in_the_way(state):
-    for ending in (FAILED, throttled()):
-        once(state, ending)
+    mini = state.start(serving(A, "mini"), TEN)
+    some = [state.start(serving(A), TEN) for _ in range(4)]
+    for reservation in some[:3]:
+        state.finish(reservation, UNREACHABLE)
+    assert state.view("a").status == "error"
+    state.finish(some[3], throttled())
     assert state.view("a").status == "rate_limited"
-    once(state, MISCONFIGURED, serving(A, "mini"))
+    state.finish(mini, MISCONFIGURED)
     assert state.view("a").status == "misconfigured"
 
 
@@ -323,16 +431,18 @@ def test_of_a_removed_instance_the_totals_remain():
 
 def test_clearing_voids_errors_and_rests(state):
     state.merge(SharedState({"a": SharedInstance({"error_count": 5}, last_error="old")}))
-    for ending in (FAILED, throttled(), MISCONFIGURED):
-        state.finish(state.start(serving(A, ending.verdict.outcome), TEN), ending)
+    endings = (*[UNREACHABLE] * 3, throttled(), MISCONFIGURED)
+    some = [state.start(serving(A, e.verdict.outcome), TEN) for e in endings]
+    for reservation, ending in zip(some, endings, strict=True):
+        state.finish(reservation, ending)
     state.clear("a")
     view = state.view("a")
     assert (view.status, view.rests, view.last_error) == ("healthy", {}, None)
     assert view.totals["error_count"] == 0
-    assert view.totals["total_requests"] == 3  # what happened is not forgotten
-    assert not candidate(state).failing
+    assert view.totals["total_requests"] == 5  # what happened is not forgotten
+    assert view.breaker == "closed"
     written = state.take()
-    assert (written.rests, written.errors) == ({}, {})
+    assert (written.rests, written.errors, written.breakers) == ({}, {}, {})
     assert "last_failure_time" not in written.moments["a"]
 
 
@@ -356,7 +466,7 @@ def test_ending_the_rests_keeps_the_errors(state):
 
 def test_an_operators_rest_is_of_the_whole_instance(state, clock):
     state.rest("a", clock.now + 60)
-    assert refusal(state) == Refusal("a", OPERATOR, 60.0)
+    assert refusal(state) == (OPERATOR, 60.0)
     assert state.view("a").status == "rate_limited"
     assert state.take().rests == {("a", ""): Rest(clock.now + 60, OPERATOR, clock.now)}
 
@@ -413,7 +523,6 @@ def test_what_others_measured_is_merged(state, clock):
                 "a": SharedInstance(
                     {"total_requests": 5},
                     last_used=1.0,
-                    last_failure_time=clock.now - 1,
                     last_error="x",
                     last_error_time=2.0,
                 )
@@ -425,10 +534,9 @@ def test_what_others_measured_is_merged(state, clock):
     view = state.view("a")
     assert (view.current_tpm, view.current_rpm, view.totals["total_requests"]) == (30, 3, 5)
     assert (view.last_used, view.last_error, view.last_error_time) == (1.0, "x", 2.0)
-    assert refusal(state).wait_seconds == 5.0
+    assert refusal(state)[1] == 5.0
     clock.now += 1
     assert state.view("a").current_tpm == 20
-    assert candidate(state, serving(A, "mini")).failing
 
 
 def test_what_others_reserved_of_an_instance_nobody_finished_with_yet_is_merged(state, clock):
@@ -465,46 +573,46 @@ def test_a_rest_that_ended_in_the_database_ends_here(state):
 def test_of_a_rest_here_and_one_there_the_longer_counts(here, there, state, clock):
     once(state, throttled(here))
     state.merge(SharedState(rests={("a", MODEL): Rest(clock.now + there, "x", clock.now)}))
-    assert refusal(state).wait_seconds == 9.0
-
-
-def test_another_workers_success_ends_the_failing(state, clock):
-    once(state, FAILED)
-    state.merge(SharedState({"a": SharedInstance(last_success_time=clock.now + 0.1)}))
-    assert not candidate(state).failing
+    assert refusal(state)[1] == 9.0
 
 
 def test_a_clearing_in_another_worker_voids_what_is_older_here(state, clock):
-    once(state, FAILED)
-    once(state, throttled(100))
+    mini = state.start(serving(A, "mini"), TEN)
+    late = state.start(serving(A), TEN)
+    broken(state)
+    state.finish(late, throttled(100))
     clock.now += 1
     cleared = SharedState({"a": SharedInstance(cleared_at=clock.now)})
     clock.now += 1
-    once(state, throttled(50), serving(A, "mini"))
+    state.finish(mini, throttled(50))
     state.merge(cleared)
     assert set(state.view("a").rests) == {"mini"}
-    assert state.take().rests.keys() == {("a", "mini")}
-    assert not candidate(state).failing
+    assert state.view("a").breaker == "closed"
+    written = state.take()
+    assert (written.rests.keys(), written.breakers) == ({("a", "mini")}, {})
 
 
 def test_a_failure_after_the_clearing_stands(state, clock):
     cleared_at = clock.now
     clock.now += 1
-    once(state, FAILED)
+    broken(state)
     state.merge(SharedState({"a": SharedInstance(cleared_at=cleared_at)}))
-    assert candidate(state).failing
-    assert "last_failure_time" in state.take().moments["a"]
+    assert state.view("a").breaker == "open"
+    written = state.take()
+    assert "last_failure_time" in written.moments["a"]
+    assert written.breakers.keys() == {"a"}
 
 
 def test_a_clearing_of_long_ago_voids_nothing_new(state, clock):
-    state.merge(SharedState({"a": SharedInstance(cleared_at=clock.now - 1)}))
-    once(state, FAILED)
-    once(state, throttled())
-    rests = state.take().rests
-    shared = SharedInstance(last_failure_time=clock.now, cleared_at=clock.now - 1)
-    state.merge(SharedState({"a": shared}, rests))
-    assert state.view("a").status == "rate_limited"
-    assert candidate(state, serving(A, "mini")).failing
+    cleared_at = clock.now - 1
+    state.merge(SharedState({"a": SharedInstance(cleared_at=cleared_at)}))
+    late = state.start(serving(A), TEN)
+    broken(state)
+    state.finish(late, throttled())
+    taken = state.take()
+    shared = SharedInstance(cleared_at=cleared_at, breaker=taken.breakers["a"][0])
+    state.merge(SharedState({"a": shared}, taken.rests))
+    assert (state.view("a").status, state.view("a").breaker) == ("rate_limited", "open")
 
 
 class Bank:
@@ -569,7 +677,7 @@ class TwoWorkers(RuleBasedStateMachine):
     def start(self, worker, name, tokens):
         of = serving(config(name, rate_limit_enabled=False))
         reservation = self.states[worker].start(of, call(reserved_tokens=tokens))
-        if reservation is not None:  # not while it rests
+        if not isinstance(reservation, Refusal):  # not while it rests
             self.open.append((worker, reservation))
             self.happened(worker, name, reservation.second, tokens, 1, 0)
 
@@ -691,7 +799,7 @@ def in_threads(number, work):
 def test_32_threads_get_exactly_the_room_there_is(eager_threads):
     room, state = 10, State(Clock())
     reservations = in_threads(32, lambda: state.start(serving(A), TEN))
-    assert sum(r is not None for r in reservations) == room
+    assert sum(not isinstance(r, Refusal) for r in reservations) == room
     assert (state.view("a").current_tpm, candidate(state)) == (100, None)
 
 
@@ -709,7 +817,8 @@ class CountingLock:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda s: s.candidates([serving(A)], 1),
+        lambda s: s.refusals([serving(A)], TEN),
+        lambda s: s.look([serving(A)]),
         lambda s: s.start(serving(A), TEN),
         lambda s: s.refuse(TEN),
         lambda s: s.clear("a"),

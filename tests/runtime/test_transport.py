@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from proxy.runtime import transport as module
-from proxy.runtime.connections import Line
+from proxy.runtime.line import Line
 from proxy.runtime.transport import Outgoing, Transport
 
 WAIT_SECONDS = 5.0  # for what comes at once; it is reached only by a bug

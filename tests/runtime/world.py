@@ -10,8 +10,8 @@ from requests.structures import CaseInsensitiveDict
 from proxy.core.catalog import Catalog
 from proxy.core.types import Serving
 from proxy.runtime.attempt import Attempt
-from proxy.runtime.connections import Line
 from proxy.runtime.forward import Forward
+from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshot
 from proxy.runtime.state import State
 from proxy.runtime.upstream import UpstreamError
@@ -49,6 +49,7 @@ class FakeAnswer:
         self.left = deque(self.pieces)
         self.closed = 0
         self.line = Line()
+        self.silences = []
 
     def header_items(self):
         return list(self.given.items())
@@ -67,6 +68,9 @@ class FakeAnswer:
             read.append(piece)
         return b"".join(read)
 
+    def allow_silence(self, seconds):
+        self.silences.append(seconds)
+
     def close(self):
         self.closed += 1
 
@@ -80,9 +84,19 @@ class FakeUpstream:
         self.sent = []
         self.opened = []
 
-    def send(self, config, url, *, headers, body, method="POST", line=None):
+    def send(
+        self, config, url, *, headers, body, method="POST", line=None, silence_seconds=None
+    ):
         self.asked.append(config.name)
-        self.sent.append(SimpleNamespace(url=url, headers=headers, body=body, method=method))
+        self.sent.append(
+            SimpleNamespace(
+                url=url,
+                headers=headers,
+                body=body,
+                method=method,
+                silence_seconds=silence_seconds,
+            )
+        )
         answer = self.answers[config.name]
         answer = answer() if callable(answer) else answer
         if isinstance(answer, Exception):
@@ -95,33 +109,47 @@ class FakeUpstream:
 class World:
     """Configs, and by name what each instance answers: `ok()` unless given."""
 
-    def __init__(self, *configs, policy="failover", clock=None, **answers):
+    def __init__(self, *configs, policy="failover", clock=None, settings=None, **answers):
         self.clock = clock or Clock()
-        self.state = State(self.clock)
+        self.state = State(self.clock, chance=lambda: 0.0)
         self.configs = configs
         self.upstream = FakeUpstream(**({c.name: ok() for c in configs} | answers))
         enabled = Catalog(c for c in configs if c.enabled)
         disabled = Catalog(c for c in configs if not c.enabled)
         snapshots = SimpleNamespace(current=Snapshot(catalog=enabled, disabled=disabled))
-        self.gateway = Forward(snapshots, self.state, self.upstream, policy=policy)
+        self.gateway = Forward(
+            snapshots,
+            self.state,
+            self.upstream,
+            policy=policy,
+            **({"pause_seconds": (0.0, 0.0)} | (settings or {})),
+        )
         self.tried = []
 
-    def forward(self, **changes):
+    def forward(self, line=None, **changes):
         """(status, body) of a call whose answer is plain."""
-        attempt = self.gateway.forward(call(**changes), self.tried)
+        attempt = self.gateway.forward(call(**changes), self.tried, line)
         attempt.close()
         return attempt.answer.status, attempt.body
 
-    def attempt(self, **changes):
+    def attempt(self, line=None, **changes):
         """A stream's attempt, open: to iterate and to close."""
-        return self.gateway.forward(call(**changes), self.tried)
+        return self.gateway.forward(call(**changes), self.tried, line)
 
     def alone(self, **changes):
         """An attempt at the first instance, with nobody who could try another."""
         asked = call(**changes)
         serving = Serving(self.configs[0], asked.model)
         reservation = self.state.start(serving, asked)
-        attempt = Attempt(self.state, reservation, asked, serving, on_close=lambda _: None)
+        attempt = Attempt(
+            self.state,
+            reservation,
+            asked,
+            serving,
+            line=Line(),
+            stream_idle_seconds=60.0,
+            on_close=lambda _: None,
+        )
         attempt.open(self.upstream)
         return attempt
 
@@ -133,12 +161,8 @@ class World:
         return +sum(counts, Counter())
 
     def in_flight(self):
-        """Open attempts at all instances. Lets an hour pass, so that none of them rests."""
-        self.clock.now += 3600
-        servings = [Serving(c, "") for c in self.configs]
-        candidates, _ = self.state.candidates(servings, 1)
-        assert len(candidates) == len(self.configs)
-        return sum(c.in_flight for c in candidates)
+        """Open attempts at all instances."""
+        return sum(c.in_flight for c in self.state.look([Serving(c, "") for c in self.configs]))
 
 
 def ok(**fields):
@@ -169,5 +193,6 @@ def token(text="hello"):
     return event(choices=[{"delta": {"content": text}}], usage=None)
 
 
+END = event(choices=[{"delta": {}, "finish_reason": "stop"}])
 USAGE_EVENT = event(choices=[], usage=USAGE)
 DONE = b"data: [DONE]\n\n"

@@ -131,6 +131,7 @@ def log_kept():
 @contextlib.contextmanager
 def running(app, simulator):
     world = World(app, simulator)
+    world.parts.forward._pause_seconds = (0.0, 0.0)  # before the only instance is asked again
     try:
         world.parts.start()
         world.client_key = world.add_client()

@@ -680,14 +680,29 @@ def test_the_state_says_what_was_measured(world):
     world.simulator["a"].faults["*"] = "500"
     world.ask(CHAT)
     state = world.state()
-    assert state["status"] == "error"
-    assert (state["total_requests"], state["successful_requests"]) == (2, 1)
-    assert (state["error_count"], state["total_upstream_500_errors"]) == (1, 1)
-    assert (state["current_rpm"], state["current_tpm"]) == (2, 23)
+    assert (state["status"], state["breaker"]) == ("healthy", "closed")
+    # Of the only instance's failure it was asked once more.
+    assert (state["total_requests"], state["successful_requests"]) == (3, 1)
+    assert (state["error_count"], state["total_upstream_500_errors"]) == (2, 2)
+    assert (state["current_rpm"], state["current_tpm"]) == (3, 23)
     assert state["utilization_percentage"] == 2.3
     assert state["last_error"].startswith("500: ")
     assert abs(state["last_error_time"] - time.time()) < 60
     assert state["avg_latency_ms"] >= 0
+
+
+def test_the_state_says_that_nobody_asks_it_for_a_while(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "break-before-head"
+    for _ in range(2):
+        world.ask(CHAT)
+    state = world.state()
+    assert (state["status"], state["breaker"]) == ("error", "open")
+    assert 0 < state["breaker_open_until"] - time.time() <= 1
+    world.admin("PUT", "/a/state", json={"status": "healthy"})
+    state = world.state()
+    assert (state["status"], state["breaker"]) == ("healthy", "closed")
+    assert state["breaker_open_until"] is None
 
 
 def test_without_a_limit_there_is_no_utilization(world):

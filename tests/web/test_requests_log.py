@@ -86,7 +86,11 @@ def test_who_had_no_answer_is_named_by_what_happened(world):
     world.simulator["a"].faults["*"] = "break-before-head"
     world.ask()
     (line,) = requests(world)
-    assert (line["status"], line["tried"], line["instance"]) == ("502", "a:unreachable", "")
+    assert (line["status"], line["tried"], line["instance"]) == (
+        "502",
+        "a:unreachable,a:unreachable",
+        "",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""What a call waits for, so that another thread can end the waiting when its client leaves."""
+
+from collections.abc import Callable
+from threading import Lock
+
+
+class Line:
+    """Of one call. Whoever waits holds the line with a function that wakes it."""
+
+    __slots__ = ("_lock", "_wake", "is_cut")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._wake: Callable[[], None] | None = None
+        self.is_cut = False
+
+    def hold(self, wake: Callable[[], None]) -> None:
+        """From now on `cut` calls `wake`, which must not wait. Raises ConnectionAbortedError if
+        it was cut before."""
+        with self._lock:
+            self._wake = wake
+            if self.is_cut:
+                raise ConnectionAbortedError
+
+    def release(self) -> None:
+        """What was waited for may be another call's from now on."""
+        with self._lock:
+            self._wake = None
+
+    def cut(self) -> None:
+        """Ends whatever waits on it, now and later. Raises nothing; for any thread."""
+        # With the lock: between a look and a call, a connection could become another call's.
+        with self._lock:
+            self.is_cut = True
+            if self._wake is not None:
+                self._wake()

@@ -1,0 +1,91 @@
+"""`POST /admin/explain`: where a call would go and why, without asking anybody."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from flask.views import MethodView
+from flask_smorest import Blueprint
+
+from proxy.context import parts
+from proxy.core.endpoints import ENDPOINTS
+from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, Refusal
+from proxy.core.types import Serving
+from proxy.errors import Unprocessable
+from proxy.web import schemas
+from proxy.web.auth import require_admin
+from proxy.web.documented import documented_in
+from proxy.web.openai import call_of, model_of
+
+blueprint = Blueprint(
+    "explain",
+    __name__,
+    url_prefix="/admin/explain",
+    description="Where a call would go, and why.",
+)
+blueprint.before_request(require_admin)
+documented = partial(documented_in, blueprint)
+
+
+@blueprint.route("")
+class Explain(MethodView):
+    @documented(200, schemas.ExplanationSchema, body=schemas.AnyBodySchema(), errors=(404, 422))
+    def post(self) -> dict[str, Any]:
+        """Where the call with this body would go now. Nobody is asked, nothing is counted."""
+        fields = schemas.body_json()
+        if not isinstance(fields, dict):
+            raise Unprocessable("A JSON object is needed: the body of a client's request.")
+        call = call_of(_endpoint(fields), model_of(fields), orjson.dumps(fields), fields)
+        rows = list(parts().forward.explain(call))
+        return {
+            "model": call.model,
+            "endpoint": call.endpoint,
+            "policy": parts().settings.policy,
+            "prompt_tokens": call.prompt_tokens,
+            "reserved_tokens": call.reserved_tokens,
+            "order": [s.config.name for s, refusal in rows if refusal is None],
+            "instances": [_row(serving, refusal) for serving, refusal in rows],
+        }
+
+
+def _endpoint(fields: Mapping[str, Any]) -> str:
+    """By what the body has: each operation has a field of its own for the prompt."""
+    for path, endpoint in ENDPOINTS.items():
+        if endpoint.prompt_fields[0] in fields:
+            return path
+    names = ", ".join(e.prompt_fields[0] for e in ENDPOINTS.values())
+    raise Unprocessable(f"The body has none of the fields that hold a prompt: {names}.")
+
+
+def _row(serving: Serving, refusal: Refusal | None) -> dict[str, Any]:
+    (candidate,) = parts().state.look([serving])
+    used = candidate.load if refusal is None else refusal.used_share
+    return {
+        "name": serving.config.name,
+        "deployment": serving.deployment,
+        "priority": serving.config.priority,
+        "weight": serving.config.weight,
+        "in_flight": candidate.in_flight,
+        "first_byte_ms": candidate.first_byte_ms,
+        "used_percentage": None if used is None else round(100 * used, 1),
+        "asked": refusal is None,
+        "reason": refusal.reason if refusal else None,
+        "wait_seconds": round(refusal.wait_seconds, 3) if refusal else None,
+        "why": _why(refusal) if refusal else "it may be asked",
+    }
+
+
+def _why(refusal: Refusal) -> str:
+    config = refusal.serving.config
+    if refusal.reason == TOO_LONG:
+        return f"the prompt is longer than max_input_tokens {config.max_input_tokens}"
+    if refusal.reason == NO_ROOM:
+        share = 100 * (refusal.used_share or 0.0)
+        return (
+            f"{share:.0f} % of max_tpm {config.max_tpm} is used; room in"
+            f" {refusal.wait_seconds:.1f} s"
+        )
+    if refusal.reason == FAILING:
+        return f"it failed; the next attempt at it is in {refusal.wait_seconds:.1f} s"
+    return f"it rests ({refusal.reason}), {refusal.wait_seconds:.1f} s left"

@@ -1,0 +1,254 @@
+import pytest
+
+from proxy.core.breaker import (
+    CLOSED,
+    FIRST_OPEN_SECONDS,
+    HEARSAY_SECONDS,
+    LONGEST_OPEN_SECONDS,
+    TRIAL_WAIT_SECONDS,
+    WATCHED_SECONDS,
+    Breaker,
+    BreakerNews,
+)
+
+NOW = 1_800_000_000.0
+LONGEST_ATTEMPT = 65.0
+
+
+def fail(breaker, now=NOW, *, trial=False, no_answer=False, chance=0.0):
+    return breaker.fail(now, chance, is_trial=trial, no_answer=no_answer)
+
+
+def succeed(breaker, now=NOW, *, trial=False):
+    return breaker.succeed(now, is_trial=trial)
+
+
+def opened(now=NOW):
+    """One that opened a moment ago, for the first time."""
+    breaker = Breaker()
+    for _ in range(3):
+        fail(breaker, now, no_answer=True)
+    assert breaker.state(now) == "open"
+    return breaker
+
+
+def tried(breaker, now):
+    assert breaker.wait_seconds(now) == 0.0
+    assert breaker.start(now, LONGEST_ATTEMPT)
+
+
+def test_a_new_one_is_closed_and_has_nothing_to_tell():
+    breaker = Breaker()
+    assert (breaker.state(NOW), breaker.wait_seconds(NOW), breaker.news) == (
+        "closed",
+        0,
+        CLOSED,
+    )
+    assert breaker.start(NOW, LONGEST_ATTEMPT) is False
+
+
+def test_three_times_no_answer_opens_it():
+    breaker = Breaker()
+    assert [fail(breaker, no_answer=True) for _ in range(3)] == [False, False, True]
+    assert breaker.state(NOW) == "open"
+
+
+def test_five_failures_in_a_row_open_it():
+    breaker = Breaker()
+    assert [fail(breaker) for _ in range(5)] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("between", [succeed, fail])
+def test_in_a_row_means_without_anything_between(between):
+    breaker = Breaker()
+    for _ in range(2):
+        fail(breaker, no_answer=True)
+    between(breaker)
+    assert [fail(breaker, no_answer=True) for _ in range(2)] == [False, between is fail]
+
+
+def test_half_of_ten_attempts_open_it_though_some_succeed():
+    breaker = Breaker()
+    for _ in range(4):
+        succeed(breaker)
+        assert not fail(breaker)
+    succeed(breaker)
+    assert fail(breaker)
+
+
+def test_nine_attempts_are_too_few_to_judge_by():
+    breaker = Breaker()
+    for _ in range(3):
+        fail(breaker)
+        fail(breaker)
+        succeed(breaker)
+    assert breaker.state(NOW) == "closed"
+
+
+def test_less_than_half_is_not_enough():
+    breaker = Breaker()
+    for _ in range(20):
+        succeed(breaker)
+        succeed(breaker)
+        assert not fail(breaker)
+
+
+def test_what_fails_after_it_was_answered_counts_as_one_attempt():
+    breaker = Breaker()
+    for number in range(1, 11):
+        succeed(breaker)
+        opened = breaker.fail(NOW, 0.0, is_trial=False, no_answer=False, was_answered=True)
+        assert opened is (number == 10)
+
+
+def test_what_happened_half_a_minute_ago_does_not_count():
+    breaker = Breaker()
+    for _ in range(4):
+        fail(breaker)
+        succeed(breaker)
+    later = NOW + WATCHED_SECONDS
+    fail(breaker, later)
+    succeed(breaker, later)
+    assert not fail(breaker, later)
+
+
+@pytest.mark.parametrize(
+    "chance, seconds", [(0.0, FIRST_OPEN_SECONDS), (1.0, FIRST_OPEN_SECONDS * 0.75)]
+)
+def test_it_stays_open_for_a_time_that_chance_shortens(chance, seconds):
+    breaker = Breaker()
+    for _ in range(3):
+        fail(breaker, no_answer=True, chance=chance)
+    assert breaker.wait_seconds(NOW) == pytest.approx(seconds)
+    assert breaker.state(NOW + seconds - 0.01) == "open"
+    assert breaker.state(NOW + seconds) == "half_open"
+
+
+def test_one_at_a_time_tries_a_half_open_one():
+    breaker = opened()
+    now = NOW + FIRST_OPEN_SECONDS
+    tried(breaker, now)
+    assert breaker.wait_seconds(now) == TRIAL_WAIT_SECONDS
+    assert breaker.wait_seconds(now + LONGEST_ATTEMPT - 0.1) == pytest.approx(0.1)
+
+
+def test_a_trial_that_nobody_ends_is_over_in_time():
+    breaker = opened()
+    tried(breaker, NOW + 1)
+    tried(breaker, NOW + 1 + LONGEST_ATTEMPT)
+
+
+def test_a_trial_that_is_answered_closes_it_for_good():
+    breaker = opened()
+    tried(breaker, NOW + 1)
+    assert succeed(breaker, NOW + 2, trial=True)
+    assert breaker.state(NOW + 2) == "closed"
+    assert breaker.news == BreakerNews(changed_at=NOW + 2)
+    assert [fail(breaker, no_answer=True) for _ in range(3)] == [False, False, True]
+
+
+def test_a_trial_that_fails_doubles_the_time_up_to_a_minute():
+    breaker = opened()
+    waits, now = [], NOW
+    for _ in range(8):
+        now += breaker.wait_seconds(now)
+        tried(breaker, now)
+        assert fail(breaker, now, trial=True)
+        waits.append(breaker.wait_seconds(now))
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
+    assert max(waits) == LONGEST_OPEN_SECONDS
+
+
+def test_a_trial_whose_client_left_lets_the_next_try():
+    breaker = opened()
+    tried(breaker, NOW + 1)
+    breaker.give_back(NOW + 1.5, is_trial=True)
+    tried(breaker, NOW + 1.5)
+
+
+def test_a_client_that_leaves_another_attempt_does_not_end_the_trial():
+    breaker = opened()
+    tried(breaker, NOW + 1)
+    breaker.give_back(NOW + 1.5, is_trial=False)
+    assert breaker.wait_seconds(NOW + 1.5) > 0
+
+
+@pytest.mark.parametrize("end", [succeed, fail])
+def test_what_began_before_it_opened_changes_nothing(end):
+    breaker = opened()
+    before = breaker.news
+    assert not end(breaker, NOW + 0.5)
+    assert not end(breaker, NOW + FIRST_OPEN_SECONDS + 1)  # half open
+    assert breaker.news == before
+
+
+def test_a_trial_that_ends_after_another_worker_closed_it_is_an_attempt_like_others():
+    breaker = opened()
+    tried(breaker, NOW + 1)
+    breaker.hear(BreakerNews(changed_at=NOW + 2))
+    assert not fail(breaker, NOW + 3, trial=True, no_answer=True)
+    assert breaker.state(NOW + 3) == "closed"
+
+
+# What workers tell each other.
+
+
+def test_an_open_one_is_heard_of_and_the_first_trial_left_to_who_found_it():
+    other = Breaker()
+    other.hear(opened().news)
+    assert other.state(NOW) == "open"
+    assert other.wait_seconds(NOW) == pytest.approx(FIRST_OPEN_SECONDS + HEARSAY_SECONDS)
+
+
+def test_a_trial_elsewhere_is_heard_of():
+    found = opened()
+    other = Breaker()
+    tried(found, NOW + 1)
+    other.hear(found.news)
+    assert other.wait_seconds(NOW + 1 + HEARSAY_SECONDS) == TRIAL_WAIT_SECONDS
+
+
+def test_a_trials_end_elsewhere_is_heard_of():
+    found = opened()
+    other = Breaker()
+    other.hear(found.news)
+    tried(found, NOW + 1)
+    succeed(found, NOW + 1.1, trial=True)
+    other.hear(found.news)
+    assert other.wait_seconds(NOW + 1.1) == 0.0
+
+
+def test_what_is_older_is_not_believed():
+    breaker = opened()
+    breaker.hear(BreakerNews(changed_at=NOW - 1))
+    breaker.hear(breaker.news)  # its own, read back
+    assert breaker.wait_seconds(NOW) == FIRST_OPEN_SECONDS
+
+
+def test_one_that_hears_of_a_closing_begins_to_count_anew():
+    breaker = Breaker()
+    for _ in range(2):
+        fail(breaker, no_answer=True)
+    breaker.hear(BreakerNews(changed_at=NOW + 1))
+    assert not fail(breaker, NOW + 2, no_answer=True)
+
+
+def test_the_next_opening_after_hearsay_is_twice_as_long_too():
+    other = Breaker()
+    other.hear(opened().news)
+    now = NOW + FIRST_OPEN_SECONDS + HEARSAY_SECONDS
+    tried(other, now)
+    fail(other, now, trial=True)
+    assert other.wait_seconds(now) == 2.0
+
+
+def test_an_operator_can_reset_it():
+    breaker = opened()
+    breaker.reset(NOW + 0.1)
+    assert (breaker.state(NOW + 0.1), breaker.news) == (
+        "closed",
+        BreakerNews(changed_at=NOW + 0.1),
+    )
+    breaker = Breaker()
+    breaker.reset(NOW)
+    assert breaker.news is CLOSED

@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+
+from proxy.core.deltas import WHOLE_INSTANCE, Rest
+from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, Live
+from proxy.core.types import Candidate, Serving
+from tests.builders import MODEL, call, config, serving
+
+NOW = 1_800_000_000.25
+A = config("a", max_tpm=100, max_input_tokens=50)
+HERE = serving(A)
+TEN = call(reserved_tokens=10)
+
+
+def rest(until, reason="throttled", **more):
+    return Rest(until, reason, NOW, **more)
+
+
+def refused(live, of=HERE, asked=TEN, now=NOW):
+    refusal = live.refusal(of, asked, now)
+    return refusal and (refusal.reason, pytest.approx(refusal.wait_seconds))
+
+
+def broken(live):
+    for _ in range(3):
+        live.breaker.fail(NOW, 0.0, is_trial=False, no_answer=True)
+
+
+def test_a_new_instance_may_be_asked():
+    live = Live()
+    assert refused(live) is None
+    assert live.candidate(HERE, NOW) == Candidate(HERE, 0, 0.0, None)
+    assert live.status({}) == "healthy"
+
+
+def test_a_prompt_longer_than_it_takes_is_refused():
+    assert refused(Live(), asked=call(prompt_tokens=50)) is None
+    assert refused(Live(), asked=call(prompt_tokens=51)) == (TOO_LONG, 0.0)
+
+
+@pytest.mark.parametrize("place", [MODEL, WHOLE_INSTANCE])
+def test_it_rests_until_then(place):
+    live = Live()
+    live.rests[place] = rest(NOW + 7)
+    assert refused(live) == ("throttled", 7.0)
+    assert refused(live, now=NOW + 7) is None
+
+
+def test_of_two_rests_the_longer_counts():
+    live = Live()
+    live.rests = {MODEL: rest(NOW + 7), WHOLE_INSTANCE: rest(NOW + 9, "operator")}
+    assert refused(live) == ("operator", 9.0)
+    assert refused(live, serving(A, "mini")) == ("operator", 9.0)
+
+
+def test_the_rest_of_another_deployment_or_upstream_is_none():
+    live = Live()
+    live.rests = {"mini": rest(NOW + 7), MODEL: rest(NOW + 7, config=replace(A, api_key="old"))}
+    assert refused(live) is None
+
+
+def test_one_that_fails_is_left_alone():
+    live = Live()
+    live.begin(A, NOW)
+    broken(live)
+    assert refused(live) == (FAILING, 1.0)
+    assert refused(live, now=NOW + 1) is None
+    assert refused(live, serving(replace(A, api_key="new"))) is None
+
+
+def test_another_upstream_begins_anew():
+    live = Live()
+    live.begin(A, NOW)
+    broken(live)
+    live.begin(replace(A, weight=1), NOW)  # the same
+    assert not live.breaker.is_closed
+    live.begin(replace(A, api_base="https://elsewhere"), NOW)
+    assert live.breaker.is_closed
+
+
+def test_one_without_room_says_when_there_will_be_some_and_how_much_is_used():
+    live = Live()
+    live.tokens.add(91, int(NOW))
+    assert refused(live, asked=call(reserved_tokens=9)) is None
+    refusal = live.refusal(HERE, TEN, NOW)
+    assert (refusal.reason, refusal.wait_seconds, refusal.used_share) == (NO_ROOM, 59.75, 0.91)
+
+
+def test_what_a_person_or_another_request_must_mend_is_said_first():
+    live = Live()
+    live.begin(A, NOW)
+    broken(live)
+    live.tokens.add(100, int(NOW))
+    assert refused(live)[0] == FAILING
+    live.rests[MODEL] = rest(NOW + 1, "misconfigured")
+    assert refused(live)[0] == "misconfigured"
+
+
+@pytest.mark.parametrize(
+    "reasons, status",
+    [
+        ([], "healthy"),
+        (["throttled"], "rate_limited"),
+        (["operator"], "rate_limited"),
+        (["throttled", "misconfigured"], "misconfigured"),
+        (["no_deployment"], "misconfigured"),
+    ],
+)
+def test_the_status_is_what_stands_most_in_the_way(reasons, status):
+    rests = {str(n): rest(NOW + 1, reason) for n, reason in enumerate(reasons)}
+    assert Live().status(rests) == status
+
+
+def test_one_that_fails_has_an_error():
+    live = Live()
+    broken(live)
+    assert live.status({}) == "error"
+    assert live.status({"": rest(NOW)}) == "rate_limited"
+
+
+def test_medians_are_kept_by_deployment_and_not_for_ever(monkeypatch):
+    monkeypatch.setattr("proxy.core.live.MAX_DEPLOYMENTS", 3)
+    live = Live()
+    for number in range(20):
+        live.measure(f"model-{number}", 5.0)
+    assert len(live.first_bytes) <= 3
+    live.measure(MODEL, 7.0)
+    assert live.candidate(HERE, NOW).first_byte_ms == 7.0
+    assert live.candidate(Serving(A, "other"), NOW).first_byte_ms is None

@@ -1,0 +1,191 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from proxy.runtime import waiting as module
+from proxy.runtime.line import Line
+from proxy.runtime.waiting import WaitingRoom
+
+WAIT_SECONDS = 5.0  # for what comes at once; it is reached only by a bug
+FOREVER = 1e9
+
+
+class Room:
+    """What calls wait for. `free` of it is there; to ask takes one."""
+
+    def __init__(self):
+        self.free = 0
+        self.wait_seconds = FOREVER
+        self.asked = []
+        self.changed = threading.Condition()
+
+    def asking(self, name):
+        def ask():
+            with self.changed:
+                self.asked.append(name)
+                self.changed.notify_all()
+                if not self.free:
+                    return None, self.wait_seconds
+                self.free -= 1
+                return name, 0.0
+
+        return ask
+
+    def wait_until_asked(self, name):
+        with self.changed:
+            assert self.changed.wait_for(lambda: name in self.asked, WAIT_SECONDS)
+
+
+@pytest.fixture
+def room():
+    return Room()
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(20) as pool:
+        yield pool
+
+
+def soon(seconds=WAIT_SECONDS):
+    return time.monotonic() + seconds
+
+
+def test_room_that_is_there_is_taken_at_once(room):
+    room.free = 1
+    got = WaitingRoom(places=1).wait("m", room.asking("a"), until=soon(0.1), line=Line())
+    assert (got, room.asked) == ("a", ["a"])
+
+
+def test_who_would_have_to_wait_too_long_does_not_wait(room):
+    room.wait_seconds = WAIT_SECONDS + 1
+    hall = WaitingRoom(places=1)
+    started = time.monotonic()
+    assert hall.wait("m", room.asking("a"), until=soon(), line=Line()) is None
+    assert time.monotonic() - started < 1
+    assert hall.count == 0
+
+
+def test_who_waits_asks_again_when_there_should_be_room(room):
+    room.wait_seconds = 0.01
+
+    def ask():
+        if room.asked:
+            room.free = 1
+        return room.asking("a")()
+
+    got = WaitingRoom(places=1).wait("m", ask, until=soon(), line=Line())
+    assert (got, room.asked) == ("a", ["a", "a"])
+
+
+def test_who_is_told_of_room_asks_at_once(room, pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", FOREVER)
+    room.wait_seconds = 1.0
+    hall = WaitingRoom(places=1)
+    waiting = pool.submit(hall.wait, "m", room.asking("a"), until=soon(), line=Line())
+    room.wait_until_asked("a")
+    room.free = 1
+    hall.poke()
+    assert waiting.result(0.9) == "a"
+
+
+def test_at_the_end_of_the_time_nobody_waits(room):
+    room.wait_seconds = 0.001  # it never comes true
+    started = time.monotonic()
+    got = WaitingRoom(places=1).wait("m", room.asking("a"), until=soon(0.05), line=Line())
+    assert got is None
+    assert 0.04 < time.monotonic() - started < 2
+
+
+def test_first_come_first_served(room, pool):
+    room.wait_seconds = 0.001
+    hall = WaitingRoom(places=10)
+    order = []
+
+    def wait(name):
+        order.append(hall.wait("m", room.asking(name), until=soon(), line=Line()))
+
+    running = []
+    for name in "abcdef":
+        running.append(pool.submit(wait, name))
+        while hall.count < len(running):
+            pass  # until it stands in the queue
+    room.wait_until_asked("a")
+    assert set(room.asked) == {"a"}  # the others wait behind it
+    for number in range(1, 7):
+        room.free = 1
+        while len(order) < number:
+            pass
+    assert order == list("abcdef")
+
+
+def test_queues_of_different_models_do_not_wait_for_each_other(room, pool):
+    room.wait_seconds = 0.001
+    hall = WaitingRoom(places=10)
+    first = pool.submit(hall.wait, "m", room.asking("a"), until=soon(), line=Line())
+    room.wait_until_asked("a")
+    assert (hall.is_waiting("m"), hall.is_waiting("n")) == (True, False)
+    other = Room()
+    other.free = 1
+    assert hall.wait("n", other.asking("b"), until=soon(), line=Line()) == "b"
+    room.free = 1
+    assert first.result(WAIT_SECONDS) == "a"
+    assert not hall.is_waiting("m")
+
+
+def test_without_a_place_nobody_waits(room, pool):
+    room.wait_seconds = 0.001
+    hall = WaitingRoom(places=1)
+    first = pool.submit(hall.wait, "m", room.asking("a"), until=soon(), line=Line())
+    room.wait_until_asked("a")
+    for model in ("m", "n"):
+        assert hall.wait(model, room.asking("b"), until=soon(), line=Line()) is None
+    assert "b" not in room.asked
+    room.free = 1
+    assert first.result(WAIT_SECONDS) == "a"
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_client_that_leaves_waits_no_longer_and_holds_nobody_up(position, room, pool):
+    room.wait_seconds = 0.5
+    hall = WaitingRoom(places=3)
+    lines = [Line(), Line()]
+    running = []
+    for name, line in zip("ab", lines, strict=True):
+        running.append(pool.submit(hall.wait, "m", room.asking(name), until=soon(), line=line))
+        while hall.count < len(running):
+            pass
+    room.wait_until_asked("a")
+    lines[position].cut()
+    assert running[position].result(WAIT_SECONDS) is None
+    room.free = 1
+    hall.poke()
+    assert running[1 - position].result(WAIT_SECONDS) == "ba"[position]
+    assert hall.count == 0
+
+
+def test_a_client_that_left_before_does_not_wait(room):
+    line = Line()
+    line.cut()
+    hall = WaitingRoom(places=1)
+    assert hall.wait("m", room.asking("a"), until=soon(), line=line) is None
+    assert (room.asked, hall.count) == ([], 0)
+
+
+def test_an_error_while_asking_gives_the_place_back():
+    hall = WaitingRoom(places=1)
+
+    def broken():
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        hall.wait("m", broken, until=soon(), line=Line())
+    assert (hall.count, hall.is_waiting("m")) == (0, False)
+
+
+def test_to_poke_an_empty_room_takes_no_lock():
+    hall = WaitingRoom(places=1)
+    hall._lock = None
+    hall.poke()

@@ -1,0 +1,106 @@
+import time
+
+import pytest
+
+from tests.web.conftest import ADMIN, CHAT
+
+
+def explained(world, body=CHAT):
+    answer = world.client.post("/admin/explain", json=body, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+    return answer.get_json()
+
+
+def rows(explanation):
+    return {row["name"]: row for row in explanation["instances"]}
+
+
+def test_it_says_who_would_be_asked_in_which_order(world):
+    world.add("b", priority=2)
+    world.add("a", priority=1, model_deployments={"gpt-4o": "mine"})
+    shown = explained(world)
+    assert (shown["model"], shown["endpoint"]) == ("gpt-4o", "chat/completions")
+    assert (shown["policy"], shown["order"]) == ("failover", ["a", "b"])
+    assert [row["name"] for row in shown["instances"]] == ["a", "b"]
+    assert rows(shown)["a"] == {
+        "name": "a",
+        "deployment": "mine",
+        "priority": 1,
+        "weight": 100,
+        "in_flight": 0,
+        "first_byte_ms": None,
+        "used_percentage": 0.0,
+        "asked": True,
+        "reason": None,
+        "wait_seconds": None,
+        "why": "it may be asked",
+    }
+    assert shown["reserved_tokens"] == shown["prompt_tokens"] + 16
+
+
+def test_it_says_who_is_left_out_and_why(world):
+    world.add("a", priority=1)
+    world.add("b", priority=2, max_tpm=20)
+    world.admin("PUT", "/a/state", json={"rate_limited_until": time.time() + 30})
+    world.ask(CHAT)  # fills b
+    shown = explained(world)
+    assert shown["order"] == []
+    a, b = rows(shown)["a"], rows(shown)["b"]
+    assert (a["asked"], a["reason"]) == (False, "operator")
+    assert a["why"].startswith("it rests (operator), ")
+    assert 28 < a["wait_seconds"] <= 30
+    assert (b["reason"], b["used_percentage"]) == ("no room", 100 * 23 / 20)
+    assert b["why"].startswith("115 % of max_tpm 20 is used; room in ")
+
+
+def test_it_says_who_fails_and_for_whom_the_prompt_is_too_long(world):
+    world.add("a")
+    world.add("b", max_input_tokens=1)
+    world.simulator["a"].faults["*"] = "break-before-head"
+    for _ in range(2):
+        world.ask(CHAT)
+    shown = rows(explained(world))
+    assert shown["a"]["reason"] == "failing"
+    assert shown["a"]["why"].startswith("it failed; the next attempt at it is in ")
+    assert shown["b"]["why"] == "the prompt is longer than max_input_tokens 1"
+
+
+def test_nobody_is_asked_and_nothing_is_counted(world):
+    world.add("a")
+    explained(world)
+    assert world.asked() == (0, 0)
+    assert world.state()["total_requests"] == 0
+    assert world.state()["current_rpm"] == 0
+
+
+@pytest.mark.parametrize(
+    "fields, endpoint",
+    [
+        ({"messages": []}, "chat/completions"),
+        ({"prompt": "Hi"}, "completions"),
+        ({"input": "Hi"}, "embeddings"),
+    ],
+)
+def test_the_operation_is_that_whose_prompt_the_body_has(fields, endpoint, world):
+    world.add("a")
+    assert explained(world, {"model": "gpt-4o", **fields})["endpoint"] == endpoint
+
+
+@pytest.mark.parametrize(
+    "body, status, said",
+    [
+        ([], 422, "JSON object"),
+        ({"model": "gpt-4o"}, 422, "messages, prompt, input"),
+        ({"messages": []}, 400, "model: the field is missing"),
+        ({"model": "gpt-5", "messages": []}, 404, "'gpt-5'"),
+    ],
+)
+def test_what_cannot_be_explained_is_said(body, status, said, world):
+    world.add("a", supported_models=["gpt-4o"])
+    answer = world.client.post("/admin/explain", json=body, headers=ADMIN)
+    assert answer.status_code == status
+    assert said in answer.get_json()["error"]["message"]
+
+
+def test_it_needs_the_admin_key(world):
+    assert world.client.post("/admin/explain", json=CHAT).status_code == 401
