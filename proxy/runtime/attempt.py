@@ -143,7 +143,7 @@ class Attempt:
                 passed_on = watcher.feed(chunk)
                 if passed_on:
                     yield passed_on
-            if not watcher.done and not watcher.finished:
+            if not (watcher.done or watcher.finished or watcher.error):
                 raise UpstreamError("it ended its stream before the answer's end")
         except UpstreamError as error:
             if not watcher.done and not self.line.is_cut:

@@ -118,7 +118,7 @@ def _send_whole(
         case None:
             connection.send(start + answer.body)
             return True
-        case "before head":
+        case "before head" | "before content":
             pass
         case "after head":
             connection.send(start)
@@ -142,6 +142,8 @@ def _send_stream(
         return _end(fault, connection)
     for number, event in enumerate(stream.events):
         if fault.stops == "in middle" and number == faults.EVENTS_BEFORE_END:
+            return _end(fault, connection)
+        if fault.stops == "before content" and shapes.says_something(event):
             return _end(fault, connection)
         if number and resource.event_interval_ms:
             connection.wait(resource.event_interval_ms / 1000)

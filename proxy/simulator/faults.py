@@ -28,15 +28,16 @@ EVENTS_BEFORE_END = 3
 class Fault:
     """What goes wrong. Without `answer` the request is answered as always, up to a point.
 
-    `stops` is that point: before the head is sent, after it, or in the middle of the
-    body. `then` is what follows there: the connection is closed, nothing at all until
-    the peer leaves, or an error inside the stream (a 500 if it is no stream).
+    `stops` is that point: before the head is sent, after it, before the first event of a
+    stream that says something, or in the middle of the body. `then` is what follows there:
+    the connection is closed, nothing at all until the peer leaves, or an error inside the
+    stream (a 500 if it is no stream).
     """
 
     summary: str
     answer: Answer | None = None
     delay_seconds: float = 0.0
-    stops: Literal["before head", "after head", "in middle"] | None = None
+    stops: Literal["before head", "after head", "before content", "in middle"] | None = None
     then: Literal["close", "silence", "error"] = "close"
 
 
@@ -91,10 +92,12 @@ _HTML = Answer(
 )
 _WAIT = {"retry-after": "2"}
 _WAIT_MS = {"retry-after-ms": "1500", "retry-after": "2"}
+_RESET = too_many("token", 2, {"x-ratelimit-reset-tokens": "2"})
 _MOVED = Answer(302, b"", "text/html", {"location": "/redirected"})
 
 FAULTS: dict[str, Fault] = {
     "429": Fault("over its token limit, back in 2 s", too_many("token", 2, _WAIT)),
+    "429-reset": Fault("over its token limit, says only when that is reset", _RESET),
     "429-ms": Fault("over its token limit, back in 1500 ms", too_many("token", 2, _WAIT_MS)),
     "401": Fault("refuses the key", ACCESS_DENIED),
     "403": Fault(
@@ -103,6 +106,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "404": Fault("does not have the deployment", deployment_not_found("azure")),
     "408": Fault("times out", error(408, "Timeout", "The operation was timeout.")),
+    "504": Fault("times out at its front door", error(504, "Timeout", "Gateway timeout.")),
     "500": Fault(
         "fails", error(500, "InternalServerError", "The server had an internal error.")
     ),
@@ -115,6 +119,13 @@ FAULTS: dict[str, Fault] = {
     "hang": Fault("never answers", stops="before head", then="silence"),
     "break-before-head": Fault("closes without a byte", stops="before head"),
     "break-before-first-event": Fault("closes after the head", stops="after head"),
+    "break-before-content": Fault("closes before it said anything", stops="before content"),
+    "stall-before-content": Fault(
+        "stalls before it said anything", stops="before content", then="silence"
+    ),
+    "error-before-content": Fault(
+        "fails inside the stream before it said anything", stops="before content", then="error"
+    ),
     "break-in-middle": Fault("closes in the middle", stops="in middle"),
     "stall-in-middle": Fault("stalls in the middle", stops="in middle", then="silence"),
     "error-event": Fault("fails inside the stream", stops="in middle", then="error"),

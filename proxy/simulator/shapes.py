@@ -7,6 +7,7 @@ results and the dated model name.
 
 import base64
 import json
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from proxy.simulator.routes import Style
 
 FILLER = "It goes on for a while, so that there is a stream to look at.".split()
 VECTOR_SIZE = 8
+
+_SAID = re.compile(rb'"(?:content|text|finish_reason)":"[^"]')
 
 DONE = b"data: [DONE]\n\n"
 ERROR_EVENT = (
@@ -121,6 +124,11 @@ def events(ask: Ask, voice: Voice) -> Iterator[bytes]:
         usage = expected_usage(ask.body, voice.tokens)
         yield _event({**frame, "choices": [], "usage": usage})
     yield DONE
+
+
+def says_something(event: bytes) -> bool:
+    """Text, or that a choice ends; not Azure's first event, nor who speaks."""
+    return _SAID.search(event) is not None
 
 
 def _streamed_choices(ask: Ask, voice: Voice) -> Iterator[Json]:

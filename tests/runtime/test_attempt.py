@@ -299,6 +299,13 @@ def test_an_error_event_in_the_middle_is_passed_on_and_is_the_instances_failure(
     assert world.state.view("a").last_error == "an error inside of its stream: out of order"
 
 
+def test_after_an_error_event_a_stream_needs_no_other_end():
+    world = World(A, a=stream(token(), ERROR))
+    attempt = world.attempt(stream=True)
+    assert relayed(attempt) == token() + ERROR
+    assert attempt.verdict.outcome == "failed"
+
+
 def test_a_key_in_an_error_event_is_not_told():
     key = "key-0123456789abcdef"
     world = World(config("a", api_key=key), a=stream(event(error={"message": f"bad {key}"})))

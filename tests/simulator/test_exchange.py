@@ -217,10 +217,12 @@ ERRORS = {
     # name: status, part of the body, headers that matter
     "429": (429, "Please retry after 2 seconds", {"retry-after": "2", "retry-after-ms": None}),
     "429-ms": (429, '"429"', {"retry-after": "2", "retry-after-ms": "1500"}),
+    "429-reset": (429, '"429"', {"x-ratelimit-reset-tokens": "2", "retry-after": None}),
     "401": (401, "invalid subscription key", {}),
     "403": (403, "Virtual Network/Firewall", {}),
     "404": (404, "DeploymentNotFound", {}),
     "408": (408, "Timeout", {}),
+    "504": (504, "Timeout", {}),
     "500": (500, "InternalServerError", {}),
     "500-flat": (500, '"statusCode": 500', {}),
     "503-text": (503, "upstream connect error", {"content-type": "text/plain"}),
@@ -235,6 +237,9 @@ BEHAVIOURS = {
     "hang",
     "break-before-head",
     "break-before-first-event",
+    "break-before-content",
+    "stall-before-content",
+    "error-before-content",
     "break-in-middle",
     "stall-in-middle",
     "error-event",
@@ -321,6 +326,11 @@ def raw_answer(resource, raw, fault, *, stream, is_enough):
         ("break-before-head", True, b"", 0, "closed"),
         ("break-before-first-event", False, b"HTTP/1.1 200 OK", 0, "closed"),
         ("break-before-first-event", True, b"HTTP/1.1 200 OK", 0, "closed"),
+        # Azure's first event, and who speaks.
+        ("break-before-content", True, b"HTTP/1.1 200 OK", 2, "closed"),
+        ("stall-before-content", True, b"HTTP/1.1 200 OK", 2, "open"),
+        ("error-before-content", True, b"HTTP/1.1 200 OK", 3, "open"),
+        ("break-before-content", False, b"", 0, "closed"),
         ("break-in-middle", True, b"HTTP/1.1 200 OK", 3, "closed"),
         ("stall-in-middle", True, b"HTTP/1.1 200 OK", 3, "open"),
         ("hang", False, b"", 0, "open"),
@@ -337,7 +347,7 @@ def test_how_far_a_broken_answer_gets(resource, raw, fault, stream, status, even
     assert head.partition(b"\r\n")[0] == status
     assert (body.count(b"data: "), ended) == (events, end)
     assert b"[DONE]" not in body
-    assert body.endswith(b"\r\n0\r\n\r\n") is (fault == "error-event")
+    assert body.endswith(b"\r\n0\r\n\r\n") is fault.startswith("error-")
     assert resource.aborted == 0
 
 
