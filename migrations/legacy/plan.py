@@ -118,10 +118,10 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
 
 
 def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Record]:
-    """Those of the newest era that has it, in the order of the files."""
+    """Those of the newest era, and turn, that has it, in the order of the files."""
     some = [r for r in records if has_it(r)]
-    era = max((r.era for r in some), default=None)
-    return [r for r in some if r.era == era]
+    recency = max((r.recency for r in some), default=None)
+    return [r for r in some if r.recency == recency]
 
 
 def _has_config(record: Record) -> bool:
@@ -170,9 +170,9 @@ def _reject(plan: Plan, records: list[Record], carried: list[Carried]) -> None:
 
 
 def _extra(records: list[Record]) -> dict[str, Any]:
-    """Unknown keys of all records of the name; the newest era's value counts."""
+    """Unknown keys of all records of the name; the newest one's value counts."""
     extra: dict[str, Any] = {}
-    for record in sorted(records, key=lambda r: r.era):
+    for record in sorted(records, key=lambda r: r.recency):
         extra |= record.extra
     return extra
 
@@ -185,6 +185,6 @@ def _why_merged(record: Record, source: Record, state: Record | None = None) -> 
     if not _has_config(record) and not record.state:
         return f"holds neither config nor state; {where} does"
     newest = source if _has_config(record) or state is None else state
-    if record.era < newest.era:
+    if record.recency < newest.recency:
         return f"shadowed by {newest.layout} ({newest.file.name}, {newest.place})"
     return f"says the same as {newest.layout} ({newest.file.name}, {newest.place})"

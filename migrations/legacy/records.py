@@ -82,6 +82,14 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # nobody knows what
     # What was done to read it that a person should know (a date turned back into text, ...).
     notes: tuple[str, ...] = ()
+    # Of one era and name, where a later record replaced an earlier one (Y1): the later has
+    # more. Records that have the same must agree.
+    turn: int = 0
+
+    @property
+    def recency(self) -> tuple[Era, int]:
+        """The greatest of those of one name is what the old program last went by."""
+        return self.era, self.turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,15 @@ NOT_CARRIED = {"imported_at", "made_at", "created_at", "updated_at", "legacy_imp
 
 
 def found(
-    name="a", *, era=Era.SPLIT, config=CONFIG, state=None, extra=None, place=None, **more
+    name="a",
+    *,
+    era=Era.SPLIT,
+    config=CONFIG,
+    state=None,
+    extra=None,
+    place=None,
+    turn=0,
+    **more,
 ):
     """A record as a reader gives it; its config is whole, unless it is given."""
     config = {} if config is None else {"name": name, **config}
@@ -29,6 +37,7 @@ def found(
         config=config | more,
         state=state or {},
         extra=extra or {},
+        turn=turn,
     )
 
 

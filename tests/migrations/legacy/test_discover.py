@@ -122,8 +122,7 @@ def test_the_environments_yaml_comes_after_the_base(tmp_path):
     write(tmp_path, "config/base.yaml", "instances: [{name: a, weight: 1}]")
     write(tmp_path, "config/alpha.yaml", "instances: [{name: a, weight: 2}]")
     alpha, base = read(tmp_path)
-    assert base.records == ()
-    assert alpha.records[0].config["weight"] == 2
+    assert alpha.records[0].recency > base.records[0].recency
 
 
 def test_variables_of_yaml_are_of_the_env_files_and_then_of_the_environment(tmp_path):

@@ -50,6 +50,19 @@ def test_of_each_instance_the_newest_era_wins_in_whatever_order(eras):
     assert_each_record_once(plan, [*records, plan.instances[1].config_from])
 
 
+def test_of_one_era_the_record_that_replaced_the_other_wins_and_both_are_counted():
+    """Concatenated lists of YAML: the same instance twice, the later wins."""
+    earlier = found(era=Era.YAML, place="base", priority=1, extra={"tag": "x", "b": 1})
+    later = found(era=Era.YAML, place="local", priority=2, extra={"tag": "y"}, turn=1)
+    for records in ([earlier, later], [later, earlier]):
+        plan = planned(*records)
+        assert only(plan).config["priority"] == 2
+        assert only(plan).shadowed == [earlier]
+        assert only(plan).extra == {"tag": "y", "b": 1}
+        assert reasons(plan) == {"base": "shadowed by S1 (old.json, local)"}
+        assert_each_record_once(plan, records)
+
+
 def test_config_and_state_of_the_split_files_are_one_instance():
     records = [found(place="S1"), found(config=None, state={"error_count": 3}, place="S2")]
     plan = planned(*records)
@@ -229,9 +242,10 @@ states = st.fixed_dictionaries(
 )
 record_sets = st.lists(
     st.builds(
-        lambda name, era, config, more, state, file: found(
+        lambda name, era, turn, config, more, state, file: found(
             name,
             era=era,
+            turn=turn,
             config=config,
             state=state,
             file=Path(file),
@@ -239,6 +253,7 @@ record_sets = st.lists(
         ),
         names,
         st.sampled_from(list(Era)),
+        st.integers(0, 1),
         st.sampled_from([CONFIG, CONFIG, OTHER, None]),
         values,
         states,

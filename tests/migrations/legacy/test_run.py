@@ -214,6 +214,18 @@ def test_the_newest_era_wins_and_the_report_names_what_was_shadowed(database, ol
     )
 
 
+def test_an_instance_in_both_yaml_files_is_found_twice_and_merged(database, old):
+    whole = f"api_key: {KEY}, api_base: 'https://a.example'"
+    write(old, "config/base.yaml", f"instances: [{{name: a, {whole}, tier: gold}}]")
+    write(old, "config/production.yaml", f"instances: [{{name: a, {whole}, priority: 7}}]")
+    outcome = imported(database, old)
+    text = outcome.as_text()
+    assert "2 records found = 1 imported + 1 merged + 0 rejected." in text
+    assert "base.yaml instances[0] 'a': shadowed by Y1 (production.yaml, instances[0])" in text
+    row = rows(database, "instance_config")["a"]
+    assert (row["priority"], row["legacy_extra"]) == (7, {"tier": "gold"})
+
+
 def test_keys_and_passwords_are_in_no_text_and_no_revision(database, old):
     planted = {"api_key": KEY, "proxy_url": PROXY}
     bad = record("bad", **planted, max_tpm=-1)
