@@ -26,34 +26,24 @@ class Family:
     era: Era
     names: str  # the variable that lists the instances
     prefix: str
-    # One instance without a list: variable -> config key.
-    single: Mapping[str, str]
 
 
-FAMILIES = (
-    Family(
-        "E2",
-        Era.ENV_API,
-        "API_INSTANCES",
-        "API_INSTANCE_",
-        {
-            "API_KEY": "api_key",
-            "API_BASE": "api_base",
-            "API_VERSION": "api_version",
-            "API_PROVIDER_TYPE": "provider_type",
-        },
-    ),
-    Family(
-        "E1",
-        Era.ENV_AZURE,
-        "AZURE_INSTANCES",
-        "AZURE_INSTANCE_",
-        {
-            "AZURE_OPENAI_API_KEY": "api_key",
-            "AZURE_OPENAI_API_BASE": "api_base",
-            "AZURE_OPENAI_API_VERSION": "api_version",
-        },
-    ),
+E1 = Family("E1", Era.ENV_AZURE, "AZURE_INSTANCES", "AZURE_INSTANCE_")
+E2 = Family("E2", Era.ENV_API, "API_INSTANCES", "API_INSTANCE_")
+FAMILIES = (E2, E1)
+# One instance without a list (E1), in two spellings: variable -> config key.
+SINGLES = (
+    {
+        "AZURE_OPENAI_API_KEY": "api_key",
+        "AZURE_OPENAI_API_BASE": "api_base",
+        "AZURE_OPENAI_API_VERSION": "api_version",
+    },
+    {
+        "API_KEY": "api_key",
+        "API_BASE": "api_base",
+        "API_VERSION": "api_version",
+        "API_PROVIDER_TYPE": "provider_type",
+    },
 )
 
 
@@ -90,8 +80,8 @@ def read(file: Path, text: str) -> Reading:
     for family in FAMILIES:
         records += _listed(file, family, lines, settings)
     if not records:
-        for family in FAMILIES:
-            records += _single(file, family, lines, settings)
+        for variables_of_one in SINGLES:
+            records += _single(file, variables_of_one, lines, settings)
     problems = [_bad_line(file, line) for line in lines.bad]
     problems += _without_list(file, lines)
     layout = records[0].layout if records else "env"
@@ -240,17 +230,18 @@ def _bare(text: str) -> str:
 
 
 def _single(
-    file: Path, family: Family, lines: Lines, settings: dict[str, str]
+    file: Path, variables_of_one: Mapping[str, str], lines: Lines, settings: dict[str, str]
 ) -> Iterator[Record]:
-    config = {key: lines.values[v] for v, key in family.single.items() if v in lines.values}
+    there = {v: key for v, key in variables_of_one.items() if v in lines.values}
+    config = {key: lines.values[variable] for variable, key in there.items()}
     if not (config.get("api_key") or config.get("api_base")):
         return
     draft = Draft(SINGLE_NAME, {"name": SINGLE_NAME, **config})
-    for variable in family.single:
-        settings.pop(variable, None)
+    for variable in there:
+        del settings[variable]
         if variable in lines.repeated:
             draft.notes.append(f"{variable} stands twice in the file: the later counts")
-    yield _record(file, family, next(iter(family.single)), draft)
+    yield _record(file, E1, next(iter(there)), draft)
 
 
 def _record(file: Path, family: Family, place: str, draft: Draft) -> Record:

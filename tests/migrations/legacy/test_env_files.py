@@ -50,24 +50,28 @@ def test_both_eras_may_be_in_one_file():
 
 
 @pytest.mark.parametrize(
-    "lines, layout, config",
+    "lines, config",
     [
         (
             ["API_KEY=k", "API_BASE=b", "API_PROVIDER_TYPE=generic"],
-            "E2",
             {"api_key": "k", "api_base": "b", "provider_type": "generic"},
         ),
         (
             ["AZURE_OPENAI_API_KEY=k", "AZURE_OPENAI_API_VERSION=v"],
-            "E1",
             {"api_key": "k", "api_version": "v"},
         ),
     ],
 )
-def test_one_instance_without_a_list_is_the_default(lines, layout, config):
+def test_one_instance_without_a_list_is_the_default_of_the_older_era(lines, config):
     found = only(*lines)
-    assert (found.name, found.layout) == ("default", layout)
+    assert (found.name, found.layout, found.era) == ("default", "E1", Era.ENV_AZURE)
     assert found.config == {"name": "default", **config}
+
+
+def test_one_instance_in_both_spellings_is_two_records_that_have_to_agree():
+    reading = read("API_KEY=k", "AZURE_OPENAI_API_KEY=x")
+    assert [each.place for each in reading.records] == ["AZURE_OPENAI_API_KEY", "API_KEY"]
+    assert len({each.recency for each in reading.records}) == 1
 
 
 def test_one_instance_beside_a_list_is_a_setting():
