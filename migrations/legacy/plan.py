@@ -42,6 +42,7 @@ class Plan:
     raw_bad: list[tuple[Path, Any]] = field(default_factory=list, repr=False)  # hold keys
     settings: dict[str, str] = field(default_factory=dict, repr=False)
     notes: list[tuple[Record, str]] = field(default_factory=list)
+    file_notes: list[tuple[Path, str]] = field(default_factory=list)
     # Files beside them that were not read.
     passed_over: list[Path] = field(default_factory=list)
 
@@ -64,6 +65,7 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
         plan.entry_problems += [p for p in reading.problems if p.record]
         plan.raw_bad += [(reading.file, each) for each in reading.raw_bad]
         plan.settings |= reading.settings
+        plan.file_notes += [(reading.file, note) for note in reading.notes]
         plan.found += len(reading.records)
         for record in reading.records:
             plan.notes += [(record, note) for note in record.notes]

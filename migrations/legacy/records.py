@@ -110,7 +110,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one file gave. `raw_bad` are records that are no objects, for rejected.json."""
+    """What one file gave. `raw_bad` are records that are no objects, for rejected.json.
+
+    `notes` are about what is of no record: what was passed over, and how to have it.
+    """
 
     file: Path
     layout: str
@@ -119,3 +122,4 @@ class Reading:
     # Settings of the old program found there (name -> value): told, not carried.
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     raw_bad: tuple[Any, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """What was found and what becomes of it, for people and for machines. Never a key."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from migrations.legacy.convert import OLD_TOTALS
@@ -38,8 +39,10 @@ def as_text(plan: Plan) -> str:
         lines += ["", f"Settings of the old program, not carried: {names}"]
     if plan.merged:
         lines += ["", "Merged:", *(f"  {_where(r)}: {why}" for r, why in plan.merged)]
-    if plan.notes:
-        lines += ["", "Notes:", *(f"  {_where(r)}: {note}" for r, note in plan.notes)]
+    notes = [f"  {_where(record)}: {note}" for record, note in plan.notes]
+    notes += [f"  {file.name}: {note}" for file, note in plan.file_notes]
+    if notes:
+        lines += ["", "Notes:", *notes]
     if plan.problems:
         lines += ["", "Cannot be carried:", *(_problem_line(p) for p in plan.problems)]
     return "\n".join([*lines, "", counts_line(plan)])
@@ -63,7 +66,10 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "merged": [{**_record_json(r), "why": why} for r, why in plan.merged],
         "rejected": [{**_record_json(r), "why": _why_rejected(p)} for r, p in plan.rejected],
         "problems": [_problem_json(p) for p in plan.problems],
-        "notes": [{**_record_json(r), "note": note} for r, note in plan.notes],
+        "notes": [
+            *({**_record_json(record), "note": note} for record, note in plan.notes),
+            *({**_file_json(file), "note": note} for file, note in plan.file_notes),
+        ],
         "settings": sorted(plan.settings),
         "not_read": [str(path) for path in plan.passed_over],
     }
@@ -173,6 +179,11 @@ def _record_json(record: Record | None) -> dict[str, Any]:
         "layout": record.layout,
         "name": record.name,
     }
+
+
+def _file_json(file: Path) -> dict[str, Any]:
+    """As of a record, where it is of none."""
+    return {"file": str(file), "place": "", "layout": "", "name": None}
 
 
 def _problem_json(problem: Problem) -> dict[str, str]:

@@ -81,6 +81,14 @@ def test_a_bad_file_is_said_beside_the_counts_that_lack_it():
     )
 
 
+def test_notes_about_a_file_are_told_with_its_name():
+    plan = planned(found(), notes=("X_API_KEY: passed over",))
+    assert "\nNotes:\n  old.json: X_API_KEY: passed over\n" in report.as_text(plan)
+    (note,) = report.as_json(plan)["notes"]
+    assert (note["file"], note["note"]) == ("old.json", "X_API_KEY: passed over")
+    assert note.keys() == {"file", "place", "layout", "name", "note"}
+
+
 def test_settings_are_named_without_their_values():
     plan = planned(settings={"REDIS_PASSWORD": KEY, "PORT": "80"})
     assert "not carried: PORT, REDIS_PASSWORD" in report.as_text(plan)
