@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from migrations.legacy.json_files import kind_of
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
-from proxy.core.masking import masked
+from migrations.legacy.showing import cut, shown
 from proxy.web.schemas import checked_instance
 
 # What the old program took where a file did not say.
@@ -56,8 +55,6 @@ REMEDY = "Correct the value in the file, or take the record out."
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?\d{1,18}(\.\d{1,18})?\s*")
-# Of any other a part may be a secret: columns that were mixed up hold keys.
-_SHOWABLE_URL = re.compile(r"https?://[^@?#]*", re.IGNORECASE)
 _SWITCH_WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -235,25 +232,17 @@ def _complain(carried: Carried, name: str, value: Any, message: str) -> None:
     carried.problems.append(
         Problem(
             file=record.file,
-            record=f"{record.place} ({record.name!r})" if record.name else record.place,
-            field=name,
-            value="" if value is None else _shown(name, value),
+            record=named_place(record),
+            field=cut(name),
+            value="" if value is None else shown(name, value),
             remedy=REMEDIES.get(name, REMEDY),
             message=message,
         )
     )
 
 
-def _shown(name: str, value: Any) -> str:
-    """A bad value; of one that may be or hold a secret, what kind of thing it is."""
-    is_text = isinstance(value, str)
-    if name == "api_key" and is_text:
-        return repr(masked(name, value))
-    if name == "api_base" and is_text and _SHOWABLE_URL.fullmatch(value):
-        return repr(value)[:200]
-    if name in ("api_key", "api_base", "proxy_url"):
-        return kind_of(value)
-    return repr(value)[:200]
+def named_place(record: Record) -> str:
+    return f"{record.place} ({cut(repr(record.name))})" if record.name else record.place
 
 
 def _value_at(values: Any, path: list[str]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
+from migrations.legacy.showing import cut, kind_of
 
 ERAS = {
     "Y1": Era.YAML,
@@ -106,7 +107,7 @@ def listed(items: Iterable[Any], where: str = "instances") -> list[Entry]:
 
 
 def by_name(items: Mapping[str, Any]) -> list[Entry]:
-    return [Entry(f"key {key!r}", item, key) for key, item in items.items()]
+    return [Entry(f"key {cut(repr(key))}", item, key) for key, item in items.items()]
 
 
 def reading_of(
@@ -123,16 +124,6 @@ def reading_of(
     return Reading(
         file, layout, tuple(records), tuple(problems), settings or {}, raw_bad=tuple(raw_bad)
     )
-
-
-def kind_of(value: object) -> str:
-    """What a value is, for people: never what it says."""
-    if isinstance(value, str):
-        return f"text of {len(value)} characters"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    kinds = {dict: "an object", list: "a list", int: "a number", float: "a number"}
-    return kinds.get(type(value), type(value).__name__)
 
 
 def _record(file: Path, layout: str, entry: Entry) -> Record:
@@ -192,11 +183,11 @@ def _name(entry: Entry) -> tuple[str | None, list[str]]:
     """
     inner = entry.value.get("name")
     usable = isinstance(inner, str) and bool(inner.strip())
-    shown = repr(inner) if usable else kind_of(inner)
+    shown = cut(repr(inner)) if usable else kind_of(inner)
     if entry.key and entry.key.strip():
         if inner is None or inner == entry.key:
             return entry.key, []
-        return entry.key, [f"`name` inside is {shown}: the key {entry.key!r} counts"]
+        return entry.key, [f"`name` inside is {shown}: the {entry.place} counts"]
     if usable:
         return inner, []
     return None, [f"`name` is {shown}"] if "name" in entry.value else []
@@ -253,7 +244,7 @@ def _twice(text: str, keys: list[str]) -> str:
     lines = [text.count("\n", 0, found.start()) + 1 for found in written.finditer(text)]
     # The decoder does not say where it is; with two places in the file there is no doubt.
     where = f" (lines {lines[0]} and {lines[1]})" if len(lines) == 2 else ""
-    return f"The key {key!r} stands twice in one object{where}."
+    return f"The key {cut(repr(key))} stands twice in one object{where}."
 
 
 def _of_whole_characters(data: Any) -> Any:

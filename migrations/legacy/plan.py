@@ -5,8 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrations.legacy.convert import Carried, Converted, convert_config, convert_state
+from migrations.legacy.convert import (
+    Carried,
+    Converted,
+    convert_config,
+    convert_state,
+    named_place,
+)
 from migrations.legacy.records import Problem, Reading, Record
+from migrations.legacy.showing import shown
 
 
 @dataclass(slots=True)
@@ -147,9 +154,9 @@ def _disagreement(one: Carried, other: Carried) -> Iterator[Problem]:
         is_secret = name in ("api_key", "proxy_url") or name in unknown
         yield Problem(
             file=other.record.file,
-            record=f"{other.record.place} ({other.record.name!r})",
+            record=named_place(other.record),
             field=name,
-            value="***" if is_secret else repr(others.get(name))[:200],
+            value="***" if is_secret else shown(name, others.get(name)),
             remedy="Take one of the two out, or make them equal.",
             message=f"Disagrees with {one.record.place} of {one.record.file}.",
         )

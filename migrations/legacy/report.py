@@ -7,20 +7,12 @@ from typing import Any
 from migrations.legacy.convert import OLD_TOTALS
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
+from migrations.legacy.showing import cut, told
 from proxy.core.masking import masked
 
 TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
 DERIVED = re.compile(r"status|current_\w+|utilization_percentage")
 NOTHING: tuple[object, ...] = (None, "", "unknown", {}, 0)
-# Credentials of a URL; words that look like OpenAI's keys; what stands behind "key=".
-SECRETS_IN_TEXT = (
-    (re.compile(r"://[^/\s@]+@"), "://***@"),
-    (re.compile(r"\bsk-[\w-]{8,}"), "sk-***"),
-    (
-        re.compile(r"(?i)\b((?:api[-_ ]?)?key|token|password|secret)(\s*[=:]\s*)[^\s,;]+"),
-        r"\1\2***",
-    ),
-)
 
 
 def as_text(plan: Plan) -> str:
@@ -111,13 +103,13 @@ def _instance_lines(instance: Imported) -> list[str]:
         lines += [f"    {k} = {masked(k, v)!r}" for k, v in sorted(instance.config.items())]
     if state is not None:
         lines.append(f"  state from {_where(state)}")
-        lines += [f"    {k} = {told(v)!r}" for k, v in sorted(instance.state.items())]
+        lines += [f"    {k} = {cut(repr(told(v)))}" for k, v in sorted(instance.state.items())]
     if instance.extra:
         lines.append(
             f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
         )
     lines += [
-        f"  converted {c.field}: {told(c.before)} -> {told(c.after)}"
+        f"  converted {c.field}: {cut(told(c.before))} -> {cut(told(c.after))}"
         for c in instance.converted
     ]
     left = _left_behind(instance)
@@ -136,21 +128,12 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
         "state_from": _record_json(instance.state_from),
         "legacy_extra": sorted(instance.extra),
         "converted": [
-            {"field": c.field, "before": told(c.before), "after": told(c.after)}
+            {"field": c.field, "before": cut(told(c.before)), "after": cut(told(c.after))}
             for c in instance.converted
         ],
         "not_carried": _left_behind(instance),
         "shadowed": [_record_json(r) for r in instance.shadowed],
     }
-
-
-def told(value: Any) -> Any:
-    """A value of the state, as it may be shown: old error texts quote proxies and keys."""
-    if not isinstance(value, str):
-        return value
-    for secret, shown in SECRETS_IN_TEXT:
-        value = secret.sub(shown, value)
-    return value
 
 
 def _left_behind(instance: Imported) -> list[str]:
@@ -205,5 +188,5 @@ def _problem_line(problem: Problem) -> str:
 
 
 def _where(record: Record) -> str:
-    name = f" {record.name!r}" if record.name else ""
+    name = f" {cut(repr(record.name))}" if record.name else ""
     return f"{record.layout} {record.file.name} {record.place}{name}"

@@ -13,6 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from migrations.legacy.json_files import Entry, reading_of
 from migrations.legacy.records import Problem, Reading
+from migrations.legacy.showing import cut
 
 # libyaml where PyYAML was built with it: seven times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -115,7 +116,7 @@ def _check_keys(root: Node) -> None:
                 if key.value in keys:
                     where = f"line {key.start_mark.line + 1}"
                     raise ValueError(
-                        f"The key {key.value!r} stands twice in one mapping ({where})."
+                        f"The key {cut(repr(key.value))} stands twice in one mapping ({where})."
                     )
                 keys.add(key.value)
 
@@ -163,7 +164,7 @@ def _items(instances: list[Node]) -> Iterator[tuple[str, str | None, Node]]:
                 yield f"instances[{index}]", None, item
         elif isinstance(node, MappingNode):
             for key, item in node.value:
-                yield f"key {_name(key)!r}", _name(key), item
+                yield f"key {cut(repr(_name(key)))}", _name(key), item
         elif node.tag != NULL:
             yield "instances", None, node
 

@@ -157,6 +157,10 @@ def test_records_of_one_name_are_all_there():
     assert [each.name for each in read([record("a"), record("a")]).records] == ["a", "a"]
 
 
+def test_a_place_is_short_whatever_the_key():
+    assert len(only({"n" * 100_000: RECORD}).place) < 200
+
+
 def test_an_entry_that_is_no_object_is_a_problem_and_the_others_are_read():
     reading = read({"instances": [record("a"), KEY, record("b"), None]})
     assert [each.name for each in reading.records] == ["a", "b"]
