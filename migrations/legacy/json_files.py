@@ -39,6 +39,11 @@ STATE_FAMILIES = re.compile(
 # What the old writers put beside the records about the file itself.
 ENVELOPE_KEYS = frozenset("instances timestamp last_updated worker_id version".split())
 
+SEEMS_CUT = " The file seems to be cut off."
+# Of numbers and escapes, what the decoder leaves where one ends too early.
+BEGUN = re.compile(r"\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
+WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+
 _HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -96,10 +101,20 @@ def decoded(text: str) -> Any:
     except json.JSONDecodeError as error:
         # Not chained: the error holds the whole text, and with it every key.
         where = f"line {error.lineno}, column {error.colno}"
-        cut = " The file seems to be cut off." if error.pos >= len(text.rstrip()) else ""
-        raise ValueError(f"No JSON at {where}: {error.msg}.{cut}") from None
+        hint = SEEMS_CUT if _is_cut(text[error.pos :].rstrip(), error.msg) else ""
+        raise ValueError(f"No JSON at {where}: {error.msg}.{hint}") from None
     except RecursionError:
         raise ValueError("The JSON is nested too deeply to be read.") from None
+
+
+def _is_cut(rest: str, message: str) -> bool:
+    """Whether what cannot be read could be the beginning of something, at the text's end."""
+    return (
+        not rest
+        or message.startswith("Unterminated string")  # one cannot span lines
+        or BEGUN.fullmatch(rest) is not None
+        or any(word.startswith(rest) for word in WORDS)
+    )
 
 
 def listed(items: Iterable[Any], where: str = "instances") -> list[Entry]:

@@ -11,7 +11,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from migrations.legacy.json_files import Entry, reading_of
+from migrations.legacy.json_files import SEEMS_CUT, Entry, reading_of
 from migrations.legacy.records import Problem, Reading
 from migrations.legacy.showing import cut
 
@@ -79,7 +79,8 @@ def _composed(text: str) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"No YAML{where}.") from None
+        is_cut = mark is not None and mark.index >= len(text.rstrip()) - 1
+        raise ValueError(f"No YAML{where}.{SEEMS_CUT if is_cut else ''}") from None
     except yaml.YAMLError:
         raise ValueError("No YAML: it holds characters that YAML forbids.") from None
     if root is not None:

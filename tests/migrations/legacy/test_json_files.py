@@ -212,6 +212,26 @@ def test_damaged_json_is_a_problem_that_says_where(text, message):
     assert "sk-1" not in told(reading)
 
 
+WHOLE = json.dumps(
+    {"é\n": [True, False, None, -1.5e-10, float("nan"), float("-inf"), {}, "\\", "x y"]},
+    indent=1,
+)
+
+
+@pytest.mark.parametrize("length", range(1, len(WHOLE)))
+def test_wherever_a_file_is_cut_that_is_said(length):
+    (problem,) = read(WHOLE[:length]).problems
+    assert problem.message.endswith(" The file seems to be cut off.")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1,}', '{"a" 1}', '{"a": x}', '{"a": "\n"}', '{"a": 1}}', "[1 2]", '["\\x"]']
+)
+def test_what_is_damaged_elsewhere_does_not_seem_cut(text):
+    (problem,) = read(text).problems
+    assert "cut off" not in problem.message
+
+
 def test_half_a_character_becomes_a_whole_one():
     found = only('[{"name": "a", "last_error": "caf\\udce9 \\ud83d\\ude00"}]')
     assert found.state["last_error"] == "caf\ufffd \N{GRINNING FACE}"

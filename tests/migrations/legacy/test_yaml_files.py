@@ -190,6 +190,11 @@ def test_damaged_yaml_is_a_problem_that_says_where(text, message):
     assert KEY not in told(reading)
 
 
+@pytest.mark.parametrize("text", ["a: 'x", "instances:\n- {name: a,", 'a: "x\\'])
+def test_a_file_that_is_cut_says_so(text):
+    assert read(text).problems[0].message.endswith(" The file seems to be cut off.")
+
+
 def test_yaml_that_holds_itself_comes_to_an_end():
     reading = read("instances:\n- &a {name: a, tags: [*a]}\nx: &x [*x]\ny: &y {z: *y}")
     assert [each.name for each in reading.records] == ["a"]
