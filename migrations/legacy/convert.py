@@ -24,6 +24,14 @@ OLD_DEFAULTS: Mapping[str, Any] = {
     "rate_limit_enabled": True,
 }
 
+# What is taken for null and for "", by field.
+BLANK_CONFIG: Mapping[str, Any] = {
+    **OLD_DEFAULTS,
+    "proxy_url": None,
+    "supported_models": [],
+    "model_deployments": {},
+}
+
 WHOLE_NUMBERS = ("priority", "weight", "max_tpm", "max_input_tokens", "retry_count")
 SWITCHES = ("enabled", "rate_limit_enabled")
 LISTS: Mapping[str, type] = {"supported_models": list, "model_deployments": dict}
@@ -40,6 +48,12 @@ OLD_TOTALS = (
     "total_client_errors_503",
     "total_client_errors_other",
 )
+
+BLANK_STATE: Mapping[str, Any] = {
+    **dict.fromkeys((*COUNTERS, *OLD_TOTALS), 0),
+    **dict.fromkeys(("last_error_time", "rate_limited_until", "avg_latency_ms")),
+    "last_used": 0.0,
+}
 
 # Half of what a column holds: the file's count is added to one that is there.
 MAX_COUNT = 2**62
@@ -76,6 +90,8 @@ class Carried:
     state: dict[str, Any] = field(default_factory=dict)
     converted: list[Converted] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    # What was written for "nothing", where it is another nothing than ours: for the way back.
+    blank: dict[str, Any] = field(default_factory=dict)
 
 
 def convert_config(record: Record) -> Carried:
@@ -93,6 +109,7 @@ def convert_config(record: Record) -> Carried:
         _complain(carried, "api_key", None, "It has no key.")
         return carried
     carried.config, wrong = checked_instance(values)
+    carried.blank = _blank(record.config, BLANK_CONFIG)
     for message, path in wrong:
         _complain(carried, ".".join(path), _value_at(values, path), message)
     return carried
@@ -117,7 +134,25 @@ def convert_state(record: Record, now: float) -> Carried:
     if carried.state.get("rate_limited_until", now) <= now:
         carried.state.pop("rate_limited_until", None)
     _take_last_error(carried)
+    carried.blank = _blank(record.state, BLANK_STATE)
     return carried
+
+
+def _blank(written: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, Any]:
+    """What says nothing there; `taken` is what the way back would write instead."""
+    return {
+        key: value
+        for key, value in written.items()
+        if key in taken and _says_nothing(key, value) and not _is_same(value, taken[key])
+    }
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    return value is None or value == "" or (key in MOMENTS and value == 0)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
 
 
 def latency_total_ms(state: Mapping[str, Any]) -> int:

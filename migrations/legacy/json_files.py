@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
+from migrations.legacy.records import (
+    CONFIG_KEYS,
+    STATES_ONLY,
+    Era,
+    Problem,
+    Reading,
+    Record,
+)
 from migrations.legacy.showing import cut, kind_of
 
 ERAS = {
@@ -22,6 +29,8 @@ ERAS = {
 }
 
 CONFIG = frozenset(CONFIG_KEYS)
+# Beside state, a config has one of these; another key alone is a stray one.
+ADDRESS = frozenset({"api_key", "api_base"})
 STATE = frozenset(
     "status error_count last_error last_error_time rate_limited_until current_tpm current_rpm"
     " total_requests successful_requests total_tokens_served last_used avg_latency_ms"
@@ -154,6 +163,9 @@ def _record(file: Path, layout: str, entry: Entry) -> Record:
     for key, value in entry.value.items():
         group = config if key in CONFIG else state if is_state(key) else extra
         group[key] = value
+    if layout == STATES_ONLY and not ADDRESS & config.keys():
+        # The old program read no config there: a `weight` of a state is somebody's own.
+        extra |= {key: config.pop(key) for key in list(config) if key != "name"}
     if "name" in config and name is not None and config["name"] != name:
         extra["name"], config["name"] = config["name"], name
     stats = extra.pop("stats", None)
@@ -242,14 +254,18 @@ def _layout_by_name(file: Path, entries: list[Entry]) -> str:
     """
     if file.name in NEVER_SPLIT:
         return "M3"
+    is_of_states = "state" in file.name.lower()
     records = [entry.value.keys() for entry in entries if isinstance(entry.value, dict)]
-    config = [bool(keys & CONFIG - {"name"}) for keys in records]
     state = [any(map(is_state, keys)) or "stats" in keys for keys in records]
+    config = [
+        bool(keys & (ADDRESS if has_state or is_of_states else CONFIG - {"name"}))
+        for keys, has_state in zip(records, state, strict=True)
+    ]
     both = sum(c and s for c, s in zip(config, state, strict=True))
     if both * 2 > len(records):
         return "M3"
     if sum(config) == sum(state):
-        return "S2" if "state" in file.name.lower() else "S1"
+        return "S2" if is_of_states else "S1"
     return "S1" if sum(config) > sum(state) else "S2"
 
 

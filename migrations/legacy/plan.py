@@ -12,7 +12,7 @@ from migrations.legacy.convert import (
     convert_state,
     named_place,
 )
-from migrations.legacy.records import Problem, Reading, Record
+from migrations.legacy.records import STATES_ONLY, Problem, Reading, Record
 from migrations.legacy.showing import shown
 
 
@@ -25,7 +25,12 @@ class Imported:
     config_from: Record | None
     state: dict[str, Any]
     state_from: Record | None
+    # Unknown keys; those of a file of states are the state's.
     extra: dict[str, Any] = field(repr=False)
+    state_extra: dict[str, Any] = field(repr=False)
+    # What was written for nothing, for the way back.
+    blank: dict[str, Any]
+    state_blank: dict[str, Any]
     converted: list[Converted]
     shadowed: list[Record]
 
@@ -116,7 +121,10 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
             config_from=config.record if config else None,
             state=state.state if state else {},
             state_from=state.record if state else None,
-            extra=_extra(records),
+            extra=_extra(config, (r for r in records if r.layout != STATES_ONLY)),
+            state_extra=_extra(state, (r for r in records if r.layout == STATES_ONLY)),
+            blank=config.blank if config else {},
+            state_blank=state.blank if state else {},
             converted=[c for each in (config, state) if each for c in each.converted],
             shadowed=[r for r in records if all(r is not each for each in used)],
         )
@@ -134,7 +142,8 @@ def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Rec
 
 
 def _has_config(record: Record) -> bool:
-    return any(key != "name" for key in record.config)
+    """Of any but a file of states, a name alone is a config too: one without a key."""
+    return record.layout != STATES_ONLY or any(key != "name" for key in record.config)
 
 
 def _compare(carried: list[Carried]) -> None:
@@ -178,12 +187,16 @@ def _reject(plan: Plan, records: list[Record], carried: list[Carried]) -> None:
         plan.rejected.append((record, list(dict.fromkeys(own))))
 
 
-def _extra(records: list[Record]) -> dict[str, Any]:
-    """Unknown keys of all records of the name; the newest one's value counts."""
+def _extra(source: Carried | None, records: Iterable[Record]) -> dict[str, Any]:
+    """Unknown keys of all these records; the newest one's value counts.
+
+    A name inside that is another than the key's is of the one record that is carried.
+    """
     extra: dict[str, Any] = {}
     for record in sorted(records, key=lambda r: r.recency):
         extra |= record.extra
-    return extra
+    inner = source.record.extra.get("name") if source else None
+    return {k: v for k, v in extra.items() if k != "name"} | ({"name": inner} if inner else {})
 
 
 def _why_merged(record: Record, source: Record, state: Record | None = None) -> str:

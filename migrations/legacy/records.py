@@ -63,6 +63,10 @@ CARRIED_STATE_KEYS = (
 )
 
 
+# The layout of a file that holds states and nothing else.
+STATES_ONLY = "S2"
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One instance in one file, its values as they stand there (types too).

@@ -108,6 +108,9 @@ def _instance_lines(instance: Imported) -> list[str]:
         lines.append(
             f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
         )
+    if instance.state_extra:
+        keys = ", ".join(sorted(instance.state_extra))
+        lines.append(f"  unknown keys of the state, kept with it: {keys}")
     lines += [
         f"  converted {c.field}: {cut(told(c.before))} -> {cut(told(c.after))}"
         for c in instance.converted
@@ -127,6 +130,7 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
         "state": {k: told(v) for k, v in instance.state.items()},
         "state_from": _record_json(instance.state_from),
         "legacy_extra": sorted(instance.extra),
+        "legacy_state_extra": sorted(instance.state_extra),
         "converted": [
             {"field": c.field, "before": cut(told(c.before)), "after": cut(told(c.after))}
             for c in instance.converted

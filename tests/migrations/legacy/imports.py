@@ -26,12 +26,14 @@ def found(
     turn=0,
     **more,
 ):
-    """A record as a reader gives it; its config is whole, unless it is given."""
+    """A record as a reader gives it; its config is whole, unless it is given; None is that
+    of a file of states."""
+    layout = more.pop("layout", "S1" if config is not None else "S2")
     config = {} if config is None else {"name": name, **config}
     return Record(
         file=more.pop("file", FILE),
         place=place or f"key {name!r}",
-        layout=more.pop("layout", "S1"),
+        layout=layout,
         era=era,
         name=name,
         config=config | more,

@@ -64,6 +64,8 @@ def test_a_file_without_instances_is_no_problem(data):
 def test_the_name_of_a_file_decides_where_its_content_does_not():
     assert read({}, Path("instance_states.json")).layout == "S2"
     assert read({}, Path("instance_configs.json")).layout == "S1"
+    assert read({"a": {"weight": 1}}, Path("instance_states.json")).layout == "S2"
+    assert read({"a": {"weight": 1}}, Path("instance_configs.json")).layout == "S1"
 
 
 def test_values_keep_the_types_they_have():
@@ -94,6 +96,13 @@ def test_of_state_in_both_places_the_one_under_stats_counts():
     found = only([record(error_count=1, stats={"error_count": 2, "mood": 3})])
     assert found.state == {"error_count": 2}
     assert found.extra == {"error_count": 1, "stats": {"mood": 3}}
+
+
+def test_a_states_config_keys_are_none_unless_it_has_a_whole_config():
+    """The old program never read config from the file of states."""
+    a, b, _ = read({"a": STATE | {"weight": 1}, "b": STATE | RECORD, "c": STATE}).records
+    assert (a.config, a.extra) == ({"name": "a"}, {"weight": 1})
+    assert b.config["api_key"] == KEY
 
 
 def test_unknown_keys_are_kept():

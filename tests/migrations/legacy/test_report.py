@@ -54,12 +54,21 @@ def test_what_was_shadowed_is_named():
 def test_what_was_converted_and_unknown_keys_are_listed():
     plan = planned(found(max_tpm="30000", extra={"tags": ["a"], "b": 1}))
     assert "converted max_tpm: '30000' -> 30000" in report.as_text(plan)
-    assert "unknown keys, kept as legacy_extra: b, tags" in report.as_text(plan)
+    assert "  unknown keys, kept as legacy_extra: b, tags\n" in report.as_text(plan)
     (instance,) = report.as_json(plan)["instances"]
     assert instance["legacy_extra"] == ["b", "tags"]
     assert instance["converted"] == [
         {"field": "max_tpm", "before": "'30000'", "after": "30000"}
     ]
+
+
+def test_unknown_keys_of_a_state_are_listed():
+    state = found(layout="S2", config=None, state=STATE, extra={"mood": KEY})
+    plan = planned(found(), state)
+    assert "  unknown keys of the state, kept with it: mood\n" in report.as_text(plan)
+    (instance,) = report.as_json(plan)["instances"]
+    assert (instance["legacy_extra"], instance["legacy_state_extra"]) == ([], ["mood"])
+    assert KEY not in everything(plan)
 
 
 def test_state_that_is_neither_carried_nor_computed_anew_is_listed():
