@@ -11,9 +11,9 @@ backup_old_implementation/, or to _2, _3, ... beside it. The copies hold keys: d
 folder when you need it no more.
 
 What has no successor (InstanceFactory, InstanceManager, `import app.instance.manager`,
-names of modules in strings) is listed with file and line, and nothing is changed. Change
-these places by hand and run it again; or use --force: then everything else is done, and
-removed files that are still imported stay, until another run.
+names of modules in strings) and what cannot be parsed is listed with file and line; all the
+rest is done. A file that such a place still needs stays, or the program would not start:
+change these places by hand, commit, and run it again; then it goes.
 
 Exit codes: 0 done, 1 something is left to do by hand, 2 refused, nothing was changed.
 """
@@ -22,10 +22,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from cleanup import backup, tree
 from cleanup.changes import Finding, Refused
-from cleanup.plan import Plan, diff, plan
+from cleanup.plan import Kept, Plan, diff, plan
 
 EXIT_LEFT, EXIT_REFUSED = 1, 2
 SHOWN_FILES = 10  # of those that are not committed
@@ -62,8 +63,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="go on with uncommitted changes, and although something has to be done by hand; "
-        "with --restore: also put back files that were changed since",
+        help="go on with uncommitted changes; with --restore: also put back files that were "
+        "changed since",
     )
     parser.add_argument(
         "--restore", action="store_true", help="put everything back as it was, byte for byte"
@@ -85,15 +86,13 @@ def _clean(root: Path, arguments: argparse.Namespace) -> int:
     planned = plan(root)
     if arguments.dry_run:
         print("".join(map(diff, planned.changes)), end="")
+        _list_kept(planned.kept, sys.stderr)
         _list(planned.findings)
         return EXIT_LEFT if planned.findings else 0
     if not arguments.force:
         _refuse_uncommitted(root, planned)
-    if planned.findings and not arguments.force:
-        _list(planned.findings)
-        print("Nothing was changed. See to these places, or use --force.", file=sys.stderr)
-        return EXIT_LEFT
     _carry_out(root, planned)
+    _list_kept(planned.kept, sys.stdout)
     _list(planned.findings_after)
     return EXIT_LEFT if planned.findings_after else 0
 
@@ -116,8 +115,6 @@ def _carry_out(root: Path, planned: Plan) -> None:
     for change in planned.changes:
         change.make(root)
         print(f"{change.path}: {'removed' if change.after is None else 'rewritten'}")
-    for path in planned.kept:
-        print(f"{path}: stays, it is still imported")
     print("Done. --restore puts everything back.")
 
 
@@ -129,6 +126,11 @@ def _restore(root: Path, arguments: argparse.Namespace) -> int:
     if not paths:
         print(f"Everything is as in {folder.name}.")
     return 0
+
+
+def _list_kept(files: Sequence[Kept], stream: TextIO) -> None:
+    for kept in files:
+        print(f"{kept.path}: stays, {kept.needed_by} still needs it", file=stream)
 
 
 def _list(findings: Sequence[Finding]) -> None:

@@ -5,8 +5,9 @@
 
 The first asks a gateway that runs already; what it asks is charged by whatever is behind
 it. The second starts a simulated Azure and a gateway of its own and compares the two.
-Results go to stdout as a Markdown table. Exit code 1 if any request failed; timings are
-reported, never judged.
+Results go to stdout as a Markdown table: percentiles, and failures by their kind. A bar on
+the terminal shows how far it is. Exit code 1 if any request failed; timings are reported,
+never judged.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from pathlib import Path
 from types import FrameType
 
 from loadlib import client
-from loadlib.client import Asking, Plan
+from loadlib.bar import Bar
+from loadlib.client import Asking, Plan, Progress
 from loadlib.stats import Load, Report, Row, plain_rows, stream_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +34,6 @@ PLAIN_SECONDS = 4.0
 PLAIN_CONNECTIONS = 16  # of the benchmark
 RAMP_MS = 1000.0  # of the benchmark
 PLACE = "gateway"
-LINE_CHARACTERS = 79
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -42,12 +43,14 @@ RowsOf = Callable[[str, Mapping[str, Load]], list[Row]]
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parsed(argv)
     signal.signal(signal.SIGTERM, _as_interrupt)
+    shown = Bar(sys.stderr)
+    measure = benchmark if arguments.self else load
     try:
-        report = benchmark(arguments) if arguments.self else load(arguments)
+        report = measure(arguments, shown.show)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     finally:
-        progress_line("")
+        shown.clear()
     print(report.to_markdown())
     if arguments.json:
         arguments.json.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
@@ -126,7 +129,7 @@ def positive_number(text: str) -> float:
     return value
 
 
-def benchmark(arguments: argparse.Namespace) -> Report:
+def benchmark(arguments: argparse.Namespace, progress: Progress) -> Report:
     sys.path.append(str(ROOT))
     # Here, because it needs the package and what that needs; a load client needs nothing.
     from loadlib import bench
@@ -144,25 +147,27 @@ def benchmark(arguments: argparse.Namespace) -> Report:
         timeout_seconds=arguments.timeout_seconds,
     )
     try:
-        return bench.run(options, progress_line)
+        return bench.run(options, progress)
     except bench.GatewayGone as error:
         sys.exit(str(error))
 
 
-def load(arguments: argparse.Namespace) -> Report:
+def load(arguments: argparse.Namespace, progress: Progress) -> Report:
     """Against a gateway that runs: one kind of load after the other."""
     key = os.environ.get(KEY_VARIABLE, "")
     target = client.gateway_target(arguments.url, key=key, model=arguments.model)
     client.allow_files(max(arguments.streams, arguments.plain or 0, arguments.abort))
     rows: list[Row] = []
     failures: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     for title, ask, plan, rows_of in _loads(arguments):
-        progress = partial(_titled, title)
-        done = asyncio.run(client.run(ask, [target], plan, progress))
+        titled = partial(_titled, progress, title)
+        done = asyncio.run(client.run(ask, [target], plan, titled))
         rows += rows_of(title, {PLACE: done})
         failures += done.failures
+        examples = {**done.examples, **examples}
     facts = {"model": target.model, "Python": platform.python_version()}
-    return Report(facts, rows, failures)
+    return Report(facts, rows, failures, examples)
 
 
 def _loads(arguments: argparse.Namespace) -> Iterator[tuple[str, Asking, Plan, RowsOf]]:
@@ -186,15 +191,9 @@ def _loads(arguments: argparse.Namespace) -> Iterator[tuple[str, Asking, Plan, R
         yield f"{count} streams left early", leaving, plan, stream_rows
 
 
-def _titled(title: str, text: str) -> None:
-    progress_line(f"{title}: {text}")
-
-
-def progress_line(text: str) -> None:
-    """Replaces the line before it; an empty one clears it. Only for a person to see."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text[:LINE_CHARACTERS]}")
-        sys.stderr.flush()
+def _titled(progress: Progress, title: str, text: str, share: float | None) -> None:
+    # The title last: of what does not fit in a line, the counts are to be seen.
+    progress(f"{text} | {title}", share)
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -32,8 +32,10 @@ def _ours(path):
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.rglob("*")
-    # `.env` is the operator's; this file has to name what is forbidden.
-    if path.is_file() and _ours(path) and path.name != ".env" and path != Path(__file__)
+    # `.env` is the operator's, and `.git` is a file in a linked worktree; this file has to
+    # name what is forbidden.
+    if path.is_file() and _ours(path) and path.name not in (".env", ".git")
+    if path != Path(__file__)
 )
 
 

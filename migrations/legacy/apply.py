@@ -154,7 +154,8 @@ def _add_configs(
     inserted = connection.execute(insert(tables.revisions).returning(*returned), revisions)
     numbers = {row.subject: row.id for row in inserted}
     for row, each in zip(rows, new, strict=True):
-        row["legacy_extra"] = _json(each.extra) or None
+        # What was written for nothing is beside the unknown keys, by its own: those are others.
+        row["legacy_extra"] = _json(each.extra | each.blank) or None
         row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
     connection.execute(insert(tables.config), rows)
     # One that was removed may have had this name; what it earned is void.
@@ -167,7 +168,7 @@ def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float)
     rows = connection.execute(select(tables.state)).mappings()
     present = {row["instance_name"]: row for row in rows}
     done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
-    added = [each for each in plan.instances if each.state and each.name not in done]
+    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
     new = [
         {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
         for e in added
@@ -186,6 +187,10 @@ def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float)
     return [each.name for each in added]
 
 
+def _has_state(each: Imported) -> bool:
+    return bool(each.state or each.state_extra or each.state_blank)
+
+
 def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
     """Columns: counts as they are to be added, the rest as it is to be."""
     old = each.state
@@ -195,8 +200,10 @@ def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
     ]
     latest = max(errors, key=lambda e: e.get("last_error_time") or 0.0, default=old)
     kept: Row = {k: old[k] for k in KEPT if k in old}
-    if each.config is None and each.extra:
-        kept["extra"] = _json(each.extra)  # there is no config to keep it with
+    if each.state_extra:
+        kept["extra"] = _json(each.state_extra)
+    if each.state_blank:
+        kept["blank"] = each.state_blank
     return {
         **{column: old.get(column, 0) for column in ADDED},
         "latency_total_ms": latency_total_ms(old),

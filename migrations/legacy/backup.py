@@ -1,13 +1,16 @@
 """A byte copy of every source file, before anything else is done with it."""
 
 import hashlib
+import itertools
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+PREFIX = "backup"
 MANIFEST = "manifest.json"
 REJECTED = "rejected.json"
 # An SQLite database may have its newest pages in these.
@@ -22,15 +25,25 @@ def make_backup(files: Sequence[Path], parent: Path, now: datetime | None = None
     """Copies `files` into a new folder in `parent`; returns it. Mode 0700, files 0600.
 
     The manifest has each file's SHA-256 sum, and each copy is read back and compared.
+    Where an earlier backup holds the same files as they are now, that is read back, and
+    returned: a service that fails and is started again would fill the disk with copies.
     Never writes into a folder that exists. What is no file, or not there, is passed over.
-    Raises BackupFailed.
+    Raises BackupFailed, and leaves nothing half done.
     """
+    sources = _with_companions(files)
+    earlier = _earlier(sources, parent)
+    if earlier is not None:
+        return earlier
     folder = _new_folder(parent, now or datetime.now(UTC))
-    entries = [
-        _copied(source, folder / f"{number:03}_{source.name}")
-        for number, source in enumerate(_with_companions(files), 1)
-    ]
-    write_copy(folder / MANIFEST, json.dumps(entries, indent=2).encode())
+    try:
+        entries = [
+            _copied(source, folder / f"{number:03}_{source.name}")
+            for number, source in enumerate(sources, 1)
+        ]
+        write_copy(folder / MANIFEST, json.dumps(entries, indent=2).encode())
+    except BackupFailed:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder
 
 
@@ -46,6 +59,21 @@ def write_copy(path: Path, content: bytes) -> None:
         write_private(path, content)
     except OSError as error:
         raise BackupFailed(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def write_beside(folder: Path, name: str, content: bytes) -> None:
+    """A file of the backup that is no copy; over none that is there, and not twice the same.
+
+    Raises BackupFailed.
+    """
+    stem, end = os.path.splitext(name)
+    numbers = itertools.count(2)
+    path = folder / name
+    while path.exists():
+        if path.read_bytes() == content:
+            return
+        path = folder / f"{stem}_{next(numbers)}{end}"
+    write_copy(path, content)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -70,6 +98,38 @@ def new_private_folder(parent: Path, prefix: str, now: datetime) -> Path:
     raise FileExistsError(f"too many folders named {stem}")
 
 
+def _earlier(sources: Sequence[Path], parent: Path) -> Path | None:
+    """The newest backup in `parent` of these very files as they are now, whole and private."""
+    wanted = [(os.path.abspath(source), _sum_of(source)) for source in sources]
+    try:
+        folders = sorted(parent.glob(f"{PREFIX}_*"), reverse=True)
+        return next((each for each in folders if _holds(each, wanted)), None)
+    except OSError:
+        return None  # a new one is tried, and says what is wrong
+
+
+def _holds(folder: Path, wanted: Sequence[tuple[str, str | None]]) -> bool:
+    try:
+        entries = json.loads((folder / MANIFEST).read_bytes())
+        found = [(entry["source"], entry["sha256"]) for entry in entries]
+        copies = [(folder / entry["copy"], entry["sha256"]) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return False  # interrupted, or somebody else's
+    return (
+        found == wanted
+        and all(_is_private(path) for path in (folder, *(copy for copy, _ in copies)))
+        and all(_sum_of(copy) == sum_ for copy, sum_ in copies)
+    )
+
+
+def _is_private(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
 def _copied(source: Path, copy: Path) -> dict[str, Any]:
     try:
         content = source.read_bytes()
@@ -79,7 +139,8 @@ def _copied(source: Path, copy: Path) -> dict[str, Any]:
     digest = hashlib.sha256(content).hexdigest()
     if _sum_of(copy) != digest:
         raise BackupFailed(f"{copy} is not what was written: the disk lies or is full.")
-    return {"source": str(source), "copy": copy.name, "bytes": len(content), "sha256": digest}
+    name = os.path.abspath(source)
+    return {"source": name, "copy": copy.name, "bytes": len(content), "sha256": digest}
 
 
 def _sum_of(file: Path) -> str | None:
@@ -91,7 +152,7 @@ def _sum_of(file: Path) -> str | None:
 
 def _new_folder(parent: Path, now: datetime) -> Path:
     try:
-        return new_private_folder(parent, "backup", now)
+        return new_private_folder(parent, PREFIX, now)
     except OSError as error:
         raise BackupFailed(f"No backup can be made in {parent}: {error}.") from error
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from migrations.legacy.json_files import kind_of
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
-from proxy.core.masking import masked
+from migrations.legacy.showing import cut, shown
 from proxy.web.schemas import checked_instance
 
 # What the old program took where a file did not say.
@@ -23,6 +22,14 @@ OLD_DEFAULTS: Mapping[str, Any] = {
     "timeout_seconds": 60.0,
     "retry_count": 3,
     "rate_limit_enabled": True,
+}
+
+# What is taken for null and for "", by field.
+BLANK_CONFIG: Mapping[str, Any] = {
+    **OLD_DEFAULTS,
+    "proxy_url": None,
+    "supported_models": [],
+    "model_deployments": {},
 }
 
 WHOLE_NUMBERS = ("priority", "weight", "max_tpm", "max_input_tokens", "retry_count")
@@ -42,6 +49,12 @@ OLD_TOTALS = (
     "total_client_errors_other",
 )
 
+BLANK_STATE: Mapping[str, Any] = {
+    **dict.fromkeys((*COUNTERS, *OLD_TOTALS), 0),
+    **dict.fromkeys(("last_error_time", "rate_limited_until", "avg_latency_ms")),
+    "last_used": 0.0,
+}
+
 # Half of what a column holds: the file's count is added to one that is there.
 MAX_COUNT = 2**62
 # The year 3269, as the admin API: more is milliseconds.
@@ -56,8 +69,6 @@ REMEDY = "Correct the value in the file, or take the record out."
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?\d{1,18}(\.\d{1,18})?\s*")
-# Of any other a part may be a secret: columns that were mixed up hold keys.
-_SHOWABLE_URL = re.compile(r"https?://[^@?#]*", re.IGNORECASE)
 _SWITCH_WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -79,6 +90,8 @@ class Carried:
     state: dict[str, Any] = field(default_factory=dict)
     converted: list[Converted] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    # What was written for "nothing", where it is another nothing than ours: for the way back.
+    blank: dict[str, Any] = field(default_factory=dict)
 
 
 def convert_config(record: Record) -> Carried:
@@ -96,6 +109,7 @@ def convert_config(record: Record) -> Carried:
         _complain(carried, "api_key", None, "It has no key.")
         return carried
     carried.config, wrong = checked_instance(values)
+    carried.blank = _blank(record.config, BLANK_CONFIG)
     for message, path in wrong:
         _complain(carried, ".".join(path), _value_at(values, path), message)
     return carried
@@ -120,7 +134,25 @@ def convert_state(record: Record, now: float) -> Carried:
     if carried.state.get("rate_limited_until", now) <= now:
         carried.state.pop("rate_limited_until", None)
     _take_last_error(carried)
+    carried.blank = _blank(record.state, BLANK_STATE)
     return carried
+
+
+def _blank(written: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, Any]:
+    """What says nothing there; `taken` is what the way back would write instead."""
+    return {
+        key: value
+        for key, value in written.items()
+        if key in taken and _says_nothing(key, value) and not _is_same(value, taken[key])
+    }
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    return value is None or value == "" or (key in MOMENTS and value == 0)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
 
 
 def latency_total_ms(state: Mapping[str, Any]) -> int:
@@ -235,25 +267,17 @@ def _complain(carried: Carried, name: str, value: Any, message: str) -> None:
     carried.problems.append(
         Problem(
             file=record.file,
-            record=f"{record.place} ({record.name!r})" if record.name else record.place,
-            field=name,
-            value="" if value is None else _shown(name, value),
+            record=named_place(record),
+            field=cut(name),
+            value="" if value is None else shown(name, value),
             remedy=REMEDIES.get(name, REMEDY),
             message=message,
         )
     )
 
 
-def _shown(name: str, value: Any) -> str:
-    """A bad value; of one that may be or hold a secret, what kind of thing it is."""
-    is_text = isinstance(value, str)
-    if name == "api_key" and is_text:
-        return repr(masked(name, value))
-    if name == "api_base" and is_text and _SHOWABLE_URL.fullmatch(value):
-        return repr(value)[:200]
-    if name in ("api_key", "api_base", "proxy_url"):
-        return kind_of(value)
-    return repr(value)[:200]
+def named_place(record: Record) -> str:
+    return f"{record.place} ({cut(repr(record.name))})" if record.name else record.place
 
 
 def _value_at(values: Any, path: list[str]) -> Any:

@@ -190,6 +190,11 @@ def _content(path: Path, file: Path) -> Content | Problem:
         return _problem(file, "The file is empty.", remedy)
     if file.suffix.lower() in DATABASE_ENDS:
         return Content(file, "database")  # SQLite says what is wrong with it
+    text = _decoded(file, loaded)
+    return text if isinstance(text, Problem) else Content(file, _kind(file, text), text)
+
+
+def _decoded(file: Path, loaded: bytes) -> str | Problem:
     if loaded.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _problem(file, "The file is UTF-16.", "Save it as UTF-8.")
     if b"\0" in loaded:
@@ -198,11 +203,13 @@ def _content(path: Path, file: Path) -> Content | Problem:
         remedy = "It was damaged on the disk, or is no text: bring an undamaged copy."
         return _problem(file, message, remedy)
     try:
-        text = loaded.decode("utf-8-sig")
+        return loaded.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = loaded.count(b"\n", 0, error.start) + 1
+        if error.reason == "unexpected end of data":
+            message = f"The file ends within a character (line {line}).{json_files.SEEMS_CUT}"
+            return _problem(file, message, "Bring an undamaged copy.")
         return _problem(file, f"The file is not UTF-8 (line {line}).", "Save it as UTF-8.")
-    return Content(file, _kind(file, text), text)
 
 
 def _loaded(path: Path, file: Path) -> bytes | Problem:

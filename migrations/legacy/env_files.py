@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from dotenv.parser import Binding, parse_stream
 
 from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
 
+MAKE_AN_INSTANCE = ("api_key", "api_base")  # of one without a list; a version alone does not
 SUFFIXES = {key.upper(): key for key in CONFIG_KEYS if key not in ("name", "model_deployments")}
 MODELS = "SUPPORTED_MODELS"
 MODEL_MAP = "MODEL_MAP_"
@@ -26,34 +27,24 @@ class Family:
     era: Era
     names: str  # the variable that lists the instances
     prefix: str
-    # One instance without a list: variable -> config key.
-    single: Mapping[str, str]
 
 
-FAMILIES = (
-    Family(
-        "E2",
-        Era.ENV_API,
-        "API_INSTANCES",
-        "API_INSTANCE_",
-        {
-            "API_KEY": "api_key",
-            "API_BASE": "api_base",
-            "API_VERSION": "api_version",
-            "API_PROVIDER_TYPE": "provider_type",
-        },
-    ),
-    Family(
-        "E1",
-        Era.ENV_AZURE,
-        "AZURE_INSTANCES",
-        "AZURE_INSTANCE_",
-        {
-            "AZURE_OPENAI_API_KEY": "api_key",
-            "AZURE_OPENAI_API_BASE": "api_base",
-            "AZURE_OPENAI_API_VERSION": "api_version",
-        },
-    ),
+E1 = Family("E1", Era.ENV_AZURE, "AZURE_INSTANCES", "AZURE_INSTANCE_")
+E2 = Family("E2", Era.ENV_API, "API_INSTANCES", "API_INSTANCE_")
+FAMILIES = (E2, E1)
+# One instance without a list (E1), in two spellings: variable -> config key.
+SINGLES = (
+    {
+        "AZURE_OPENAI_API_KEY": "api_key",
+        "AZURE_OPENAI_API_BASE": "api_base",
+        "AZURE_OPENAI_API_VERSION": "api_version",
+    },
+    {
+        "API_KEY": "api_key",
+        "API_BASE": "api_base",
+        "API_VERSION": "api_version",
+        "API_PROVIDER_TYPE": "provider_type",
+    },
 )
 
 
@@ -80,22 +71,23 @@ class Draft:
 def read(file: Path, text: str) -> Reading:
     """The instances that the file lists, and whatever else it sets as settings.
 
-    A variable of an instance that is in no list is a setting: the old program passed it
-    over, and an instance out of the list is how it was switched off. One instance without a
-    list counts where there is no list, as it did then.
+    A variable of an instance that the list does not name is told in a note: the old program
+    passed it over, and an instance out of the list is how it was switched off. One instance
+    without a list counts where there is no list, as it did then.
     """
     lines = _lines(text)
     settings = dict(lines.values)
     records: list[Record] = []
     for family in FAMILIES:
         records += _listed(file, family, lines, settings)
+    notes = [*_unlisted(lines, settings), *(_beside_a_list(settings) if records else ())]
     if not records:
-        for family in FAMILIES:
-            records += _single(file, family, lines, settings)
+        for variables_of_one in SINGLES:
+            records += _single(file, variables_of_one, lines, settings)
     problems = [_bad_line(file, line) for line in lines.bad]
     problems += _without_list(file, lines)
     layout = records[0].layout if records else "env"
-    return Reading(file, layout, tuple(records), tuple(problems), settings)
+    return Reading(file, layout, tuple(records), tuple(problems), settings, notes=tuple(notes))
 
 
 def variables(text: str) -> dict[str, str]:
@@ -172,11 +164,15 @@ def _owners(rest: str, by_spelling: Mapping[str, list[Draft]]) -> tuple[list[Dra
         if owners is None:
             continue
         suffix = rest[match.end() :]
-        if suffix in SUFFIXES or suffix.startswith(MODEL_MAP):
+        if _is_known(suffix):
             return owners, suffix
         if not longest[0]:
             longest = owners, suffix
     return longest
+
+
+def _is_known(suffix: str) -> bool:
+    return suffix in SUFFIXES or suffix.startswith(MODEL_MAP)
 
 
 def _put(draft: Draft, variable: str, suffix: str, value: str) -> None:
@@ -239,18 +235,70 @@ def _bare(text: str) -> str:
     return re.sub(r"[\W_]", "", text).lower()
 
 
+def _unlisted(lines: Lines, settings: dict[str, str]) -> Iterator[str]:
+    """A note for each instance that no list names; its variables are settings no more."""
+    for family in FAMILIES:
+        if family.names not in lines.values:
+            continue  # nobody says that they were passed over: that is a problem
+        left = [v for v in settings if v.startswith(family.prefix)]
+        for name, variables_of_one in _by_name(family.prefix, left):
+            for variable in variables_of_one:
+                del settings[variable]
+            yield (
+                f"{', '.join(variables_of_one)}: the old program passed over what"
+                f" {family.names} does not name, so they are only in the backup; to import it,"
+                f" add {name or 'its name'} to {family.names}"
+            )
+
+
+def _by_name(prefix: str, variables: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Variables of one instance together; "" where nothing tells its name."""
+    names = {v: _name_in(v.removeprefix(prefix)) for v in variables}
+    known = sorted({name for name in names.values() if name}, key=len)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for variable, own in names.items():
+        rest = variable.removeprefix(prefix)
+        fitting = [name for name in known if rest.startswith(f"{name}_")]
+        name = own or (fitting[-1] if fitting else "")
+        groups.setdefault((name, "" if name else variable), []).append(variable)
+    return ((name, found) for (name, _), found in groups.items())
+
+
+def _name_in(rest: str) -> str:
+    """`OFF` of `OFF_API_KEY`; "" where it ends with nothing that we know."""
+    for match in reversed(list(re.finditer("_", rest))):
+        if _is_known(rest[match.end() :]):
+            return rest[: match.start()]
+    return ""
+
+
+def _beside_a_list(settings: dict[str, str]) -> Iterator[str]:
+    """Likewise for one instance that needs no list, where there is one."""
+    for variables_of_one in SINGLES:
+        there = [v for v in variables_of_one if v in settings]
+        if not any(settings[v] for v in there if variables_of_one[v] in MAKE_AN_INSTANCE):
+            continue
+        for variable in there:
+            del settings[variable]
+        yield (
+            f"{', '.join(there)}: the old program passed over one instance beside a list, so"
+            " they are only in the backup; to import it, give it a name in the list"
+        )
+
+
 def _single(
-    file: Path, family: Family, lines: Lines, settings: dict[str, str]
+    file: Path, variables_of_one: Mapping[str, str], lines: Lines, settings: dict[str, str]
 ) -> Iterator[Record]:
-    config = {key: lines.values[v] for v, key in family.single.items() if v in lines.values}
-    if not (config.get("api_key") or config.get("api_base")):
+    there = {v: key for v, key in variables_of_one.items() if v in lines.values}
+    config = {key: lines.values[variable] for variable, key in there.items()}
+    if not any(config.get(key) for key in MAKE_AN_INSTANCE):
         return
     draft = Draft(SINGLE_NAME, {"name": SINGLE_NAME, **config})
-    for variable in family.single:
-        settings.pop(variable, None)
+    for variable in there:
+        del settings[variable]
         if variable in lines.repeated:
             draft.notes.append(f"{variable} stands twice in the file: the later counts")
-    yield _record(file, family, next(iter(family.single)), draft)
+    yield _record(file, E1, next(iter(there)), draft)
 
 
 def _record(file: Path, family: Family, place: str, draft: Draft) -> Record:

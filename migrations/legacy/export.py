@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, Table, select
 
 from migrations.legacy.backup import new_private_folder, write_private
-from migrations.legacy.convert import OLD_TOTALS
+from migrations.legacy.convert import BLANK_CONFIG, BLANK_STATE, OLD_TOTALS
 from migrations.legacy.records import CONFIG_KEYS
 from proxy.store.schema import SchemaProblem
 
@@ -101,12 +101,22 @@ def unknown_providers(connection: Connection) -> list[str]:
 def _config(row: Mapping[Any, Any]) -> dict[str, Any]:
     values = {key: row[key] for key in CONFIG_KEYS}
     values["provider_type"] = OLD_PROVIDERS.get(row["provider_type"], row["provider_type"])
-    return {**(row["legacy_extra"] or {}), **values}
+    kept = row["legacy_extra"] or {}
+    return {**kept, **values, **_as_it_was_written(values, kept, BLANK_CONFIG)}
+
+
+def _as_it_was_written(
+    values: Mapping[str, Any], kept: Mapping[str, Any], taken: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What said nothing in the file, where it still does here; and the name inside."""
+    blank = {k: v for k, v in kept.items() if k in taken and values[k] == taken[k]}
+    return blank | ({"name": kept["name"]} if "name" in kept else {})
 
 
 def _state(name: str, row: Mapping[Any, Any], until: float | None) -> dict[str, Any]:
     old = row.get("legacy_state") or {}
-    return {
+    extra = old.get("extra") or {}
+    values = {
         "name": name,
         "status": "rate_limited" if until else "healthy",
         "error_count": row.get("error_count", 0),
@@ -125,6 +135,8 @@ def _state(name: str, row: Mapping[Any, Any], until: float | None) -> dict[str, 
         **{key: {} for key in WINDOWS},
         **dict.fromkeys(RATES, 0.0),
     }
+    kept = {**(old.get("blank") or {}), **({"name": extra["name"]} if "name" in extra else {})}
+    return {**extra, **values, **_as_it_was_written(values, kept, BLANK_STATE)}
 
 
 def _average_ms(row: Mapping[Any, Any], old: Mapping[str, Any]) -> float | None:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
+from migrations.legacy.records import (
+    CONFIG_KEYS,
+    STATES_ONLY,
+    Era,
+    Problem,
+    Reading,
+    Record,
+)
+from migrations.legacy.showing import cut, kind_of
 
 ERAS = {
     "Y1": Era.YAML,
@@ -21,6 +29,8 @@ ERAS = {
 }
 
 CONFIG = frozenset(CONFIG_KEYS)
+# Beside state, a config has one of these; another key alone is a stray one.
+ADDRESS = frozenset({"api_key", "api_base"})
 STATE = frozenset(
     "status error_count last_error last_error_time rate_limited_until current_tpm current_rpm"
     " total_requests successful_requests total_tokens_served last_used avg_latency_ms"
@@ -37,6 +47,11 @@ STATE_FAMILIES = re.compile(
 
 # What the old writers put beside the records about the file itself.
 ENVELOPE_KEYS = frozenset("instances timestamp last_updated worker_id version".split())
+
+SEEMS_CUT = " The file seems to be cut off."
+# Of numbers and escapes, what the decoder leaves where one ends too early.
+BEGUN = re.compile(r"\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
+WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 
 _HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -95,10 +110,20 @@ def decoded(text: str) -> Any:
     except json.JSONDecodeError as error:
         # Not chained: the error holds the whole text, and with it every key.
         where = f"line {error.lineno}, column {error.colno}"
-        cut = " The file seems to be cut off." if error.pos >= len(text.rstrip()) else ""
-        raise ValueError(f"No JSON at {where}: {error.msg}.{cut}") from None
+        hint = SEEMS_CUT if _is_cut(text[error.pos :].rstrip(), error.msg) else ""
+        raise ValueError(f"No JSON at {where}: {error.msg}.{hint}") from None
     except RecursionError:
         raise ValueError("The JSON is nested too deeply to be read.") from None
+
+
+def _is_cut(rest: str, message: str) -> bool:
+    """Whether what cannot be read could be the beginning of something, at the text's end."""
+    return (
+        not rest
+        or message.startswith("Unterminated string")  # one cannot span lines
+        or BEGUN.fullmatch(rest) is not None
+        or any(word.startswith(rest) for word in WORDS)
+    )
 
 
 def listed(items: Iterable[Any], where: str = "instances") -> list[Entry]:
@@ -106,7 +131,7 @@ def listed(items: Iterable[Any], where: str = "instances") -> list[Entry]:
 
 
 def by_name(items: Mapping[str, Any]) -> list[Entry]:
-    return [Entry(f"key {key!r}", item, key) for key, item in items.items()]
+    return [Entry(f"key {cut(repr(key))}", item, key) for key, item in items.items()]
 
 
 def reading_of(
@@ -125,16 +150,6 @@ def reading_of(
     )
 
 
-def kind_of(value: object) -> str:
-    """What a value is, for people: never what it says."""
-    if isinstance(value, str):
-        return f"text of {len(value)} characters"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    kinds = {dict: "an object", list: "a list", int: "a number", float: "a number"}
-    return kinds.get(type(value), type(value).__name__)
-
-
 def _record(file: Path, layout: str, entry: Entry) -> Record:
     """The values sorted into config, state and extra.
 
@@ -148,6 +163,9 @@ def _record(file: Path, layout: str, entry: Entry) -> Record:
     for key, value in entry.value.items():
         group = config if key in CONFIG else state if is_state(key) else extra
         group[key] = value
+    if layout == STATES_ONLY and not ADDRESS & config.keys():
+        # The old program read no config there: a `weight` of a state is somebody's own.
+        extra |= {key: config.pop(key) for key in list(config) if key != "name"}
     if "name" in config and name is not None and config["name"] != name:
         extra["name"], config["name"] = config["name"], name
     stats = extra.pop("stats", None)
@@ -192,11 +210,11 @@ def _name(entry: Entry) -> tuple[str | None, list[str]]:
     """
     inner = entry.value.get("name")
     usable = isinstance(inner, str) and bool(inner.strip())
-    shown = repr(inner) if usable else kind_of(inner)
+    shown = cut(repr(inner)) if usable else kind_of(inner)
     if entry.key and entry.key.strip():
         if inner is None or inner == entry.key:
             return entry.key, []
-        return entry.key, [f"`name` inside is {shown}: the key {entry.key!r} counts"]
+        return entry.key, [f"`name` inside is {shown}: the {entry.place} counts"]
     if usable:
         return inner, []
     return None, [f"`name` is {shown}"] if "name" in entry.value else []
@@ -236,14 +254,18 @@ def _layout_by_name(file: Path, entries: list[Entry]) -> str:
     """
     if file.name in NEVER_SPLIT:
         return "M3"
+    is_of_states = "state" in file.name.lower()
     records = [entry.value.keys() for entry in entries if isinstance(entry.value, dict)]
-    config = [bool(keys & CONFIG - {"name"}) for keys in records]
     state = [any(map(is_state, keys)) or "stats" in keys for keys in records]
+    config = [
+        bool(keys & (ADDRESS if has_state or is_of_states else CONFIG - {"name"}))
+        for keys, has_state in zip(records, state, strict=True)
+    ]
     both = sum(c and s for c, s in zip(config, state, strict=True))
     if both * 2 > len(records):
         return "M3"
     if sum(config) == sum(state):
-        return "S2" if "state" in file.name.lower() else "S1"
+        return "S2" if is_of_states else "S1"
     return "S1" if sum(config) > sum(state) else "S2"
 
 
@@ -253,7 +275,7 @@ def _twice(text: str, keys: list[str]) -> str:
     lines = [text.count("\n", 0, found.start()) + 1 for found in written.finditer(text)]
     # The decoder does not say where it is; with two places in the file there is no doubt.
     where = f" (lines {lines[0]} and {lines[1]})" if len(lines) == 2 else ""
-    return f"The key {key!r} stands twice in one object{where}."
+    return f"The key {cut(repr(key))} stands twice in one object{where}."
 
 
 def _of_whole_characters(data: Any) -> Any:

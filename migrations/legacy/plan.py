@@ -5,8 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrations.legacy.convert import Carried, Converted, convert_config, convert_state
-from migrations.legacy.records import Problem, Reading, Record
+from migrations.legacy.convert import (
+    Carried,
+    Converted,
+    convert_config,
+    convert_state,
+    named_place,
+)
+from migrations.legacy.records import STATES_ONLY, Problem, Reading, Record
+from migrations.legacy.showing import shown
 
 
 @dataclass(slots=True)
@@ -18,7 +25,12 @@ class Imported:
     config_from: Record | None
     state: dict[str, Any]
     state_from: Record | None
+    # Unknown keys; those of a file of states are the state's.
     extra: dict[str, Any] = field(repr=False)
+    state_extra: dict[str, Any] = field(repr=False)
+    # What was written for nothing, for the way back.
+    blank: dict[str, Any]
+    state_blank: dict[str, Any]
     converted: list[Converted]
     shadowed: list[Record]
 
@@ -42,6 +54,7 @@ class Plan:
     raw_bad: list[tuple[Path, Any]] = field(default_factory=list, repr=False)  # hold keys
     settings: dict[str, str] = field(default_factory=dict, repr=False)
     notes: list[tuple[Record, str]] = field(default_factory=list)
+    file_notes: list[tuple[Path, str]] = field(default_factory=list)
     # Files beside them that were not read.
     passed_over: list[Path] = field(default_factory=list)
 
@@ -64,6 +77,7 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
         plan.entry_problems += [p for p in reading.problems if p.record]
         plan.raw_bad += [(reading.file, each) for each in reading.raw_bad]
         plan.settings |= reading.settings
+        plan.file_notes += [(reading.file, note) for note in reading.notes]
         plan.found += len(reading.records)
         for record in reading.records:
             plan.notes += [(record, note) for note in record.notes]
@@ -107,7 +121,10 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
             config_from=config.record if config else None,
             state=state.state if state else {},
             state_from=state.record if state else None,
-            extra=_extra(records),
+            extra=_extra(config, (r for r in records if r.layout != STATES_ONLY)),
+            state_extra=_extra(state, (r for r in records if r.layout == STATES_ONLY)),
+            blank=config.blank if config else {},
+            state_blank=state.blank if state else {},
             converted=[c for each in (config, state) if each for c in each.converted],
             shadowed=[r for r in records if all(r is not each for each in used)],
         )
@@ -118,14 +135,15 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
 
 
 def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Record]:
-    """Those of the newest era that has it, in the order of the files."""
+    """Those of the newest era, and turn, that has it, in the order of the files."""
     some = [r for r in records if has_it(r)]
-    era = max((r.era for r in some), default=None)
-    return [r for r in some if r.era == era]
+    recency = max((r.recency for r in some), default=None)
+    return [r for r in some if r.recency == recency]
 
 
 def _has_config(record: Record) -> bool:
-    return any(key != "name" for key in record.config)
+    """Of any but a file of states, a name alone is a config too: one without a key."""
+    return record.layout != STATES_ONLY or any(key != "name" for key in record.config)
 
 
 def _compare(carried: list[Carried]) -> None:
@@ -145,9 +163,9 @@ def _disagreement(one: Carried, other: Carried) -> Iterator[Problem]:
         is_secret = name in ("api_key", "proxy_url") or name in unknown
         yield Problem(
             file=other.record.file,
-            record=f"{other.record.place} ({other.record.name!r})",
+            record=named_place(other.record),
             field=name,
-            value="***" if is_secret else repr(others.get(name))[:200],
+            value="***" if is_secret else shown(name, others.get(name)),
             remedy="Take one of the two out, or make them equal.",
             message=f"Disagrees with {one.record.place} of {one.record.file}.",
         )
@@ -169,12 +187,16 @@ def _reject(plan: Plan, records: list[Record], carried: list[Carried]) -> None:
         plan.rejected.append((record, list(dict.fromkeys(own))))
 
 
-def _extra(records: list[Record]) -> dict[str, Any]:
-    """Unknown keys of all records of the name; the newest era's value counts."""
+def _extra(source: Carried | None, records: Iterable[Record]) -> dict[str, Any]:
+    """Unknown keys of all these records; the newest one's value counts.
+
+    A name inside that is another than the key's is of the one record that is carried.
+    """
     extra: dict[str, Any] = {}
-    for record in sorted(records, key=lambda r: r.era):
+    for record in sorted(records, key=lambda r: r.recency):
         extra |= record.extra
-    return extra
+    inner = source.record.extra.get("name") if source else None
+    return {k: v for k, v in extra.items() if k != "name"} | ({"name": inner} if inner else {})
 
 
 def _why_merged(record: Record, source: Record, state: Record | None = None) -> str:
@@ -185,6 +207,6 @@ def _why_merged(record: Record, source: Record, state: Record | None = None) -> 
     if not _has_config(record) and not record.state:
         return f"holds neither config nor state; {where} does"
     newest = source if _has_config(record) or state is None else state
-    if record.era < newest.era:
+    if record.recency < newest.recency:
         return f"shadowed by {newest.layout} ({newest.file.name}, {newest.place})"
     return f"says the same as {newest.layout} ({newest.file.name}, {newest.place})"

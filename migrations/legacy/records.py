@@ -63,6 +63,10 @@ CARRIED_STATE_KEYS = (
 )
 
 
+# The layout of a file that holds states and nothing else.
+STATES_ONLY = "S2"
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One instance in one file, its values as they stand there (types too).
@@ -82,6 +86,14 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # nobody knows what
     # What was done to read it that a person should know (a date turned back into text, ...).
     notes: tuple[str, ...] = ()
+    # Of one era and name, where a later record replaced an earlier one (Y1): the later has
+    # more. Records that have the same must agree.
+    turn: int = 0
+
+    @property
+    def recency(self) -> tuple[Era, int]:
+        """The greatest of those of one name is what the old program last went by."""
+        return self.era, self.turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one file gave. `raw_bad` are records that are no objects, for rejected.json."""
+    """What one file gave. `raw_bad` are records that are no objects, for rejected.json.
+
+    `notes` are about what is of no record: what was passed over, and how to have it.
+    """
 
     file: Path
     layout: str
@@ -111,3 +126,4 @@ class Reading:
     # Settings of the old program found there (name -> value): told, not carried.
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     raw_bad: tuple[Any, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()

@@ -1,25 +1,18 @@
 """What was found and what becomes of it, for people and for machines. Never a key."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from migrations.legacy.convert import OLD_TOTALS
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
+from migrations.legacy.showing import cut, told
 from proxy.core.masking import masked
 
 TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
 DERIVED = re.compile(r"status|current_\w+|utilization_percentage")
 NOTHING: tuple[object, ...] = (None, "", "unknown", {}, 0)
-# Credentials of a URL; words that look like OpenAI's keys; what stands behind "key=".
-SECRETS_IN_TEXT = (
-    (re.compile(r"://[^/\s@]+@"), "://***@"),
-    (re.compile(r"\bsk-[\w-]{8,}"), "sk-***"),
-    (
-        re.compile(r"(?i)\b((?:api[-_ ]?)?key|token|password|secret)(\s*[=:]\s*)[^\s,;]+"),
-        r"\1\2***",
-    ),
-)
 
 
 def as_text(plan: Plan) -> str:
@@ -38,8 +31,10 @@ def as_text(plan: Plan) -> str:
         lines += ["", f"Settings of the old program, not carried: {names}"]
     if plan.merged:
         lines += ["", "Merged:", *(f"  {_where(r)}: {why}" for r, why in plan.merged)]
-    if plan.notes:
-        lines += ["", "Notes:", *(f"  {_where(r)}: {note}" for r, note in plan.notes)]
+    notes = [f"  {_where(record)}: {note}" for record, note in plan.notes]
+    notes += [f"  {file.name}: {note}" for file, note in plan.file_notes]
+    if notes:
+        lines += ["", "Notes:", *notes]
     if plan.problems:
         lines += ["", "Cannot be carried:", *(_problem_line(p) for p in plan.problems)]
     return "\n".join([*lines, "", counts_line(plan)])
@@ -63,7 +58,10 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "merged": [{**_record_json(r), "why": why} for r, why in plan.merged],
         "rejected": [{**_record_json(r), "why": _why_rejected(p)} for r, p in plan.rejected],
         "problems": [_problem_json(p) for p in plan.problems],
-        "notes": [{**_record_json(r), "note": note} for r, note in plan.notes],
+        "notes": [
+            *({**_record_json(record), "note": note} for record, note in plan.notes),
+            *({**_file_json(file), "note": note} for file, note in plan.file_notes),
+        ],
         "settings": sorted(plan.settings),
         "not_read": [str(path) for path in plan.passed_over],
     }
@@ -105,13 +103,16 @@ def _instance_lines(instance: Imported) -> list[str]:
         lines += [f"    {k} = {masked(k, v)!r}" for k, v in sorted(instance.config.items())]
     if state is not None:
         lines.append(f"  state from {_where(state)}")
-        lines += [f"    {k} = {told(v)!r}" for k, v in sorted(instance.state.items())]
+        lines += [f"    {k} = {cut(repr(told(v)))}" for k, v in sorted(instance.state.items())]
     if instance.extra:
         lines.append(
             f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
         )
+    if instance.state_extra:
+        keys = ", ".join(sorted(instance.state_extra))
+        lines.append(f"  unknown keys of the state, kept with it: {keys}")
     lines += [
-        f"  converted {c.field}: {told(c.before)} -> {told(c.after)}"
+        f"  converted {c.field}: {cut(told(c.before))} -> {cut(told(c.after))}"
         for c in instance.converted
     ]
     left = _left_behind(instance)
@@ -129,22 +130,14 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
         "state": {k: told(v) for k, v in instance.state.items()},
         "state_from": _record_json(instance.state_from),
         "legacy_extra": sorted(instance.extra),
+        "legacy_state_extra": sorted(instance.state_extra),
         "converted": [
-            {"field": c.field, "before": told(c.before), "after": told(c.after)}
+            {"field": c.field, "before": cut(told(c.before)), "after": cut(told(c.after))}
             for c in instance.converted
         ],
         "not_carried": _left_behind(instance),
         "shadowed": [_record_json(r) for r in instance.shadowed],
     }
-
-
-def told(value: Any) -> Any:
-    """A value of the state, as it may be shown: old error texts quote proxies and keys."""
-    if not isinstance(value, str):
-        return value
-    for secret, shown in SECRETS_IN_TEXT:
-        value = secret.sub(shown, value)
-    return value
 
 
 def _left_behind(instance: Imported) -> list[str]:
@@ -175,6 +168,11 @@ def _record_json(record: Record | None) -> dict[str, Any]:
     }
 
 
+def _file_json(file: Path) -> dict[str, Any]:
+    """As of a record, where it is of none."""
+    return {"file": str(file), "place": "", "layout": "", "name": None}
+
+
 def _problem_json(problem: Problem) -> dict[str, str]:
     return {
         "file": str(problem.file),
@@ -194,5 +192,5 @@ def _problem_line(problem: Problem) -> str:
 
 
 def _where(record: Record) -> str:
-    name = f" {record.name!r}" if record.name else ""
+    name = f" {cut(repr(record.name))}" if record.name else ""
     return f"{record.layout} {record.file.name} {record.place}{name}"

@@ -16,7 +16,7 @@ from migrations.legacy.backup import (
     BackupFailed,
     changed_since,
     make_backup,
-    write_copy,
+    write_beside,
 )
 from migrations.legacy.plan import Plan, make_plan
 from proxy.store.schema import SchemaProblem
@@ -90,7 +90,7 @@ def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
         )
     if plan.problems:
         rejected = json.dumps(report.rejected_json(plan), indent=2, default=str)
-        write_copy(backup / REJECTED, rejected.encode())
+        write_beside(backup, REJECTED, rejected.encode())
 
 
 def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:

@@ -1,6 +1,7 @@
 """Records in the old program's YAML settings: the layout Y1."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from migrations.legacy.json_files import Entry, reading_of
-from migrations.legacy.records import Problem, Reading, Record
+from migrations.legacy.json_files import SEEMS_CUT, Entry, reading_of
+from migrations.legacy.records import Problem, Reading
+from migrations.legacy.showing import cut
 
 # libyaml where PyYAML was built with it: seven times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -33,14 +35,14 @@ def read(documents: Sequence[tuple[Path, str]], variables: Mapping[str, str]) ->
     """A reading for each file; `documents` are `base.yaml` and then the environment's file.
 
     The old program put the lists of both together, and the later of two instances with one
-    name replaced the earlier; so the earlier is left out, and the later says so in a note.
+    name replaced the earlier: its record has a greater `turn`.
 
     `${NAME}` as a whole value is the variable; a missing one was "" and is noted, as is one
     within a value, which was never replaced. A date without quotes is text again.
 
     Settings are all other keys with dots (`routing.strategy`), values as written.
     """
-    return _later_wins([_reading(file, text, variables) for file, text in documents])
+    return _in_turn([_reading(file, text, variables) for file, text in documents])
 
 
 def _reading(file: Path, text: str, variables: Mapping[str, str]) -> Reading:
@@ -77,7 +79,8 @@ def _composed(text: str) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"No YAML{where}.") from None
+        is_cut = mark is not None and mark.index >= len(text.rstrip()) - 1
+        raise ValueError(f"No YAML{where}.{SEEMS_CUT if is_cut else ''}") from None
     except yaml.YAMLError:
         raise ValueError("No YAML: it holds characters that YAML forbids.") from None
     if root is not None:
@@ -114,7 +117,7 @@ def _check_keys(root: Node) -> None:
                 if key.value in keys:
                     where = f"line {key.start_mark.line + 1}"
                     raise ValueError(
-                        f"The key {key.value!r} stands twice in one mapping ({where})."
+                        f"The key {cut(repr(key.value))} stands twice in one mapping ({where})."
                     )
                 keys.add(key.value)
 
@@ -162,7 +165,7 @@ def _items(instances: list[Node]) -> Iterator[tuple[str, str | None, Node]]:
                 yield f"instances[{index}]", None, item
         elif isinstance(node, MappingNode):
             for key, item in node.value:
-                yield f"key {_name(key)!r}", _name(key), item
+                yield f"key {cut(repr(_name(key)))}", _name(key), item
         elif node.tag != NULL:
             yield "instances", None, node
 
@@ -223,36 +226,14 @@ def _with_text_keys(value: Any) -> Any:
     return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _later_wins(readings: list[Reading]) -> list[Reading]:
-    latest: dict[str, Record] = {}
-    earlier: dict[str, list[Record]] = {}
+def _in_turn(readings: list[Reading]) -> list[Reading]:
+    """Of records of one name, each has a greater turn than the one it replaced."""
+    seen: Counter[str | None] = Counter()
+    found = []
     for reading in readings:
+        records = []
         for record in reading.records:
-            if record.name is None:
-                continue
-            if record.name in latest:
-                earlier.setdefault(record.name, []).append(latest[record.name])
-            latest[record.name] = record
-    return [
-        replace(reading, records=tuple(_standing(reading.records, latest, earlier)))
-        for reading in readings
-    ]
-
-
-def _standing(
-    records: Sequence[Record], latest: Mapping[str, Record], earlier: Mapping[str, list[Record]]
-) -> Iterator[Record]:
-    for record in records:
-        if record.name is None:
-            yield record
-        elif latest[record.name] is record:
-            replaced = earlier.get(record.name, [])
-            notes = tuple(_replacement(old, record) for old in replaced)
-            yield replace(record, notes=(*record.notes, *notes))
-
-
-def _replacement(old: Record, new: Record) -> str:
-    groups = ((old.config, new.config), (old.state, new.state), (old.extra, new.extra))
-    differing = [k for a, b in groups for k in {**a, **b} if a.get(k, b) != b.get(k, a)]
-    difference = f"differs in {', '.join(differing)}" if differing else "says the same"
-    return f"it replaces {old.place} of {old.file.name}, which {difference}"
+            records.append(replace(record, turn=seen[record.name]))
+            seen[record.name] += 1
+        found.append(replace(reading, records=tuple(records)))
+    return found

@@ -148,6 +148,9 @@ class ChangeDetector:
     def __init__(self, database: Database) -> None:
         with translated():
             self._connection = database.engine.connect()
+            # Not the pool's any more: to one that was disposed of meanwhile it would be given
+            # back, and never be closed.
+            self._connection.detach()
         self._last: int | None = None
 
     def changed(self) -> bool:

@@ -34,6 +34,12 @@ WORDS = re.compile(rb"manager|factory|initialize_new_implementation")
 MODULE_TEXT = re.compile(rf"({'|'.join(map(re.escape, REMOVED))})([.:][\w.:]*)?")
 
 
+def named_in(content: bytes) -> set[str]:
+    """The files that go whose module's last name stands in a source nobody can parse."""
+    words = set(re.findall(rb"\w+", content))
+    return {file for file in REMOVED_FILES if PurePosixPath(file).stem.encode() in words}
+
+
 class CannotParse(Exception):
     """Python itself cannot; `line` is where."""
 

@@ -5,8 +5,8 @@ import difflib
 import io
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cleanup import envfile, imports, rewrite, tree
@@ -16,17 +16,24 @@ ENV_FILES = (".env", "app/.env")
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that should go, and one that still needs it."""
+
+    path: str
+    needed_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """`changes` in an order that leaves a program that starts, wherever it is interrupted.
 
-    `findings` have the line numbers of now, `findings_after` those of afterwards. `kept`
-    are files that should go but are still imported.
+    `findings` have the line numbers of now, `findings_after` those of afterwards.
     """
 
     changes: tuple[Change, ...]
     findings: tuple[Finding, ...]
     findings_after: tuple[Finding, ...]
-    kept: tuple[str, ...]
+    kept: tuple[Kept, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,40 +47,48 @@ class _File:
     uses_after: tuple[imports.Use, ...] = ()
 
 
+@dataclass(slots=True)
+class _Sources:
+    """What was read. `needs` is by source: the files it imports that should go."""
+
+    files: dict[str, _File] = field(default_factory=dict)
+    needs: dict[str, set[str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
 def plan(root: Path) -> Plan:
-    """For a resolved `root`; reads only."""
+    """For a resolved `root`; reads only.
+
+    All that can be done is, whatever is left. Only one thing waits for the rest: a file that
+    should go stays while a source that stays imports it, by an import that cannot be
+    rewritten, or names its module in a string; and while one that cannot be parsed has the
+    module's name in it, or one cannot be read at all, since these may import it. Otherwise
+    the program would not start, and the person who has to mend those places could not try
+    it. A file that stays may need another, as the manager needs the factory: that stays too.
+    """
     found = tree.sources(root)
     there = [path for path in imports.REMOVED_FILES if (root / path).is_file()]
     removable = [path for path in there if not tree.is_link(root, path)]
-    findings = [
-        *found.findings,
-        *(Finding(p, 1, "is reached through a link") for p in there if p not in removable),
-    ]
-    files: dict[str, _File] = {}
-    for path in found.files:
-        try:
-            if file := _file(root, path, found.files):
-                files[path] = file
-        except imports.CannotParse as error:
-            if path not in removable:
-                findings.append(Finding(path, error.line, str(error)))
-        except OSError as error:
-            findings.append(Finding(path, 1, f"cannot be read: {error.strerror}"))
-    kept = _still_needed(files, removable)
+    sources = _read(root, found.files, removable)
+    sources.findings += found.findings
+    links = (path for path in there if path not in removable)
+    sources.findings += (Finding(path, 1, "is reached through a link") for path in links)
+    kept = _still_needed(sources.needs, removable)
     going = [path for path in removable if path not in kept]
-    staying = [file for path, file in files.items() if path not in removable or path in kept]
+    staying = [file for path, file in sources.files.items() if path not in going]
     env_changes, env_findings = _env(root)
-    findings += env_findings
-    of_sources = [file for file in staying if file.path not in kept]
+    findings = [*sources.findings, *env_findings]
+    # What a file that stays for now imports is told when it goes.
+    told = [file for file in staying if file.path not in kept]
     return Plan(
         changes=(
             *(_change(root, f.path, f.before, f.after) for f in staying if f.before != f.after),
             *env_changes,
             *(_change(root, path, (root / path).read_bytes(), None) for path in going),
         ),
-        findings=_sorted(findings, _findings(of_sources, after=False)),
-        findings_after=_sorted(findings, _findings(of_sources, after=True)),
-        kept=tuple(sorted(kept)),
+        findings=_sorted(findings, _findings(told, after=False)),
+        findings_after=_sorted(findings, _findings(told, after=True)),
+        kept=tuple(Kept(path, needed_by) for path, needed_by in sorted(kept.items())),
     )
 
 
@@ -91,6 +106,25 @@ def diff(change: Change) -> str:
     text = "".join(_ended(line) for line in lines)
     # Of an empty file that goes, difflib finds nothing to say.
     return text or f"--- a/{change.path}\n+++ {target}\n"
+
+
+def _read(root: Path, paths: Sequence[str], removable: Sequence[str]) -> _Sources:
+    found = _Sources()
+    for path in paths:
+        try:
+            file = _file(root, path, paths)
+        except imports.CannotParse as error:
+            found.needs[path] = imports.named_in((root / path).read_bytes())
+            if path not in removable:
+                found.findings.append(Finding(path, error.line, str(error)))
+        except OSError as error:
+            found.needs[path] = set(removable)
+            found.findings.append(Finding(path, 1, f"cannot be read: {error.strerror}"))
+        else:
+            if file:
+                found.files[path] = file
+                found.needs[path] = {use.file for use in file.uses if use.file}
+    return found
 
 
 def _file(root: Path, path: str, all_paths: Sequence[str]) -> _File | None:
@@ -122,16 +156,18 @@ def _obstacle(root: Path, path: str) -> str | None:
     return None
 
 
-def _still_needed(files: Mapping[str, _File], removable: Sequence[str]) -> set[str]:
-    """Of those, the ones that are imported by a file that stays, also by another of them."""
-    kept: set[str] = set()
+def _still_needed(
+    needs: Mapping[str, Collection[str]], removable: Sequence[str]
+) -> dict[str, str]:
+    """Of those, the ones that a file which stays needs, also another of them; and which."""
+    kept: dict[str, str] = {}
     while True:
         needed = {
-            use.file
-            for path, file in files.items()
+            file: path
+            for path in sorted(needs, reverse=True)  # of several, the first is named
             if path not in removable or path in kept
-            for use in file.uses
-            if use.file and use.file in removable
+            for file in needs[path]
+            if file in removable and file != path
         }
         if needed == kept:
             return kept

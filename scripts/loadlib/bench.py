@@ -59,7 +59,7 @@ class Options:
 
 def run(options: Options, progress: Progress) -> Report:
     """Starts all it needs, measures, stops all of it. Raises GatewayGone."""
-    progress("starting")
+    progress("starting", None)
     with (
         tempfile.TemporaryDirectory(prefix="load-test-") as folder,
         simulated_azure(options.azure) as simulated,
@@ -180,12 +180,13 @@ class _Bench:
         return loads, cpu_seconds
 
     def _load(self, title: str, ask: Asking, targets: list[Target], plan: Plan) -> Load:
-        def progress(text: str) -> None:
-            self._progress(f"{title}: {text}")
+        def progress(text: str, share: float | None) -> None:
+            self._progress(f"{text} | {title}", share)
 
         load = asyncio.run(client.run(ask, targets, plan, progress))
-        for error, count in load.failures.items():
-            self._report.failures[f"{title}: {error}"] += count
+        for kind, count in load.failures.items():
+            self._report.failures[f"{title}: {kind}"] += count
+            self._report.examples[f"{title}: {kind}"] = load.examples[kind]
         return load
 
     def _plan(

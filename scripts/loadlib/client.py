@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from loadlib.stats import Load, Outcome
+from loadlib.stats import Failure, Load, Outcome
 from loadlib.wire import DONE, Answer, Events, NotHttp, request_bytes, status_line
 
 READ_BYTES = 65_536
@@ -20,7 +20,8 @@ SPARE_FILES = 100
 # A server that refuses at once is not to be asked ten thousand times a second.
 AFTER_FAILURE_SECONDS = 0.1
 
-Progress = Callable[[str], None]
+# What is shown to who waits: a text, and how far it is, from 0 to 1.
+Progress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,15 @@ class Plan:
         if self.total is None and self.seconds is None:
             raise ValueError("a plan needs a total or seconds, or it never ends")
 
+    def share(self, done: int, age_seconds: float) -> float:
+        """How far it is, from 0 to 1, by whatever ends it first."""
+        shares = [0.0]
+        if self.total is not None:
+            shares.append(done / self.total if self.total else 1.0)
+        if self.seconds is not None:
+            shares.append(age_seconds / self.seconds)
+        return min(max(shares), 1.0)
+
 
 class Connection:
     """One kept-alive connection, for one request after the other."""
@@ -148,8 +158,9 @@ async def plain(connection: Connection) -> Outcome:
     first = await connection.read_some()
     first_byte_ms = _ms_since(started)
     body = first + await _rest(connection)
-    error = None if connection.answer.status == 200 else _refusal(connection, body)
-    return Outcome(error, first_byte_ms, _ms_since(started))
+    status = connection.answer.status
+    failure = None if status == 200 else refusal(status, body)
+    return Outcome(failure, first_byte_ms, _ms_since(started))
 
 
 def streaming(*, expected_events: int | None = None, leave_after: int | None = None) -> Asking:
@@ -164,40 +175,57 @@ def streaming(*, expected_events: int | None = None, leave_after: int | None = N
         chunk = await connection.read_some()
         first_byte_ms = _ms_since(started)
         if connection.answer.status != 200:
-            return Outcome(_refusal(connection, chunk + await _rest(connection)))
+            body = chunk + await _rest(connection)
+            return Outcome(refusal(connection.answer.status, body))
         events = Events()
-        count, last, error = 0, b"", None
+        count, last, failure = 0, b"", None
         while chunk:
             for last in events.feed(chunk):
                 count += 1
-                error = error or _error_in(last)
+                failure = failure or _error_in(last)
             if leave_after is not None and count >= leave_after:
                 connection.close()
-                return Outcome(error, first_byte_ms, _ms_since(started), count)
+                return Outcome(failure, first_byte_ms, _ms_since(started), count)
             chunk = await connection.read_some()
-        error = error or _wrong_end(count, last, events, expected_events)
-        return Outcome(error, first_byte_ms, _ms_since(started), count)
+        failure = failure or _wrong_end(count, last, events, expected_events)
+        return Outcome(failure, first_byte_ms, _ms_since(started), count)
 
     return ask
 
 
-def _error_in(event: bytes) -> str | None:
+def refusal(status: int, body: bytes) -> Failure:
+    """Its kind is the status with the error's code: messages differ, as in "retry in 3 s"."""
+    code = _code(body)
+    return Failure(status_line(status) + (f", {code}" if code else ""), _excerpt(body))
+
+
+def _code(body: bytes) -> str:
+    """OpenAI's `code`, or else `type`; "" if there is none that can be read."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return ""
+    error = said.get("error") if isinstance(said, dict) else None
+    found = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    return next((each for each in found if each and isinstance(each, str)), "")
+
+
+def _error_in(event: bytes) -> Failure | None:
     if not event.startswith(b'{"error"'):
         return None
-    return f"an error in the stream: {event[:EXCERPT_BYTES].decode('utf-8', 'replace')}"
+    return Failure("an error in the stream", _excerpt(event))
 
 
-def _wrong_end(count: int, last: bytes, events: Events, expected: int | None) -> str | None:
+def _wrong_end(count: int, last: bytes, events: Events, expected: int | None) -> Failure | None:
     if last != DONE or not events.is_between_events:
-        return "the stream ended without [DONE]"
+        return Failure("the stream ended without [DONE]")
     if expected is not None and count != expected:
-        return f"{count} events instead of {expected}"
+        return Failure("a wrong number of events", f"{count} instead of {expected}")
     return None
 
 
-def _refusal(connection: Connection, body: bytes) -> str:
-    said = " ".join(body[:EXCERPT_BYTES].decode("utf-8", "replace").split())
-    return f"{status_line(connection.answer.status)}: {said}"
+def _excerpt(body: bytes) -> str:
+    return " ".join(body[:EXCERPT_BYTES].decode("utf-8", "replace").split())
 
 
 async def _rest(connection: Connection) -> bytes:
@@ -264,7 +292,7 @@ class _Run:
                 self._begun += 1
                 outcome = await self._outcome(connection)
                 self._outcomes.append(outcome)
-                if outcome.error is not None:
+                if outcome.failure is not None:
                     await asyncio.sleep(AFTER_FAILURE_SECONDS)
         finally:
             connection.close()
@@ -281,15 +309,19 @@ class _Run:
             async with asyncio.timeout(self._plan.timeout_seconds):
                 return await self._ask(connection)
         except TimeoutError:
-            error = f"not finished after {self._plan.timeout_seconds:g} s"
-        except (OSError, NotHttp) as problem:
-            error = str(problem) or type(problem).__name__
+            failure = Failure(f"not finished after {self._plan.timeout_seconds:g} s")
+        except NotHttp as problem:
+            kind, _, detail = str(problem).partition(": ")
+            failure = Failure(kind, detail)
+        except OSError as problem:
+            failure = Failure(str(problem) or type(problem).__name__)
         connection.close()
-        return Outcome(error)
+        return Outcome(failure)
 
     async def _tick(self) -> None:
         while True:
             done = len(self._outcomes)
-            failed = sum(1 for o in self._outcomes if o.error)
-            self._progress(f"{self._begun - done} open, {done} done, {failed} failed")
+            failed = sum(1 for o in self._outcomes if o.failure)
+            share = self._plan.share(done, time.perf_counter() - self._started)
+            self._progress(f"{self._begun - done} open, {done} done, {failed} failed", share)
             await asyncio.sleep(TICK_SECONDS)

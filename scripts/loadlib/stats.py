@@ -6,16 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+PERCENTS = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`kind` is what failures are counted by, `detail` what this one said."""
+
+    kind: str
+    detail: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request. `error` is a sentence, None if all was as it should be.
+    """One request. `failure` is None if all was as it should be.
 
     `first_byte_ms` is from before connecting, if that had to be done, to the first byte
     of the body; `total_ms` to its last.
     """
 
-    error: str | None = None
+    failure: Failure | None = None
     first_byte_ms: float = 0.0
     total_ms: float = 0.0
     events: int = 0
@@ -38,11 +48,20 @@ class Load:
 
     @property
     def failures(self) -> Counter[str]:
-        return Counter(o.error for o in self.outcomes if o.error is not None)
+        return Counter(o.failure.kind for o in self.outcomes if o.failure is not None)
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """Of each kind of failure the first detail."""
+        found: dict[str, str] = {}
+        for outcome in self.outcomes:
+            if outcome.failure is not None:
+                found.setdefault(outcome.failure.kind, outcome.failure.detail)
+        return found
 
     @property
     def good(self) -> list[Outcome]:
-        return [o for o in self.outcomes if o.error is None]
+        return [o for o in self.outcomes if o.failure is None]
 
     @property
     def events(self) -> int:
@@ -89,6 +108,8 @@ class Report:
     facts: Mapping[str, str | int]
     rows: Sequence[Row]
     failures: Counter[str] = field(default_factory=Counter)
+    # Of each kind of failure, a detail of one; "" where there is no more to say.
+    examples: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -98,6 +119,7 @@ class Report:
                 for r in self.rows
             ],
             "failures": dict(self.failures),
+            "examples": {kind: detail for kind, detail in self.examples.items() if detail},
         }
 
     def to_markdown(self) -> str:
@@ -115,7 +137,11 @@ class Report:
         return "\n\n".join([facts, table, *self._failure_lines()])
 
     def _failure_lines(self) -> list[str]:
-        return [f"{count} x {error}" for error, count in self.failures.most_common()]
+        lines = []
+        for kind, count in self.failures.most_common():
+            detail = self.examples.get(kind)
+            lines.append(f"{count} x {kind}" + (f"; the first: {detail}" if detail else ""))
+        return lines
 
 
 def _shown(value: float | None) -> str:
@@ -131,12 +157,8 @@ def stream_rows(title: str, loads: Mapping[str, Load]) -> list[Row]:
         Row(f"{title}: failed", "", {p: load.failures.total() for p, load in loads.items()}),
         Row(f"{title}: events", "", {p: load.events for p, load in loads.items()}),
     ]
-    for percent in (50, 90, 99):
-        values = _percentiles(loads, "first_byte_ms", percent)
-        rows.append(Row(f"{title}: first byte p{percent}", "ms", values))
-    for percent in (50, 99):
-        values = _percentiles(loads, "total_ms", percent)
-        rows.append(Row(f"{title}: total p{percent}", "ms", values))
+    rows += _percentile_rows(f"{title}: first byte ", loads, "first_byte_ms")
+    rows += _percentile_rows(f"{title}: total ", loads, "total_ms")
     cpu = {place: load.client_cpu_percent for place, load in loads.items()}
     return [*rows, Row(f"{title}: this client's CPU", "% of a core", cpu)]
 
@@ -148,11 +170,16 @@ def plain_rows(title: str, loads: Mapping[str, Load]) -> list[Row]:
         Row(f"{title}: failed", "", {p: load.failures.total() for p, load in loads.items()}),
         Row(title, "a second", {p: load.per_second for p, load in loads.items()}),
     ]
-    for percent in (50, 99):
-        values = _percentiles(loads, "total_ms", percent)
-        rows.append(Row(f"{title}: p{percent}", "ms", values))
+    rows += _percentile_rows(f"{title}: ", loads, "total_ms")
     cpu = {place: load.client_cpu_percent for place, load in loads.items()}
     return [*rows, Row(f"{title}: this client's CPU", "% of a core", cpu)]
+
+
+def _percentile_rows(title: str, loads: Mapping[str, Load], name: str) -> list[Row]:
+    return [
+        Row(f"{title}p{percent}", "ms", _percentiles(loads, name, percent))
+        for percent in PERCENTS
+    ]
 
 
 def _percentiles(loads: Mapping[str, Load], name: str, percent: float) -> dict[str, float]:

@@ -366,6 +366,9 @@ class BrokenEngine:
     def connect(self):
         return self
 
+    def detach(self):
+        pass
+
     def execute(self, _statement):
         raise OperationalError("", {}, Exception("disk I/O error"))
 

@@ -1,7 +1,11 @@
 """The load client's parts that decide without I/O, and it at work on the simulated Azure."""
 
 import asyncio
+import io
 import json
+import os
+import re
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,9 +18,9 @@ from proxy.simulator import Resource, Simulator
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import load_test
-from loadlib import bench, client, stats, wire
+from loadlib import bar, bench, client, stats, wire
 from loadlib.gateway import children, cpu_seconds, pss_mb
-from loadlib.stats import Load, Outcome, Report, Row
+from loadlib.stats import Failure, Load, Outcome, Report, Row
 
 EVENTS = Resource("any").tokens + 4  # and the filter results, the role, the end, [DONE]
 AT_ONCE_AND_IN_BYTES = (1_000_000, 7, 1)
@@ -180,9 +184,21 @@ def test_events_fill_the_time_of_a_stream(stream_seconds, events_per_second, exp
 
 
 def test_loads_add_up():
-    both = Load((Outcome("no"), Outcome(events=3)), 1.0, 0.5) + Load((Outcome("no"),), 1.0)
+    first, second = (Outcome(Failure("no", detail)) for detail in ("first", "second"))
+    both = Load((first, Outcome(events=3)), 1.0, 0.5) + Load((second,), 1.0)
     assert (both.per_second, both.events, both.client_cpu_percent) == (0.5, 3, 25.0)
     assert both.failures == Counter(no=2)
+    assert both.examples == {"no": "first"}
+
+
+@pytest.mark.parametrize("percent", [50, 90, 95, 99])
+def test_streams_and_plain_requests_have_the_same_percentiles(percent):
+    outcomes = tuple(Outcome(None, ms, ms + 1000) for ms in range(1, 101))
+    loads = {"gateway": Load(outcomes, 1.0)}
+    rows = {row.measure: row.values["gateway"] for row in stats.stream_rows("s", loads)}
+    rows |= {row.measure: row.values["gateway"] for row in stats.plain_rows("p", loads)}
+    assert rows[f"s: first byte p{percent}"] == percent
+    assert rows[f"s: total p{percent}"] == rows[f"p: p{percent}"] == percent + 1000
 
 
 def test_a_report_is_a_table_for_people_and_json_for_machines():
@@ -191,7 +207,10 @@ def test_a_report_is_a_table_for_people_and_json_for_machines():
         Row("failed", "", {"direct": 0, "gateway": 1234}),
         Row("memory", "MB", {"gateway": 40.04}),
     ]
-    report = Report({"cores": 2, "Python": "3.11"}, rows, Counter({"HTTP 500": 1234}))
+    failures = Counter({"HTTP 500": 1234, "no": 1})
+    report = Report(
+        {"cores": 2, "Python": "3.11"}, rows, failures, {"HTTP 500": "oh", "no": ""}
+    )
     assert report.to_markdown().splitlines() == [
         "cores 2, Python 3.11",
         "",
@@ -201,10 +220,13 @@ def test_a_report_is_a_table_for_people_and_json_for_machines():
         "| failed | 0 | 1,234 |  |",
         "| memory, MB |  | 40.0 |  |",
         "",
-        "1234 x HTTP 500",
+        "1234 x HTTP 500; the first: oh",
+        "",
+        "1 x no",
     ]
     found = json.loads(json.dumps(report.to_dict()))
-    assert found["failures"] == {"HTTP 500": 1234}
+    assert found["failures"] == {"HTTP 500": 1234, "no": 1}
+    assert found["examples"] == {"HTTP 500": "oh"}
     assert found["rows"][0] == {
         "measure": "requests",
         "unit": "a second",
@@ -241,7 +263,7 @@ def command(resource, monkeypatch, capsys):
 
 def loaded(resource, ask, plan, key="s3cret"):
     target = client.gateway_target(resource.url, key=key, model="gpt-4o")
-    return asyncio.run(client.run(ask, [target], plan, lambda _text: None))
+    return asyncio.run(client.run(ask, [target], plan, lambda _text, _share: None))
 
 
 def test_streams_and_plain_requests_are_made(command, tmp_path):
@@ -262,25 +284,48 @@ def test_a_failure_is_counted_and_ends_with_1(command, resource):
     code, output = command(*"--streams 0 --plain 1 --requests 2".split())
     assert code == 1
     assert "| plain requests on 1 connections: complete | 1 |" in output
-    assert "1 x HTTP 500 Internal Server Error: " in output
+    assert "1 x HTTP 500 Internal Server Error, " in output
+
+
+def test_failures_of_one_kind_are_counted_as_one_whatever_their_texts_say():
+    texts = (f'{{"error": {{"code": "429", "message": "retry in {n} s"}}}}' for n in (3, 4))
+    found = [client.refusal(429, text.encode()) for text in texts]
+    assert {failure.kind for failure in found} == {"HTTP 429 Too Many Requests, 429"}
+    assert "retry in 3 s" in found[0].detail
+
+
+@pytest.mark.parametrize(
+    "body, kind",
+    [
+        (b'{"error": {"type": "t", "code": null}}', "HTTP 502 Bad Gateway, t"),
+        (b'{"error": "text"}', "HTTP 502 Bad Gateway"),
+        (b"<html>", "HTTP 502 Bad Gateway"),
+        (b"[1]", "HTTP 502 Bad Gateway"),
+        (b"", "HTTP 502 Bad Gateway"),
+        (b'{"error": {"code": ["\xff"]}}', "HTTP 502 Bad Gateway"),
+    ],
+)
+def test_an_error_without_a_code_is_of_the_kind_of_its_status(body, kind):
+    assert client.refusal(502, body).kind == kind
 
 
 @pytest.mark.parametrize(
     "fault, problem",
     [
         ("break-in-middle", "the connection was closed before the answer's end"),
-        ("error-event", "an error in the stream: "),
+        ("error-event", "an error in the stream"),
     ],
 )
 def test_a_stream_that_breaks_has_failed(resource, fault, problem):
     resource.faults["gpt-4o"] = f"{fault}*1"
     load = loaded(resource, client.streaming(), client.Plan(1, 1))
-    assert [error.startswith(problem) for error in load.failures] == [True]
+    assert list(load.failures) == [problem]
 
 
 def test_missing_events_are_noticed(resource):
     load = loaded(resource, client.streaming(expected_events=EVENTS), client.Plan(1, 1))
-    assert load.failures == Counter({f"{EVENTS - 1} events instead of {EVENTS}": 1})
+    assert load.failures == Counter({"a wrong number of events": 1})
+    assert load.examples == {"a wrong number of events": f"{EVENTS - 1} instead of {EVENTS}"}
 
 
 def test_a_wrong_key_is_refused(resource):
@@ -291,7 +336,7 @@ def test_a_wrong_key_is_refused(resource):
 def test_nobody_there_is_a_failure_like_others():
     # Port 1 is nobody's, and nobody without privileges can take it.
     target = client.gateway_target("http://127.0.0.1:1", key="", model="m")
-    load = asyncio.run(client.run(client.plain, [target], client.Plan(1, 1), lambda _: None))
+    load = asyncio.run(client.run(client.plain, [target], client.Plan(1, 1), lambda *_: None))
     assert [error[:11] for error in load.failures] == ["[Errno 111]"]
 
 
@@ -307,3 +352,80 @@ def test_what_takes_too_long_is_given_up(resource, monkeypatch):
     monkeypatch.setattr(resource, "latency_ms", 5000.0)
     load = loaded(resource, client.plain, client.Plan(1, 1, timeout_seconds=0.05))
     assert load.failures == Counter({"not finished after 0.05 s": 1})
+
+
+class Terminal(io.StringIO):
+    """Of no known width; some are."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    "share, shown",
+    [
+        (0.0, "  0 % [                    ] work"),
+        (0.454, " 45 % [#########           ] work"),
+        (0.999, " 99 % [################### ] work"),
+        (1.0, "100 % [####################] work"),
+        (None, "work"),  # nobody knows how long it takes
+    ],
+)
+def test_a_bar_shows_how_far_it_is(share, shown):
+    assert bar.line("work", share, columns=80) == shown
+
+
+def test_a_bar_is_never_longer_than_its_line():
+    assert len(bar.line("x" * 200, 0.5, columns=40)) == 39
+
+
+def test_a_bar_replaces_itself_and_leaves_nothing():
+    terminal = Terminal()
+    shown = bar.Bar(terminal)
+    shown.show("first", 0.5)
+    shown.show("second", 1.0)
+    shown.clear()
+    parts = terminal.getvalue().split("\r")
+    assert [part.replace("\x1b[K", "")[29:] for part in parts] == ["", "first", "second", ""]
+    assert parts[-1] == "\x1b[K"
+
+
+def test_where_no_terminal_is_there_is_no_bar():
+    file = io.StringIO()
+    shown = bar.Bar(file)
+    shown.show("text", 0.5)
+    shown.clear()
+    assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "plan, done, seconds, share",
+    [
+        (client.Plan(5, 10), 4, 100.0, 0.4),
+        (client.Plan(5, None, 10.0), 1000, 2.5, 0.25),
+        (client.Plan(5, None, 10.0), 0, 12.0, 1.0),  # what has begun is waited for
+        (client.Plan(5, 10, 10.0), 9, 1.0, 0.9),  # whichever ends it first
+        (client.Plan(5, 0), 0, 0.0, 1.0),
+    ],
+)
+def test_a_plan_knows_how_far_it_is(plan, done, seconds, share):
+    assert plan.share(done, seconds) == share
+
+
+def test_a_terminal_sees_the_bar_and_a_file_gets_the_table_alone(resource):
+    ours, theirs = os.openpty()
+    script = Path(load_test.__file__)
+    command = [sys.executable, script, "--url", resource.url, "--streams", "3"]
+    environment = os.environ | {"LOAD_TEST_KEY": "s3cret"}
+    try:
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=theirs, check=True
+        )
+        seen = os.read(ours, 65_536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert re.search(r"\r\x1b\[K  0 % \[ {20}\] \d open, 0 done, 0 failed \| 3 streams", seen)
+    assert seen.endswith("\r\x1b[K")
+    assert "| 3 streams: complete | 3 |" in done.stdout.decode()
+    assert "[" not in done.stdout.decode()

@@ -1,5 +1,7 @@
+import os
 import sqlite3
 from contextlib import ExitStack, closing
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -278,6 +280,15 @@ def test_what_is_seen_as_changed_can_be_read(detector, database, other_process):
     other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
     assert detector.changed()
     assert names(database) == ["b"]
+
+
+def test_its_connection_is_closed_with_it_also_after_a_dispose(database, database_file):
+    detector = ChangeDetector(database)
+    detector.changed()
+    database.dispose()
+    detector.close()
+    links = (os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
+    assert [each for each in links if each.startswith(str(database_file))] == []
 
 
 def test_a_look_holds_no_snapshot_that_would_keep_the_log_growing(detector, other_process):

@@ -25,5 +25,5 @@ def write(folder, name, content):
 
 def told(reading):
     """All that a person may get to see of a reading."""
-    notes = [note for each in reading.records for note in each.notes]
+    notes = [note for each in reading.records for note in each.notes] + list(reading.notes)
     return " ".join([repr(reading), *map(repr, reading.records), *notes])

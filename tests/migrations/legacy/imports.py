@@ -16,19 +16,30 @@ NOT_CARRIED = {"imported_at", "made_at", "created_at", "updated_at", "legacy_imp
 
 
 def found(
-    name="a", *, era=Era.SPLIT, config=CONFIG, state=None, extra=None, place=None, **more
+    name="a",
+    *,
+    era=Era.SPLIT,
+    config=CONFIG,
+    state=None,
+    extra=None,
+    place=None,
+    turn=0,
+    **more,
 ):
-    """A record as a reader gives it; its config is whole, unless it is given."""
+    """A record as a reader gives it; its config is whole, unless it is given; None is that
+    of a file of states."""
+    layout = more.pop("layout", "S1" if config is not None else "S2")
     config = {} if config is None else {"name": name, **config}
     return Record(
         file=more.pop("file", FILE),
         place=place or f"key {name!r}",
-        layout=more.pop("layout", "S1"),
+        layout=layout,
         era=era,
         name=name,
         config=config | more,
         state=state or {},
         extra=extra or {},
+        turn=turn,
     )
 
 

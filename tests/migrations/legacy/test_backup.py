@@ -55,10 +55,72 @@ def test_the_manifest_names_each_source_with_its_sum(old, tmp_path):
 
 
 def test_two_in_one_second_do_not_collide(old, tmp_path):
-    folders = [make_backup(old, tmp_path, NOW) for _ in range(3)]
-    assert [f.name[-2:] for f in folders] == ["5Z", "_2", "_3"]
-    for folder in folders:
-        assert copies(folder) == [file.read_bytes() for file in old]
+    names = []
+    for text in ("one", "two", "three"):
+        old[0].write_text(text)
+        folder = make_backup(old, tmp_path, NOW)
+        assert copies(folder) == [text.encode(), old[1].read_bytes()]
+        names.append(folder.name)
+    assert [name[-2:] for name in names] == ["5Z", "_2", "_3"]
+
+
+def test_what_did_not_change_is_not_copied_again(old, tmp_path):
+    """A service that fails and is started again every few seconds would fill the disk."""
+    folder = make_backup(old, tmp_path, NOW)
+    before = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()}
+    for _ in range(3):
+        assert make_backup(old, tmp_path, NOW + timedelta(days=1)) == folder
+    assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()} == before
+    assert list(tmp_path.glob("backup_*")) == [folder]
+
+
+def test_a_backup_that_was_made_before_another_is_found_too(old, tmp_path):
+    first = make_backup(old, tmp_path, NOW)
+    content = old[0].read_bytes()
+    old[0].write_text("for a while")
+    make_backup(old, tmp_path, NOW)
+    old[0].write_bytes(content)
+    assert make_backup(old, tmp_path, NOW) == first
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "001_instances.json").write_text("damaged"),
+        lambda folder: (folder / "001_instances.json").unlink(),
+        lambda folder: (folder / "001_instances.json").chmod(0o644),
+        lambda folder: folder.chmod(0o755),
+        lambda folder: (folder / MANIFEST).unlink(),  # the one before was interrupted
+        lambda folder: (folder / MANIFEST).write_text("{"),
+        lambda folder: (folder / MANIFEST).write_text('[{"source": 1}]'),
+        lambda folder: (folder / MANIFEST).write_text("[]"),
+    ],
+)
+def test_a_backup_that_is_not_whole_and_private_does_not_count(old, tmp_path, spoil):
+    first = make_backup(old, tmp_path, NOW)
+    spoil(first)
+    second = make_backup(old, tmp_path, NOW)
+    assert second != first
+    assert copies(second) == [file.read_bytes() for file in old]
+
+
+def test_other_files_of_the_same_content_are_others(old, tmp_path):
+    first = make_backup(old, tmp_path, NOW)
+    moved = old[0].rename(old[0].with_name("other.json"))
+    assert make_backup([moved, old[1]], tmp_path, NOW) != first
+
+
+def test_one_more_file_is_another_backup(old, tmp_path):
+    first = make_backup(old, tmp_path, NOW)
+    assert make_backup([*old, write(tmp_path, "old/more.json", "{}")], tmp_path, NOW) != first
+
+
+def test_the_manifest_names_files_from_the_root(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_backup([p.relative_to(tmp_path) for p in old], tmp_path, NOW)
+    assert [e["source"] for e in json.loads((folder / MANIFEST).read_text())] == [
+        *map(str, old)
+    ]
 
 
 def test_the_name_is_in_utc_wherever_it_is_made(tmp_path):
@@ -82,6 +144,7 @@ def test_a_full_disk_is_a_sentence(old, tmp_path, monkeypatch):
     monkeypatch.setattr(backup, "write_private", full)
     with pytest.raises(BackupFailed, match=r"cannot be written: No space left on device\."):
         make_backup(old, tmp_path, NOW)
+    assert list(tmp_path.glob("backup_*")) == []
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(old, tmp_path):

@@ -161,6 +161,12 @@ SECRET = "hunter2-hunter2-hunter2"
 @pytest.mark.parametrize(
     "field, value",
     [
+        ("max_tpm", SECRET),
+        ("supported_models", SECRET),
+        ("model_deployments", [SECRET]),
+        ("provider_type", SECRET),
+        ("timeout_seconds", f"x {SECRET}"),
+        ("enabled", {SECRET: 1}),
         ("api_key", f"{SECRET} {SECRET}x y"),
         ("api_key", [SECRET]),
         ("api_key", {SECRET: SECRET}),

@@ -50,30 +50,42 @@ def test_both_eras_may_be_in_one_file():
 
 
 @pytest.mark.parametrize(
-    "lines, layout, config",
+    "lines, config",
     [
         (
             ["API_KEY=k", "API_BASE=b", "API_PROVIDER_TYPE=generic"],
-            "E2",
             {"api_key": "k", "api_base": "b", "provider_type": "generic"},
         ),
         (
             ["AZURE_OPENAI_API_KEY=k", "AZURE_OPENAI_API_VERSION=v"],
-            "E1",
             {"api_key": "k", "api_version": "v"},
         ),
     ],
 )
-def test_one_instance_without_a_list_is_the_default(lines, layout, config):
+def test_one_instance_without_a_list_is_the_default_of_the_older_era(lines, config):
     found = only(*lines)
-    assert (found.name, found.layout) == ("default", layout)
+    assert (found.name, found.layout, found.era) == ("default", "E1", Era.ENV_AZURE)
     assert found.config == {"name": "default", **config}
 
 
-def test_one_instance_beside_a_list_is_a_setting():
-    reading = read("API_INSTANCES=a", "AZURE_OPENAI_API_KEY=k")
+def test_one_instance_in_both_spellings_is_two_records_that_have_to_agree():
+    reading = read("API_KEY=k", "AZURE_OPENAI_API_KEY=x")
+    assert [each.place for each in reading.records] == ["AZURE_OPENAI_API_KEY", "API_KEY"]
+    assert len({each.recency for each in reading.records}) == 1
+
+
+def test_one_instance_beside_a_list_was_passed_over_and_is_told():
+    reading = read(
+        "API_INSTANCES=a", f"AZURE_OPENAI_API_KEY={KEY}", "AZURE_OPENAI_API_VERSION=v"
+    )
     assert [each.name for each in reading.records] == ["a"]
-    assert reading.settings == {"AZURE_OPENAI_API_KEY": "k"}
+    assert reading.settings == {}
+    assert reading.notes == (
+        "AZURE_OPENAI_API_KEY, AZURE_OPENAI_API_VERSION: the old program passed over one"
+        " instance beside a list, so they are only in the backup; to import it, give it a"
+        " name in the list",
+    )
+    assert KEY not in told(reading)
 
 
 def test_a_version_alone_is_no_instance():
@@ -182,15 +194,42 @@ def test_unknown_variables_of_an_instance_are_kept():
 
 
 def test_everything_else_is_a_setting():
-    """Also an instance out of the list: so it was switched off."""
+    reading = read("API_INSTANCES=a", "PORT=3010", "USE_REDIS=true # yes", "API_VERSION=v")
+    assert reading.settings == {"PORT": "3010", "USE_REDIS": "true", "API_VERSION": "v"}
+    assert reading.notes == ()
+
+
+@pytest.mark.parametrize(
+    "listed, prefix",
+    [("API_INSTANCES", "API_INSTANCE_"), ("AZURE_INSTANCES", "AZURE_INSTANCE_")],
+)
+def test_an_instance_out_of_the_list_was_switched_off_and_is_told(listed, prefix):
     reading = read(
-        "API_INSTANCES=a", "API_INSTANCE_OFF_API_KEY=k", "PORT=3010", "USE_REDIS=true # yes"
+        f"{listed}=a",
+        f"{prefix}OFF_API_KEY={KEY}",
+        f"{prefix}A_WEIGHT=1",
+        f"{prefix}OFF_TOO_API_BASE=https://off.example",
+        f"{prefix}OFF_DEPLOYMENT=x",
+        f"{prefix}STRANGE=y",
     )
-    assert reading.settings == {
-        "API_INSTANCE_OFF_API_KEY": "k",
-        "PORT": "3010",
-        "USE_REDIS": "true",
-    }
+    assert [each.name for each in reading.records] == ["a"]
+    assert (reading.problems, reading.settings) == ((), {})
+    why = "the old program passed over what"
+    assert reading.notes == (
+        f"{prefix}OFF_API_KEY, {prefix}OFF_DEPLOYMENT: {why} {listed} does not name, so they"
+        f" are only in the backup; to import it, add OFF to {listed}",
+        f"{prefix}OFF_TOO_API_BASE: {why} {listed} does not name, so they"
+        f" are only in the backup; to import it, add OFF_TOO to {listed}",
+        f"{prefix}STRANGE: {why} {listed} does not name, so they"
+        f" are only in the backup; to import it, add its name to {listed}",
+    )
+    assert KEY not in told(reading)
+
+
+def test_an_empty_list_is_a_list():
+    reading = read("API_INSTANCES=", f"API_INSTANCE_OFF_API_KEY={KEY}")
+    assert (reading.records, reading.problems) == ((), ())
+    assert "add OFF to API_INSTANCES" in reading.notes[0]
 
 
 def test_instances_without_their_list_are_a_problem():

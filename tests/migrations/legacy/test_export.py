@@ -126,15 +126,67 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(database, tmp_path):
         exported(database, write(tmp_path, "file", "") / "folder")
 
 
-# The round trip. Normalised: `proxy_url` "" is null; a rest that is over is none; text that
-# is plainly an integer is one; of a model named twice one is left; a moment of 0 is none.
+def test_unknown_keys_come_back_in_the_file_they_came_from(database, tmp_path):
+    record = RECORD | {"tags": ["x"], "note": 1}
+    state = STATE | {"mood": "fine", "note": 2, "weight": 7}  # a state's weight is no weight
+    configs, old_states = there_and_back(database, tmp_path, {"a": record}, {"a": state})
+    assert configs["a"].items() >= {"tags": ["x"], "note": 1, "weight": 100}.items()
+    assert "mood" not in configs["a"]
+    assert old_states["a"].items() >= {"mood": "fine", "note": 2, "weight": 7}.items()
+    assert "tags" not in old_states["a"]
+
+
+def test_unknown_keys_alone_are_a_state_that_comes_back(database, tmp_path):
+    state = {"name": "a", "mood": 1}
+    _, old_states = there_and_back(database, tmp_path, {"a": RECORD}, {"a": state})
+    assert old_states["a"]["mood"] == 1
+
+
+BLANK = {"proxy_url": "", "api_version": "", "max_tpm": None, "supported_models": None}
+NEVER = {
+    "last_used": None,
+    "last_error_time": 0.0,
+    "total_requests": None,
+    "avg_latency_ms": "",
+}
+
+
+def test_what_was_written_for_nothing_comes_back_as_it_was_written(database, tmp_path):
+    files = {"a": RECORD | BLANK}, {"a": {"name": "a", "error_count": 1} | NEVER}
+    configs, old_states = there_and_back(database, tmp_path, *files)
+    assert configs["a"].items() >= BLANK.items()
+    assert old_states["a"].items() >= NEVER.items()
+
+
+def test_what_came_in_the_place_of_nothing_is_in_the_files(database, tmp_path):
+    files = {"a": RECORD | BLANK}, {"a": {"name": "a", "error_count": 1} | NEVER}
+    there_and_back(database, tmp_path, *files)
+    add_deltas(database, total_requests=5)
+    proxy = "http://10.0.0.5:3128"
+    with database.session() as session:
+        instances.change(session, "a", {"proxy_url": proxy, "max_tpm": 7}, author="test")
+    configs, old_states = exported(database, tmp_path)
+    assert (configs["a"]["proxy_url"], configs["a"]["max_tpm"]) == (proxy, 7)
+    assert configs["a"]["api_version"] == ""
+    assert (old_states["a"]["total_requests"], old_states["a"]["last_used"]) == (5, None)
+
+
+def test_another_name_inside_comes_back(database, tmp_path):
+    files = {"a": RECORD | {"name": "b"}}, {"a": STATE | {"name": "c"}}
+    configs, old_states = there_and_back(database, tmp_path, *files)
+    assert (configs["a"]["name"], old_states["a"]["name"]) == ("b", "c")
+
+
+# The round trip. Normalised: a rest that is over is none; text that is plainly an integer is
+# one; of a model named twice one is left.
 
 names = st.text(
     st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8
 ).map(lambda name: f"n{name}n")
 words = st.sampled_from(["gpt-4o", "GPT-4o", "o3-mini", "text-embedding-3-large", "德"])
 whole = st.integers(0, 2**31 - 1)
-either = whole | whole.map(str)
+either = whole | whole.map(str) | st.none() | st.just("")
+UNKNOWN = ("tags", "mood", "weight")
 old_configs = st.fixed_dictionaries(
     {
         "provider_type": st.sampled_from(["azure", "generic"]),
@@ -146,8 +198,8 @@ old_configs = st.fixed_dictionaries(
         "weight": either,
         "max_tpm": either,
         "max_input_tokens": either,
-        "supported_models": st.lists(words, max_size=4),
-        "model_deployments": st.dictionaries(words, words, max_size=3),
+        "supported_models": st.lists(words, max_size=4) | st.none(),
+        "model_deployments": st.dictionaries(words, words, max_size=3) | st.none(),
     },
     optional={
         "enabled": st.booleans(),
@@ -165,7 +217,7 @@ old_states_of = st.fixed_dictionaries(
         **dict.fromkeys(
             (*OLD_TOTALS, *(k for k in CARRIED_STATE_KEYS if "total" in k)), counts
         ),
-        "error_count": counts,
+        "error_count": counts | st.none() | st.just(""),
         "successful_requests": st.integers(0, 10**6),
         "avg_latency_ms": st.none() | st.floats(0, 1e6),
         "last_error": st.none()
@@ -175,6 +227,9 @@ old_states_of = st.fixed_dictionaries(
         "rate_limited_until": st.sampled_from([None, 1.5e9, LATER, int(LATER)]),
         "status": st.sampled_from(["healthy", "rate_limited", "error"]),
         "usage_window": st.dictionaries(st.just("1742198400"), counts),
+        "tags": st.lists(words, max_size=2),
+        "mood": words,
+        "weight": whole,
     },
 )
 deployments = st.dictionaries(
@@ -186,9 +241,9 @@ def normalised_config(name, values):
     whole_numbers = ("priority", "weight", "max_tpm", "max_input_tokens")
     return values | {
         "name": name,
-        "proxy_url": values["proxy_url"] or None,
-        **{key: int(values[key]) for key in whole_numbers},
-        "supported_models": list(dict.fromkeys(values["supported_models"])),
+        **{key: values[key] and int(values[key]) for key in whole_numbers},
+        "supported_models": values["supported_models"]
+        and list(dict.fromkeys(values["supported_models"])),
     }
 
 
@@ -196,11 +251,8 @@ def normalised_state(values):
     carried = {k: v for k, v in values.items() if k in (*CARRIED_STATE_KEYS, *OLD_TOTALS)}
     if carried.get("rate_limited_until") == 1.5e9:
         carried["rate_limited_until"] = None
-    if carried.get("last_error_time") == 0.0:
-        carried["last_error_time"] = None
-    if "last_used" in carried:
-        carried["last_used"] = carried["last_used"] or 0.0
-    return carried
+    unknown = {k: v for k, v in values.items() if k in UNKNOWN}
+    return carried | unknown
 
 
 @settings(

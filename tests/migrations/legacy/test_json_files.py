@@ -64,6 +64,8 @@ def test_a_file_without_instances_is_no_problem(data):
 def test_the_name_of_a_file_decides_where_its_content_does_not():
     assert read({}, Path("instance_states.json")).layout == "S2"
     assert read({}, Path("instance_configs.json")).layout == "S1"
+    assert read({"a": {"weight": 1}}, Path("instance_states.json")).layout == "S2"
+    assert read({"a": {"weight": 1}}, Path("instance_configs.json")).layout == "S1"
 
 
 def test_values_keep_the_types_they_have():
@@ -94,6 +96,13 @@ def test_of_state_in_both_places_the_one_under_stats_counts():
     found = only([record(error_count=1, stats={"error_count": 2, "mood": 3})])
     assert found.state == {"error_count": 2}
     assert found.extra == {"error_count": 1, "stats": {"mood": 3}}
+
+
+def test_a_states_config_keys_are_none_unless_it_has_a_whole_config():
+    """The old program never read config from the file of states."""
+    a, b, _ = read({"a": STATE | {"weight": 1}, "b": STATE | RECORD, "c": STATE}).records
+    assert (a.config, a.extra) == ({"name": "a"}, {"weight": 1})
+    assert b.config["api_key"] == KEY
 
 
 def test_unknown_keys_are_kept():
@@ -157,6 +166,10 @@ def test_records_of_one_name_are_all_there():
     assert [each.name for each in read([record("a"), record("a")]).records] == ["a", "a"]
 
 
+def test_a_place_is_short_whatever_the_key():
+    assert len(only({"n" * 100_000: RECORD}).place) < 200
+
+
 def test_an_entry_that_is_no_object_is_a_problem_and_the_others_are_read():
     reading = read({"instances": [record("a"), KEY, record("b"), None]})
     assert [each.name for each in reading.records] == ["a", "b"]
@@ -206,6 +219,26 @@ def test_damaged_json_is_a_problem_that_says_where(text, message):
     assert reading.records == ()
     assert message in reading.problems[0].message
     assert "sk-1" not in told(reading)
+
+
+WHOLE = json.dumps(
+    {"é\n": [True, False, None, -1.5e-10, float("nan"), float("-inf"), {}, "\\", "x y"]},
+    indent=1,
+)
+
+
+@pytest.mark.parametrize("length", range(1, len(WHOLE)))
+def test_wherever_a_file_is_cut_that_is_said(length):
+    (problem,) = read(WHOLE[:length]).problems
+    assert problem.message.endswith(" The file seems to be cut off.")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1,}', '{"a" 1}', '{"a": x}', '{"a": "\n"}', '{"a": 1}}', "[1 2]", '["\\x"]']
+)
+def test_what_is_damaged_elsewhere_does_not_seem_cut(text):
+    (problem,) = read(text).problems
+    assert "cut off" not in problem.message
 
 
 def test_half_a_character_becomes_a_whole_one():

@@ -50,6 +50,19 @@ def test_of_each_instance_the_newest_era_wins_in_whatever_order(eras):
     assert_each_record_once(plan, [*records, plan.instances[1].config_from])
 
 
+def test_of_one_era_the_record_that_replaced_the_other_wins_and_both_are_counted():
+    """Concatenated lists of YAML: the same instance twice, the later wins."""
+    earlier = found(era=Era.YAML, place="base", priority=1, extra={"tag": "x", "b": 1})
+    later = found(era=Era.YAML, place="local", priority=2, extra={"tag": "y"}, turn=1)
+    for records in ([earlier, later], [later, earlier]):
+        plan = planned(*records)
+        assert only(plan).config["priority"] == 2
+        assert only(plan).shadowed == [earlier]
+        assert only(plan).extra == {"tag": "y", "b": 1}
+        assert reasons(plan) == {"base": "shadowed by S1 (old.json, local)"}
+        assert_each_record_once(plan, records)
+
+
 def test_config_and_state_of_the_split_files_are_one_instance():
     records = [found(place="S1"), found(config=None, state={"error_count": 3}, place="S2")]
     plan = planned(*records)
@@ -189,10 +202,33 @@ def test_problems_are_of_their_own_record_also_where_places_begin_alike():
 def test_unknown_keys_of_all_eras_are_kept_and_the_newest_value_counts():
     plan = planned(
         found(extra={"tags": "new", "x": 1}),
-        found(era=M2, extra={"tags": "old", "y": 2}),
-        found(config=None, state={"error_count": 1}, extra={"z": 3}),
+        found(era=M2, layout="M2", extra={"tags": "old", "y": 2}),
     )
-    assert only(plan).extra == {"tags": "new", "x": 1, "y": 2, "z": 3}
+    assert only(plan).extra == {"tags": "new", "x": 1, "y": 2}
+    assert only(plan).state_extra == {}
+
+
+def test_unknown_keys_of_a_file_of_states_are_the_states():
+    plan = planned(
+        found(extra={"tags": 1}),
+        found(layout="S2", config=None, state={"error_count": 1}, extra={"tags": 2, "z": 3}),
+    )
+    assert (only(plan).extra, only(plan).state_extra) == ({"tags": 1}, {"tags": 2, "z": 3})
+
+
+def test_another_name_inside_is_only_that_of_the_record_that_counts():
+    records = [found(), found(era=M2, extra={"name": "b"})]
+    assert only(planned(*records)).extra == {}
+    assert only(planned(found(extra={"name": "b"}))).extra == {"name": "b"}
+
+
+@pytest.mark.parametrize("layout", ["S1", "Y1", "M1", "C1", "E2"])
+def test_a_name_without_a_config_has_no_key_where_there_should_be_one(layout):
+    """The newest era says that there is such an instance; an older key may be another's."""
+    bare = found(layout=layout, config=None, place="bare")
+    plan = planned(bare, found(era=M2, place="whole"))
+    assert plan.instances == []
+    assert [p.field for p in plan.problems] == ["api_key"]
 
 
 def test_entries_that_are_no_records_are_found_and_rejected():
@@ -229,9 +265,10 @@ states = st.fixed_dictionaries(
 )
 record_sets = st.lists(
     st.builds(
-        lambda name, era, config, more, state, file: found(
+        lambda name, era, turn, config, more, state, file: found(
             name,
             era=era,
+            turn=turn,
             config=config,
             state=state,
             file=Path(file),
@@ -239,6 +276,7 @@ record_sets = st.lists(
         ),
         names,
         st.sampled_from(list(Era)),
+        st.integers(0, 1),
         st.sampled_from([CONFIG, CONFIG, OTHER, None]),
         values,
         states,

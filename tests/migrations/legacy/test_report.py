@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 
 from migrations.legacy import report
@@ -55,12 +54,21 @@ def test_what_was_shadowed_is_named():
 def test_what_was_converted_and_unknown_keys_are_listed():
     plan = planned(found(max_tpm="30000", extra={"tags": ["a"], "b": 1}))
     assert "converted max_tpm: '30000' -> 30000" in report.as_text(plan)
-    assert "unknown keys, kept as legacy_extra: b, tags" in report.as_text(plan)
+    assert "  unknown keys, kept as legacy_extra: b, tags\n" in report.as_text(plan)
     (instance,) = report.as_json(plan)["instances"]
     assert instance["legacy_extra"] == ["b", "tags"]
     assert instance["converted"] == [
         {"field": "max_tpm", "before": "'30000'", "after": "30000"}
     ]
+
+
+def test_unknown_keys_of_a_state_are_listed():
+    state = found(layout="S2", config=None, state=STATE, extra={"mood": KEY})
+    plan = planned(found(), state)
+    assert "  unknown keys of the state, kept with it: mood\n" in report.as_text(plan)
+    (instance,) = report.as_json(plan)["instances"]
+    assert (instance["legacy_extra"], instance["legacy_state_extra"]) == ([], ["mood"])
+    assert KEY not in everything(plan)
 
 
 def test_state_that_is_neither_carried_nor_computed_anew_is_listed():
@@ -79,6 +87,14 @@ def test_a_bad_file_is_said_beside_the_counts_that_lack_it():
         "1 records found = 1 imported + 0 merged + 0 rejected. What bad files hold is not"
         " counted: 1."
     )
+
+
+def test_notes_about_a_file_are_told_with_its_name():
+    plan = planned(found(), notes=("X_API_KEY: passed over",))
+    assert "\nNotes:\n  old.json: X_API_KEY: passed over\n" in report.as_text(plan)
+    (note,) = report.as_json(plan)["notes"]
+    assert (note["file"], note["note"]) == ("old.json", "X_API_KEY: passed over")
+    assert note.keys() == {"file", "place", "layout", "name", "note"}
 
 
 def test_settings_are_named_without_their_values():
@@ -138,16 +154,24 @@ def test_the_counts_of_every_report_add_up_and_its_json_is_valid(records):
     assert report.as_text(plan).endswith(report.counts_line(plan))
 
 
-@pytest.mark.parametrize(
-    "text, shown",
-    [
-        ("ProxyError http://u:planted-pw@10.0.0.5:3128", "ProxyError http://***@10.0.0.5:3128"),
-        ("bad key sk-planted0123456789", "bad key sk-***"),
-        ("api-key: planted-key, retry", "api-key: ***, retry"),
-        ("key=planted", "key=***"),
-        ("429: call rate limit", "429: call rate limit"),
-        (5, 5),
-    ],
-)
-def test_an_old_error_text_is_told_without_the_secrets_it_quotes(text, shown):
-    assert report.told(text) == shown
+def test_a_bad_value_is_neither_told_whole_nor_with_its_secrets():
+    """Columns that were mixed up, and a file that somebody filled with something else."""
+    plan = planned(
+        found("one", max_tpm=KEY, supported_models=[KEY, 5], enabled="x " * 100_000),
+        found("two", config=None, state={"total_requests": KEY, "last_used": PROXY}),
+        found("three", api_base=f"https://a.example/{'x' * 5000}", place="1"),
+        found("three", place="2"),
+    )
+    assert len(plan.problems) > 4
+    assert KEY not in everything(plan)
+    assert PASSWORD not in everything(plan)
+    assert all(len(line) < 500 for line in report.as_text(plan).splitlines())
+
+
+def test_long_names_and_texts_are_cut():
+    plan = planned(
+        found("n" * 100_000, place="1"),
+        found("a", state={"last_error": "e " * 100_000, "error_count": 1}),
+        found("b", config=None, state={"last_error": ["e"] * 100_000, "error_count": 1}),
+    )
+    assert all(len(line) < 500 for line in report.as_text(plan).splitlines())

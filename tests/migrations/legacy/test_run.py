@@ -146,6 +146,25 @@ def test_the_backup_holds_every_file_as_it_was(database, old):
         assert entry["sha256"] == hashlib.sha256(copy).hexdigest()
 
 
+def test_an_import_that_fails_again_and_again_makes_one_backup(database, old, tmp_path):
+    write(old, "instances.json", envelope(record("b", max_tpm="many")))
+    for _ in range(3):
+        refusal(database, old)
+    assert len(backups(tmp_path)) == 1
+
+
+def test_what_was_left_out_is_written_once_and_never_over_another(database, old):
+    write(old, "instances.json", envelope(RECORD, record("b", max_tpm="many")))
+    first = imported(database, old, skip_bad=True).backup
+    content = (first / REJECTED).read_bytes()
+    assert imported(database, old, skip_bad=True).backup == first
+    assert [p.name for p in first.glob("rejected*")] == [REJECTED]
+    (first / REJECTED).write_text("of an earlier version")
+    imported(database, old, skip_bad=True)
+    assert (first / REJECTED).read_text() == "of an earlier version"
+    assert (first / "rejected_2.json").read_bytes() == content
+
+
 def test_nothing_is_read_before_the_backup_is_made(database, old, monkeypatch):
     write(old, "instance_configs.json", {"a": RECORD})
 
@@ -212,6 +231,18 @@ def test_the_newest_era_wins_and_the_report_names_what_was_shadowed(database, ol
     assert "its state goes to S1 (instance_configs.json, key 'a'), its config is shadowed" in (
         outcome.as_text()
     )
+
+
+def test_an_instance_in_both_yaml_files_is_found_twice_and_merged(database, old):
+    whole = f"api_key: {KEY}, api_base: 'https://a.example'"
+    write(old, "config/base.yaml", f"instances: [{{name: a, {whole}, tier: gold}}]")
+    write(old, "config/production.yaml", f"instances: [{{name: a, {whole}, priority: 7}}]")
+    outcome = imported(database, old)
+    text = outcome.as_text()
+    assert "2 records found = 1 imported + 1 merged + 0 rejected." in text
+    assert "base.yaml instances[0] 'a': shadowed by Y1 (production.yaml, instances[0])" in text
+    row = rows(database, "instance_config")["a"]
+    assert (row["priority"], row["legacy_extra"]) == (7, {"tier": "gold"})
 
 
 def test_keys_and_passwords_are_in_no_text_and_no_revision(database, old):
@@ -288,10 +319,11 @@ def test_a_kill_in_the_middle_leaves_the_old_state_and_the_next_run_completes(
     )
     assert killed.returncode == -signal.SIGKILL
     assert contents(database) == before
-    assert len(backups(tmp_path)) == 1
+    (backup,) = backups(tmp_path)
     outcome = imported(database, old)
     assert len(outcome.result.imported) == len(outcome.result.states) == 300
-    assert len(backups(tmp_path)) == 2
+    # The files are the same, so it is the one the killed run had made.
+    assert outcome.backup == backup
 
 
 bad_values = st.sampled_from([5, "5", -1, "many", None])

@@ -53,22 +53,21 @@ def test_base_and_environment_are_put_together():
 def test_of_two_instances_with_one_name_the_later_wins():
     texts = [
         (BASE, f"instances: [{{name: a, priority: 1, api_key: {KEY}, tag: x}}, {{name: b}}]"),
-        (LOCAL, "instances: [{name: a, priority: 2, tag: x}]"),
+        (LOCAL, "instances: [{name: a, priority: 2}]"),
     ]
     base, local = yaml_files.read(texts, {})
-    assert [each.name for each in base.records] == ["b"]
-    (found,) = local.records
-    assert found.config["priority"] == 2
-    assert found.notes == (
-        "it replaces instances[0] of base.yaml, which differs in priority, api_key",
-    )
+    earlier, other = base.records
+    (later,) = local.records
+    assert (earlier.name, other.name, later.name) == ("a", "b", "a")
+    assert earlier.recency < later.recency
+    # The plan tells that it is shadowed, and keeps its unknown keys.
+    assert earlier.extra == {"tag": "x"}
     assert KEY not in told(local)
 
 
-def test_an_instance_that_is_there_twice_alike_says_so():
-    found = only("instances: [{name: a}, {name: a}]")
-    assert found.notes == ("it replaces instances[0] of base.yaml, which says the same",)
-    assert found.place == "instances[1]"
+def test_an_instance_that_is_twice_in_one_file_is_two_records():
+    first, second = read("instances: [{name: a}, {name: a}]").records
+    assert first.recency < second.recency
 
 
 def test_records_without_a_name_do_not_replace_each_other():
@@ -189,6 +188,11 @@ def test_damaged_yaml_is_a_problem_that_says_where(text, message):
     assert reading.records == ()
     assert message in reading.problems[0].message
     assert KEY not in told(reading)
+
+
+@pytest.mark.parametrize("text", ["a: 'x", "instances:\n- {name: a,", 'a: "x\\'])
+def test_a_file_that_is_cut_says_so(text):
+    assert read(text).problems[0].message.endswith(" The file seems to be cut off.")
 
 
 def test_yaml_that_holds_itself_comes_to_an_end():

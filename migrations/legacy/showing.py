@@ -1,0 +1,67 @@
+"""What a report may show of what stands in old files: no secrets, and not all of a book."""
+
+import json
+import re
+from typing import Any
+
+from proxy.core.masking import masked
+
+MAX_CHARACTERS = 120
+
+# Credentials of a URL; words that look like OpenAI's keys; what stands behind "key=".
+SECRETS_IN_TEXT = (
+    (re.compile(r"://[^/\s@]+@"), "://***@"),
+    (re.compile(r"\bsk-[\w-]{8,}"), "sk-***"),
+    (
+        re.compile(r"(?i)\b((?:api[-_ ]?)?key|token|password|secret)(\s*[=:]\s*)[^\s,;]+"),
+        r"\1\2***",
+    ),
+)
+# As long as keys are: what is shorter, or only a number, is none. Names of models may be as
+# long, but where a bad value stands, they are known from the file, record and field.
+LIKE_A_KEY = re.compile(r"(?![\d.+-]+(?![\w/+=-]))[\w/+=-]{16,}")
+# Of any other a part may be a secret: columns that were mixed up hold keys.
+SHOWABLE_URL = re.compile(r"https?://[^@?#]*", re.IGNORECASE)
+
+
+def shown(field: str, value: Any) -> str:
+    """A bad value of that field; of one that may be or hold a secret, what kind it is."""
+    is_text = isinstance(value, str)
+    if field == "api_key" and is_text:
+        return repr(masked(field, value))
+    if field == "api_base" and is_text and SHOWABLE_URL.fullmatch(value):
+        return cut(repr(value))
+    if field in ("api_key", "api_base", "proxy_url"):
+        return kind_of(value)
+    # A name stands in every line about its instance.
+    return cut(told(repr(value))) if field == "name" else brief(repr(value))
+
+
+def brief(text: str) -> str:
+    """Without what looks like a secret, and cut."""
+    return cut(LIKE_A_KEY.sub("***", told(text)))
+
+
+def told(value: Any) -> Any:
+    """A value that may be shown but for the secrets that old error texts quote."""
+    if not isinstance(value, str):
+        return value
+    for secret, instead in SECRETS_IN_TEXT:
+        value = secret.sub(instead, value)
+    return value
+
+
+def cut(text: str) -> str:
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return f"{text[:MAX_CHARACTERS]}... ({len(text)} characters)"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for people: never what it says."""
+    if isinstance(value, str):
+        return f"text of {len(value)} characters"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {dict: "an object", list: "a list", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)
