@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.core import limiter
 from proxy.core.types import Call, Client, InstanceConfig, Serving
 
 MODEL = "gpt-4o"
@@ -35,7 +36,7 @@ def call(**changes: Any) -> Call:
 
 def serving(config: InstanceConfig | None = None, deployment: str = MODEL) -> Serving:
     """The instance, or else one of this module's, under `deployment`."""
-    return Serving(config or _any_instance(), deployment)
+    return limiter.serving(config or _any_instance(), deployment)
 
 
 def _any_instance() -> InstanceConfig:

@@ -67,6 +67,7 @@ OWNERS = {
         "proxy/web/docs.py",
         "proxy/web/documented.py",
         "proxy/web/explain.py",
+        "proxy/web/quota_groups.py",
     ),
     "flask_swagger_ui": ("proxy/web/docs.py",),
     "gunicorn": ("proxy/gunicorn_conf.py", "proxy/web/body.py"),  # the latter: its errors

@@ -39,7 +39,7 @@ def downgrade() -> None:
         raise SchemaProblem(
             "This downgrade would forget that the old program's totals were added, and a later"
             " import would add them twice. Nothing was changed. The old program's files are"
-            " written by `alembic downgrade 0002` already; to begin anew, use a new database."
+            " written by `alembic downgrade -1` already; to begin anew, use a new database."
         )
     with op.batch_alter_table("instance_state", schema=None) as batch_op:
         batch_op.drop_column("legacy_imported_at")

@@ -1,9 +1,11 @@
 """Which instances serve which model, and under which deployment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
+from proxy.core import limiter
 from proxy.core.routing import Pool
-from proxy.core.types import InstanceConfig, Serving
+from proxy.core.types import InstanceConfig, QuotaGroup, Serving
 
 # Clients choose the names where an instance serves any model.
 MAX_POOLS = 1000
@@ -18,8 +20,13 @@ class Catalog:
     the same pool, and either is right.
     """
 
-    def __init__(self, configs: Iterable[InstanceConfig]) -> None:
+    def __init__(
+        self,
+        configs: Iterable[InstanceConfig],
+        groups: Mapping[str, QuotaGroup] = MappingProxyType({}),
+    ) -> None:
         configs = list(configs)
+        self._groups = groups
         self._any_model = [c for c in configs if not c.supported_models]
         self._naming: dict[str, list[InstanceConfig]] = {}  # by the name in lower case
         for config in configs:
@@ -50,9 +57,9 @@ class Catalog:
 
     def _servings(self, model: str) -> tuple[Serving, ...]:
         naming_it = self._naming.get(model.lower(), [])
-        servings = [Serving(c, deployment(c, _spelling(c, model))) for c in naming_it]
-        servings += [Serving(c, deployment(c, model)) for c in self._any_model]
-        return tuple(servings)
+        places = [(c, deployment(c, _spelling(c, model))) for c in naming_it]
+        places += [(c, deployment(c, model)) for c in self._any_model]
+        return tuple(limiter.serving(c, d, self._groups) for c, d in places)
 
 
 def names_model(config: InstanceConfig, model: str) -> bool:

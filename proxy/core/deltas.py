@@ -171,9 +171,9 @@ class SharedInstance:
 class SharedState:
     """Everything the workers of a host share.
 
-    `windows`: instance -> (second, tokens, requests) of the last minute.
+    `windows`: (instance, deployment) -> (second, tokens, requests) of the last minute.
     """
 
     instances: Mapping[str, SharedInstance] = field(default_factory=dict)
     rests: Mapping[Place, Rest] = field(default_factory=dict)
-    windows: Mapping[str, list[tuple[int, int, int]]] = field(default_factory=dict)
+    windows: Mapping[Place, list[tuple[int, int, int]]] = field(default_factory=dict)

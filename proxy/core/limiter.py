@@ -1,38 +1,149 @@
-"""Whether an instance has room for a call, and when it will."""
+"""Whether there is room for a call, and when there will be; mirrors how Azure admits calls.
 
-from proxy.core.types import InstanceConfig
+Tokens are a budget a minute: what a call may cost is taken when it begins, and settled with
+what it did cost when it ends. Requests are looked at over about ten seconds, though the limit
+is one a minute: 600 a minute are 100 in ten seconds, and a burst is refused though the minute
+has room. (Source: Azure's documentation of quotas and
+limits. Its own counter gives nothing back when an answer is short.)
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from proxy.core.types import InstanceConfig, Limit, MeterKey, QuotaGroup, Serving
 from proxy.core.window import Window
 
-
-def limit_tokens(config: InstanceConfig) -> int | None:
-    """Tokens a minute the instance may serve; None without a limit."""
-    return config.max_tpm if config.rate_limit_enabled and config.max_tpm > 0 else None
+WINDOWS_PER_MINUTE = 6
 
 
-def reservation_tokens(config: InstanceConfig, tokens: int) -> int:
+class Meter:
+    """Tokens and requests of the last minute. Not thread-safe: its owner locks."""
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = Window()
+        self.requests = Window()
+
+    def add(self, tokens: int, requests: int, second: int) -> None:
+        if tokens:
+            self.tokens.add(tokens, second)
+        if requests:
+            self.requests.add(requests, second)
+
+
+def instance_meter(name: str) -> MeterKey:
+    return ("instance", name, "")
+
+
+def meters(config: InstanceConfig, deployment: str) -> tuple[MeterKey, ...]:
+    """What a call to this deployment counts in; the instance's first."""
+    keys = [instance_meter(config.name), ("deployment", config.name, deployment)]
+    if config.quota_group:
+        model = _model(config, deployment)
+        keys += [("group", config.quota_group, ""), ("group", config.quota_group, model)]
+    return tuple(keys)
+
+
+def serving(
+    config: InstanceConfig, deployment: str, groups: Mapping[str, QuotaGroup] | None = None
+) -> Serving:
+    """The instance and its deployment, with all limits that bound a call there."""
+    return Serving(
+        config,
+        deployment,
+        tuple(_limits(config, deployment, groups or {})) if config.rate_limit_enabled else (),
+        meters(config, deployment),
+    )
+
+
+def _limits(
+    config: InstanceConfig, deployment: str, groups: Mapping[str, QuotaGroup]
+) -> list[Limit]:
+    model = _model(config, deployment)
+    found = [
+        Limit(instance_meter(config.name), config.max_tpm, config.max_rpm),
+        _limit_of_model(("deployment", config.name, deployment), config.model_limits, model),
+    ]
+    group = groups.get(config.quota_group or "")
+    if group is not None:
+        found += [
+            Limit(("group", group.name, ""), group.max_tpm, group.max_rpm),
+            _limit_of_model(("group", group.name, model), group.model_limits, model),
+        ]
+    return [limit for limit in found if limit.max_tpm > 0 or limit.max_rpm > 0]
+
+
+def _limit_of_model(
+    meter: MeterKey, limits: Mapping[str, Mapping[str, int]], model: str
+) -> Limit:
+    named = next((found for name, found in limits.items() if name.lower() == model), {})
+    return Limit(meter, named.get("max_tpm", 0), named.get("max_rpm", 0))
+
+
+def _model(config: InstanceConfig, deployment: str) -> str:
+    """The model that a deployment serves, in lower case: by that its limits are found, and
+    counted together over the instances of a group."""
+    for model, name in config.model_deployments.items():
+        if name == deployment:
+            return model.lower()
+    return deployment.lower()
+
+
+def request_window(max_rpm: int) -> tuple[int, int]:
+    """(how many requests, in how many whole seconds) a limit a minute allows.
+
+    About ten seconds, longer where a whole number of requests needs it: 10 a minute are 2 in
+    twelve seconds.
+    """
+    size = math.ceil(max_rpm / WINDOWS_PER_MINUTE)
+    return size, math.ceil(size * 60 / max_rpm)
+
+
+def reservation_tokens(serving: Serving, tokens: int) -> int:
     """What a call of `tokens` estimated tokens reserves.
 
-    At most the whole limit: a call estimated above it may go when nothing else does,
+    At most the smallest whole limit: a call estimated above it may go when nothing else does,
     because the estimate may be too high, and waiting would not make it fit.
     """
-    limit = limit_tokens(config)
-    return tokens if limit is None else min(tokens, limit)
+    for limit in serving.limits:
+        if 0 < limit.max_tpm < tokens:
+            tokens = limit.max_tpm
+    return tokens
 
 
-def wait_seconds(config: InstanceConfig, used: Window, tokens: int, second: int) -> int:
+def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:
     """Seconds until a call of `tokens` has room, 0 if it has now."""
-    limit = limit_tokens(config)
-    if limit is None:
-        return 0
-    wait = used.seconds_until(limit - reservation_tokens(config, tokens), second)
-    # A reservation is at most the limit, so an empty window always has room.
-    return 0 if wait is None else wait
+    wait = 0
+    if limit.max_tpm > 0:
+        room_for = limit.max_tpm - min(tokens, limit.max_tpm)
+        # A reservation is at most the limit, so an empty window always has room.
+        wait = meter.tokens.seconds_until(room_for, second) or 0
+    if limit.max_rpm > 0:
+        size, seconds = request_window(limit.max_rpm)
+        wait = max(wait, meter.requests.seconds_until(size - 1, second, seconds) or 0)
+    return wait
 
 
-def load(config: InstanceConfig, used: Window, second: int) -> float:
-    """The share of the limit in use, 0.0 without a limit."""
-    limit = limit_tokens(config)
-    return used.total(second) / limit if limit else 0.0
+def used_share(limit: Limit, meter: Meter, second: int) -> float:
+    """Of the limit, tokens or requests, whichever is more."""
+    share = 0.0
+    if limit.max_tpm > 0:
+        share = meter.tokens.total(second) / limit.max_tpm
+    if limit.max_rpm > 0:
+        size, seconds = request_window(limit.max_rpm)
+        share = max(share, meter.requests.recent(second, seconds) / size)
+    return share
+
+
+def largest_share(
+    limits: Sequence[Limit], meters: Mapping[MeterKey, Meter], second: int
+) -> float:
+    """Of the limits' shares in use; 0.0 without a limit."""
+    return max(
+        (used_share(lim, meters[lim.meter], second) for lim in limits if lim.meter in meters),
+        default=0.0,
+    )
 
 
 def accepts_prompt(config: InstanceConfig, prompt_tokens: int) -> bool:

@@ -1,66 +1,83 @@
 """What is known of one instance now, and whether a call may go there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from proxy.core import limiter
 from proxy.core.breaker import Breaker
 from proxy.core.deltas import WHOLE_INSTANCE, Rest, SharedInstance
+from proxy.core.hints import Hint
+from proxy.core.limiter import Meter
 from proxy.core.median import MovingMedian
-from proxy.core.types import Call, Candidate, InstanceConfig, Serving, is_same_upstream
+from proxy.core.types import (
+    Call,
+    Candidate,
+    InstanceConfig,
+    Limit,
+    MeterKey,
+    Serving,
+    is_same_upstream,
+)
 from proxy.core.verdict import MISCONFIGURED
-from proxy.core.window import Window
 
 # Reasons of a refusal, besides those of rests.
 NO_ROOM = "no room"
 TOO_LONG = "prompt too long"
 FAILING = "failing"
+UPSTREAM_SAYS = "no room upstream"
+
+# Clients choose the names of deployments where an instance serves any model.
+MAX_DEPLOYMENTS = 1000
+
+Meters = Mapping[MeterKey, Meter]
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why an instance that serves the model is not asked; `wait_seconds` until it could be.
 
-    `used_share`: of the limit that leaves no room.
+    `limit` leaves no room, of which `used_share` is used.
     """
 
     serving: Serving
     reason: str
     wait_seconds: float
+    limit: Limit | None = None
     used_share: float | None = None
 
 
 class Live:
     """One instance. Moments are seconds since the epoch. Not thread-safe: its owner locks.
 
-    `rests` by deployment, "" for all of it. `breaker` and rests belong to an upstream: when
-    the config names another, they begin anew.
+    `rests` by deployment, "" for all of it. Breaker, rests and hints belong to an upstream:
+    when the config names another, they begin anew. What calls count in are the owner's
+    `meters`: instances of a group share some.
     """
 
     __slots__ = (
         "_config",
         "breaker",
         "first_bytes",
+        "hints",
         "in_flight",
         "last_used_at",
-        "requests",
         "rests",
         "shared",
-        "tokens",
     )
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self.tokens = Window()
-        self.requests = Window()
         self.rests: dict[str, Rest] = {}
         self.breaker = Breaker()
         self.first_bytes: dict[str, MovingMedian] = {}  # ms, by deployment
+        self.hints: dict[str, Hint] = {}  # by deployment
         self.last_used_at = 0.0
         self.shared = SharedInstance()
         self._config: InstanceConfig | None = None
 
-    def refusal(self, serving: Serving, call: Call, now: float) -> Refusal | None:
+    def refusal(
+        self, serving: Serving, call: Call, meters: Meters, now: float
+    ) -> Refusal | None:
         """Why the call may not go there now; None if it may."""
         config = serving.config
         if not limiter.accepts_prompt(config, call.prompt_tokens):
@@ -72,13 +89,36 @@ class Live:
             wait = self.breaker.wait_seconds(now)
             if wait > 0:
                 return Refusal(serving, FAILING, wait)
+        if not config.rate_limit_enabled or not (serving.limits or self.hints):
+            return None
+        return next(self._full(serving, call.reserved_tokens, meters, now), None)
+
+    def _full(
+        self, serving: Serving, tokens: int, meters: Meters, now: float
+    ) -> Iterator[Refusal]:
+        """Each limit that leaves no room, the one that lasts longest first."""
         second = int(now)
-        wait = limiter.wait_seconds(config, self.tokens, call.reserved_tokens, second)
-        if wait > 0:
-            # Room comes when a second is over, not a whole second after now.
-            share = limiter.load(config, self.tokens, second)
-            return Refusal(serving, NO_ROOM, second + wait - now, share)
-        return None
+        waits = []
+        for limit in self._limits(serving, now):
+            meter = meters.get(limit.meter)
+            wait = limiter.wait_seconds(limit, meter, tokens, second) if meter else 0
+            if wait > 0 and meter:
+                share = limiter.used_share(limit, meter, second)
+                # Room comes when a second is over, not a whole second after now.
+                waits.append(Refusal(serving, NO_ROOM, second + wait - now, limit, share))
+        yield from sorted(waits, key=lambda r: -r.wait_seconds)
+        hint = self.hints.get(serving.deployment)
+        wait_upstream = hint.wait_seconds(tokens, now) if hint else 0.0
+        if wait_upstream > 0:
+            yield Refusal(serving, UPSTREAM_SAYS, wait_upstream)
+
+    def _limits(self, serving: Serving, now: float) -> Iterator[Limit]:
+        """Ours, and a lower one of which the upstream told lately."""
+        yield from serving.limits
+        hint = self.hints.get(serving.deployment)
+        lower = hint.lower_limit_tokens(now) if hint else None
+        if lower is not None:
+            yield Limit(("deployment", serving.config.name, serving.deployment), lower)
 
     def rest(self, serving: Serving, now: float) -> Rest | None:
         """The longer of the rests of the deployment and of the whole instance."""
@@ -86,34 +126,42 @@ class Live:
         valid = [r for r in found if r and r.until > now and r.applies_to(serving.config)]
         return max(valid, key=lambda r: r.until, default=None)
 
-    def candidate(self, serving: Serving, now: float) -> Candidate:
+    def candidate(self, serving: Serving, meters: Meters, now: float) -> Candidate:
         median = self.first_bytes.get(serving.deployment)
-        return Candidate(
-            serving,
-            self.in_flight,
-            limiter.load(serving.config, self.tokens, int(now)),
-            median.value if median else None,
-        )
+        load = limiter.largest_share(serving.limits, meters, int(now))
+        return Candidate(serving, self.in_flight, load, median.value if median else None)
 
     def is_about(self, config: InstanceConfig) -> bool:
-        """What the breaker knows, it knows of this upstream."""
+        """What the breaker and the hints know, they know of this upstream."""
         known = self._config
         return known is None or known is config or is_same_upstream(known, config)
 
-    def begin(self, config: InstanceConfig, now: float) -> None:
+    def begin(self, serving: Serving, tokens: int, now: float) -> None:
         """An attempt at this upstream begins; if it is another than before, anew."""
+        config = serving.config
         if self._config is not config:
             if not self.is_about(config):
                 self.breaker.reset(now)
+                self.hints.clear()
+                self.first_bytes.clear()
             self._config = config
+        self.in_flight += 1
+        hint = self.hints.get(serving.deployment) if self.hints else None
+        if hint is not None:
+            self.hints[serving.deployment] = hint.less(tokens)
 
-    def measure(self, deployment: str, first_byte_ms: float) -> None:
+    def answered(self, deployment: str, first_byte_ms: float, hint: Hint | None) -> None:
+        """What an answer tells besides itself."""
         median = self.first_bytes.get(deployment)
         if median is None:
             if len(self.first_bytes) >= MAX_DEPLOYMENTS:
                 self.first_bytes.clear()
             median = self.first_bytes[deployment] = MovingMedian()
         median.add(first_byte_ms)
+        if hint is not None:
+            if len(self.hints) >= MAX_DEPLOYMENTS:
+                self.hints.clear()
+            self.hints[deployment] = hint
 
     def status(self, rests: Mapping[str, Rest]) -> str:
         """One word: what stands most in the way of its being asked."""
@@ -123,7 +171,3 @@ class Live:
         if reasons:
             return "rate_limited"
         return "healthy" if self.breaker.is_closed else "error"
-
-
-# Clients choose the names where an instance serves any model.
-MAX_DEPLOYMENTS = 1000

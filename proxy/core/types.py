@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
+NO_LIMITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+
+# What tokens and requests are counted by: (kind, name, deployment or model).
+MeterKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +17,9 @@ class InstanceConfig:
     """What an operator set about one instance. Truth is the table `instance_config`.
 
     Fields have the names of the columns and of the JSON; a test keeps them equal.
-    `max_tpm` and `max_input_tokens`: 0 means no limit. `supported_models`: empty
-    means any model. `api_key` "NONE": no key is sent.
+    `max_tpm`, `max_rpm` and `max_input_tokens`: 0 means no limit. `supported_models`: empty
+    means any model. `api_key` "NONE": no key is sent. `model_limits` bounds single
+    deployments: {model: {"max_tpm": n, "max_rpm": n}}.
     """
 
     name: str
@@ -34,6 +39,20 @@ class InstanceConfig:
     timeout_seconds: float = 60.0
     retry_count: int = 3
     rate_limit_enabled: bool = True
+    max_rpm: int = 0
+    model_limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: NO_LIMITS)
+    quota_group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaGroup:
+    """What the instances of this `quota_group` may use together: Azure's quota is one for each
+    subscription, region and model. 0 means no limit."""
+
+    name: str
+    max_tpm: int = 0
+    max_rpm: int = 0
+    model_limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: NO_LIMITS)
 
 
 # With another of these it is another upstream: what we measured of the old one is void.
@@ -111,11 +130,26 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """What `meter` may count in a minute; 0 means no limit."""
+
+    meter: MeterKey
+    max_tpm: int = 0
+    max_rpm: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """An instance, and the deployment under which it serves the model asked for."""
+    """An instance, and the deployment under which it serves the model asked for.
+
+    Made by `limiter.serving`: `limits` are all that bound a call there, `meters` what it
+    counts in.
+    """
 
     config: InstanceConfig
     deployment: str
+    limits: tuple[Limit, ...] = ()
+    meters: tuple[MeterKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

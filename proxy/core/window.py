@@ -33,6 +33,14 @@ class Window:
         self._advance(second)
         return max(self._total, 0)
 
+    def recent(self, second: int, seconds: int) -> int:
+        """The sum over the last `seconds` only, as of `second`; never below 0."""
+        self._advance(second)
+        size = len(self._buckets)
+        newest = self._newest
+        oldest = max(second - seconds, newest - size) + 1
+        return max(sum(self._buckets[s % size] for s in range(oldest, newest + 1)), 0)
+
     def replace(self, amounts: Iterable[tuple[int, int]], second: int) -> None:
         """Forget everything and begin with these (second, amount) pairs."""
         self._buckets = [0] * len(self._buckets)
@@ -41,22 +49,26 @@ class Window:
         for at, amount in amounts:
             self.add(amount, at)
 
-    def seconds_until(self, at_most: int, second: int) -> int | None:
+    def seconds_until(
+        self, at_most: int, second: int, seconds: int | None = None
+    ) -> int | None:
         """Seconds until the sum has fallen to `at_most` if nothing is added; None if never.
 
-        0 if it is there already. `second` may lie before the newest addition: then another
-        thread read the clock later, but came first.
+        0 if it is there already. `seconds`: of the sum over that many only. `second` may lie
+        before the newest addition: then another thread read the clock later, but came first.
         """
-        left = self.total(second)
+        self._advance(second)
+        size = len(self._buckets)
+        span = size if seconds is None else min(seconds, size)
+        left = max(self._total, 0) if span == size else self.recent(self._newest, span)
         if left <= at_most:
             return 0
         if at_most < 0:
             return None
-        size = len(self._buckets)
-        for age in range(size - 1, -1, -1):  # the oldest bucket leaves first
+        for age in range(span - 1, -1, -1):  # the oldest bucket leaves first
             left -= self._buckets[(self._newest - age) % size]
             if left <= at_most:
-                return self._newest - second + size - age
+                return self._newest - second + span - age
         return None
 
     def _advance(self, second: int) -> None:

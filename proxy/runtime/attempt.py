@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from threading import Lock
 
+from proxy.core import hints
 from proxy.core import verdict as verdicts
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.masking import masked_key
@@ -113,7 +114,12 @@ class Attempt:
         self._first_byte_ms = self._elapsed_ms()
         if self.error is None and not self.verdict.failure:
             self._was_answered = True
-            if self._state.answered(self._reservation, self._first_byte_ms):
+            hint = hints.hint(
+                self.answer.headers,
+                time.time(),
+                is_throttled=self.verdict.outcome == "throttled",
+            )
+            if self._state.answered(self._reservation, self._first_byte_ms, hint):
                 logger.warning("%s answers again: its breaker closed", self.serving.config.name)
 
     @property

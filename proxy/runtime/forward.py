@@ -11,7 +11,7 @@ from itertools import count
 from threading import Event
 
 from proxy.core.catalog import names_model
-from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, Refusal
+from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, UPSTREAM_SAYS, Refusal
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving
 from proxy.core.verdict import MISCONFIGURED, NO_DEPLOYMENT
@@ -312,9 +312,9 @@ def _no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> Pro
             f" them is in {wait_seconds:.1f} s.",
             retry_after_seconds=wait_seconds,
         )
-    full = sum(1 for r in refused if r.reason == NO_ROOM)
+    full = sum(1 for r in refused if r.reason in (NO_ROOM, UPSTREAM_SAYS))
     failing = sum(1 for r in refused if r.reason == FAILING)
-    why = f"{len(refused) - full - failing} rest, {full} have no tokens left this minute"
+    why = f"{len(refused) - full - failing} rest, {full} have no room left this minute"
     why += f", {failing} are failing." if failing else "."
     return NoRoom(
         f"All instances that serve {call.model!r} are at their limit. {why}",

@@ -7,9 +7,10 @@ from threading import Lock
 
 from proxy.core.catalog import Catalog
 from proxy.core.types import Client, InstanceConfig
-from proxy.store import instances, keys, revisions
+from proxy.store import instances, keys, quota_groups, revisions
 from proxy.store.db import Connection, Database
 from proxy.store.instances import StoredInstance
+from proxy.store.quota_groups import StoredGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Snapshot:
     revision: int = 0
     instances: Mapping[str, StoredInstance] = field(default_factory=dict)
     clients: Mapping[str, Client] = field(default_factory=dict)
+    groups: Mapping[str, StoredGroup] = field(default_factory=dict)
     catalog: Catalog = field(default_factory=lambda: Catalog([]))
     disabled: Catalog = field(default_factory=lambda: Catalog([]))
 
@@ -54,12 +56,14 @@ class Snapshots:
         if revision <= self.current.revision:
             return self.current
         stored = instances.load_all(connection)
-        clients = keys.load_all(connection)
+        groups = {g.group.name: g for g in quota_groups.load_all(connection)}
+        limits = {name: g.group for name, g in groups.items()}
         fresh = Snapshot(
             revision,
             {s.config.name: s for s in stored},
-            clients,
-            Catalog(_configs(stored, enabled=True)),
+            keys.load_all(connection),
+            groups,
+            Catalog(_configs(stored, enabled=True), limits),
             Catalog(_configs(stored, enabled=False)),
         )
         with self._lock:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
+from types import MappingProxyType
 
 from proxy.core.deltas import (
     TOTALS,
@@ -21,11 +22,22 @@ from proxy.core.deltas import (
     SharedInstance,
     SharedState,
 )
-from proxy.core.limiter import reservation_tokens
+from proxy.core.hints import Hint
+from proxy.core.limiter import Meter, instance_meter, meters, reservation_tokens
 from proxy.core.live import Live, Refusal
-from proxy.core.types import NO_USAGE, Call, Candidate, InstanceConfig, Serving, Usage
+from proxy.core.types import (
+    NO_USAGE,
+    Call,
+    Candidate,
+    InstanceConfig,
+    MeterKey,
+    Serving,
+    Usage,
+)
 from proxy.core.verdict import ERRORS, MISCONFIGURED, OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS
+
+NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 
 LAST_ERROR_CHARACTERS = 300
 OPERATOR = "operator"  # the reason of a rest that a person set
@@ -48,6 +60,7 @@ class Reservation:
     client: str
     tokens: int
     second: int
+    meters: tuple[MeterKey, ...] = ()
     is_trial: bool = False  # of a breaker that is half open
 
 
@@ -96,6 +109,7 @@ class State:
         self._chance = chance
         self._lock = Lock()
         self._lives: dict[str, Live] = {}
+        self._meters: dict[MeterKey, Meter] = {}
         self._pending = Deltas()
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
 
@@ -107,36 +121,39 @@ class State:
         config = serving.config
         with self._lock:
             live = self._live(config.name)
-            refusal = live.refusal(serving, call, now)
+            refusal = live.refusal(serving, call, self._meters, now)
             if refusal is not None:
                 return refusal
-            live.begin(config, now)
+            tokens = reservation_tokens(serving, call.reserved_tokens)
+            live.begin(serving, tokens, now)
             is_trial = live.breaker.start(now, config.timeout_seconds + TRIAL_GRACE_SECONDS)
             reservation = Reservation(
                 config,
                 serving.deployment,
                 call.model,
                 call.client.name,
-                reservation_tokens(config, call.reserved_tokens),
+                tokens,
                 int(now),
+                serving.meters,
                 is_trial,
             )
             if is_trial:
                 self._tell_breaker(live, config)
-            live.in_flight += 1
-            self._add_window(live, reservation, reservation.tokens, requests=1)
+            self._add_window(reservation, tokens, requests=1)
         return reservation
 
-    def answered(self, reservation: Reservation, first_byte_ms: float) -> bool:
+    def answered(
+        self, reservation: Reservation, first_byte_ms: float, hint: Hint | None = None
+    ) -> bool:
         """The instance gave an answer that is none of its failures; true if that closed its
-        breaker. It may still fail before the end."""
+        breaker. It may still fail before the end. `hint` is what its headers said."""
         now = self._clock()
         name = reservation.config.name
         with self._lock:
             live = self._live(name)
             if not live.is_about(reservation.config):
                 return False
-            live.measure(reservation.deployment, first_byte_ms)
+            live.answered(reservation.deployment, first_byte_ms, hint)
             closed = live.breaker.succeed(now, is_trial=reservation.is_trial)
             if closed:
                 self._tell_breaker(live, reservation.config)
@@ -146,13 +163,15 @@ class State:
         """For each why the call may not go there now; None if it may. Takes nothing."""
         now = self._clock()
         with self._lock:
-            return [self._live(s.config.name).refusal(s, call, now) for s in servings]
+            return [
+                self._live(s.config.name).refusal(s, call, self._meters, now) for s in servings
+            ]
 
     def look(self, servings: Iterable[Serving]) -> list[Candidate]:
         """Each with its load now."""
         now = self._clock()
         with self._lock:
-            return [self._live(s.config.name).candidate(s, now) for s in servings]
+            return [self._live(s.config.name).candidate(s, self._meters, now) for s in servings]
 
     def finish(self, reservation: Reservation, ending: Ending) -> str | None:
         """Settles, counts, and lets the instance rest if the verdict says so. Once each.
@@ -167,7 +186,7 @@ class State:
             live.in_flight -= 1
             if reservation.second > int(now) - WINDOW_SECONDS:
                 settled = ending.usage.total_tokens - reservation.tokens
-                self._add_window(live, reservation, settled, requests=0)
+                self._add_window(reservation, settled, requests=0)
             self._pending.add_totals(name, _totals(ending))
             self._pending.add_usage(
                 (int(now) // 60 * 60, name, reservation.model, reservation.client),
@@ -228,6 +247,7 @@ class State:
         now = self._clock()
         with self._lock:
             live = self._live(name)
+            meter = self._meter(instance_meter(name))
             shared = live.shared
             mine = self._taken.totals.get(name, Counter()).copy()
             mine.update(self._pending.totals.get(name, Counter()))
@@ -236,8 +256,8 @@ class State:
             breaker = live.breaker.state(now)
             return StateView(
                 status=live.status(rests),
-                current_tpm=live.tokens.total(int(now)),
-                current_rpm=live.requests.total(int(now)),
+                current_tpm=meter.tokens.total(int(now)),
+                current_rpm=meter.requests.total(int(now)),
                 totals={c: shared.totals.get(c, 0) + mine[c] for c in TOTALS},
                 rests=rests,
                 last_used=live.last_used_at or None,
@@ -262,22 +282,25 @@ class State:
             taken.forget_windows(before=oldest)
             self._pending, self._taken = taken, Deltas()
 
-    def merge(self, shared: SharedState) -> None:
-        """Everyone's sums, with what was measured here since they were read on top."""
-        second = int(self._clock())
+    def merge(
+        self, shared: SharedState, configs: Mapping[str, InstanceConfig] = NO_CONFIGS
+    ) -> None:
+        """Everyone's sums, with what was measured here since they were read on top.
+
+        `configs` say in which meters an instance's deployments count.
+        """
         with self._lock:
             self._taken = Deltas()
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
-            for name in {*self._lives, *shared.windows}:
-                live = self._live(name)
-                rows = shared.windows.get(name, ())
-                live.tokens.replace(((at, tokens) for at, tokens, _ in rows), second)
-                live.requests.replace(((at, requests) for at, _, requests in rows), second)
+            self._meters = {}
+            for (name, deployment), rows in shared.windows.items():
+                self._count(configs.get(name), name, deployment, rows)
+            for (at, name, deployment), counts in self._pending.windows.items():
+                row = (at, counts["tokens"], counts["requests"])
+                self._count(configs.get(name), name, deployment, (row,))
+            for live in self._lives.values():
                 live.rests.clear()
-            for (at, name, _), counts in self._pending.windows.items():
-                self._live(name).tokens.add(counts["tokens"], at)
-                self._live(name).requests.add(counts["requests"], at)
             for rests in (shared.rests, self._pending.rests):
                 for (name, deployment), rest in rests.items():
                     present = self._live(name).rests.get(deployment)
@@ -322,12 +345,30 @@ class State:
     def _tell_breaker(self, live: Live, config: InstanceConfig) -> None:
         self._pending.breakers[config.name] = (live.breaker.news, config)
 
-    def _add_window(
-        self, live: Live, reservation: Reservation, tokens: int, *, requests: int
+    def _meter(self, key: MeterKey) -> Meter:
+        meter = self._meters.get(key)
+        if meter is None:
+            meter = self._meters[key] = Meter()
+        return meter
+
+    def _count(
+        self,
+        config: InstanceConfig | None,
+        name: str,
+        deployment: str,
+        rows: Iterable[tuple[int, int, int]],
     ) -> None:
+        """(second, tokens, requests) of a deployment, in all it counts in."""
+        keys = meters(config, deployment) if config else (instance_meter(name),)
+        found = [self._meter(key) for key in keys]
+        for at, tokens, requests in rows:
+            for meter in found:
+                meter.add(tokens, requests, at)
+
+    def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
         at = reservation.second
-        live.tokens.add(tokens, at)
-        live.requests.add(requests, at)
+        for meter_key in reservation.meters:
+            self._meter(meter_key).add(tokens, requests, at)
         key = (at, reservation.config.name, reservation.deployment)
         self._pending.add_window(key, tokens, requests)
 

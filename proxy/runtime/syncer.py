@@ -93,7 +93,7 @@ class Syncer:
         except BaseException:  # whatever it was, no count is lost
             self._state.give_back(deltas)
             raise
-        self._state.merge(shared)
+        self._state.merge(shared, snapshot.configs())
 
     def _someone_else_wrote(self) -> bool:
         if self._detector is None:

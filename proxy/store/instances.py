@@ -132,6 +132,7 @@ def _columns(config: InstanceConfig) -> dict[str, Any]:
     values = {name: getattr(config, name) for name in CONFIG_FIELDS}
     values["supported_models"] = list(config.supported_models)
     values["model_deployments"] = dict(config.model_deployments)
+    values["model_limits"] = {m: dict(limits) for m, limits in config.model_limits.items()}
     return values
 
 

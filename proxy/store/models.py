@@ -25,6 +25,7 @@ class Base(DeclarativeBase):
         int: BigInteger().with_variant(Integer, "sqlite"),
         list[str]: JSON,
         dict[str, str]: JSON,
+        dict[str, dict[str, int]]: JSON,
         dict[str, Any]: JSON,
     }
 
@@ -50,11 +51,29 @@ class InstanceRow(Base):
     timeout_seconds: Mapped[float]
     retry_count: Mapped[int]
     rate_limit_enabled: Mapped[bool]
+    max_rpm: Mapped[int]
+    # {model: {"max_tpm": n, "max_rpm": n}}
+    model_limits: Mapped[dict[str, dict[str, int]]]
+    quota_group: Mapped[str | None] = mapped_column(String(100))
     created_at: Mapped[float]
     updated_at: Mapped[float]
     revision: Mapped[int]  # the config_revision that last changed it: its ETag
     # Keys of the old program's record that nobody knows; may hold secrets, so never shown.
     legacy_extra: Mapped[dict[str, Any] | None]
+
+
+class QuotaGroupRow(Base):
+    """What instances that share a quota may use together."""
+
+    __tablename__ = "quota_group"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    max_tpm: Mapped[int]
+    max_rpm: Mapped[int]
+    model_limits: Mapped[dict[str, dict[str, int]]]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    revision: Mapped[int]  # its ETag
 
 
 class InstanceStateRow(Base):
@@ -77,6 +96,11 @@ class InstanceStateRow(Base):
     last_failure_time: Mapped[float | None]
     last_error: Mapped[str | None]
     last_error_time: Mapped[float | None]
+    # The breaker as the worker that last changed it left it (core/breaker.py). NULL: closed.
+    breaker_open_until: Mapped[float | None]
+    breaker_open_seconds: Mapped[float | None]
+    breaker_trial_until: Mapped[float | None]
+    breaker_changed_at: Mapped[float | None]
     # When an operator last cleared errors and rests: what workers measured before is void.
     cleared_at: Mapped[float | None]
     # What the old program measured and we do not: kept for the way back.

@@ -1,16 +1,19 @@
 """State between memory and SQLite: deltas are added in SQL, everyone's sums read back."""
 
 from collections import Counter
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, case, delete, func, select
 
+from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, Place, Rest, SharedInstance, SharedState
 from proxy.core.window import WINDOW_SECONDS
 from proxy.store.db import upsert
 from proxy.store.models import DeploymentStateRow, InstanceStateRow, StateWindowRow
 
 KEPT_WINDOW_SECONDS = 120
+BREAKER_COLUMNS = tuple(f"breaker_{f.name}" for f in fields(BreakerNews))
 MOMENTS = ("last_used", "last_success_time", "last_failure_time")
 
 
@@ -22,6 +25,7 @@ def add(connection: Connection, deltas: Deltas) -> None:
     """
     _drop_void(connection, deltas)
     upsert(connection, InstanceStateRow, _instance_rows(deltas), _merge_instance)
+    upsert(connection, InstanceStateRow, _breaker_rows(deltas), _merge_breaker)
     upsert(
         connection,
         DeploymentStateRow,
@@ -67,18 +71,17 @@ def read(connection: Connection, now: float) -> SharedState:
         rests[row["instance_name"], row["deployment"]] = Rest(
             row["rate_limited_until"], row["rest_reason"], row["rest_set_at"]
         )
-    windows: dict[str, list[tuple[int, int, int]]] = {}
-    for name, second, tokens, requests in connection.execute(
+    windows: dict[Place, list[tuple[int, int, int]]] = {}
+    for name, deployment, second, tokens, requests in connection.execute(
         select(
             StateWindowRow.instance_name,
+            StateWindowRow.deployment,
             StateWindowRow.second_at,
-            func.sum(StateWindowRow.tokens),
-            func.sum(StateWindowRow.requests),
-        )
-        .where(StateWindowRow.second_at > int(now) - WINDOW_SECONDS)
-        .group_by(StateWindowRow.instance_name, StateWindowRow.second_at)
+            StateWindowRow.tokens,
+            StateWindowRow.requests,
+        ).where(StateWindowRow.second_at > int(now) - WINDOW_SECONDS)
     ):
-        windows.setdefault(name, []).append((second, tokens, requests))
+        windows.setdefault((name, deployment), []).append((second, tokens, requests))
     return SharedState(instances, rests, windows)
 
 
@@ -115,7 +118,12 @@ def clear_rests(connection: Connection, name: str, now: float) -> None:
         connection,
         InstanceStateRow,
         [{"instance_name": name, "cleared_at": now}],
-        lambda _present, given: {"cleared_at": given.cleared_at, "last_failure_time": None},
+        lambda _present, given: {
+            "cleared_at": given.cleared_at,
+            "last_failure_time": None,
+            **dict.fromkeys(BREAKER_COLUMNS, 0.0),
+            "breaker_changed_at": given.cleared_at,
+        },
     )
 
 
@@ -156,6 +164,20 @@ def _instance_rows(deltas: Deltas) -> list[dict[str, Any]]:
     return rows
 
 
+def _breaker_rows(deltas: Deltas) -> list[dict[str, Any]]:
+    return [
+        {"instance_name": name} | {f"breaker_{field}": value for field, value in news.items()}
+        for name, news in sorted((n, asdict(b)) for n, (b, _) in deltas.breakers.items())
+    ]
+
+
+def _merge_breaker(present: Table, given: Any) -> dict[str, Any]:
+    """The later change is right."""
+    changed_at = func.coalesce(present.c.breaker_changed_at, 0.0)
+    is_later = given.breaker_changed_at > changed_at
+    return {c: case((is_later, given[c]), else_=present.c[c]) for c in BREAKER_COLUMNS}
+
+
 def _merge_instance(present: Table, given: Any) -> dict[str, Any]:
     new = {c: present.c[c] + given[c] for c in TOTALS}
     new |= {c: _later(present.c[c], given[c]) for c in (*MOMENTS, "last_error_time")}
@@ -188,6 +210,7 @@ def _shared(row: RowMapping) -> SharedInstance:
     return SharedInstance(
         totals={c: row[c] for c in TOTALS},
         cleared_at=row["cleared_at"],
+        breaker=BreakerNews(*(row[c] or 0.0 for c in BREAKER_COLUMNS)),
         last_error=row["last_error"],
         last_error_time=row["last_error_time"],
         **{c: row[c] for c in MOMENTS},

@@ -1,20 +1,18 @@
 """The admin API: instances, their config and their state."""
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from flask import make_response, request, url_for
+from flask import make_response, url_for
 from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import parts
-from proxy.core import limiter
 from proxy.core.providers import PROVIDER_ALIASES
 from proxy.core.types import InstanceConfig
-from proxy.errors import NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import removed_view
 from proxy.runtime.verify import verify
 from proxy.store import instances, states
@@ -22,6 +20,7 @@ from proxy.store.instances import StoredInstance
 from proxy.web import schemas
 from proxy.web.auth import require_admin
 from proxy.web.documented import documented_in
+from proxy.web.etags import etag, if_match
 from proxy.web.schemas import body_json, checked, config_json, state_json
 
 AUTHOR = "admin"
@@ -84,7 +83,7 @@ class Instances(MethodView):
             # A whole response, or it would be put through the schema of a single one.
             return make_response({"instances": shown, "total": len(shown)}, 201)
         where = url_for("instances.Instance", name=configs[0].name)
-        return views[0], 201, _etag(_instance(configs[0].name)) | {"Location": where}
+        return views[0], 201, etag(_instance(configs[0].name).revision) | {"Location": where}
 
 
 @blueprint.route("/<path:name>")
@@ -109,7 +108,7 @@ class Instance(MethodView):
     def delete(self, name: str) -> None:
         """Remove the config. Its state and usage stay."""
         with parts().database.session() as session:
-            instances.remove(session, name, author=AUTHOR, if_match=_if_match())
+            instances.remove(session, name, author=AUTHOR, if_match=if_match())
         parts().snapshots.reload()
 
 
@@ -141,7 +140,7 @@ class InstanceStateResource(MethodView):
             shared = states.read_one(connection, name)
         if shared is None:
             raise _unknown(name)
-        return state_json(name, removed_view(shared), None)
+        return state_json(name, removed_view(shared), 0)
 
     @documented(
         200, schemas.InstanceStateSchema, body=schemas.StateChangeSchema(), errors=(404, 422)
@@ -195,17 +194,17 @@ def _view(stored: StoredInstance) -> Json:
 
 def _both(name: str) -> Answer:
     stored = _instance(name)
-    return _view(stored), 200, _etag(stored)
+    return _view(stored), 200, etag(stored.revision)
 
 
 def _config_alone(name: str) -> Answer:
     stored = _instance(name)
-    return config_json(stored), 200, _etag(stored)
+    return config_json(stored), 200, etag(stored.revision)
 
 
 def _state(config: InstanceConfig) -> Json:
     view = parts().state.view(config.name)
-    return state_json(config.name, view, limiter.limit_tokens(config))
+    return state_json(config.name, view, config.max_tpm if config.rate_limit_enabled else 0)
 
 
 def _matches(view: Json, query: Json) -> bool:
@@ -240,22 +239,7 @@ def _change(name: str, data: Any) -> None:
             param="name",
         )
     with parts().database.session() as session:
-        change = instances.change(session, name, values, author=AUTHOR, if_match=_if_match())
+        change = instances.change(session, name, values, author=AUTHOR, if_match=if_match())
     if change.is_another_upstream:
         parts().state.clear_rests(name)
     parts().snapshots.reload()
-
-
-def _etag(stored: StoredInstance) -> dict[str, str]:
-    return {"ETag": f'"{stored.revision}"'}
-
-
-def _if_match() -> int | None:
-    """The revision the client means to change; None if it does not say."""
-    given = request.headers.get("If-Match", "*").strip()
-    if given == "*":
-        return None
-    match = re.fullmatch(r'"(\d{1,18})"', given)
-    if match is None:
-        raise PreconditionFailed(f"If-Match: {given!r} is not an ETag of an instance.")
-    return int(match[1])

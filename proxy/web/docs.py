@@ -4,7 +4,7 @@ from flask import Flask, Response, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from proxy.web import admin, explain
+from proxy.web import admin, explain, quota_groups
 from proxy.web.auth import ADMIN_HEADER
 from proxy.web.schemas import ErrorSchema
 
@@ -41,7 +41,7 @@ def register(app: Flask, *, version: str) -> None:
             "security": [{"adminKey": []}],
         },
     )
-    for room in (admin, explain):
+    for room in (admin, quota_groups, explain):
         api.register_blueprint(room.blueprint)
     # None where Swagger UI would name a host: its own, or the one in the request's head.
     hosts = {"validatorUrl": None, "oauth2RedirectUrl": None}

@@ -10,8 +10,8 @@ from flask_smorest import Blueprint
 
 from proxy.context import parts
 from proxy.core.endpoints import ENDPOINTS
-from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, Refusal
-from proxy.core.types import Serving
+from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, UPSTREAM_SAYS, Refusal
+from proxy.core.types import Limit, Serving
 from proxy.errors import Unprocessable
 from proxy.web import schemas
 from proxy.web.auth import require_admin
@@ -80,12 +80,29 @@ def _why(refusal: Refusal) -> str:
     config = refusal.serving.config
     if refusal.reason == TOO_LONG:
         return f"the prompt is longer than max_input_tokens {config.max_input_tokens}"
-    if refusal.reason == NO_ROOM:
+    if refusal.reason == NO_ROOM and refusal.limit is not None:
         share = 100 * (refusal.used_share or 0.0)
         return (
-            f"{share:.0f} % of max_tpm {config.max_tpm} is used; room in"
+            f"{share:.0f} % of {_named(refusal.limit)} is used; room in"
+            f" {refusal.wait_seconds:.1f} s"
+        )
+    if refusal.reason == UPSTREAM_SAYS:
+        return (
+            "its last answer said that less is left than the call needs; asked again in"
             f" {refusal.wait_seconds:.1f} s"
         )
     if refusal.reason == FAILING:
         return f"it failed; the next attempt at it is in {refusal.wait_seconds:.1f} s"
     return f"it rests ({refusal.reason}), {refusal.wait_seconds:.1f} s left"
+
+
+def _named(limit: Limit) -> str:
+    kind, name, part = limit.meter
+    of = {
+        "instance": "",
+        "deployment": f" of deployment {part!r}",
+        "group": f"{f' of {part!r}' if part else ''} in quota group {name!r}",
+    }[kind]
+    bounds = [f"max_tpm {limit.max_tpm}"] if limit.max_tpm else []
+    bounds += [f"max_rpm {limit.max_rpm}"] if limit.max_rpm else []
+    return " or ".join(bounds) + of

@@ -137,6 +137,33 @@ def _is_printable(text: str) -> None:
         raise ValidationError("Must have no space at its ends and no control characters.")
 
 
+class ModelLimitsSchema(Schema):
+    """Of one deployment. 0 or left out: no limit of its own."""
+
+    class Meta:
+        unknown = RAISE
+
+    max_tpm = StrictInteger(0)
+    max_rpm = StrictInteger(0)
+
+
+def _model_limits() -> fields.Dict:
+    return fields.Dict(
+        keys=_word(),
+        values=fields.Nested(ModelLimitsSchema),
+        load_default=dict,
+        metadata={"description": "Of single deployments, by their model."},
+    )
+
+
+def _max_rpm() -> StrictInteger:
+    return StrictInteger(
+        0,
+        load_default=0,
+        metadata={"description": "Requests a minute, looked at over 10 s; 0: no limit."},
+    )
+
+
 class InstanceSchema(Schema):
     """An instance's config as an operator writes it."""
 
@@ -177,6 +204,14 @@ class InstanceSchema(Schema):
     )
     retry_count = StrictInteger(0, 100, load_default=3)
     rate_limit_enabled = StrictBoolean(load_default=True)
+    max_rpm = _max_rpm()
+    model_limits = _model_limits()
+    quota_group = fields.String(
+        allow_none=True,
+        validate=[validate.Length(1, 100), _is_name],
+        load_default=None,
+        metadata={"description": "Instances of one group share a quota."},
+    )
 
     @pre_load
     def drop_read_only(self, data: Any, **_: Any) -> Any:
@@ -206,6 +241,43 @@ class InstanceConfigSchema(InstanceSchema):
     revision = fields.Integer()
     created_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
     updated_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
+
+
+class QuotaGroupChangeSchema(Schema):
+    """Limits of a group; what is left out stays."""
+
+    class Meta:
+        unknown = RAISE
+
+    max_tpm = StrictInteger(0, metadata={"description": "Tokens a minute; 0: no limit."})
+    max_rpm = _max_rpm()
+    model_limits = _model_limits()
+
+    @pre_load
+    def drop_read_only(self, data: Any, **_: Any) -> Any:
+        """What GET showed may come back."""
+        if not isinstance(data, dict):
+            return data
+        return {k: v for k, v in data.items() if k not in READ_ONLY | {"name", "instances"}}
+
+
+class QuotaGroupSchema(Schema):
+    """What the instances of a group may use together. Moments are seconds since the epoch."""
+
+    name = fields.String()
+    max_tpm = fields.Integer()
+    max_rpm = fields.Integer()
+    model_limits = _model_limits()
+    instances = fields.List(fields.String())
+    revision = fields.Integer(allow_none=True)
+    created_at = fields.Float(allow_none=True)
+    updated_at = fields.Float(allow_none=True)
+
+
+class QuotaGroupListSchema(Schema):
+    """Every group that an instance is in or that has limits."""
+
+    quota_groups = fields.List(fields.Nested(QuotaGroupSchema))
 
 
 class DeploymentRestSchema(Schema):
@@ -449,6 +521,7 @@ def config_json(stored: StoredInstance) -> dict[str, Any]:
     return shown | {
         "supported_models": list(config.supported_models),
         "model_deployments": dict(config.model_deployments),
+        "model_limits": {m: dict(limits) for m, limits in config.model_limits.items()},
         "api_key_set": bool(config.api_key),
         "revision": stored.revision,
         "created_at": stored.created_at,
@@ -465,7 +538,8 @@ def without_masks(values: dict[str, Any], present: InstanceConfig) -> dict[str, 
     return {k: v for k, v in values.items() if not (k in shown and v == shown[k])}
 
 
-def state_json(name: str, view: StateView, max_tpm: int | None) -> dict[str, Any]:
+def state_json(name: str, view: StateView, max_tpm: int) -> dict[str, Any]:
+    """`max_tpm` 0: no limit that is enforced."""
     totals = dict(view.totals)
     latency_total_ms = totals.pop("latency_total_ms")
     answered = totals["successful_requests"]

@@ -1,52 +1,107 @@
 import pytest
 
 from proxy.core.limiter import (
+    Meter,
     accepts_prompt,
-    limit_tokens,
-    load,
+    largest_share,
+    meters,
+    request_window,
     reservation_tokens,
+    serving,
+    used_share,
     wait_seconds,
 )
-from proxy.core.window import Window
+from proxy.core.types import Limit, QuotaGroup
 from tests.builders import config
 
 NOW = 1_700_000_000
+KEY = ("instance", "a", "")
 
 
-def used(*amounts):
-    """A window with (age in seconds, tokens)."""
-    window = Window()
-    window.replace([(NOW - age, tokens) for age, tokens in amounts], NOW)
-    return window
+def used(*amounts, requests=()):
+    """A meter with (age in seconds, tokens), and with requests of these ages."""
+    meter = Meter()
+    meter.tokens.replace([(NOW - age, tokens) for age, tokens in amounts], NOW)
+    meter.requests.replace([(NOW - age, 1) for age in requests], NOW)
+    return meter
+
+
+def limits(config, deployment="gpt-4o", *groups):
+    found = serving(config, deployment, {g.name: g for g in groups}).limits
+    return {limit.meter: (limit.max_tpm, limit.max_rpm) for limit in found}
+
+
+# Which limits there are.
 
 
 @pytest.mark.parametrize(
-    "changes, limit",
+    "changes, expected",
     [
-        ({"max_tpm": 1000}, 1000),
-        ({"max_tpm": 1}, 1),
-        ({"max_tpm": 0}, None),
-        ({"max_tpm": -1}, None),  # old files hold anything
-        ({"max_tpm": 1000, "rate_limit_enabled": False}, None),
+        ({"max_tpm": 1000}, {KEY: (1000, 0)}),
+        ({"max_tpm": 1000, "max_rpm": 6}, {KEY: (1000, 6)}),
+        ({"max_tpm": 0, "max_rpm": 6}, {KEY: (0, 6)}),
+        ({"max_tpm": 0}, {}),
+        ({"max_tpm": -1}, {}),  # old files hold anything
+        ({"max_tpm": 1000, "rate_limit_enabled": False}, {}),
     ],
 )
-def test_an_instance_is_limited_unless_it_is_told_not_to_be(changes, limit):
-    assert limit_tokens(config(**changes)) == limit
+def test_an_instance_is_limited_unless_it_is_told_not_to_be(changes, expected):
+    assert limits(config(**changes)) == expected
+
+
+def test_a_deployment_may_have_limits_of_its_own():
+    bounds = {"GPT-4o": {"max_tpm": 300}, "o3": {"max_rpm": 6}, "none": {"max_tpm": 0}}
+    some = config(max_tpm=0, model_limits=bounds, model_deployments={"o3": "mine"})
+    assert limits(some, "gpt-4o") == {("deployment", "a", "gpt-4o"): (300, 0)}
+    assert limits(some, "mine") == {("deployment", "a", "mine"): (0, 6)}
+    assert limits(some, "none") == limits(some, "other") == {}
+
+
+def test_the_instances_of_a_group_have_its_limits_too():
+    group = QuotaGroup("east", max_tpm=900, model_limits={"gpt-4o": {"max_rpm": 60}})
+    member = config(max_tpm=100, quota_group="east", model_deployments={"gpt-4o": "x"})
+    assert limits(member, "x", group) == {
+        KEY: (100, 0),
+        ("group", "east", ""): (900, 0),
+        ("group", "east", "gpt-4o"): (0, 60),
+    }
+    assert limits(config(max_tpm=100, quota_group="west"), "x", group) == {KEY: (100, 0)}
+
+
+def test_a_group_that_nobody_gave_limits_is_counted_all_the_same():
+    assert limits(config(max_tpm=0, quota_group="east")) == {}
+    assert meters(config(quota_group="east"), "gpt-4o")[2:] == (
+        ("group", "east", ""),
+        ("group", "east", "gpt-4o"),
+    )
+
+
+def test_a_call_counts_in_its_instance_and_its_deployment():
+    assert meters(config(), "mine") == (KEY, ("deployment", "a", "mine"))
+
+
+def test_deployments_of_a_model_count_together_in_a_group_whatever_they_are_called():
+    one = config("a", quota_group="g", model_deployments={"GPT-4o": "x"})
+    other = config("b", quota_group="g", model_deployments={"gpt-4o": "y"})
+    assert meters(one, "x")[2:] == meters(other, "y")[2:]
+
+
+# Room.
 
 
 @pytest.mark.parametrize(
-    "changes, tokens, reserved",
+    "bounds, tokens, reserved",
     [
         ({"max_tpm": 1000}, 999, 999),
         ({"max_tpm": 1000}, 1000, 1000),
         ({"max_tpm": 1000}, 1001, 1000),
         ({"max_tpm": 0}, 10**9, 10**9),
+        ({"max_tpm": 1000, "model_limits": {"gpt-4o": {"max_tpm": 50}}}, 900, 50),
+        ({"max_tpm": 0, "max_rpm": 5}, 900, 900),
     ],
 )
-def test_a_call_reserves_what_it_may_cost_and_at_most_the_whole_limit(
-    changes, tokens, reserved
-):
-    assert reservation_tokens(config(**changes), tokens) == reserved
+def test_a_call_reserves_what_it_may_cost_and_at_most_a_whole_limit(bounds, tokens, reserved):
+    assert reservation_tokens(serving(config(**bounds), "gpt-4o"), tokens) == reserved
 
 
 @pytest.mark.parametrize(
@@ -69,21 +124,67 @@ def test_a_call_reserves_what_it_may_cost_and_at_most_the_whole_limit(
     ],
 )
 def test_a_call_waits_until_enough_of_the_minute_is_over(amounts, tokens, wait):
-    assert wait_seconds(config(max_tpm=1000), used(*amounts), tokens, NOW) == wait
+    assert wait_seconds(Limit(KEY, 1000), used(*amounts), tokens, NOW) == wait
 
 
-@pytest.mark.parametrize("changes", [{"max_tpm": 0}, {"rate_limit_enabled": False}])
-def test_without_a_limit_nobody_waits_and_nothing_is_a_load(changes):
-    full = used((0, 10**9))
-    assert wait_seconds(config(**changes), full, 10**9, NOW) == 0
-    assert load(config(**changes), full, NOW) == 0.0
+@pytest.mark.parametrize(
+    "max_rpm, size, seconds",
+    [(600, 100, 10), (60, 10, 10), (6, 1, 10), (10, 2, 12), (7, 2, 18), (1, 1, 60), (2, 1, 30)],
+)
+def test_requests_are_looked_at_over_about_ten_seconds(max_rpm, size, seconds):
+    assert request_window(max_rpm) == (size, seconds)
+    assert size / seconds * 60 <= max_rpm
+
+
+@pytest.mark.parametrize(
+    "ages, wait",
+    [
+        ([], 0),
+        ([0], 0),
+        ([0, 0], 10),  # a burst, though the minute has room for twelve
+        ([9, 0], 1),
+        ([10, 0], 0),
+        ([9, 9, 0], 1),
+        ([9, 0, 0], 10),
+        ([30, 30, 30], 0),
+    ],
+)
+def test_a_burst_of_requests_waits_though_the_minute_has_room(ages, wait):
+    limit = Limit(KEY, max_rpm=12)
+    assert request_window(12) == (2, 10)
+    assert wait_seconds(limit, used(requests=ages), 10, NOW) == wait
+
+
+def test_of_tokens_and_requests_the_longer_wait_counts():
+    limit = Limit(KEY, 1000, 6)
+    assert wait_seconds(limit, used((20, 1000), requests=[3]), 1, NOW) == 40
+    assert wait_seconds(limit, used((20, 100), requests=[3]), 1, NOW) == 7
+
+
+def test_without_a_limit_nobody_waits():
+    full = used((0, 10**9), requests=[0] * 99)
+    assert wait_seconds(Limit(KEY), full, 10**9, NOW) == 0
+    assert used_share(Limit(KEY), full, NOW) == 0.0
 
 
 @pytest.mark.parametrize(
     "amounts, share", [([], 0.0), ([(0, 250)], 0.25), ([(59, 250), (60, 500)], 0.25)]
 )
-def test_the_load_is_the_share_of_the_limit_in_use(amounts, share):
-    assert load(config(max_tpm=1000), used(*amounts), NOW) == share
+def test_a_share_is_what_is_in_use_of_the_limit(amounts, share):
+    assert used_share(Limit(KEY, 1000), used(*amounts), NOW) == share
+
+
+def test_of_tokens_and_requests_the_larger_share_counts():
+    assert used_share(Limit(KEY, 1000, 12), used((0, 100), requests=[0]), NOW) == 0.5
+    assert used_share(Limit(KEY, 1000, 12), used((0, 900), requests=[0]), NOW) == 0.9
+
+
+def test_the_load_is_the_largest_share_of_all_limits():
+    group = ("group", "g", "")
+    bounds = [Limit(KEY, 1000), Limit(group, 100)]
+    assert largest_share(bounds, {KEY: used((0, 500)), group: used((0, 90))}, NOW) == 0.9
+    assert largest_share(bounds, {KEY: used((0, 500))}, NOW) == 0.5
+    assert largest_share((), {}, NOW) == 0.0
 
 
 @pytest.mark.parametrize(

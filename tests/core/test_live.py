@@ -3,22 +3,32 @@ from dataclasses import replace
 import pytest
 
 from proxy.core.deltas import WHOLE_INSTANCE, Rest
-from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, Live
-from proxy.core.types import Candidate, Serving
+from proxy.core.hints import Hint
+from proxy.core.limiter import Meter
+from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, UPSTREAM_SAYS, Live
+from proxy.core.types import Candidate
 from tests.builders import MODEL, call, config, serving
 
 NOW = 1_800_000_000.25
 A = config("a", max_tpm=100, max_input_tokens=50)
 HERE = serving(A)
 TEN = call(reserved_tokens=10)
+NOTHING_USED = {}
 
 
 def rest(until, reason="throttled", **more):
     return Rest(until, reason, NOW, **more)
 
 
-def refused(live, of=HERE, asked=TEN, now=NOW):
-    refusal = live.refusal(of, asked, now)
+def full(tokens=100):
+    """Meters in which so much of A's limit is used."""
+    meter = Meter()
+    meter.add(tokens, 1, int(NOW))
+    return {("instance", "a", ""): meter}
+
+
+def refused(live, of=HERE, asked=TEN, now=NOW, meters=NOTHING_USED):
+    refusal = live.refusal(of, asked, meters, now)
     return refusal and (refusal.reason, pytest.approx(refusal.wait_seconds))
 
 
@@ -30,7 +40,7 @@ def broken(live):
 def test_a_new_instance_may_be_asked():
     live = Live()
     assert refused(live) is None
-    assert live.candidate(HERE, NOW) == Candidate(HERE, 0, 0.0, None)
+    assert live.candidate(HERE, {}, NOW) == Candidate(HERE, 0, 0.0, None)
     assert live.status({}) == "healthy"
 
 
@@ -62,7 +72,7 @@ def test_the_rest_of_another_deployment_or_upstream_is_none():
 
 def test_one_that_fails_is_left_alone():
     live = Live()
-    live.begin(A, NOW)
+    live.begin(HERE, 10, NOW)
     broken(live)
     assert refused(live) == (FAILING, 1.0)
     assert refused(live, now=NOW + 1) is None
@@ -71,30 +81,75 @@ def test_one_that_fails_is_left_alone():
 
 def test_another_upstream_begins_anew():
     live = Live()
-    live.begin(A, NOW)
+    live.begin(HERE, 10, NOW)
     broken(live)
-    live.begin(replace(A, weight=1), NOW)  # the same
+    live.begin(serving(replace(A, weight=1)), 10, NOW)  # the same
     assert not live.breaker.is_closed
-    live.begin(replace(A, api_base="https://elsewhere"), NOW)
+    live.answered(MODEL, 5.0, Hint(NOW, remaining_tokens=1))
+    live.begin(serving(replace(A, api_base="https://elsewhere")), 10, NOW)
     assert live.breaker.is_closed
+    assert refused(live) is None
+    assert live.candidate(HERE, {}, NOW).first_byte_ms is None
 
 
 def test_one_without_room_says_when_there_will_be_some_and_how_much_is_used():
     live = Live()
-    live.tokens.add(91, int(NOW))
-    assert refused(live, asked=call(reserved_tokens=9)) is None
-    refusal = live.refusal(HERE, TEN, NOW)
+    meters = full(91)
+    assert refused(live, asked=call(reserved_tokens=9), meters=meters) is None
+    refusal = live.refusal(HERE, TEN, meters, NOW)
     assert (refusal.reason, refusal.wait_seconds, refusal.used_share) == (NO_ROOM, 59.75, 0.91)
+    assert refusal.limit == HERE.limits[0]
+    assert live.candidate(HERE, meters, NOW).load == 0.91
 
 
 def test_what_a_person_or_another_request_must_mend_is_said_first():
     live = Live()
-    live.begin(A, NOW)
+    live.begin(HERE, 10, NOW)
     broken(live)
-    live.tokens.add(100, int(NOW))
-    assert refused(live)[0] == FAILING
+    assert refused(live, meters=full())[0] == FAILING
     live.rests[MODEL] = rest(NOW + 1, "misconfigured")
-    assert refused(live)[0] == "misconfigured"
+    assert refused(live, meters=full())[0] == "misconfigured"
+
+
+def test_of_several_limits_the_one_that_lasts_longest_is_told():
+    both = serving(replace(A, model_limits={MODEL: {"max_tpm": 50}}))
+    meters = full(95)
+    meters["deployment", "a", MODEL] = Meter()
+    meters["deployment", "a", MODEL].add(45, 1, int(NOW) - 20)
+    refusal = Live().refusal(both, TEN, meters, NOW)
+    assert refusal.limit.max_tpm == 100
+    meters["instance", "a", ""] = Meter()
+    refusal = Live().refusal(both, TEN, meters, NOW)
+    assert (refusal.limit.max_tpm, refusal.wait_seconds) == (50, 39.75)
+
+
+def test_what_the_upstream_says_is_left_lowers_our_view_and_never_raises_it():
+    live = Live()
+    live.answered(MODEL, 5.0, Hint(NOW, remaining_tokens=15))
+    assert refused(live) is None
+    live.begin(HERE, 10, NOW)
+    assert refused(live) == (UPSTREAM_SAYS, 10.0)
+    assert refused(live, serving(A, "mini")) is None
+    assert refused(live, now=NOW + 10) is None
+    live.answered(MODEL, 5.0, Hint(NOW, remaining_tokens=10**6))
+    assert refused(live, meters=full())[0] == NO_ROOM
+
+
+def test_a_lower_limit_the_upstream_tells_of_bounds_the_deployment():
+    live = Live()
+    meters = {("deployment", "a", MODEL): full(45)["instance", "a", ""]}
+    live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=50))
+    assert refused(live, meters=meters) == (NO_ROOM, 59.75)
+    assert refused(live, serving(A, "mini"), meters=meters) is None
+    live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=1000))
+    assert refused(live, meters=meters) is None
+
+
+def test_an_instance_whose_limits_are_off_has_none():
+    live = Live()
+    live.answered(MODEL, 5.0, Hint(NOW, 1, 1, 0))
+    off = serving(replace(A, rate_limit_enabled=False))
+    assert refused(live, off, meters=full()) is None
 
 
 @pytest.mark.parametrize(
@@ -123,8 +178,9 @@ def test_medians_are_kept_by_deployment_and_not_for_ever(monkeypatch):
     monkeypatch.setattr("proxy.core.live.MAX_DEPLOYMENTS", 3)
     live = Live()
     for number in range(20):
-        live.measure(f"model-{number}", 5.0)
+        live.answered(f"model-{number}", 5.0, Hint(NOW, remaining_tokens=number))
     assert len(live.first_bytes) <= 3
-    live.measure(MODEL, 7.0)
-    assert live.candidate(HERE, NOW).first_byte_ms == 7.0
-    assert live.candidate(Serving(A, "other"), NOW).first_byte_ms is None
+    assert len(live.hints) <= 3
+    live.answered(MODEL, 7.0, None)
+    assert live.candidate(HERE, {}, NOW).first_byte_ms == 7.0
+    assert live.candidate(serving(A, "other"), {}, NOW).first_byte_ms is None

@@ -18,24 +18,30 @@ class Events:
 
     def total(self, second):
         self.newest = max(self.newest, second)
-        return self._sum(self.newest)
+        return self._sum(self.newest, self.seconds)
 
-    def seconds_until(self, at_most, second):
+    def recent(self, second, seconds):
         self.newest = max(self.newest, second)
-        waits = range(self.newest - second + self.seconds + 1)
+        return self._sum(self.newest, seconds + self.newest - second)
+
+    def seconds_until(self, at_most, second, seconds=None):
+        self.newest = max(self.newest, second)
+        span = min(seconds or self.seconds, self.seconds)
+        waits = range(self.newest - second + span + 1)
         return next(
-            (w for w in waits if self._sum(max(self.newest, second + w)) <= at_most), None
+            (w for w in waits if self._sum(max(self.newest, second + w), span) <= at_most), None
         )
 
-    def _sum(self, second):
-        kept = [a for at, a in self.all if second - self.seconds < at <= second]
+    def _sum(self, second, seconds):
+        seconds = min(seconds, self.seconds)
+        kept = [a for at, a in self.all if second - seconds < at <= second]
         return max(sum(kept), 0)
 
 
 # (what, amount, seconds since the step before: also back, as threads overtake each other)
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "total", "until"]),
+        st.sampled_from(["add", "total", "until", "recent", "recent until"]),
         st.integers(-50, 100),
         st.integers(-8, 8) | st.sampled_from([-60, 4, 5, 6, 59, 60, 61, 10_000]),
     ),
@@ -54,6 +60,12 @@ def test_is_the_sum_of_the_events_of_the_last_seconds(seconds, steps):
             events.add(amount, now)
         elif what == "until":
             assert window.seconds_until(amount, now) == events.seconds_until(amount, now)
+        elif what == "recent":
+            span = abs(amount) + 1
+            assert window.recent(now, span) == events.recent(now, span)
+        elif what == "recent until":
+            found = window.seconds_until(amount, now, seconds=3)
+            assert found == events.seconds_until(amount, now, seconds=3)
         assert window.total(now) == events.total(now)
 
 

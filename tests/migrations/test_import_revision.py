@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from proxy.settings import ROOT
 from proxy.store import instances, schema
@@ -64,7 +65,13 @@ def alembic(*arguments, database):
     return run("alembic", *arguments, database=database)
 
 
-def downgrade(database, target="0002"):
+# The import is the last revision, whatever else changes.
+SCRIPTS = ScriptDirectory(str(ROOT / "migrations"))
+IMPORT = SCRIPTS.get_current_head()
+BEFORE = SCRIPTS.get_revision(IMPORT).down_revision
+
+
+def downgrade(database, target="-1"):
     with schema.migrating(database):
         command.downgrade(schema.alembic_config(database), target)
 
@@ -141,7 +148,7 @@ def test_a_bad_record_does_not_move_the_revision_of_a_present_database(
     with pytest.raises(schema.SchemaProblem, match="Nothing was imported"):
         schema.upgrade(database)
     assert contents(database) == before
-    assert revision(database) == ["0002"]
+    assert revision(database) == [BEFORE]
 
 
 def test_the_command_line_imports_once_and_says_so(empty, old):
@@ -247,7 +254,7 @@ def test_going_back_where_nothing_can_be_written_is_refused(database, monkeypatc
     monkeypatch.setattr(schema, "private_parent", lambda connection: stuck / "folder")
     with pytest.raises(schema.SchemaProblem, match="cannot be written in"):
         downgrade(database)
-    assert revision(database) == ["0003"]
+    assert revision(database) == [IMPORT]
 
 
 def test_a_source_that_can_only_be_read_is_enough(empty, old, monkeypatch):
@@ -261,6 +268,24 @@ def test_a_source_that_can_only_be_read_is_enough(empty, old, monkeypatch):
     } == before
     old.chmod(0o700)  # so that it can be deleted
     assert rows(empty, "instance_config").keys() == {"a", "b"}
+
+
+def test_the_import_is_the_last_revision():
+    assert "import_what_the_old_program_left" in SCRIPTS.get_revision(IMPORT).path
+
+
+def test_a_database_that_passed_the_import_when_it_was_an_earlier_one_is_brought_up_to_date(
+    empty, old, monkeypatch
+):
+    monkeypatch.setenv("PROXY_LEGACY_PATH", str(old))
+    schema.upgrade(empty)
+    before = rows(empty, "instance_config")
+    downgrade(empty, "0003")
+    schema.upgrade(empty)
+    after = rows(empty, "instance_config")
+    assert {n: r["max_rpm"] for n, r in after.items()} == {"a": 0, "b": 0}
+    assert after == before
+    assert measured(empty)[0]["a", "total_requests"] == STATE["total_requests"]
 
 
 def test_no_downgrade_forgets_that_totals_were_added(empty, old, monkeypatch):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.core import limiter
 from proxy.core.routing import POLICIES
-from proxy.core.types import Serving
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
 from proxy.errors import (
     BadRequest,
@@ -343,7 +343,7 @@ def test_answers_still_open_when_the_worker_ends_are_counted_as_they_stand():
 
 def test_when_all_rest_the_client_hears_when_the_first_is_back():
     world = World(A, B, a=failed(429, retry_after="30"), b=failed(429, retry_after="4"))
-    with pytest.raises(NoRoom, match=r"'gpt-4o'.* 2 rest, 0 have no tokens") as caught:
+    with pytest.raises(NoRoom, match=r"'gpt-4o'.* 2 rest, 0 have no room") as caught:
         world.forward()
     assert caught.value.retry_after_seconds == 4.0
     world.clock.now += 1.5
@@ -406,7 +406,7 @@ def test_room_comes_back_when_a_minute_has_passed():
     world.clock.now += 0.25
     world.forward()
     world.clock.now += 10
-    with pytest.raises(NoRoom, match="0 rest, 1 have no tokens left") as caught:
+    with pytest.raises(NoRoom, match="0 rest, 1 have no room left") as caught:
         world.forward()
     assert caught.value.retry_after_seconds == 49.75  # the second it was in is over then
     world.clock.now += 49.74
@@ -453,7 +453,7 @@ def meddling(world, *taken):
 
     def order(pool, turn):
         for each in taken:
-            world.state.start(Serving(each, MODEL), call())
+            world.state.start(limiter.serving(each, MODEL), call())
         return POLICIES["failover"](pool, turn)
 
     return order
@@ -637,7 +637,7 @@ def test_an_explanation_asks_nobody_and_takes_nothing():
     full = replace(B, max_tpm=RESERVED - 1)
     world = World(A, full, C, a=never_asked, b=never_asked, c=never_asked)
     world.state.rest("a", world.clock.now + 3.2)
-    world.state.start(Serving(full, MODEL), call())
+    world.state.start(limiter.serving(full, MODEL), call())
     explained = list(world.gateway.explain(call()))
     assert [(s.config.name, r and r.reason) for s, r in explained] == [
         ("a", "operator"),

@@ -9,10 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from proxy.core import limiter
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
+from proxy.core.hints import Hint
 from proxy.core.live import Refusal
-from proxy.core.types import Client, Usage
+from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS
 from proxy.runtime.state import (
@@ -139,6 +141,50 @@ def test_a_reservation_of_just_under_a_minute_is_settled_where_it_was_taken(stat
     assert state.view("a").current_tpm == 80
     clock.now += 1
     assert state.view("a").current_tpm == 0
+
+
+def test_instances_of_a_group_share_its_room(state):
+    group = {"g": QuotaGroup("g", max_tpm=25)}
+    a, b, other = (
+        limiter.serving(config(name, max_tpm=0, quota_group=of), MODEL, group)
+        for name, of in (("a", "g"), ("b", "g"), ("c", None))
+    )
+    state.start(a, TEN)
+    reservation = state.start(b, TEN)
+    assert (refusal(state, a)[0], refusal(state, b)[0]) == ("no room", "no room")
+    assert candidate(state, other) is not None
+    state.finish(reservation, NOTHING)
+    assert candidate(state, a) is not None
+
+
+def test_a_deployment_has_room_of_its_own(state):
+    bounds = {MODEL: {"max_rpm": 6}}
+    one, other = (serving(config("a", model_limits=bounds), d) for d in (MODEL, "mini"))
+    once(state, of=one)
+    assert refusal(state, one) == ("no room", 10.0)
+    assert candidate(state, other) is not None
+
+
+def test_what_other_workers_used_counts_in_every_meter(state, clock):
+    member = config("a", max_tpm=0, quota_group="g", model_limits={MODEL: {"max_tpm": 15}})
+    group = {"g": QuotaGroup("g", max_tpm=25)}
+    mine = limiter.serving(member, MODEL, group)
+    second = int(clock.now)
+    shared = {("a", MODEL): [(second, 10, 1)], ("b", MODEL): [(second, 14, 1)]}
+    configs = {"a": member, "b": config("b", quota_group="g")}
+    state.merge(SharedState(windows=shared), configs)
+    (found,) = state.refusals([mine], TEN)
+    assert (found.limit.meter, found.used_share) == (("deployment", "a", MODEL), 10 / 15)
+    (found,) = state.refusals([limiter.serving(member, "mini", group)], TEN)
+    assert (found.limit.meter, found.used_share) == (("group", "g", ""), 24 / 25)
+    assert state.view("b").current_tpm == 14
+
+
+def test_what_the_upstream_says_is_left_is_kept_by_deployment(state, clock):
+    reservation = state.start(serving(A), TEN)
+    state.answered(reservation, 5.0, Hint(clock.now, remaining_tokens=9))
+    assert refusal(state) == ("no room upstream", 10.0)
+    assert candidate(state, serving(A, "mini")) is not None
 
 
 # Rests.
@@ -528,7 +574,7 @@ def test_what_others_measured_is_merged(state, clock):
                 )
             },
             {("a", MODEL): Rest(clock.now + 5, "throttled", clock.now)},
-            {"a": [(now - 59, 10, 1), (now, 20, 2)]},
+            {("a", MODEL): [(now - 59, 10, 1), (now, 20, 2)]},
         )
     )
     view = state.view("a")
@@ -540,7 +586,7 @@ def test_what_others_measured_is_merged(state, clock):
 
 
 def test_what_others_reserved_of_an_instance_nobody_finished_with_yet_is_merged(state, clock):
-    state.merge(SharedState(windows={"a": [(int(clock.now), 100, 1)]}))
+    state.merge(SharedState(windows={("a", MODEL): [(int(clock.now), 100, 1)]}))
     assert candidate(state) is None
 
 
@@ -551,7 +597,7 @@ def test_what_happened_since_the_read_stays_on_top(state, clock):
     shared = SharedState(
         {"a": SharedInstance({"total_requests": 5 + taken.totals["a"]["total_requests"]})},
         taken.rests,
-        {"a": [(int(clock.now), 10, 2)]},
+        {("a", MODEL): [(int(clock.now), 10, 2)]},
     )
     once(state, MISCONFIGURED, serving(A, "mini"))
     state.merge(shared)
@@ -626,10 +672,10 @@ class Bank:
         copy.add(deltas)
         self.kept.add(copy)
         seconds = {}
-        for (at, name, _), counts in self.kept.windows.items():
+        for (at, *place), counts in self.kept.windows.items():
             if at > int(now) - WINDOW_SECONDS:
                 row = (at, counts["tokens"], counts["requests"])
-                seconds.setdefault(name, []).append(row)
+                seconds.setdefault(tuple(place), []).append(row)
         return SharedState(
             {n: SharedInstance(dict(counts)) for n, counts in self.kept.totals.items()},
             {place: rest for place, rest in self.kept.rests.items() if rest.until > now},

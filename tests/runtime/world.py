@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 from requests.structures import CaseInsensitiveDict
 
+from proxy.core import limiter
 from proxy.core.catalog import Catalog
-from proxy.core.types import Serving
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.forward import Forward
 from proxy.runtime.line import Line
@@ -139,7 +139,7 @@ class World:
     def alone(self, **changes):
         """An attempt at the first instance, with nobody who could try another."""
         asked = call(**changes)
-        serving = Serving(self.configs[0], asked.model)
+        serving = limiter.serving(self.configs[0], asked.model)
         reservation = self.state.start(serving, asked)
         attempt = Attempt(
             self.state,
@@ -162,7 +162,9 @@ class World:
 
     def in_flight(self):
         """Open attempts at all instances."""
-        return sum(c.in_flight for c in self.state.look([Serving(c, "") for c in self.configs]))
+        return sum(
+            c.in_flight for c in self.state.look([limiter.serving(c, "") for c in self.configs])
+        )
 
 
 def ok(**fields):

@@ -36,6 +36,9 @@ OTHER = {
     "timeout_seconds": 0.25,
     "retry_count": 0,
     "rate_limit_enabled": False,
+    "max_rpm": 60,
+    "model_limits": {"gpt-4o": {"max_tpm": 5, "max_rpm": 6}},
+    "quota_group": "east us",
 }
 
 
@@ -109,7 +112,7 @@ def test_the_table_allows_nothing_where_the_type_does():
     columns = InstanceRow.__table__.columns
     nullable = {c.name for c in columns if c.nullable} - NOT_SET_BY_OPERATORS
     allow_none = {n for n, f in InstanceSchema().fields.items() if f.allow_none}
-    assert nullable == allow_none == {"proxy_url"}
+    assert nullable == allow_none == {"proxy_url", "quota_group"}
 
 
 def test_the_schemas_longest_texts_fit_into_the_table():

@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance
 from proxy.store import states
+from tests.builders import config
 
 NOW = 1_700_000_000.5
 SECOND = int(NOW)
@@ -184,7 +186,7 @@ def test_a_new_rest_follows_one_that_is_over(add, shared):
 # Windows.
 
 
-def test_windows_of_workers_and_deployments_are_summed_by_second(add, shared):
+def test_windows_of_workers_are_summed_by_second_and_kept_by_deployment(add, shared):
     add(
         window(10, requests=1),
         window(20, requests=2),
@@ -193,26 +195,64 @@ def test_windows_of_workers_and_deployments_are_summed_by_second(add, shared):
         window(1000, name="b"),
     )
     windows = shared().windows
-    assert sorted(windows["a"]) == [(SECOND - 1, 7, 1), (SECOND, 35, 4)]
-    assert windows["b"] == [(SECOND, 1000, 1)]
+    assert sorted(windows["a", "gpt"]) == [(SECOND - 1, 7, 1), (SECOND, 30, 3)]
+    assert windows["a", "mini"] == [(SECOND, 5, 1)]
+    assert windows["b", "gpt"] == [(SECOND, 1000, 1)]
 
 
 def test_what_was_reserved_too_much_is_taken_back(add, shared):
     add(window(100, requests=1), window(-40, requests=0))
-    assert shared().windows["a"] == [(SECOND, 60, 1)]
+    assert shared().windows["a", "gpt"] == [(SECOND, 60, 1)]
 
 
 def test_only_seconds_of_the_last_minute_are_read(add, shared):
     add(*[window(1, second=SECOND - age) for age in (0, 59, 60, 61)])
-    assert sorted(second for second, _, _ in shared().windows["a"]) == [SECOND - 59, SECOND]
+    kept = shared().windows["a", "gpt"]
+    assert sorted(second for second, _, _ in kept) == [SECOND - 59, SECOND]
 
 
 def test_old_windows_are_forgotten_and_new_ones_kept(add, shared, act):
     add(window(1, second=SECOND), window(2, second=SECOND - states.KEPT_WINDOW_SECONDS))
     add(window(4, second=SECOND - states.KEPT_WINDOW_SECONDS - 1))
     act(states.forget_old, NOW)
-    kept = shared(NOW - states.KEPT_WINDOW_SECONDS - 10).windows["a"]
+    kept = shared(NOW - states.KEPT_WINDOW_SECONDS - 10).windows["a", "gpt"]
     assert sorted(tokens for _, tokens, _ in kept) == [1, 2]
+
+
+# Breakers.
+
+
+def broken(changed_at, **news):
+    made = Deltas()
+    made.breakers["a"] = BreakerNews(changed_at=changed_at, **news), config()
+    return made
+
+
+def test_a_breaker_comes_back_as_it_was(add, shared):
+    news = BreakerNews(NOW + 4, 4.0, NOW + 60, NOW)
+    add(broken(NOW, open_until=NOW + 4, open_seconds=4.0, trial_until=NOW + 60))
+    assert shared().instances["a"].breaker == news
+    assert shared().instances["a"].totals == dict.fromkeys(TOTALS, 0)
+
+
+def test_of_an_instance_that_never_failed_it_is_closed(add, shared):
+    add(deltas(total_requests=1))
+    assert shared().instances["a"].breaker == CLOSED
+
+
+@pytest.mark.parametrize("at, is_later", [(NOW - 1, False), (NOW, False), (NOW + 1, True)])
+def test_the_later_change_of_a_breaker_is_right(at, is_later, add, shared):
+    add(broken(NOW, open_until=NOW + 4, open_seconds=4.0))
+    add(broken(at))
+    assert (shared().instances["a"].breaker.open_until == 0.0) is is_later
+
+
+def test_clearing_closes_a_breaker_and_late_news_do_not_open_it(add, shared, act):
+    add(broken(NOW - 1, open_until=NOW + 4, open_seconds=4.0))
+    act(states.clear_rests, "a", NOW)
+    assert shared().instances["a"].breaker == BreakerNews(changed_at=NOW)
+    add(broken(NOW - 0.5, open_until=NOW + 4))
+    assert shared().instances["a"].breaker == BreakerNews(changed_at=NOW)
 
 
 # The operator's hand.
@@ -229,6 +269,7 @@ def test_clearing_voids_errors_and_rests_and_keeps_the_counts(add, shared, act):
         last_used=NOW - 1,
         last_success_time=NOW - 2,
         cleared_at=NOW,
+        breaker=BreakerNews(changed_at=NOW),
     )
 
 

@@ -9,7 +9,7 @@ from proxy.core.deltas import TOTALS, Deltas
 from proxy.core.types import Serving
 from proxy.runtime.state import State
 from proxy.store import instances, states
-from tests.builders import config
+from tests.builders import call, config
 from tests.migrations.legacy.imports import CONFIG, LATER, NOW, contents, found, planned, rows
 
 COUNTS = {
@@ -159,12 +159,11 @@ def test_a_rest_that_is_not_over_is_one_of_the_running_proxy(database):
     with database.read() as connection:
         state.merge(states.read(connection, NOW))
     assert state.view("a").status == "rate_limited"
-    candidates, refused = state.candidates(servings, 10)
-    assert [c.serving.config.name for c in candidates] == ["b"]
-    assert [(r.name, r.reason, r.wait_seconds) for r in refused] == [("a", "throttled", 30)]
+    a, b = state.refusals(servings, call())
+    assert b is None
+    assert (a.reason, a.wait_seconds) == ("throttled", 30)
     clock[0] = until
-    candidates, _ = state.candidates(servings, 10)
-    assert len(candidates) == 2
+    assert state.refusals(servings, call()) == [None, None]
 
 
 @pytest.mark.parametrize("present", [NOW - 1, NOW + 1, NOW + 100])

@@ -38,6 +38,9 @@ def test_what_a_file_does_not_say_is_as_the_old_program_took_it():
         "timeout_seconds": 60.0,
         "retry_count": 3,
         "rate_limit_enabled": True,
+        "max_rpm": 0,
+        "model_limits": {},
+        "quota_group": None,
     }
 
 

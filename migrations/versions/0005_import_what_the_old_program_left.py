@@ -4,8 +4,11 @@ Only moves data, and only if it is told where: `alembic -x legacy=PATH upgrade h
 setting PROXY_LEGACY_PATH. Later, `flask legacy import PATH` does the same. The downgrade
 writes the present config and state in the old program's layout; it deletes nothing.
 
-Revision ID: 0003
-Revises: 0002
+It is always the last revision: it uses the tables as the program knows them, and `downgrade -1`
+is the way back. A revision that changes a table goes before it and takes its number.
+
+Revision ID: 0005
+Revises: 0004
 """
 
 import logging
@@ -18,8 +21,8 @@ from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
 
-revision = "0003"
-down_revision = "0002"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,74 @@
+"""What an upstream's headers say about its limits: they lower our own view, and never raise it.
+
+Source: the headers `x-ratelimit-*` of Azure and OpenAI. Remaining tokens may be stale, or -1 or
+0 on some operations, though there is room; the limit may be lower than the quota for hours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+# After that long what remained then says nothing: most of the minute's budget is back.
+TRUSTED_SECONDS = 10.0
+# A limit that is lower than the config's is a temporary one; the next answer says whether it
+# still is.
+LIMIT_TRUSTED_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Of one deployment, as of its last answer. None: it did not say.
+
+    `remaining_*` are what is left of it, less what was begun here since.
+    """
+
+    at: float
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    remaining_requests: int | None = None
+
+    def wait_seconds(self, tokens: int, now: float) -> float:
+        """Until what remained then does not keep a call of `tokens` away any more."""
+        left = self.at + TRUSTED_SECONDS - now
+        if left <= 0:
+            return 0.0
+        lacks_tokens = self.remaining_tokens is not None and tokens > self.remaining_tokens
+        lacks_requests = self.remaining_requests is not None and self.remaining_requests < 1
+        return left if lacks_tokens or lacks_requests else 0.0
+
+    def lower_limit_tokens(self, now: float) -> int | None:
+        """Tokens a minute, if it said so lately."""
+        return self.limit_tokens if now < self.at + LIMIT_TRUSTED_SECONDS else None
+
+    def less(self, tokens: int) -> "Hint":
+        """After a call of `tokens` was begun."""
+        return replace(
+            self,
+            remaining_tokens=_less(self.remaining_tokens, tokens),
+            remaining_requests=_less(self.remaining_requests, 1),
+        )
+
+
+def hint(headers: Mapping[str, str], now: float, *, is_throttled: bool) -> Hint | None:
+    """What an answer's headers say; None if nothing.
+
+    Nothing left is only believed of a 429. The names are in lower case.
+    """
+    least = 0 if is_throttled else 1
+    found = Hint(
+        now,
+        _number(headers.get("x-ratelimit-limit-tokens"), 1),
+        _number(headers.get("x-ratelimit-remaining-tokens"), least),
+        _number(headers.get("x-ratelimit-remaining-requests"), least),
+    )
+    return None if found == Hint(now) else found
+
+
+def _number(text: str | None, least: int) -> int | None:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 15:
+        return None
+    value = int(text)
+    return value if value >= least else None
+
+
+def _less(remaining: int | None, used: int) -> int | None:
+    return None if remaining is None else remaining - used

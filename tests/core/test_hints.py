@@ -1,0 +1,59 @@
+import pytest
+
+from proxy.core.hints import LIMIT_TRUSTED_SECONDS, TRUSTED_SECONDS, Hint, hint
+
+NOW = 1_800_000_000.0
+
+
+def of(is_throttled=False, **values):
+    headers = {f"x-ratelimit-{k.replace('_', '-')}": v for k, v in values.items()}
+    return hint(headers, NOW, is_throttled=is_throttled)
+
+
+def test_an_answer_says_what_is_left_and_what_the_limit_is():
+    assert of(limit_tokens="1000", remaining_tokens="70", remaining_requests="5") == Hint(
+        NOW, 1000, 70, 5
+    )
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "", "many", "1.5", "٣", "9" * 20])
+def test_what_makes_no_sense_is_not_said(value):
+    assert of(remaining_tokens=value, remaining_requests=value, limit_tokens=value) is None
+
+
+def test_nothing_left_is_believed_of_a_429():
+    assert of(is_throttled=True, remaining_tokens="0") == Hint(NOW, None, 0, None)
+    assert of(is_throttled=True, remaining_tokens="-1", limit_tokens="0") is None
+
+
+def test_an_answer_that_says_nothing_is_no_hint():
+    assert hint({"retry-after": "7"}, NOW, is_throttled=False) is None
+
+
+@pytest.mark.parametrize(
+    "given, tokens, wait",
+    [
+        (Hint(NOW, remaining_tokens=70), 70, 0.0),
+        (Hint(NOW, remaining_tokens=70), 71, TRUSTED_SECONDS - 4),
+        (Hint(NOW, remaining_requests=1), 71, 0.0),
+        (Hint(NOW, remaining_requests=0), 1, TRUSTED_SECONDS - 4),
+        (Hint(NOW, limit_tokens=1), 71, 0.0),
+        (Hint(NOW - TRUSTED_SECONDS, remaining_tokens=70), 71, 0.0),  # stale
+    ],
+)
+def test_a_call_that_needs_more_than_is_left_waits_until_that_says_nothing_any_more(
+    given, tokens, wait
+):
+    assert given.wait_seconds(tokens, NOW + 4) == wait
+
+
+def test_what_is_begun_is_taken_off():
+    left = Hint(NOW, 1000, 70, 2).less(30)
+    assert left == Hint(NOW, 1000, 40, 1)
+    assert Hint(NOW, 1000).less(30) == Hint(NOW, 1000)
+
+
+def test_a_limit_is_believed_for_a_while():
+    said = Hint(NOW, limit_tokens=1000)
+    assert said.lower_limit_tokens(NOW + LIMIT_TRUSTED_SECONDS - 1) == 1000
+    assert said.lower_limit_tokens(NOW + LIMIT_TRUSTED_SECONDS) is None
