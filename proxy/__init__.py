@@ -6,6 +6,7 @@ from proxy import cli, web
 from proxy.context import EXTENSION, Parts
 from proxy.logs import LogWriter
 from proxy.runtime.departures import Departures
+from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -36,6 +37,7 @@ def make_parts(settings: Settings) -> Parts:
     snapshots = Snapshots(database)
     state = State()
     departures = Departures()
+    estimates = Estimates()
     upstream = Upstream(
         connections=settings.threads,
         connect_timeout_seconds=settings.connect_timeout_ms / 1000,
@@ -47,6 +49,7 @@ def make_parts(settings: Settings) -> Parts:
         snapshots=snapshots,
         state=state,
         upstream=upstream,
+        estimates=estimates,
         forward=Forward(
             snapshots,
             state,
@@ -55,6 +58,7 @@ def make_parts(settings: Settings) -> Parts:
             max_wait_seconds=settings.max_wait_ms / 1000,
             waiting_places=settings.max_waiting,
             stream_idle_seconds=settings.stream_idle_seconds,
+            estimates=estimates,
             on_end=departures.forget,
         ),
         operator=OperatorHand(database, state),

@@ -7,6 +7,7 @@ from flask import current_app
 
 from proxy.logs import LogWriter
 from proxy.runtime.departures import Departures
+from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -28,6 +29,7 @@ class Parts:
     snapshots: Snapshots
     state: State
     upstream: Upstream
+    estimates: Estimates
     forward: Forward
     operator: OperatorHand
     departures: Departures

@@ -1,15 +1,18 @@
-"""How many tokens a request will cost, estimated before anybody counts them."""
+"""What in a request costs tokens, counted before anybody knows how many.
+
+The counts of a prompt become tokens by an estimator (core/estimator.py).
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# English prose has about four bytes a token with OpenAI's encodings; code and most other
-# languages have fewer bytes a token, JSON's own punctuation makes up for part of it.
+from proxy.core.images import UNKNOWN_TOKENS, image_tokens
+from proxy.core.prompt import Prompt
+
+# Of text that nobody counts better: a completion whose upstream did not say.
 BYTES_PER_TOKEN = 4
 
-# A 1024 x 1024 image in high detail: 85 + 4 tiles of 170 (OpenAI's vision guide). The
-# length of its base64 text says nothing about its cost.
-IMAGE_TOKENS = 765
+# Content parts whose data is not text, by their type, which is also the key of the data.
 _MEDIA_KEYS = frozenset({"image_url", "input_audio", "file"})
 
 # The largest number we count with: above every limit, and sums of it still fit the
@@ -21,32 +24,59 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 
+_LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
+_DIGITS = b"0123456789"
+_SPACES = b" \n\t\r"
 
-def prompt_tokens(body: Mapping[str, Any], fields: Iterable[str]) -> int:
-    """Tokens of the text in `fields` of a request's body, at least 1.
 
-    Every string counts, keys too: a tool's schema is part of the prompt. A list of
-    integers is text that is tokenized already and counts one each.
+def _all_but(bytes_: Iterable[int]) -> bytes:
+    return bytes(set(range(256)) - set(bytes_))
+
+
+# First bytes of characters in UTF-8 that have two bytes, and three or four.
+_NOT_TWO = _all_but(range(0xC0, 0xE0))
+_NOT_THREE = _all_but(range(0xE0, 0xF8))
+
+
+def prompt(body: Mapping[str, Any], fields: Iterable[str]) -> Prompt:
+    """Of the text in `fields` of a request's body.
+
+    Every string counts, keys too: a tool's schema is part of the prompt. A list of integers is
+    text that is tokenized already and counts one each.
     """
-    text_bytes = media = ready = 0
+    texts: list[str] = []
+    media = ready = 0
     todo: list[Any] = [body[f] for f in fields if f in body]
     while todo:
         value = todo.pop()
         if isinstance(value, str):
-            text_bytes += _bytes(value)
+            texts.append(value)
         elif isinstance(value, dict):
             for key, inner in value.items():
                 # A tool may have a parameter of such a name; a medium says its type.
                 if key in _MEDIA_KEYS and value.get("type") == key:
-                    media += 1
+                    media += image_tokens(inner) if key == "image_url" else UNKNOWN_TOKENS
                 else:
-                    text_bytes += len(key)
+                    texts.append(key)
                     todo.append(inner)
         elif isinstance(value, list):
             todo.extend(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             ready += 1
-    return max(1, text_bytes // BYTES_PER_TOKEN + media * IMAGE_TOKENS + ready)
+    return Prompt(_counts("\n".join(texts)), media, ready)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    data = text.encode("utf-8", "surrogatepass")
+    size = len(data)
+    letters = size - len(data.translate(None, _LETTERS))
+    spaces = size - len(data.translate(None, _SPACES))
+    digits = size - len(data.translate(None, _DIGITS))
+    two = three = 0
+    if not text.isascii():
+        two, three = (len(data.translate(None, drop)) for drop in (_NOT_TWO, _NOT_THREE))
+    signs = len(text) - two - three - letters - spaces - digits
+    return 1, letters, spaces, digits, signs, two, three
 
 
 def completion_limit_tokens(body: Mapping[str, Any]) -> int:
@@ -67,7 +97,3 @@ def _positive(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     return None
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

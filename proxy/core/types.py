@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from proxy.core.prompt import NO_PROMPT, Prompt
+
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
 NO_LIMITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
@@ -103,6 +105,7 @@ class Call:
 
     `endpoint` is a key of ENDPOINTS. `model` is the one we route by; `body` is what the
     client sent, byte for byte, and `body_model` and `stream_options` what it says there.
+    `prompt` is what in it costs tokens, `prompt_tokens` the estimate of how many.
     `headers` are those that may go on to an upstream.
     """
 
@@ -113,6 +116,7 @@ class Call:
     stream: bool = False
     body_model: str | None = None
     stream_options: object = None
+    prompt: Prompt = NO_PROMPT
     prompt_tokens: int = 0
     reserved_tokens: int = 0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -75,7 +75,7 @@ class Attempt:
         self.is_last = True  # of its call: false once another is asked after it
         self._state = state
         self._reservation = reservation
-        self._call = call
+        self.call = call
         self._answer: Answer | None = None
         self._first = b""  # what was held back
         self._was_answered = False
@@ -127,7 +127,7 @@ class Attempt:
         if self._answer is None or self._answer.status != 200:
             return False
         kind = self._answer.headers.get("content-type", EVENT_STREAM)
-        return self._call.stream and kind.lower().startswith(EVENT_STREAM)
+        return self.call.stream and kind.lower().startswith(EVENT_STREAM)
 
     @property
     def answer(self) -> Answer:
@@ -214,13 +214,13 @@ class Attempt:
     def _send(self, upstream: Upstream) -> Answer:
         config = self.serving.config
         url = PROVIDERS[config.provider_type].url(
-            config, self._call.endpoint, self.serving.deployment
+            config, self.call.endpoint, self.serving.deployment
         )
         return upstream.send(
             config,
             url,
-            headers={**self._call.headers, **key_headers(config)},
-            body=body_for(self._call, self.serving, ask_usage=self._hides_usage),
+            headers={**self.call.headers, **key_headers(config)},
+            body=body_for(self.call, self.serving, ask_usage=self._hides_usage),
             line=self.line,
             silence_seconds=self._longest(config.timeout_seconds),
         )
@@ -248,14 +248,14 @@ class Attempt:
 
     def _longest(self, silence_seconds: float) -> float:
         """Of the silence and what is left of the call's time. Raises UpstreamError."""
-        left = self._call.ends_at - time.monotonic()
+        left = self.call.ends_at - time.monotonic()
         if left <= 0:
             raise UpstreamError(OVER, timed_out=True)
         return min(silence_seconds, left)
 
     def _is_nobodys_fault(self, error: UpstreamError) -> bool:
         """The client left, or wanted to wait no longer than this."""
-        is_over = error.timed_out and time.monotonic() >= self._call.ends_at
+        is_over = error.timed_out and time.monotonic() >= self.call.ends_at
         return self.line.is_cut or is_over
 
     def _error_body(self, answer: Answer) -> bytes:
@@ -278,7 +278,7 @@ class Attempt:
         if not body:
             raise UpstreamError("it sent an empty answer")
         completion = (
-            len(body) // BYTES_PER_TOKEN if ENDPOINTS[self._call.endpoint].streams else 0
+            len(body) // BYTES_PER_TOKEN if ENDPOINTS[self.call.endpoint].streams else 0
         )
         self.usage = usage_of_answer(body) or self._estimate(completion)
 
@@ -295,7 +295,7 @@ class Attempt:
             self.verdict = verdicts.ABORTED  # the client left
 
     def _estimate(self, completion_tokens: int) -> Usage:
-        return Usage(self._call.prompt_tokens, completion_tokens, estimated=True)
+        return Usage(self.call.prompt_tokens, completion_tokens, estimated=True)
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)

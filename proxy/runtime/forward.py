@@ -26,6 +26,7 @@ from proxy.errors import (
     UpstreamTimeout,
 )
 from proxy.runtime.attempt import Attempt
+from proxy.runtime.estimates import Estimates
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Reservation, State
@@ -63,8 +64,9 @@ class Forward:
     """Thread-safe. `policy` is a key of POLICIES. Times are in seconds.
 
     `max_wait`: how long a call waits for room, if there will be some by then.
-    `stream_idle`: the longest silence of a stream that has begun to say something. `on_end`
-    is told the line of a call whose last attempt is closed.
+    `stream_idle`: the longest silence of a stream that has begun to say something.
+    `estimates` learn from each answer's usage. `on_end` is told the line of a call whose last
+    attempt is closed.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Forward:
         waiting_places: int = 0,
         stream_idle_seconds: float = 60.0,
         pause_seconds: tuple[float, float] = PAUSE_SECONDS,
+        estimates: Estimates | None = None,
         on_end: Callable[[Line], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +91,7 @@ class Forward:
         self._max_wait_seconds = max_wait_seconds
         self._stream_idle_seconds = stream_idle_seconds
         self._pause_seconds = pause_seconds
+        self._estimates = estimates or Estimates()
         self._on_end = on_end
         self._clock = clock
         self._random = random.Random()  # draws instances, not secrets
@@ -139,6 +143,9 @@ class Forward:
         if attempt.is_last:
             self._on_end(attempt.line)
         self.waiting.poke()  # what it had reserved is free
+        usage, call = attempt.usage, attempt.call
+        if usage.prompt_tokens and not usage.estimated:
+            self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
 
     def _pool(self, call: Call) -> Pool:
         snapshot = self._snapshots.current

@@ -79,7 +79,8 @@ def call_of(
     endpoint: str, model: str, body: bytes, fields: Mapping[str, Any], **more: Any
 ) -> Call:
     """`body` in our words; `fields` is what its JSON says, `more` what it does not."""
-    prompt = tokens.prompt_tokens(fields, ENDPOINTS[endpoint].prompt_fields)
+    prompt = tokens.prompt(fields, ENDPOINTS[endpoint].prompt_fields)
+    prompt_tokens = parts().estimates.tokens(model, prompt)
     in_body = fields.get("model")
     return Call(
         endpoint=endpoint,
@@ -88,8 +89,9 @@ def call_of(
         stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
         body_model=in_body if isinstance(in_body, str) else None,
         stream_options=fields.get("stream_options"),
-        prompt_tokens=prompt,
-        reserved_tokens=prompt + _completion_tokens(endpoint, fields),
+        prompt=prompt,
+        prompt_tokens=prompt_tokens,
+        reserved_tokens=prompt_tokens + _completion_tokens(endpoint, fields),
         affinity=_affinity(endpoint, fields, body),
         **more,
     )

@@ -1,46 +1,87 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.core.tokens import MAX_TOKENS, completion_limit_tokens, prompt_tokens
+from proxy.core.images import UNKNOWN_TOKENS
+from proxy.core.prompt import NO_PROMPT, Prompt
+from proxy.core.tokens import MAX_TOKENS, completion_limit_tokens, prompt
 
-EURO = "€"  # three bytes in UTF-8
+
+def counted(text):
+    return prompt({"prompt": text}, ("prompt",)).counts
 
 
-def image(url="data:image/png;base64," + "A" * 100_000):
-    return {"type": "image_url", "image_url": {"url": url}}
+def letters(value, field="messages"):
+    return prompt({field: value}, (field,)).counts[1]
 
 
 @pytest.mark.parametrize(
-    "value, tokens",
+    "text, counts",
     [
-        ("", 1),  # nothing costs nothing upstream, but a reservation of 0 would be free
-        ("abc", 1),
-        ("abcd", 1),
-        ("abcdefgh", 2),
-        ("abcdefghijk", 2),  # rounded down
-        ("a" * 4000, 1000),
-        (EURO * 4, 3),  # bytes, not characters
-        ("\ud800" * 4, 3),  # half a surrogate pair has no UTF-8, and raises nothing
-        (["abcd", "efgh"], 2),
-        ([1, 2, 3], 3),  # tokenized already
-        ([[1, 2], [3]], 3),
-        ([True, None, 1.5], 1),
-        (None, 1),
-        (17, 1),
-        ({"abcd": {"efgh": ["ijkl"]}}, 3),  # keys are part of the prompt
-        ([], 1),
+        ("", (1, 0, 0, 0, 0, 0, 0)),
+        ("Ab z", (1, 3, 1, 0, 0, 0, 0)),
+        ("a\tb\r\nc", (1, 3, 3, 0, 0, 0, 0)),
+        ("2026!", (1, 0, 0, 4, 1, 0, 0)),
+        ("{}\x00", (1, 0, 0, 0, 3, 0, 0)),
+        ("\u00e4\u0436", (1, 0, 0, 0, 0, 2, 0)),
+        ("\u20ac\u4f60", (1, 0, 0, 0, 0, 0, 2)),
+        ("\U0001f600", (1, 0, 0, 0, 0, 0, 1)),
+        ("\ud800", (1, 0, 0, 0, 0, 0, 1)),  # half a pair has no UTF-8, and raises nothing
+        ("Gr\u00fc\u00dfe, 5 \u4f60", (1, 3, 2, 1, 1, 2, 1)),
     ],
 )
-def test_a_prompt_is_estimated_from_its_bytes(value, tokens):
-    assert prompt_tokens({"prompt": value}, ("prompt",)) == tokens
+def test_a_text_is_counted_by_kinds_of_characters(text, counts):
+    assert counted(text) == counts
+
+
+def kind(character):
+    number = ord(character)
+    if number >= 0x800:
+        return 6
+    if number >= 0x80:
+        return 5
+    if character.isalpha():
+        return 1
+    return 2 if character in " \n\t\r" else 3 if character.isdigit() else 4
+
+
+@given(st.text())
+def test_every_character_is_counted_once_by_its_kind(text):
+    expected = [1, 0, 0, 0, 0, 0, 0]
+    for character in text:
+        expected[kind(character)] += 1
+    assert list(counted(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "value, found",
+    [
+        (["abcd", "efgh"], 8),
+        ({"abcd": {"efgh": ["ijkl"]}}, 12),  # keys are part of the prompt
+        ([True, None, 1.5], 0),
+        (None, 0),
+        ([], 0),
+    ],
+)
+def test_every_string_is_part_of_the_prompt(value, found):
+    assert letters(value) == found
+
+
+@pytest.mark.parametrize(
+    "value, ready", [([1, 2, 3], 3), ([[1, 2], [3]], 3), (17, 1), ([True, 1.5], 0)]
+)
+def test_text_that_is_tokenized_already_counts_one_each(value, ready):
+    assert prompt({"input": value}, ("input",)).ready_tokens == ready
 
 
 def test_only_the_named_fields_count_and_they_need_not_be_there():
     body = {"messages": ["abcd"], "tools": ["efgh"], "user": "x" * 400}
-    assert prompt_tokens(body, ("messages", "tools", "functions")) == 2
+    assert prompt(body, ("messages", "tools", "functions")).counts[1] == 8
+    assert prompt({}, ("messages",)) == NO_PROMPT == Prompt()
 
 
-def test_bytes_are_added_before_they_are_divided():
-    assert prompt_tokens({"messages": ["ab"] * 100}, ("messages",)) == 50
+def image(url="data:image/png;base64," + "A" * 100_000):
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 @pytest.mark.parametrize(
@@ -52,28 +93,29 @@ def test_bytes_are_added_before_they_are_divided():
         {"type": "image_url", "image_url": "https://host/" + "a" * 100_000},
     ],
 )
-def test_a_medium_costs_the_same_however_long_its_data(part):
-    text = sum(len(k) for k in ("content", "type")) + len(part["type"])
-    body = {"messages": [{"content": [part]}]}
-    assert prompt_tokens(body, ("messages",)) == text // 4 + 765
+def test_a_medium_is_no_text_however_long_its_data(part):
+    found = prompt({"messages": [{"content": [part]}]}, ("messages",))
+    assert found.media_tokens == UNKNOWN_TOKENS
+    assert sum(found.counts) < 100
 
 
 def test_every_image_counts():
-    body = {"messages": [{"content": [image(), image("x"), image("y")]}]}
-    assert 3 * 765 <= prompt_tokens(body, ("messages",)) < 3 * 765 + 50
+    low = {"type": "image_url", "image_url": {"url": "x", "detail": "low"}}
+    body = {"messages": [{"content": [image(), image("x"), low]}]}
+    assert prompt(body, ("messages",)).media_tokens == 2 * UNKNOWN_TOKENS + 85
 
 
 @pytest.mark.parametrize("name", ["file", "image_url", "input_audio"])
 def test_a_tools_parameter_may_have_a_mediums_name(name):
     schema = {"type": "object", "properties": {name: {"type": "string"}}}
-    assert prompt_tokens({"tools": [schema]}, ("tools",)) < 20
+    assert prompt({"tools": [schema]}, ("tools",)).media_tokens == 0
 
 
 def test_deep_nesting_is_no_obstacle():
     value = "abcd" * 2
     for _ in range(100_000):
         value = [value]
-    assert prompt_tokens({"input": value}, ("input",)) == 2
+    assert letters(value, "input") == 8
 
 
 @pytest.mark.parametrize(

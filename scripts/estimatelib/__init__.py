@@ -1,0 +1,1 @@
+"""Parts of estimate_benchmark.py."""
