@@ -5,9 +5,10 @@ from flask import Flask
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
 from proxy.logs import LogWriter
-from proxy.runtime.departures import Departures
+from proxy.runtime.draining import Draining
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
@@ -36,7 +37,7 @@ def make_parts(settings: Settings) -> Parts:
     database = Database(settings.database_url)
     snapshots = Snapshots(database)
     state = State()
-    departures = Departures()
+    open_calls = OpenCalls(settings.threads)
     estimates = Estimates()
     upstream = Upstream(
         connections=settings.threads,
@@ -59,10 +60,11 @@ def make_parts(settings: Settings) -> Parts:
             waiting_places=settings.max_waiting,
             stream_idle_seconds=settings.stream_idle_seconds,
             estimates=estimates,
-            on_end=departures.forget,
+            on_end=open_calls.end,
         ),
         operator=OperatorHand(database, state),
-        departures=departures,
+        open_calls=open_calls,
+        draining=Draining(),
         syncer=Syncer(
             database,
             state,

@@ -6,9 +6,10 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
-from proxy.runtime.departures import Departures
+from proxy.runtime.draining import Draining
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
@@ -32,14 +33,15 @@ class Parts:
     estimates: Estimates
     forward: Forward
     operator: OperatorHand
-    departures: Departures
+    open_calls: OpenCalls
+    draining: Draining
     syncer: Syncer
     log_writer: LogWriter
 
     def start(self) -> None:
         self.log_writer.start()
         self.syncer.start()
-        self.departures.start()
+        self.open_calls.start()
         self.upstream.start()
 
     def stop(self) -> int:
@@ -47,7 +49,7 @@ class Parts:
 
         Order matters: what is stopped last may still be used by the others.
         """
-        self.departures.stop()
+        self.open_calls.stop()
         cut_off = self.forward.settle_open()
         self.syncer.stop()
         self.upstream.close()

@@ -148,6 +148,19 @@ class UpstreamFailed(ProxyError):
     status, type, code = 502, "server_error", "upstream_error"
 
 
+class Saturated(ProxyError):
+    """This worker is at as many calls as it can hold."""
+
+    status, type, code = 503, "server_error", "saturated"
+
+    def __init__(
+        self,
+        message: str = "The gateway is at as many calls as it can hold (PROXY_THREADS).",
+        **more: Any,
+    ) -> None:
+        super().__init__(message, **{"retry_after_seconds": 1.0} | more)
+
+
 class Unavailable(ProxyError):
     """Nobody can serve this now, and waiting a known time would not help."""
 

@@ -3,6 +3,9 @@
 import gc
 import os
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
@@ -11,7 +14,7 @@ from gunicorn.workers.base import Worker
 from proxy.context import EXTENSION, Parts
 from proxy.settings import ROOT, SettingError, load_settings
 from proxy.start import greeting
-from proxy.store import schema
+from proxy.store import damage, schema
 
 try:
     _settings = load_settings()
@@ -22,7 +25,10 @@ chdir = str(ROOT)
 bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
 workers = _settings.workers
 worker_class = "gthread"
-threads = _settings.threads
+# Beyond those that calls may take, some for health checks, the admin API, and for telling the
+# next client that there is no place.
+KEPT_THREADS = 16
+threads = _settings.threads + KEPT_THREADS
 # Connections a worker keeps open: one for each thread, and as many again that are idle.
 worker_connections = 2 * _settings.threads + 100
 backlog = 2048
@@ -36,6 +42,7 @@ timeout = 60
 # Workers stop after the setting (post_worker_init); the parent kills them after this, so that
 # they have time to write what they counted.
 FLUSH_SECONDS = 5
+DRAIN_STEP_SECONDS = 0.05
 graceful_timeout = _settings.graceful_timeout_seconds + FLUSH_SECONDS
 # The heartbeat's file: on a disk it would write to the journal every second.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -49,8 +56,10 @@ proc_name = "azure-openai-gateway"
 def on_starting(server: Arbiter) -> None:
     """However gunicorn was started: what cannot work stops it here, with a sentence."""
     parts = _parts(server.app.wsgi())
+    server.stop = partial(_stop, server, server.stop, parts)
     try:
         parts.log_writer.check()
+        damage.set_aside_if_damaged(parts.database)
         schema.check(parts.database)
     except (SettingError, schema.SchemaProblem) as problem:
         sys.exit(str(problem))
@@ -76,6 +85,21 @@ def worker_exit(server: Arbiter, worker: Worker) -> None:
     if _parts(worker.app.wsgi()).stop():
         sys.stderr.flush()
         os._exit(0)
+
+
+def _stop(
+    server: Arbiter, stop: Callable[[bool], None], parts: Parts, graceful: bool = True
+) -> None:
+    """SIGTERM: for a while everything is served as before, but `/ready` says that it will not
+    be, so that load balancers look elsewhere; only then connections are refused. A second
+    signal ends that while."""
+    is_first = not parts.draining.has_begun
+    parts.draining.begin()
+    if graceful and is_first:
+        ends_at = time.monotonic() + _settings.drain_seconds
+        while time.monotonic() < ends_at and server.SIG_QUEUE.empty():
+            time.sleep(DRAIN_STEP_SECONDS)
+    stop(graceful)
 
 
 def _parts(app: Flask) -> Parts:

@@ -142,6 +142,9 @@ SETTINGS: tuple[Setting, ...] = (
             " is answered at once with 429 and when to come back."),
     Setting("PROXY_MAX_WAITING", "max_waiting", "100", *_whole(0, 10000),
             "How many calls of a worker may wait at a time."),
+    Setting("PROXY_DRAIN_SECONDS", "drain_seconds", "1", *_whole(0, 600),
+            "How long after SIGTERM `/ready` says 503 before connections are refused, in"
+            " seconds: as long as a load balancer takes to notice."),
     Setting("PROXY_GRACEFUL_TIMEOUT_SECONDS", "graceful_timeout_seconds", "30",
             *_whole(1, 3600),
             "How long open answers may go on after SIGTERM, in seconds."),
@@ -183,6 +186,7 @@ class Settings:
     deadline_seconds: int
     max_wait_ms: int
     max_waiting: int
+    drain_seconds: int
     graceful_timeout_seconds: int
     usage_retention_days: int
     ca_bundle: Path | None

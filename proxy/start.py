@@ -7,7 +7,7 @@ import sys
 from proxy import create_app
 from proxy.context import EXTENSION, Parts
 from proxy.settings import ROOT, Settings
-from proxy.store import instances, keys, schema
+from proxy.store import damage, instances, keys, schema
 
 ADD_AN_INSTANCE = """\
 No instance is configured yet. Add one:
@@ -40,6 +40,7 @@ def serve(settings: Settings) -> int:
 
 def prepare(parts: Parts) -> None:
     """The database exists, has our schema and can be written. Raises SchemaProblem."""
+    damage.set_aside_if_damaged(parts.database)
     try:
         schema.check(parts.database)
     except schema.SchemaOutdated as problem:

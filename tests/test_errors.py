@@ -38,6 +38,7 @@ def test_every_error_has_openais_shape(kind):
         ("ClientLeft", 499, "invalid_request_error", "client_closed_request"),
         ("NoRoom", 429, "rate_limit_error", "rate_limit_exceeded"),
         ("UpstreamFailed", 502, "server_error", "upstream_error"),
+        ("Saturated", 503, "server_error", "saturated"),
         ("Unavailable", 503, "server_error", "unavailable"),
         ("UpstreamTimeout", 504, "server_error", "upstream_timeout"),
     ],

@@ -142,6 +142,8 @@ class Connections:
             return
         connection.idle_since = self._clock()
         idle.append(connection)
+        if self._closed:  # just now, by another thread that did not see this one
+            self.close()
 
     def close_idle(self, seconds: float = KEPT_SECONDS) -> None:
         """Closes those that nobody used for so long."""
@@ -162,7 +164,10 @@ class Connections:
         self._closed = True
         for idle in list(self._idle.values()):
             while idle:
-                idle.pop().close()
+                try:
+                    idle.pop().close()
+                except IndexError:
+                    break  # another thread was faster
 
     def open(self, origin: Origin, *, seconds: float, line: Line) -> Connection:
         """A new one, which stands within so many seconds, TLS and proxy included.

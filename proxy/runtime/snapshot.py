@@ -42,7 +42,13 @@ class Snapshots:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = Lock()
+        self._is_another_database = False
         self.current = Snapshot()
+
+    def forget(self) -> None:
+        """The database is another one: its config is right, whatever its revision. Until it is
+        loaded, the present one serves."""
+        self._is_another_database = True
 
     def reload(self) -> Snapshot:
         """Reads what this process itself has just changed. Raises StoreUnavailable."""
@@ -53,7 +59,7 @@ class Snapshots:
         """Reads the database if it has a newer revision. Never goes back: of two threads
         at once, the newer revision stays."""
         revision = revisions.newest(connection)
-        if revision <= self.current.revision:
+        if revision <= self.current.revision and not self._is_another_database:
             return self.current
         stored = instances.load_all(connection)
         groups = {g.group.name: g for g in quota_groups.load_all(connection)}
@@ -67,7 +73,8 @@ class Snapshots:
             Catalog(_configs(stored, enabled=False)),
         )
         with self._lock:
-            if fresh.revision > self.current.revision:
+            if fresh.revision > self.current.revision or self._is_another_database:
+                self._is_another_database = False
                 self.current = fresh
                 logger.info("config is at revision %d", revision)
             return self.current

@@ -8,7 +8,7 @@ from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.store import states, usage
-from proxy.store.db import ChangeDetector, Database, StoreUnavailable
+from proxy.store.db import ChangeDetector, Database, FileWatch, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Syncer:
         self._retention_seconds = retention_days * DAY_SECONDS
         self._clock = clock
         self._detector: ChangeDetector | None = None
+        self._file = FileWatch(database)
         self._periodic = Periodic("syncer", interval_seconds, self._round)
         self._next_housekeeping = 0.0
         self.problem: str | None = None
@@ -78,6 +79,7 @@ class Syncer:
     def _exchange(self) -> None:
         """All in one transaction: what is read back holds what was just written, a failure
         leaves neither, and the config cannot move in between."""
+        self._follow_the_file()
         deltas = self._state.take()
         try:
             if not deltas and not self._someone_else_wrote():
@@ -94,6 +96,15 @@ class Syncer:
             self._state.give_back(deltas)
             raise
         self._state.merge(shared, snapshot.configs())
+
+    def _follow_the_file(self) -> None:
+        """Connections keep a file open that was replaced: a restored backup has to be opened,
+        and its config taken though its revision may be an older one."""
+        if self._file.was_replaced():
+            logger.warning("The database's file was replaced; it is opened anew.")
+            self._close_detector()
+            self._database.dispose()
+            self._snapshots.forget()
 
     def _someone_else_wrote(self) -> bool:
         if self._detector is None:

@@ -1,14 +1,16 @@
 """The connection to the database, and the few things dialects disagree about."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
+from urllib.parse import quote
 
+from sqlalchemy import URL, Engine, Table, create_engine, event, text
 from sqlalchemy import Connection as Connection  # what transactions give, for all
-from sqlalchemy import Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
@@ -65,6 +67,45 @@ class Database:
         self.engine.dispose()
 
 
+class FileWatch:
+    """Whether the database's file is still the one it was at the last look. Of a database that
+    is no plain file nothing is watched."""
+
+    def __init__(self, database: Database) -> None:
+        self._path = sqlite_file(database.url)
+        self._known: tuple[int, int] | None = None
+
+    def was_replaced(self) -> bool:
+        """True once after another file took its place. Raises StoreUnavailable while there is
+        none."""
+        if self._path is None:
+            return False
+        found = file_identity(self._path)
+        if found is None:
+            raise StoreUnavailable(
+                f"The database's file {self._path} is gone; put it back, or restore a backup."
+            )
+        before, self._known = self._known, found
+        return before not in (None, found)
+
+
+def sqlite_file(url: URL) -> str | None:
+    """The path of an SQLite database; None for another kind, or one without a plain path."""
+    name = url.database or ""
+    if url.get_backend_name() != "sqlite" or not name:
+        return None
+    return None if name.startswith(("file:", ":memory:")) else name
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """None if there is no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """SQLAlchemy's errors end here. The message has no statement and no parameters."""
@@ -110,7 +151,29 @@ def make_engine(url: str) -> Engine:
         # the lock any more if another process wrote in between.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    path = sqlite_file(engine.url)
+    if path is not None:
+        _open_only_the_file(engine, path)
     return engine
+
+
+def _open_only_the_file(engine: Engine, path: str) -> None:
+    """Connections stay open to a file that is deleted or replaced: all would seem well, and
+    be lost. A new one would make the file anew, and empty."""
+
+    @event.listens_for(engine, "do_connect")
+    def open_(_dialect: Any, _record: Any, arguments: list[Any], named: Any) -> None:
+        arguments[0] = f"file:{quote(path)}?mode=rw"
+        named["uri"] = True
+
+    @event.listens_for(engine, "connect")
+    def note(_connection: Any, record: Any) -> None:
+        record.info["file"] = file_identity(path)
+
+    @event.listens_for(engine, "checkout")
+    def check(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != file_identity(path):
+            raise DisconnectionError  # the pool opens another
 
 
 def upsert(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from proxy.settings import INSTANCE_FOLDER, ROOT
-from proxy.store.db import Database, StoreUnavailable
+from proxy.store.db import Database, StoreUnavailable, sqlite_file
 from proxy.store.models import Base
 
 REMEDY = "`alembic upgrade head` (or ./scripts/run) makes or updates it"
@@ -76,10 +76,8 @@ def alembic_config(database: Database) -> Config:
 
 def sqlite_path(database: Database) -> Path | None:
     """The file of an SQLite database; None for another kind, or one without a plain path."""
-    name = database.url.database
-    if database.url.get_backend_name() != "sqlite" or not name:
-        return None
-    return None if name.startswith(("file:", ":memory:")) else Path(name)
+    name = sqlite_file(database.url)
+    return None if name is None else Path(name)
 
 
 def private_parent(connection: Connection) -> Path:

@@ -17,14 +17,29 @@ def register(app: Flask) -> None:
 
 
 def health() -> dict[str, Any]:
-    """Always 200 while we can answer at all; `problem` is what a person should look at."""
+    """Always 200 while we can answer at all; `problem` is what a person should look at.
+
+    `calls` are those of this worker: open now, waiting for room, and how many it can hold.
+    """
     problem = _problem()
-    return {"status": "degraded" if problem else "ok", "problem": problem}
+    calls = parts().open_calls
+    return {
+        "status": "degraded" if problem else "ok",
+        "problem": problem,
+        "calls": {
+            "open": calls.count,
+            "waiting": parts().forward.waiting.count,
+            "ceiling": calls.ceiling,
+        },
+    }
 
 
 def ready() -> tuple[dict[str, Any], int]:
-    """503 while nobody could be served: no enabled instance, or a database that is away."""
+    """503 while nobody could be served: no enabled instance, a database that is away, or the
+    server is about to stop."""
     problem = _problem()
+    if parts().draining.has_begun:
+        problem = "the gateway is stopping"
     if not any(s.config.enabled for s in parts().snapshots.current.instances.values()):
         problem = problem or "no instance is configured and enabled"
     return {"ready": problem is None, "problem": problem}, 503 if problem else 200

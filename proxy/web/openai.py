@@ -11,7 +11,7 @@ from flask import Flask, Response, g, jsonify, request
 from proxy.context import parts
 from proxy.core import headers, tokens
 from proxy.core.endpoints import ENDPOINTS
-from proxy.core.types import Call
+from proxy.core.types import Call, Client
 from proxy.errors import BadRequest, ModelNotFound
 from proxy.runtime.attempt import Attempt, excerpt
 from proxy.runtime.line import Line
@@ -53,21 +53,12 @@ def register(app: Flask) -> None:
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
     client = g.client = authenticated_client()
-    body = read_body()
-    fields = _parsed(body)
-    asked = g.model = model_of(fields) if model is None else _routable(model)
-    g.tried = []
-    call = call_of(
-        endpoint,
-        asked,
-        body,
-        fields,
-        client=client,
-        headers=headers.for_upstream(request.headers.items()),
-        request_id=g.request_id,
-        ends_at=_ends_at(),
-    )
-    attempt = g.attempt = _forwarded(call)
+    line = parts().open_calls.begin(request.environ.get("gunicorn.socket"))
+    try:
+        attempt = g.attempt = _forwarded(endpoint, model, client, line)
+    except BaseException:
+        parts().open_calls.end(line)
+        raise
     try:
         return _response(attempt)
     except BaseException:
@@ -97,17 +88,23 @@ def call_of(
     )
 
 
-def _forwarded(call: Call) -> Attempt:
-    """The attempt to answer with; whatever it waits for ends when the client leaves."""
-    line = Line()
-    client = request.environ.get("gunicorn.socket")
-    if client is not None:
-        parts().departures.watch(line, client)
-    try:
-        return parts().forward.forward(call, g.tried, line)
-    except BaseException:
-        parts().departures.forget(line)
-        raise
+def _forwarded(endpoint: str, model: str | None, client: Client, line: Line) -> Attempt:
+    """The attempt to answer with; whatever it waits for ends when the line is cut."""
+    body = read_body()
+    fields = _parsed(body)
+    asked = g.model = model_of(fields) if model is None else _routable(model)
+    g.tried = []
+    call = call_of(
+        endpoint,
+        asked,
+        body,
+        fields,
+        client=client,
+        headers=headers.for_upstream(request.headers.items()),
+        request_id=g.request_id,
+        ends_at=_ends_at(),
+    )
+    return parts().forward.forward(call, g.tried, line)
 
 
 def list_models() -> Response:

@@ -1,3 +1,6 @@
+import contextlib
+import os
+import shutil
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -17,7 +20,7 @@ from proxy.runtime.state import Ending, State
 from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
-from proxy.store.models import StateWindowRow, UsageRow
+from proxy.store.models import InstanceStateRow, StateWindowRow, UsageRow
 from tests.builders import MODEL, call, config, serving
 from tests.runtime.world import Clock, World, failed, ok
 
@@ -62,6 +65,10 @@ class Faulty:
         self.failed = threading.Event()
         self.done = []
         self.written = threading.Event()
+
+    @property
+    def url(self):
+        return self._database.url
 
     @property
     def engine(self):
@@ -415,6 +422,52 @@ def test_nothing_an_upstream_says_keeps_counts_from_being_written(answer, faulty
     assert faulty.syncer.problem is None
     assert world.state.view("a").totals["total_requests"] >= 1
     assert not world.state.take()
+
+
+# A file that goes away, or becomes another.
+
+
+def written(database):
+    return sum(row["total_requests"] for row in rows(database, InstanceStateRow))
+
+
+def test_counts_wait_while_the_file_is_gone_and_are_written_when_it_is_back(
+    make_worker, database_file
+):
+    worker = make_worker()
+    worker.measure(DONE)
+    worker.syncer.sync()
+    os.rename(database_file, aside := f"{database_file}.aside")
+    worker.measure(DONE)
+    worker.syncer.sync()
+    assert "is gone; put it back, or restore a backup" in worker.syncer.problem
+    worker.measure(DONE)
+    os.rename(aside, database_file)
+    worker.syncer.sync()
+    assert worker.syncer.problem is None
+    assert written(worker.database) == 3
+
+
+def test_a_restored_database_is_followed_though_its_revision_is_older(
+    make_worker, database_file, migrated_file
+):
+    worker = make_worker()
+    add(worker.database, config("a"), config("b"))
+    worker.syncer.sync()
+    assert set(worker.snapshots.current.instances) == {"a", "b"}
+    restored = shutil.copy(migrated_file, f"{database_file}.backup")
+    other = Database(f"sqlite:///{restored}")
+    add(other, config("c"))
+    other.dispose()
+    for side in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(f"{database_file}{side}")
+    os.replace(restored, database_file)
+    worker.syncer.sync()
+    assert set(worker.snapshots.current.instances) == {"c"}
+    worker.measure(DONE)
+    worker.syncer.sync()
+    assert written(worker.database) == 1
 
 
 # The thread.

@@ -1,17 +1,24 @@
 import os
+import shutil
 import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import URL, insert, text
 
 from proxy.core.deltas import Deltas
 from proxy.errors import Conflict
 from proxy.settings import SettingError
 from proxy.store import db, states
-from proxy.store.db import ChangeDetector, Database, StoreUnavailable
+from proxy.store.db import (
+    ChangeDetector,
+    Database,
+    FileWatch,
+    StoreUnavailable,
+    translated,
+)
 from proxy.store.models import ClientKeyRow, InstanceStateRow
 
 KEY = {"name": "app", "key_hash": "hash-of-a-key", "key_hint": "1234", "created_at": 1.0}
@@ -296,3 +303,84 @@ def test_a_look_holds_no_snapshot_that_would_keep_the_log_growing(detector, othe
     other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
     busy, _, _ = other_process.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert not busy
+
+
+# A file that goes away, or becomes another.
+
+
+def test_a_deleted_file_is_unavailable_and_not_made_anew(database, database_file):
+    with database.write() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    os.rename(database_file, aside := f"{database_file}.aside")
+    for transaction in (database.read, database.write):
+        with pytest.raises(StoreUnavailable, match="unable to open"), transaction():
+            pass
+    assert not os.path.exists(database_file)
+    os.rename(aside, database_file)
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_a_file_that_took_the_others_place_is_opened(database, database_file, migrated_file):
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'old'")
+    shutil.copy(migrated_file, copy := f"{database_file}.copy")
+    for side in ("-wal", "-shm"):  # of the old one, as whoever restores takes away
+        os.remove(f"{database_file}{side}")
+    os.replace(copy, database_file)
+    with database.read() as connection:
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    assert found != "old"
+
+
+def test_a_watch_tells_once_that_another_file_is_there(database, database_file, migrated_file):
+    watch = FileWatch(database)
+    assert [watch.was_replaced() for _ in range(2)] == [False, False]
+    os.rename(database_file, f"{database_file}.aside")
+    with pytest.raises(StoreUnavailable, match=r"proxy\.db is gone; put it back"):
+        watch.was_replaced()
+    shutil.copy(migrated_file, database_file)
+    assert [watch.was_replaced() for _ in range(2)] == [True, False]
+
+
+def test_a_file_that_comes_back_is_the_same(database, database_file):
+    watch = FileWatch(database)
+    watch.was_replaced()
+    os.rename(database_file, aside := f"{database_file}.aside")
+    with pytest.raises(StoreUnavailable):
+        watch.was_replaced()
+    os.rename(aside, database_file)
+    assert not watch.was_replaced()
+
+
+def test_what_is_no_file_is_not_watched():
+    database = Database("sqlite:///file:x?mode=memory&uri=true")
+    assert not FileWatch(database).was_replaced()
+
+
+@pytest.mark.parametrize("name", ["a b.db", "a?b#c%20.db", "\u00e4.db"])
+def test_any_name_can_be_opened(name, tmp_path, migrated_file):
+    shutil.copy(migrated_file, tmp_path / name)
+    url = URL.create("sqlite", database=str(tmp_path / name))
+    database = Database(url.render_as_string())
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM instance_config").scalar() == 0
+    database.dispose()
+
+
+def test_a_full_disk_is_unavailable_and_loses_only_what_was_being_written(database):
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE big (data)")
+    writing = database.engine.execution_options(writes=True)
+    with writing.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        connection.rollback()
+        with (
+            pytest.raises(StoreUnavailable, match="database or disk is full"),
+            translated(),
+            connection.begin(),
+        ):
+            connection.exec_driver_sql("INSERT INTO big VALUES (zeroblob(100000))")
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM big").scalar() == 0

@@ -2,7 +2,8 @@ import pytest
 
 from proxy.web.health import LATE_SECONDS
 
-FINE = {"status": "ok", "problem": None}
+IDLE = {"open": 0, "waiting": 0, "ceiling": 512}
+FINE = {"status": "ok", "problem": None, "calls": IDLE}
 
 
 def test_a_running_gateway_is_healthy(world):
@@ -13,6 +14,27 @@ def test_a_running_gateway_is_healthy(world):
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 def test_nobody_needs_a_key_to_ask_how_it_is(world, path):
     assert world.client.head(path).status_code != 401
+
+
+def test_it_says_how_many_calls_it_is_at_and_can_hold(world):
+    world.add("a")
+    line = world.parts.open_calls.begin(None)
+    assert world.client.get("/health").get_json()["calls"] == IDLE | {"open": 1}
+    world.parts.open_calls.end(line)
+    world.ask()
+    assert world.client.get("/health").get_json()["calls"] == IDLE
+
+
+def test_it_is_not_ready_when_it_is_about_to_stop(world):
+    world.add("a")
+    world.parts.draining.begin()
+    answer = world.client.get("/ready")
+    assert (answer.status_code, answer.get_json()["problem"]) == (
+        503,
+        "the gateway is stopping",
+    )
+    assert world.client.get("/health").status_code == 200
+    assert world.ask().status_code == 200  # those who are here already are served
 
 
 def test_it_is_ready_when_an_instance_is_enabled(world):

@@ -335,7 +335,7 @@ def test_headers_that_occur_twice_arrive_twice(world):
         ("chat/completions", {"max_tokens": 30, "n": 3}, 429),
         ("completions", {"max_tokens": 90}, 429),
         ("embeddings", {"max_tokens": 90}, 200),  # nothing is completed there
-        ("embeddings", {"input": "x" * 400}, 429),
+        ("embeddings", {"input": "word " * 200}, 429),
     ],
 )
 def test_what_a_call_may_cost_must_fit_into_the_minute(world, operation, fields, status):

@@ -1,0 +1,66 @@
+"""The calls a worker is at: no more than it can hold, and each ends when its client leaves.
+
+A server hears that a client has left only when it writes; until then a call would go on for
+somebody who is not there, waiting for room, for an upstream, for the next event. One thread a
+worker looks at the sockets of all calls.
+"""
+
+import select
+import socket
+from threading import Lock
+
+from proxy.errors import Saturated
+from proxy.runtime.line import Line
+from proxy.runtime.periodic import Periodic
+
+LOOK_SECONDS = 0.25
+
+# The peer has closed, or at least will send no more: clients that wait for an answer do not.
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+class OpenCalls:
+    """`begin` a call, `end` it when its answer is out. Thread-safe.
+
+    Beyond `ceiling` calls nobody waits in a queue that only grows: the next is refused.
+    """
+
+    def __init__(self, ceiling: int) -> None:
+        self.ceiling = ceiling
+        self._lock = Lock()
+        self._clients: dict[Line, socket.socket | None] = {}
+        self._periodic = Periodic("open-calls", LOOK_SECONDS, self.look)
+        self.start = self._periodic.start
+        self.stop = self._periodic.stop
+
+    @property
+    def count(self) -> int:
+        return len(self._clients)
+
+    def begin(self, client: socket.socket | None) -> Line:
+        """The call's line, which is cut when `client` leaves. Raises Saturated."""
+        line = Line()
+        with self._lock:
+            if len(self._clients) >= self.ceiling:
+                raise Saturated
+            self._clients[line] = client
+        return line
+
+    def end(self, line: Line) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._clients.pop(line, None)
+
+    def look(self) -> None:
+        """Cuts the lines of those who are gone: what their threads wait for has ended."""
+        with self._lock:
+            # Asked once: the server may close it between two questions, and -1 is no number.
+            known = [(line, c.fileno()) for line, c in self._clients.items() if c is not None]
+        by_number = {number: line for line, number in known if number >= 0}
+        if not by_number:
+            return
+        poll = select.poll()
+        for number in by_number:
+            poll.register(number, _GONE)
+        for number, _ in poll.poll(0):
+            by_number[number].cut()

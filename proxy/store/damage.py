@@ -1,0 +1,80 @@
+"""A database file that is damaged: noticed at the start, set aside, and never replaced by an
+empty one without a word."""
+
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from proxy.store.db import Database
+from proxy.store.schema import SchemaProblem, sqlite_path
+
+SQLITE_HEADER = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html, 1.3
+# What a database consists of besides its file; they belong together.
+SIDE_FILES = ("", "-wal", "-shm", "-journal")
+ASIDE = ".damaged-"
+BUSY_SECONDS = 5.0
+
+REMEDY = (
+    "`.venv/bin/python scripts/backup_monitor.py restore --newest` puts the newest good backup"
+    " in its place."
+)
+
+
+def set_aside_if_damaged(database: Database) -> None:
+    """Raises SchemaProblem if the file is damaged, or was set aside before and none has taken
+    its place. Nothing happens to what is not an SQLite database: it may be another program's.
+    """
+    path = sqlite_path(database)
+    if path is None:
+        return
+    if not path.exists():
+        before = (
+            sorted(path.parent.glob(f"{path.name}{ASIDE}*")) if path.parent.is_dir() else []
+        )
+        if before:
+            raise SchemaProblem(
+                f"There is no database {path}; a damaged one was set aside as {before[-1]}."
+                f" {REMEDY} To begin anew with an empty one, move the damaged one elsewhere."
+            )
+        return
+    damage = _damage(path)
+    if damage is None:
+        return
+    aside = _set_aside(path)
+    raise SchemaProblem(
+        f"The database {path} is damaged ({damage}); it is now {aside}. {REMEDY}"
+    )
+
+
+def _damage(path: Path) -> str | None:
+    """What SQLite says is wrong with the file; None if nothing, or if it cannot tell now."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
+                return None
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:  # it is locked, or may not be read: others will say so
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    except OSError:
+        return None
+    return None if found == "ok" else " ".join(found.split())
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}{ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    try:
+        for suffix in SIDE_FILES:
+            side = path.with_name(path.name + suffix)
+            if side.exists():
+                os.rename(side, aside.with_name(aside.name + suffix))
+    except OSError as error:
+        raise SchemaProblem(
+            f"The database {path} is damaged, and cannot be set aside: {error.strerror}."
+            f" {REMEDY}"
+        ) from error
+    return aside
