@@ -73,10 +73,58 @@ def test_inspecting_shows_field_by_field_what_an_import_would_do(run, old, datab
     assert "    total_requests = 7\n" in shown
     assert "  converted max_tpm: '30000' -> 30000\n" in shown
     assert "  unknown keys, kept as legacy_extra: tags\n" in shown
-    assert shown.endswith("4 records found = 3 imported + 1 merged + 0 rejected.\n")
+    plan, counts, rest = shown.partition(
+        "4 records found = 3 imported + 1 merged + 0 rejected.\n"
+    )
+    assert rest == "Would be written: 3 configs, 1 states.\n"
     result = run("import", old)
     assert result.exit_code == 0
-    assert result.stdout.startswith(shown)
+    assert result.stdout.startswith(plan + counts)
+
+
+def test_inspecting_tells_what_the_database_holds_already(run, old, database):
+    run("import", old)
+    with database.session() as session:
+        instances.change(session, "a", {"max_tpm": 5}, author="test")
+        instances.remove(session, "b", author="test")
+    before = contents(database)
+    shown = run("inspect", old).stdout
+    assert shown.endswith(
+        "Kept as it is, because it exists: a; the file differs in max_tpm\n"
+        "Kept as it is, because it exists: c\n"
+        "Left out, because it was removed after an import: b\n"
+        "Would be written: 0 configs, 0 states.\n"
+    )
+    told = json.loads(run("inspect", old, "--json").stdout)["database"]
+    assert told == {
+        "imported": [],
+        "kept": {"a": ["max_tpm"], "c": []},
+        "removed": ["b"],
+        "states": [],
+    }
+    assert contents(database) == before
+
+
+def test_inspecting_what_cannot_be_carried_does_not_promise_to_write_it(run, old):
+    spoil(old)
+    assert run("inspect", old).stdout.endswith(
+        "Nothing would be imported; with --skip-bad would be written: 2 configs, 1 states.\n"
+    )
+
+
+def test_a_database_that_is_not_made_yet_has_nothing_to_tell(run, old, database, database_file):
+    database.dispose()
+    database_file.write_bytes(b"")
+    assert run("inspect", old).stdout.endswith("0 rejected.\n")
+    assert database_file.read_bytes() == b""
+
+
+def test_inspecting_beside_a_database_that_cannot_be_read_says_so(run, old, database_file):
+    database_file.write_bytes(b"no database" * 100)
+    result = run("inspect", old)
+    assert result.exit_code == 0
+    assert "The database was not looked at: The database cannot be used: " in result.stdout
+    assert json.loads(run("inspect", old, "--json").stdout)["database"] is None
 
 
 def test_for_machines_it_is_json(run, old):
@@ -94,6 +142,7 @@ def test_inspecting_needs_no_database(make_settings, old, tmp_path):
         app = create_app(make_settings(database_url=f"sqlite:///{tmp_path}/none.db"))
         result = app.test_cli_runner().invoke(args=["legacy", "inspect", str(old)])
     assert result.exit_code == 0
+    assert result.stdout.endswith("0 rejected.\n")
     assert not (tmp_path / "none.db").exists()
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
+    inspect,
     select,
     update,
 )
@@ -87,6 +88,19 @@ def apply(
     return result
 
 
+def preview(connection: Connection, plan: Plan) -> Result | None:
+    """What `apply` would do in this database; None where our tables are not made yet. Reads
+    only."""
+    if not inspect(connection).has_table("legacy_import"):
+        return None
+    tables = _Tables(connection)
+    result = Result()
+    new, _ = _decided(connection, tables, plan, result)
+    result.imported = [each.name for each in new]
+    result.states = [each.name for each in _added_states(connection, tables, plan)[0]]
+    return result
+
+
 class _Tables:
     def __init__(self, connection: Connection) -> None:
         metadata = MetaData()
@@ -109,6 +123,19 @@ def _new_configs(
     connection: Connection, tables: _Tables, plan: Plan, result: Result
 ) -> list[Imported]:
     """Those to add; `result` gets the others. Of these only unknown keys are new to us."""
+    new, extras = _decided(connection, tables, plan, result)
+    if extras:
+        column = tables.config.c.legacy_extra
+        values = {"legacy_extra": bindparam("extra", type_=column.type)}
+        here = tables.config.c.name == bindparam("of")
+        connection.execute(update(tables.config).where(here).values(values), extras)
+    return new
+
+
+def _decided(
+    connection: Connection, tables: _Tables, plan: Plan, result: Result
+) -> tuple[list[Imported], list[Row]]:
+    """Configs to add, and unknown keys for rows that exist; `result` gets what is neither."""
     present = {r["name"]: r for r in connection.execute(select(tables.config)).mappings()}
     revisions = tables.revisions.c
     was_imported = revisions.action == ACTION
@@ -126,12 +153,7 @@ def _new_configs(
             result.removed.append(each.name)
         else:
             new.append(each)
-    if extras:
-        column = tables.config.c.legacy_extra
-        values = {"legacy_extra": bindparam("extra", type_=column.type)}
-        here = tables.config.c.name == bindparam("of")
-        connection.execute(update(tables.config).where(here).values(values), extras)
-    return new
+    return new, extras
 
 
 def _add_configs(
@@ -165,10 +187,7 @@ def _add_configs(
 
 def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float) -> list[str]:
     """Adds each old state that was not added before; returns whose."""
-    rows = connection.execute(select(tables.state)).mappings()
-    present = {row["instance_name"]: row for row in rows}
-    done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
-    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
+    added, present = _added_states(connection, tables, plan)
     new = [
         {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
         for e in added
@@ -185,6 +204,17 @@ def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float)
         _add_to_states(connection, tables.state, more, now)
     _add_rests(connection, tables.rests, added, now)
     return [each.name for each in added]
+
+
+def _added_states(
+    connection: Connection, tables: _Tables, plan: Plan
+) -> tuple[list[Imported], dict[str, Mapping[Any, Any]]]:
+    """Those whose old state was not added before; and the rows that are there, by name."""
+    rows = connection.execute(select(tables.state)).mappings()
+    present: dict[str, Mapping[Any, Any]] = {row["instance_name"]: row for row in rows}
+    done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
+    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
+    return added, present
 
 
 def _has_state(each: Imported) -> bool:

@@ -36,15 +36,18 @@ class Outcome:
 
     def as_text(self) -> str:
         lines = [report.as_text(self.plan), f"Backup: {self.backup}"]
-        for name, fields in sorted(self.result.kept.items()):
-            differs = f"; the file differs in {', '.join(fields)}" if fields else ""
-            lines.append(f"Kept as it is, because it exists: {name}{differs}")
-        for name in sorted(self.result.removed):
-            lines.append(f"Left out, because it was removed after an import: {name}")
-        lines.append(
-            f"Written: {len(self.result.imported)} configs, {len(self.result.states)} states."
-        )
-        return "\n".join(lines)
+        return "\n".join([*lines, *result_lines(self.result, "Written")])
+
+
+def result_lines(result: Result, verb: str) -> list[str]:
+    """What an import did to the database, or would do."""
+    lines = []
+    for name, fields in sorted(result.kept.items()):
+        differs = f"; the file differs in {', '.join(fields)}" if fields else ""
+        lines.append(f"Kept as it is, because it exists: {name}{differs}")
+    for name in sorted(result.removed):
+        lines.append(f"Left out, because it was removed after an import: {name}")
+    return [*lines, f"{verb}: {len(result.imported)} configs, {len(result.states)} states."]
 
 
 def inspect(path: Path, environ: Mapping[str, str] | None = None) -> Plan:
