@@ -21,6 +21,11 @@ def test_an_old_error_text_is_told_without_the_secrets_it_quotes(text, shown_tex
     assert told(text) == shown_text
 
 
+def test_values_within_others_are_told_alike():
+    value = {"api_key": "planted", "x": ["token=planted", 5, {"url": "http://u:planted@h"}]}
+    assert told(value) == {"api_key": "***", "x": ["token=***", 5, {"url": "http://***@h"}]}
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -48,6 +53,7 @@ def test_a_short_plain_value_is_shown_as_it_stands(value):
         (["x", "Fake-0123456789abcdef=="], "['x', '***']"),
         ({"u": "http://user:hunter2@host"}, "{'u': 'http://***@host'}"),
         ("password: hunter2", "'password: ***"),
+        ("hunter2@10.0.0.5:3128", "'***@10.0.0.5:3128'"),  # the rest of an address
     ],
 )
 @pytest.mark.parametrize("field", ["max_tpm", "supported_models", "last_used"])
