@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from migrations.legacy.convert import OLD_TOTALS, latency_total_ms
 from migrations.legacy.plan import Imported, Plan
+from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.report import counts
 from proxy.core.masking import masked
 
@@ -80,7 +81,7 @@ def apply(
     connection.execute(
         insert(tables.imports).values(
             imported_at=moment,
-            source=str(source),
+            source=str(source.absolute()),
             backup_folder=str(backup),
             counts={**counts(plan), "written": written},
         )
@@ -147,8 +148,9 @@ def _decided(
             continue
         if row is not None:
             result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
-            if each.extra and not row["legacy_extra"]:
-                extras.append({"of": each.name, "extra": _json(each.extra)})
+            kept = row["legacy_extra"] or {}
+            if each.extra and not kept.keys() - CONFIG_KEYS:
+                extras.append({"of": each.name, "extra": {**kept, **_json(each.extra)}})
         elif each.name in known:
             result.removed.append(each.name)
         else:
@@ -176,7 +178,7 @@ def _add_configs(
     inserted = connection.execute(insert(tables.revisions).returning(*returned), revisions)
     numbers = {row.subject: row.id for row in inserted}
     for row, each in zip(rows, new, strict=True):
-        # What was written for nothing is beside the unknown keys, by its own: those are others.
+        # A blank has the name of a field of config, and an unknown key has not.
         row["legacy_extra"] = _json(each.extra | each.blank) or None
         row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
     connection.execute(insert(tables.config), rows)

@@ -34,7 +34,7 @@ def shown(field: str, value: Any) -> str:
     if field == "api_key" and is_text:
         return repr(masked(field, value))
     if field == "api_base" and is_text and SHOWABLE_URL.fullmatch(value):
-        return cut(repr(value))
+        return cut(told(repr(value)))
     if field in ("api_key", "api_base", "proxy_url"):
         return kind_of(value)
     # A name stands in every line about its instance.

@@ -70,6 +70,11 @@ def test_a_long_value_is_cut_and_says_how_long_it_was(field):
     assert found.endswith("... (400009 characters)")
 
 
+def test_an_address_is_shown_without_the_secrets_in_it():
+    assert shown("api_base", "https://a b/?x") == "text of 14 characters"
+    assert shown("api_base", "https://a b/key=planted") == "'https://a b/key=***"
+
+
 def test_a_name_is_shown_whatever_it_looks_like():
     # It is in every line about its instance.
     assert shown("name", "azure-east-us-2-gpt4") == "'azure-east-us-2-gpt4'"
