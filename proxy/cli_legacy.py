@@ -74,7 +74,12 @@ def _lines(plan: Plan, found: Result | str | None) -> list[str]:
 @click.option("--skip-bad", is_flag=True, help="Import the rest if a record cannot be carried.")
 def import_legacy(path: Path, skip_bad: bool) -> None:
     """Carry an older proxy's files at PATH, a file or a folder, into the database."""
-    with told(), parts().database.write() as connection:
-        backups = schema.private_parent(connection)
-        outcome = run.import_legacy(connection, path, backups=backups, skip_bad=skip_bad)
+    with told():
+        database = parts().database
+        with database.read() as connection:
+            backups = schema.private_parent(connection)
+        # Before the transaction: running workers wait five seconds for its lock, not longer.
+        ready = run.prepared(path, backups, skip_bad=skip_bad)
+        with database.write() as connection:
+            outcome = run.carry_out(connection, ready)
     click.echo(outcome.as_text())

@@ -5,10 +5,12 @@ from contextlib import closing
 
 import pytest
 
+from migrations.legacy import discover
+from migrations.legacy import run as legacy_run
 from proxy import create_app
 from proxy.store import instances
 from tests.migrations.legacy.files import KEY, RECORD, STATE, record, write
-from tests.migrations.legacy.imports import LATER, contents, rows
+from tests.migrations.legacy.imports import LATER, Reader, contents, rows
 from tests.web.conftest import log_kept
 
 PROXY = "http://user:planted-password@10.0.0.5:3128"
@@ -153,6 +155,21 @@ def test_an_import_carries_all_and_makes_a_backup_beside_the_database(run, old, 
     (backup,) = old.parent.glob("backup_*")
     assert f"Backup: {backup}\n" in result.stdout
     assert result.stdout.endswith("Written: 3 configs, 1 states.\n")
+
+
+def test_running_processes_can_write_while_the_old_files_are_read(
+    run, old, database_file, monkeypatch
+):
+    """Of ten thousand instances that takes longer than a worker waits for the lock."""
+
+    def read(*arguments):
+        with closing(sqlite3.connect(database_file, timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("COMMIT")
+        return discover.read(*arguments)
+
+    monkeypatch.setattr(legacy_run, "discover", Reader(read))
+    assert run("import", old).exit_code == 0
 
 
 def test_running_processes_notice_an_import(run, old, database):

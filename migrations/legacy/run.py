@@ -27,6 +27,15 @@ class ImportRefused(SchemaProblem):
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """Backed up, read and decided; only the tables are to be written."""
+
+    source: Path
+    plan: Plan
+    backup: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What an import did. `backup` holds every source file as it was."""
 
@@ -65,8 +74,22 @@ def import_legacy(
 ) -> Outcome:
     """Carries the files at `path` into the tables, in the caller's transaction.
 
-    Raises ImportRefused if a record cannot be carried and `skip_bad` is not set, and lets
-    nothing be written then but the backup in a new folder of `backups`.
+    Raises ImportRefused as `prepared` does, and lets nothing be written then.
+    """
+    return carry_out(connection, prepared(path, backups, skip_bad=skip_bad, environ=environ))
+
+
+def prepared(
+    path: Path,
+    backups: Path,
+    *,
+    skip_bad: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Prepared:
+    """All of an import that needs no database, and most of its time.
+
+    Raises ImportRefused if a record cannot be carried and `skip_bad` is not set; nothing is
+    written then but the backup in a folder of `backups`.
     """
     files = _files(path, environ)
     try:
@@ -75,7 +98,13 @@ def import_legacy(
         _check(plan, backup, skip_bad=skip_bad)
     except BackupFailed as error:
         raise ImportRefused(f"Nothing was imported. {error}") from error
-    return Outcome(plan, apply(connection, plan, source=path, backup=backup), backup)
+    return Prepared(path, plan, backup)
+
+
+def carry_out(connection: Connection, ready: Prepared) -> Outcome:
+    """In the caller's transaction."""
+    result = apply(connection, ready.plan, source=ready.source, backup=ready.backup)
+    return Outcome(ready.plan, result, ready.backup)
 
 
 def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
