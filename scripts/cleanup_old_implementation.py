@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
     except (OSError, KeyboardInterrupt) as error:
         print(f"Stopped: {str(error) or 'interrupted'}", file=sys.stderr)
-        print("If a backup was made, --restore puts everything back.", file=sys.stderr)
+        print("If a backup was made, --restore undoes all of it.", file=sys.stderr)
         return EXIT_LEFT
 
 
@@ -67,7 +67,9 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         "changed since",
     )
     parser.add_argument(
-        "--restore", action="store_true", help="put everything back as it was, byte for byte"
+        "--restore",
+        action="store_true",
+        help="put back, byte for byte, all that the last run changed, or the one of --backup",
     )
     parser.add_argument(
         "--backup",
@@ -115,7 +117,8 @@ def _carry_out(root: Path, planned: Plan) -> None:
     for change in planned.changes:
         change.make(root)
         print(f"{change.path}: {'removed' if change.after is None else 'rewritten'}")
-    print("Done. --restore puts everything back.")
+    rest = " but for what is listed" if planned.findings_after else ""
+    print(f"Done{rest}. --restore undoes this run, --backup {folder.name} beside it later on.")
 
 
 def _restore(root: Path, arguments: argparse.Namespace) -> int:

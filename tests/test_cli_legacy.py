@@ -5,10 +5,12 @@ from contextlib import closing
 
 import pytest
 
+from migrations.legacy import discover
+from migrations.legacy import run as legacy_run
 from proxy import create_app
 from proxy.store import instances
 from tests.migrations.legacy.files import KEY, RECORD, STATE, record, write
-from tests.migrations.legacy.imports import LATER, contents, rows
+from tests.migrations.legacy.imports import LATER, Reader, contents, rows
 from tests.web.conftest import log_kept
 
 PROXY = "http://user:planted-password@10.0.0.5:3128"
@@ -73,10 +75,58 @@ def test_inspecting_shows_field_by_field_what_an_import_would_do(run, old, datab
     assert "    total_requests = 7\n" in shown
     assert "  converted max_tpm: '30000' -> 30000\n" in shown
     assert "  unknown keys, kept as legacy_extra: tags\n" in shown
-    assert shown.endswith("4 records found = 3 imported + 1 merged + 0 rejected.\n")
+    plan, counts, rest = shown.partition(
+        "4 records found = 3 imported + 1 merged + 0 rejected.\n"
+    )
+    assert rest == "Would be written: 3 configs, 1 states.\n"
     result = run("import", old)
     assert result.exit_code == 0
-    assert result.stdout.startswith(shown)
+    assert result.stdout.startswith(plan + counts)
+
+
+def test_inspecting_tells_what_the_database_holds_already(run, old, database):
+    run("import", old)
+    with database.session() as session:
+        instances.change(session, "a", {"max_tpm": 5}, author="test")
+        instances.remove(session, "b", author="test")
+    before = contents(database)
+    shown = run("inspect", old).stdout
+    assert shown.endswith(
+        "Kept as it is, because it exists: a; the file differs in max_tpm\n"
+        "Kept as it is, because it exists: c\n"
+        "Left out, because it was removed after an import: b\n"
+        "Would be written: 0 configs, 0 states.\n"
+    )
+    told = json.loads(run("inspect", old, "--json").stdout)["database"]
+    assert told == {
+        "imported": [],
+        "kept": {"a": ["max_tpm"], "c": []},
+        "removed": ["b"],
+        "states": [],
+    }
+    assert contents(database) == before
+
+
+def test_inspecting_what_cannot_be_carried_does_not_promise_to_write_it(run, old):
+    spoil(old)
+    assert run("inspect", old).stdout.endswith(
+        "Nothing would be imported; with --skip-bad would be written: 2 configs, 1 states.\n"
+    )
+
+
+def test_a_database_that_is_not_made_yet_has_nothing_to_tell(run, old, database, database_file):
+    database.dispose()
+    database_file.write_bytes(b"")
+    assert run("inspect", old).stdout.endswith("0 rejected.\n")
+    assert database_file.read_bytes() == b""
+
+
+def test_inspecting_beside_a_database_that_cannot_be_read_says_so(run, old, database_file):
+    database_file.write_bytes(b"no database" * 100)
+    result = run("inspect", old)
+    assert result.exit_code == 0
+    assert "The database was not looked at: The database cannot be used: " in result.stdout
+    assert json.loads(run("inspect", old, "--json").stdout)["database"] is None
 
 
 def test_for_machines_it_is_json(run, old):
@@ -94,6 +144,7 @@ def test_inspecting_needs_no_database(make_settings, old, tmp_path):
         app = create_app(make_settings(database_url=f"sqlite:///{tmp_path}/none.db"))
         result = app.test_cli_runner().invoke(args=["legacy", "inspect", str(old)])
     assert result.exit_code == 0
+    assert result.stdout.endswith("0 rejected.\n")
     assert not (tmp_path / "none.db").exists()
 
 
@@ -104,6 +155,21 @@ def test_an_import_carries_all_and_makes_a_backup_beside_the_database(run, old, 
     (backup,) = old.parent.glob("backup_*")
     assert f"Backup: {backup}\n" in result.stdout
     assert result.stdout.endswith("Written: 3 configs, 1 states.\n")
+
+
+def test_running_processes_can_write_while_the_old_files_are_read(
+    run, old, database_file, monkeypatch
+):
+    """Of ten thousand instances that takes longer than a worker waits for the lock."""
+
+    def read(*arguments):
+        with closing(sqlite3.connect(database_file, timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("COMMIT")
+        return discover.read(*arguments)
+
+    monkeypatch.setattr(legacy_run, "discover", Reader(read))
+    assert run("import", old).exit_code == 0
 
 
 def test_running_processes_notice_an_import(run, old, database):

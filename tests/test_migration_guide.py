@@ -186,7 +186,7 @@ class Walk:
             self.gateway = subprocess.Popen(
                 [START], cwd=self.project, env=self.environment(), stdout=log, stderr=log
             )
-        until(self.answers, "the gateway answers")
+        until(self.answers, "the gateway answers", COMMAND_SECONDS)
 
     def answers(self):
         assert self.gateway.poll() is None, (self.folder / "gateway.log").read_text()

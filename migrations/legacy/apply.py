@@ -15,12 +15,14 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
+    inspect,
     select,
     update,
 )
 
 from migrations.legacy.convert import OLD_TOTALS, latency_total_ms
 from migrations.legacy.plan import Imported, Plan
+from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.report import counts
 from proxy.core.masking import masked
 
@@ -79,11 +81,24 @@ def apply(
     connection.execute(
         insert(tables.imports).values(
             imported_at=moment,
-            source=str(source),
+            source=str(source.absolute()),
             backup_folder=str(backup),
             counts={**counts(plan), "written": written},
         )
     )
+    return result
+
+
+def preview(connection: Connection, plan: Plan) -> Result | None:
+    """What `apply` would do in this database; None where our tables are not made yet. Reads
+    only."""
+    if not inspect(connection).has_table("legacy_import"):
+        return None
+    tables = _Tables(connection)
+    result = Result()
+    new, _ = _decided(connection, tables, plan, result)
+    result.imported = [each.name for each in new]
+    result.states = [each.name for each in _added_states(connection, tables, plan)[0]]
     return result
 
 
@@ -109,6 +124,19 @@ def _new_configs(
     connection: Connection, tables: _Tables, plan: Plan, result: Result
 ) -> list[Imported]:
     """Those to add; `result` gets the others. Of these only unknown keys are new to us."""
+    new, extras = _decided(connection, tables, plan, result)
+    if extras:
+        column = tables.config.c.legacy_extra
+        values = {"legacy_extra": bindparam("extra", type_=column.type)}
+        here = tables.config.c.name == bindparam("of")
+        connection.execute(update(tables.config).where(here).values(values), extras)
+    return new
+
+
+def _decided(
+    connection: Connection, tables: _Tables, plan: Plan, result: Result
+) -> tuple[list[Imported], list[Row]]:
+    """Configs to add, and unknown keys for rows that exist; `result` gets what is neither."""
     present = {r["name"]: r for r in connection.execute(select(tables.config)).mappings()}
     revisions = tables.revisions.c
     was_imported = revisions.action == ACTION
@@ -120,18 +148,14 @@ def _new_configs(
             continue
         if row is not None:
             result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
-            if each.extra and not row["legacy_extra"]:
-                extras.append({"of": each.name, "extra": _json(each.extra)})
+            kept = row["legacy_extra"] or {}
+            if each.extra and not kept.keys() - CONFIG_KEYS:
+                extras.append({"of": each.name, "extra": {**kept, **_json(each.extra)}})
         elif each.name in known:
             result.removed.append(each.name)
         else:
             new.append(each)
-    if extras:
-        column = tables.config.c.legacy_extra
-        values = {"legacy_extra": bindparam("extra", type_=column.type)}
-        here = tables.config.c.name == bindparam("of")
-        connection.execute(update(tables.config).where(here).values(values), extras)
-    return new
+    return new, extras
 
 
 def _add_configs(
@@ -154,7 +178,7 @@ def _add_configs(
     inserted = connection.execute(insert(tables.revisions).returning(*returned), revisions)
     numbers = {row.subject: row.id for row in inserted}
     for row, each in zip(rows, new, strict=True):
-        # What was written for nothing is beside the unknown keys, by its own: those are others.
+        # A blank has the name of a field of config, and an unknown key has not.
         row["legacy_extra"] = _json(each.extra | each.blank) or None
         row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
     connection.execute(insert(tables.config), rows)
@@ -165,10 +189,7 @@ def _add_configs(
 
 def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float) -> list[str]:
     """Adds each old state that was not added before; returns whose."""
-    rows = connection.execute(select(tables.state)).mappings()
-    present = {row["instance_name"]: row for row in rows}
-    done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
-    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
+    added, present = _added_states(connection, tables, plan)
     new = [
         {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
         for e in added
@@ -185,6 +206,17 @@ def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float)
         _add_to_states(connection, tables.state, more, now)
     _add_rests(connection, tables.rests, added, now)
     return [each.name for each in added]
+
+
+def _added_states(
+    connection: Connection, tables: _Tables, plan: Plan
+) -> tuple[list[Imported], dict[str, Mapping[Any, Any]]]:
+    """Those whose old state was not added before; and the rows that are there, by name."""
+    rows = connection.execute(select(tables.state)).mappings()
+    present: dict[str, Mapping[Any, Any]] = {row["instance_name"]: row for row in rows}
+    done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
+    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
+    return added, present
 
 
 def _has_state(each: Imported) -> bool:

@@ -59,6 +59,9 @@ def read(file: Path) -> Reading:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         unknown = ("The database cannot be read.", "Bring an undamaged copy of it.")
         return _nothing(file, *FAULTS.get(code, unknown))
+    except UnicodeDecodeError:
+        # SQLite's message quoted a schema that is no text any more.
+        return _nothing(file, *FAULTS[sqlite3.SQLITE_CORRUPT])
     except OSError as error:
         return _nothing(file, f"The database cannot be read: {error.strerror}.", "Mend that.")
     if current is None:

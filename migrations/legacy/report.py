@@ -1,6 +1,7 @@
 """What was found and what becomes of it, for people and for machines. Never a key."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def _instance_lines(instance: Imported) -> list[str]:
     lines = ["", f"{instance.name}"]
     if config is not None and instance.config is not None:
         lines.append(f"  config from {_where(config)}")
-        lines += [f"    {k} = {masked(k, v)!r}" for k, v in sorted(instance.config.items())]
+        shown = _config_json(instance.config)
+        lines += [f"    {key} = {value!r}" for key, value in sorted(shown.items())]
     if state is not None:
         lines.append(f"  state from {_where(state)}")
         lines += [f"    {k} = {cut(repr(told(v)))}" for k, v in sorted(instance.state.items())]
@@ -125,7 +127,7 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
     config = instance.config
     return {
         "name": instance.name,
-        "config": {k: masked(k, v) for k, v in config.items()} if config else None,
+        "config": _config_json(config) if config else None,
         "config_from": _record_json(instance.config_from),
         "state": {k: told(v) for k, v in instance.state.items()},
         "state_from": _record_json(instance.state_from),
@@ -138,6 +140,10 @@ def _instance_json(instance: Imported) -> dict[str, Any]:
         "not_carried": _left_behind(instance),
         "shadowed": [_record_json(r) for r in instance.shadowed],
     }
+
+
+def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: told(masked(key, value)) for key, value in config.items()}
 
 
 def _left_behind(instance: Imported) -> list[str]:

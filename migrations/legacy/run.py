@@ -27,6 +27,15 @@ class ImportRefused(SchemaProblem):
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """Backed up, read and decided; only the tables are to be written."""
+
+    source: Path
+    plan: Plan
+    backup: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What an import did. `backup` holds every source file as it was."""
 
@@ -36,15 +45,18 @@ class Outcome:
 
     def as_text(self) -> str:
         lines = [report.as_text(self.plan), f"Backup: {self.backup}"]
-        for name, fields in sorted(self.result.kept.items()):
-            differs = f"; the file differs in {', '.join(fields)}" if fields else ""
-            lines.append(f"Kept as it is, because it exists: {name}{differs}")
-        for name in sorted(self.result.removed):
-            lines.append(f"Left out, because it was removed after an import: {name}")
-        lines.append(
-            f"Written: {len(self.result.imported)} configs, {len(self.result.states)} states."
-        )
-        return "\n".join(lines)
+        return "\n".join([*lines, *result_lines(self.result, "Written")])
+
+
+def result_lines(result: Result, verb: str) -> list[str]:
+    """What an import did to the database, or would do."""
+    lines = []
+    for name, fields in sorted(result.kept.items()):
+        differs = f"; the file differs in {', '.join(fields)}" if fields else ""
+        lines.append(f"Kept as it is, because it exists: {name}{differs}")
+    for name in sorted(result.removed):
+        lines.append(f"Left out, because it was removed after an import: {name}")
+    return [*lines, f"{verb}: {len(result.imported)} configs, {len(result.states)} states."]
 
 
 def inspect(path: Path, environ: Mapping[str, str] | None = None) -> Plan:
@@ -62,8 +74,22 @@ def import_legacy(
 ) -> Outcome:
     """Carries the files at `path` into the tables, in the caller's transaction.
 
-    Raises ImportRefused if a record cannot be carried and `skip_bad` is not set, and lets
-    nothing be written then but the backup in a new folder of `backups`.
+    Raises ImportRefused as `prepared` does, and lets nothing be written then.
+    """
+    return carry_out(connection, prepared(path, backups, skip_bad=skip_bad, environ=environ))
+
+
+def prepared(
+    path: Path,
+    backups: Path,
+    *,
+    skip_bad: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Prepared:
+    """All of an import that needs no database, and most of its time.
+
+    Raises ImportRefused if a record cannot be carried and `skip_bad` is not set; nothing is
+    written then but the backup in a folder of `backups`.
     """
     files = _files(path, environ)
     try:
@@ -72,7 +98,13 @@ def import_legacy(
         _check(plan, backup, skip_bad=skip_bad)
     except BackupFailed as error:
         raise ImportRefused(f"Nothing was imported. {error}") from error
-    return Outcome(plan, apply(connection, plan, source=path, backup=backup), backup)
+    return Prepared(path, plan, backup)
+
+
+def carry_out(connection: Connection, ready: Prepared) -> Outcome:
+    """In the caller's transaction."""
+    result = apply(connection, ready.plan, source=ready.source, backup=ready.backup)
+    return Outcome(ready.plan, result, ready.backup)
 
 
 def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:

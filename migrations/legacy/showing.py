@@ -7,19 +7,23 @@ from typing import Any
 from proxy.core.masking import masked
 
 MAX_CHARACTERS = 120
+SECRET = "***"
 
 # Credentials of a URL; words that look like OpenAI's keys; what stands behind "key=".
 SECRETS_IN_TEXT = (
     (re.compile(r"://[^/\s@]+@"), "://***@"),
     (re.compile(r"\bsk-[\w-]{8,}"), "sk-***"),
     (
-        re.compile(r"(?i)\b((?:api[-_ ]?)?key|token|password|secret)(\s*[=:]\s*)[^\s,;]+"),
+        re.compile(r"(?i)(key|token|password|secret)(\s*[=:]\s*)[^\s,;]+"),
         r"\1\2***",
     ),
 )
+NAMES_A_SECRET = re.compile(r"(?i).*(key|token|password|secret)")
 # As long as keys are: what is shorter, or only a number, is none. Names of models may be as
 # long, but where a bad value stands, they are known from the file, record and field.
 LIKE_A_KEY = re.compile(r"(?![\d.+-]+(?![\w/+=-]))[\w/+=-]{16,}")
+# What stands before the host in an address, also where its beginning is lost.
+CREDENTIALS = re.compile(r"[^\s'\"@/]+@(?=\w)")
 # Of any other a part may be a secret: columns that were mixed up hold keys.
 SHOWABLE_URL = re.compile(r"https?://[^@?#]*", re.IGNORECASE)
 
@@ -30,7 +34,7 @@ def shown(field: str, value: Any) -> str:
     if field == "api_key" and is_text:
         return repr(masked(field, value))
     if field == "api_base" and is_text and SHOWABLE_URL.fullmatch(value):
-        return cut(repr(value))
+        return cut(told(repr(value)))
     if field in ("api_key", "api_base", "proxy_url"):
         return kind_of(value)
     # A name stands in every line about its instance.
@@ -39,16 +43,25 @@ def shown(field: str, value: Any) -> str:
 
 def brief(text: str) -> str:
     """Without what looks like a secret, and cut."""
-    return cut(LIKE_A_KEY.sub("***", told(text)))
+    return cut(LIKE_A_KEY.sub("***", CREDENTIALS.sub("***@", told(text))))
 
 
 def told(value: Any) -> Any:
-    """A value that may be shown but for the secrets that old error texts quote."""
+    """A value that may be shown but for the secrets that old error texts quote, and that stand
+    where two lines of a file were joined."""
+    if isinstance(value, dict):
+        return {key: _told_of(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [told(each) for each in value]
     if not isinstance(value, str):
         return value
     for secret, instead in SECRETS_IN_TEXT:
         value = secret.sub(instead, value)
     return value
+
+
+def _told_of(key: str, value: Any) -> Any:
+    return SECRET if NAMES_A_SECRET.fullmatch(key) else told(value)
 
 
 def cut(text: str) -> str:

@@ -28,7 +28,7 @@ depends_on = None
 
 logger = logging.getLogger("alembic.legacy")
 
-YES = ("yes", "true", "1")
+YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
 def upgrade() -> None:
@@ -44,7 +44,7 @@ def upgrade() -> None:
         op.get_bind(),
         source,
         backups=private_parent(op.get_bind()),
-        skip_bad=str(arguments.get("skip_bad", "")).lower() in YES,
+        skip_bad=_skips_bad(arguments),
     )
     # The report is seen also where the proxy migrates at its start: nobody asks for INFO there.
     logger.warning("%s", outcome.as_text())
@@ -69,3 +69,10 @@ def _source(arguments: dict[str, str]) -> Path | None:
     if not given:
         raise ImportRefused("-x legacy= names no path.")
     return Path(given)
+
+
+def _skips_bad(arguments: dict[str, str]) -> bool:
+    given = arguments.get("skip_bad", NO[0]).lower()
+    if given not in (*YES, *NO):
+        raise ImportRefused(f"-x skip_bad: it is yes or no, not {given!r}.")
+    return given in YES

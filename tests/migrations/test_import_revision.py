@@ -186,6 +186,8 @@ def test_the_command_line_stops_with_a_report_and_can_skip_the_bad(empty, old):
         (["legacy={folder}/none"], "Nothing was imported: {folder}/none does not exist."),
         (["legacy="], "-x legacy= names no path."),
         (["legacy"], "-x legacy= names no path."),
+        (["legacy={folder}", "skip_bad=ja"], "-x skip_bad: it is yes or no, not 'ja'."),
+        (["legacy={folder}", "skip_bad"], "-x skip_bad: it is yes or no, not ''."),
         (["legcy={folder}"], "-x legcy: there is no such argument, only legacy and skip_bad."),
     ],
 )

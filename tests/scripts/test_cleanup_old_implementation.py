@@ -687,6 +687,7 @@ def test_all_but_what_cannot_be_rewritten_is_done_and_that_is_listed(checkout, c
     assert "app/both.py:3: InstanceManager of app.instance.manager has no successor" in err
     assert "app/instance/manager.py:" not in err
     assert "app/instance/manager.py: stays, app/both.py still needs it\n" in out
+    assert f"Done but for what is listed. --restore undoes this run, --backup {BACKUP} " in out
     assert "app/instance/factory.py: stays, app/instance/manager.py still needs it\n" in out
 
 

@@ -310,6 +310,15 @@ def test_verify_makes_a_real_call_to_each_that_is_enabled(check, world):
     assert "verify b/1" not in found
 
 
+def test_an_instance_that_names_no_model_is_not_tried_and_has_not_failed(check, world):
+    """It serves any model, as most old ones did."""
+    world.add("a")
+    code, found = check("--verify")
+    assert code == 0
+    assert found["verify a"][0] == "skipped"
+    assert found["verify a"][1].startswith("The instance names no model")
+
+
 def test_all_pages_are_looked_at(check, world, monkeypatch):
     monkeypatch.setattr(checks, "PAGE", 2)
     for name in "abcde":

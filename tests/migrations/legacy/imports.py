@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import MetaData, select
 
-from migrations.legacy import run
+from migrations.legacy import discover, run
 from migrations.legacy.plan import make_plan
 from migrations.legacy.records import Era, Reading, Record
 
@@ -73,3 +73,13 @@ def rows(database, table):
     """By name, of config or state."""
     key = "name" if table == "instance_config" else "instance_name"
     return {row[key]: row for row in contents(database)[table]}
+
+
+class Reader:
+    """`discover` with another `read`."""
+
+    find = staticmethod(discover.find)
+    passed_over = staticmethod(discover.passed_over)
+
+    def __init__(self, read):
+        self.read = read

@@ -236,6 +236,16 @@ def test_unknown_keys_are_kept_with_the_row_also_where_it_exists(database):
         assert nulls.scalars().all() == ["c"]
 
 
+def test_unknown_keys_that_are_found_later_are_kept_beside_what_was_written_for_nothing(
+    database,
+):
+    applied(database, found(proxy_url=""))
+    for extra in ({"tags": ["x"]}, {"tags": ["later"]}):
+        applied(database, found(proxy_url="", extra=extra))
+    kept = rows(database, "instance_config")["a"]["legacy_extra"]
+    assert kept == {"proxy_url": "", "tags": ["x"]}
+
+
 def test_unknown_keys_without_a_config_are_kept_with_the_state(database):
     applied(database, found(config=None, state=STATE, extra={"tags": ["x"]}))
     assert rows(database, "instance_config") == {}

@@ -198,3 +198,14 @@ def test_a_damaged_database_is_a_problem(file):
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     assert "damaged" in database.read(file).problems[0].message
+
+
+def test_a_schema_that_is_damaged_is_a_problem_whatever_bytes_are_in_it(file):
+    make(file, v2="[]").close()
+    content = file.read_bytes()
+    # SQLite quotes it in its message, which is then no text.
+    damaged = content.replace(
+        b"(id INTEGER PRIMARY KEY CHECK", b"\xadid INTEGER PRIMARY KEY CHECK"
+    )
+    file.write_bytes(damaged)
+    assert database.read(file).problems[0].message == "The database is damaged."

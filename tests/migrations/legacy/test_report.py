@@ -168,6 +168,19 @@ def test_a_bad_value_is_neither_told_whole_nor_with_its_secrets():
     assert all(len(line) < 500 for line in report.as_text(plan).splitlines())
 
 
+def test_secrets_that_slipped_into_other_fields_are_masked():
+    """As where two lines of an env file were joined."""
+    odd = {
+        "supported_models": [f"gpt-4o_API_KEY={KEY}"],
+        "model_deployments": {"api_key": KEY, "gpt-4o": f"x {PROXY}"},
+        "api_base": f"https://a.example/API_KEY={KEY}",
+    }
+    plan = planned(found(**odd))
+    assert plan.problems == []
+    assert KEY not in everything(plan)
+    assert PASSWORD not in everything(plan)
+
+
 def test_long_names_and_texts_are_cut():
     plan = planned(
         found("n" * 100_000, place="1"),

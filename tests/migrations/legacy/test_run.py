@@ -16,7 +16,7 @@ from migrations.legacy.run import ImportRefused
 from proxy.settings import ROOT
 from proxy.store.db import StoreUnavailable
 from tests.migrations.legacy.files import KEY, RECORD, STATE, record, write
-from tests.migrations.legacy.imports import LATER, contents, imported, rows
+from tests.migrations.legacy.imports import LATER, Reader, contents, imported, rows
 from tests.migrations.legacy.test_samples import SAMPLES
 
 PASSWORD = "planted-password"
@@ -174,16 +174,6 @@ def test_nothing_is_read_before_the_backup_is_made(database, old, monkeypatch):
 
     monkeypatch.setattr(run, "discover", Reader(read))
     imported(database, old)
-
-
-class Reader:
-    """`discover` with another `read`."""
-
-    find = staticmethod(discover.find)
-    passed_over = staticmethod(discover.passed_over)
-
-    def __init__(self, read):
-        self.read = read
 
 
 def test_a_file_that_changes_meanwhile_is_not_imported(database, old, monkeypatch):

@@ -21,6 +21,11 @@ def test_an_old_error_text_is_told_without_the_secrets_it_quotes(text, shown_tex
     assert told(text) == shown_text
 
 
+def test_values_within_others_are_told_alike():
+    value = {"api_key": "planted", "x": ["token=planted", 5, {"url": "http://u:planted@h"}]}
+    assert told(value) == {"api_key": "***", "x": ["token=***", 5, {"url": "http://***@h"}]}
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -48,6 +53,7 @@ def test_a_short_plain_value_is_shown_as_it_stands(value):
         (["x", "Fake-0123456789abcdef=="], "['x', '***']"),
         ({"u": "http://user:hunter2@host"}, "{'u': 'http://***@host'}"),
         ("password: hunter2", "'password: ***"),
+        ("hunter2@10.0.0.5:3128", "'***@10.0.0.5:3128'"),  # the rest of an address
     ],
 )
 @pytest.mark.parametrize("field", ["max_tpm", "supported_models", "last_used"])
@@ -62,6 +68,11 @@ def test_a_long_value_is_cut_and_says_how_long_it_was(field):
     found = shown(field, value)
     assert len(found) < MAX_CHARACTERS + 40
     assert found.endswith("... (400009 characters)")
+
+
+def test_an_address_is_shown_without_the_secrets_in_it():
+    assert shown("api_base", "https://a b/?x") == "text of 14 characters"
+    assert shown("api_base", "https://a b/key=planted") == "'https://a b/key=***"
 
 
 def test_a_name_is_shown_whatever_it_looks_like():
