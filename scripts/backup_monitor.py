@@ -3,6 +3,7 @@
     python scripts/backup_monitor.py backup --keep 14
     python scripts/backup_monitor.py verify FILE
     python scripts/backup_monitor.py restore FILE
+    python scripts/backup_monitor.py restore --newest
     python scripts/backup_monitor.py list
     python scripts/backup_monitor.py monitor --webhook URL
     python scripts/backup_monitor.py job --interval 3600 --keep 48
@@ -145,9 +146,11 @@ def verify(arguments: argparse.Namespace) -> Outcome:
 def restore(arguments: argparse.Namespace) -> Outcome:
     place = places.target(arguments)
     is_proxys = place.is_database and not arguments.database
-    done = restoring.restore(arguments.backup, place, needs_revision=is_proxys)
+    skipped: list[str] = []
+    backup = arguments.backup or restoring.newest_whole(arguments.folder, place, skipped)
+    done = restoring.restore(backup, place, needs_revision=is_proxys)
     note = places.schema_note(done.path) if done.facts.revision else None
-    lines = [f"{done.path} is restored from {arguments.backup}."]
+    lines = [*skipped, f"{done.path} is restored from {backup}."]
     if done.aside:
         lines.append(f"What was there is kept as {done.aside}.")
     if done.facts.revision:
@@ -160,7 +163,8 @@ def restore(arguments: argparse.Namespace) -> Outcome:
         problems.append(f"Process {who} opened the old file meanwhile; stop it, start it anew.")
     fields = {
         "restored": str(done.path),
-        "from": str(arguments.backup),
+        "from": str(backup),
+        "skipped": skipped,
         "aside": str(done.aside) if done.aside else None,
         **_fields(done.facts),
         "note": note,

@@ -42,7 +42,10 @@ def parser(about: str | None, **runs: Run) -> argparse.ArgumentParser:
     verifying.add_argument("file", type=Path, metavar="FILE")
 
     putting = _command(commands, "restore", runs, "put FILE back; the proxy must not run")
-    putting.add_argument("backup", type=Path, metavar="FILE")
+    which = putting.add_mutually_exclusive_group(required=True)
+    which.add_argument("backup", type=Path, metavar="FILE", nargs="?")
+    which.add_argument("--newest", action="store_true", help="the newest that is whole")
+    _takes_folder(putting)
     place = putting.add_mutually_exclusive_group()
     place.add_argument("--database", help="path or URL, instead of PROXY_DATABASE_URL's")
     place.add_argument("--file", help="the old JSON file it is a backup of")

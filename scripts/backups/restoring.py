@@ -30,6 +30,21 @@ class Restored:
     latecomers: list[int]
 
 
+def newest_whole(folder: Path, target: Source, skipped: list[str]) -> Path:
+    """The newest backup of the target that passes its check. `skipped` takes a line for each
+    newer one that does not. Raises Problem if there is none."""
+    mine = [b for b in shelf.listed(folder) if b.is_of(target)]
+    for backup in reversed(mine):
+        try:
+            checks.examined(backup.path)
+        except Problem as problem:
+            skipped.append(str(problem))
+        else:
+            return backup.path
+    none = "is whole" if mine else "is there"
+    raise Problem(f"No backup of {target.path} {none} in {folder}. {' '.join(skipped)}".strip())
+
+
 def restore(backup: Path, target: Source, *, needs_revision: bool) -> Restored:
     """Raises Problem, and then `target` is as it was.
 

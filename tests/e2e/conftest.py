@@ -54,6 +54,7 @@ class Gateway:
             "PROXY_DATABASE_URL": f"sqlite:///{self.database}",
             "PROXY_WORKERS": "2",
             "PROXY_SYNC_INTERVAL_MS": str(SYNC_MS),
+            "PROXY_DRAIN_SECONDS": "0",  # no load balancer has to notice
             **more,
         }
 

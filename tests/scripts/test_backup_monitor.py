@@ -502,6 +502,37 @@ def test_a_damaged_backup_is_not_restored(shell, backup):
     assert shell.database.read_bytes() == before
 
 
+def test_the_newest_whole_backup_is_found_and_what_is_newer_is_told(shell, backup):
+    add_notes(shell.database, "newer")
+    (newer,) = shell.backup()
+    add_notes(shell.database, "newest")
+    (newest,) = shell.backup()
+    cut(newest)
+    shell.database.unlink()
+    code, told, _ = shell("restore", "--newest", "--folder", shell.folder)
+    assert (code, told["from"]) == (0, str(newer))
+    assert len(told["skipped"]) == 1
+    assert newest.name in told["skipped"][0]
+    assert notes_of(shell.database)[-1] == "newer"
+
+
+def test_without_a_whole_backup_nothing_is_restored(shell, backup):
+    before = shell.database.read_bytes()
+    cut(backup)
+    code, _, err = shell("restore", "--newest", "--folder", shell.folder)
+    assert code == 1
+    assert "is whole in" in err
+    backup.unlink()
+    code, _, err = shell("restore", "--newest", "--folder", shell.folder)
+    assert (code, "is there in" in err) == (1, True)
+    assert shell.database.read_bytes() == before
+
+
+def test_a_backup_is_named_or_the_newest(shell, backup):
+    assert shell("restore")[0] == 2
+    assert shell("restore", backup, "--newest")[0] == 2
+
+
 def test_an_exchange_that_fails_is_undone(shell, backup, monkeypatch):
     leave_a_wal(shell.database, "last words")
     before = sorted(shell.database.parent.iterdir())
