@@ -5,7 +5,8 @@
 
 Makes an old deployment as the last release left it, with invented keys, and a database, both
 in a temporary folder; runs there what the guide says, each command in a process of its own,
-from the start of Python to its end. Prints how long each took and the most memory it held.
+from the start of Python to its end. Prints how long each took, how much of that it had the
+CPU, and the most memory it held.
 Timings are reported, never judged. Exit code 1 if a command failed, or not all arrived.
 """
 
@@ -39,10 +40,12 @@ ALEMBIC = ("-m", "alembic")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command. `most_mb` is the largest its process was in memory."""
+    """One command. `cpu_seconds` are its own, whatever else the machine did meanwhile;
+    `most_mb` is the largest its process was in memory."""
 
     command: str
     seconds: float
+    cpu_seconds: float
     most_mb: float
 
 
@@ -187,7 +190,9 @@ def _timed(command: str, arguments: Sequence[str], database: Path) -> Step:
             said.seek(0)
             end = "\n".join(said.read().decode("utf-8", "replace").splitlines()[-5:])
             raise Failed(f"{command} ended with code {process.returncode}. It said:\n{end}")
-    return Step(command, round(seconds, 2), round(usage.ru_maxrss / 1024, 1))
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    most_mb = usage.ru_maxrss / 1024
+    return Step(command, round(seconds, 2), round(cpu_seconds, 2), round(most_mb, 1))
 
 
 def _check_arrived(database: Path, instances: int) -> None:
@@ -200,8 +205,11 @@ def _check_arrived(database: Path, instances: int) -> None:
 
 def as_markdown(facts: dict[str, Any], steps: Sequence[Step]) -> str:
     lines = [", ".join(f"{name} {value}" for name, value in facts.items()), ""]
-    lines += ["| command | seconds | most memory, MB |", "| --- | ---: | ---: |"]
-    lines += [f"| `{s.command}` | {s.seconds:.2f} | {s.most_mb:.1f} |" for s in steps]
+    lines.append("| command | seconds | of CPU | most memory, MB |")
+    lines.append("| --- | ---: | ---: | ---: |")
+    for step in steps:
+        times = f"{step.seconds:.2f} | {step.cpu_seconds:.2f}"
+        lines.append(f"| `{step.command}` | {times} | {step.most_mb:.1f} |")
     return "\n".join(lines)
 
 

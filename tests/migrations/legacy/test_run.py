@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import json
 import signal
@@ -378,6 +379,20 @@ def test_every_sample_imports_with_reconciled_counts(database, name, tmp_path):
     assert len(written) >= len(outcome.result.imported)
     assert set(outcome.result.imported) | set(outcome.result.states) == set(written)
     assert hashes(SAMPLES) == before
+
+
+def test_the_garbage_collector_works_again_afterwards(database, old):
+    write(old, "instances.json", envelope(RECORD, record("b", max_tpm="many")))
+    refusal(database, old)
+    assert gc.isenabled()
+    imported(database, old, skip_bad=True)
+    assert gc.isenabled()
+    gc.disable()  # somebody else's choice stays
+    try:
+        run.inspect(old, {})
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_future_rest_survives_and_a_past_one_does_not(database, old):
