@@ -113,11 +113,12 @@ class Live:
             yield Refusal(serving, UPSTREAM_SAYS, wait_upstream)
 
     def _limits(self, serving: Serving, now: float) -> Iterator[Limit]:
-        """Ours, and a lower one of which the upstream told lately."""
+        """Ours, and a lower one of which the upstream told lately. Where an operator set no
+        limit of tokens, none is: there it is the upstream that refuses."""
         yield from serving.limits
         hint = self.hints.get(serving.deployment)
         lower = hint.lower_limit_tokens(now) if hint else None
-        if lower is not None:
+        if lower is not None and any(limit.max_tpm for limit in serving.limits):
             yield Limit(("deployment", serving.config.name, serving.deployment), lower)
 
     def rest(self, serving: Serving, now: float) -> Rest | None:

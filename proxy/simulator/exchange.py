@@ -140,13 +140,17 @@ def _send_stream(
     connection.send(head(200, {**kind, **marks, **stream.headers}))
     if fault.stops == "after head":
         return _end(fault, connection)
+    has_said = False
     for number, event in enumerate(stream.events):
         if fault.stops == "in middle" and number == faults.EVENTS_BEFORE_END:
             return _end(fault, connection)
-        if fault.stops == "before content" and shapes.says_something(event):
+        says = shapes.says_something(event)
+        if fault.stops == "before content" and says:
             return _end(fault, connection)
-        if number and resource.event_interval_ms:
+        # What says nothing yet comes with the first token: Azure has nothing to wait for.
+        if has_said and resource.event_interval_ms:
             connection.wait(resource.event_interval_ms / 1000)
+        has_said = has_said or says
         connection.send(chunk(event))
     connection.send(LAST_CHUNK)
     return True

@@ -32,7 +32,7 @@ class Resource:
     tokens_per_minute: int | None = None
     requests_per_minute: int | None = None
     latency_ms: float = 0.0  # to the first byte
-    event_interval_ms: float = 0.0  # between the events of a stream
+    event_interval_ms: float = 0.0  # between the events of a stream, from its first text on
     tokens: int = TOKENS  # completion tokens of an answer, and events of a stream
     deployments: Collection[str] | None = None
     region: str = "East US"

@@ -141,6 +141,8 @@ def test_a_lower_limit_the_upstream_tells_of_bounds_the_deployment():
     live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=50))
     assert refused(live, meters=meters) == (NO_ROOM, 59.75)
     assert refused(live, serving(A, "mini"), meters=meters) is None
+    unlimited = serving(replace(A, max_tpm=0, max_rpm=60))
+    assert refused(live, unlimited, meters=meters) is None
     live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=1000))
     assert refused(live, meters=meters) is None
 
