@@ -1,5 +1,7 @@
 """Connections to upstreams: opened with TLS and through proxies, kept, and used again."""
 
+import errno
+import os
 import select
 import socket
 import ssl
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import certifi
@@ -249,14 +251,30 @@ def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
         try:
             for option in _OPTIONS:
                 sock.setsockopt(*option)
-            line.hold(partial(shut_down, sock))
-            sock.settimeout(until.seconds(left))
-            sock.connect(address)
+            _connect(sock, address, until.seconds(left), line)
             return sock
         except OSError as failure:
             sock.close()
             error = failure
     raise _not_connected(error)
+
+
+def _connect(sock: socket.socket, address: Any, seconds: float, line: Line) -> None:
+    """Raises OSError. Not by `sock.connect`: a line that is cut wakes only who has begun to
+    connect, so it is held in between."""
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    line.hold(partial(shut_down, sock))
+    if code == errno.EINPROGRESS:
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLOUT)
+        if not poll.poll(seconds * 1000):
+            raise TimeoutError
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    if line.is_cut:
+        raise ConnectionAbortedError
 
 
 def _not_connected(error: OSError) -> requests.RequestException:
