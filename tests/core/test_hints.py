@@ -16,7 +16,15 @@ def test_an_answer_says_what_is_left_and_what_the_limit_is():
     )
 
 
-@pytest.mark.parametrize("value", ["-1", "0", "", "many", "1.5", "٣", "9" * 20])
+@pytest.mark.parametrize("value", ["1", "9" * 15])
+def test_any_number_that_can_be_meant_is_said(value):
+    number = int(value)
+    assert of(remaining_tokens=value, remaining_requests=value, limit_tokens=value) == Hint(
+        NOW, number, number, number
+    )
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "", "many", "1.5", "٣", "9" * 16])
 def test_what_makes_no_sense_is_not_said(value):
     assert of(remaining_tokens=value, remaining_requests=value, limit_tokens=value) is None
 
@@ -38,6 +46,7 @@ def test_an_answer_that_says_nothing_is_no_hint():
         (Hint(NOW, remaining_requests=1), 71, 0.0),
         (Hint(NOW, remaining_requests=0), 1, TRUSTED_SECONDS - 4),
         (Hint(NOW, limit_tokens=1), 71, 0.0),
+        (Hint(NOW + 4.5 - TRUSTED_SECONDS, remaining_tokens=70), 71, 0.5),
         (Hint(NOW - TRUSTED_SECONDS, remaining_tokens=70), 71, 0.0),  # stale
     ],
 )

@@ -40,6 +40,8 @@ def limits(config, deployment="gpt-4o", *groups):
         ({"max_tpm": 1000}, {KEY: (1000, 0)}),
         ({"max_tpm": 1000, "max_rpm": 6}, {KEY: (1000, 6)}),
         ({"max_tpm": 0, "max_rpm": 6}, {KEY: (0, 6)}),
+        ({"max_tpm": 1}, {KEY: (1, 0)}),
+        ({"max_tpm": 0, "max_rpm": 1}, {KEY: (0, 1)}),
         ({"max_tpm": 0}, {}),
         ({"max_tpm": -1}, {}),  # old files hold anything
         ({"max_tpm": 1000, "rate_limit_enabled": False}, {}),
@@ -95,6 +97,7 @@ def test_deployments_of_a_model_count_together_in_a_group_whatever_they_are_call
         ({"max_tpm": 1000}, 999, 999),
         ({"max_tpm": 1000}, 1000, 1000),
         ({"max_tpm": 1000}, 1001, 1000),
+        ({"max_tpm": 1}, 1000, 1),
         ({"max_tpm": 0}, 10**9, 10**9),
         ({"max_tpm": 1000, "model_limits": {"gpt-4o": {"max_tpm": 50}}}, 900, 50),
         ({"max_tpm": 0, "max_rpm": 5}, 900, 900),
@@ -159,6 +162,21 @@ def test_of_tokens_and_requests_the_longer_wait_counts():
     limit = Limit(KEY, 1000, 6)
     assert wait_seconds(limit, used((20, 1000), requests=[3]), 1, NOW) == 40
     assert wait_seconds(limit, used((20, 100), requests=[3]), 1, NOW) == 7
+
+
+def test_the_smallest_limits_are_limits_too():
+    full = used((0, 1), requests=[0])
+    for limit in (Limit(KEY, max_tpm=1), Limit(KEY, max_rpm=1)):
+        assert wait_seconds(limit, full, 1, NOW) == 60
+        assert used_share(limit, full, NOW) == 1.0
+
+
+def test_a_meter_counts_tokens_and_requests_apart():
+    meter = Meter()
+    meter.add(30, 1, NOW)
+    meter.add(-20, 0, NOW)
+    meter.add(0, 1, NOW)
+    assert (meter.tokens.total(NOW), meter.requests.total(NOW)) == (10, 2)
 
 
 def test_without_a_limit_nobody_waits():

@@ -99,6 +99,7 @@ def test_one_without_room_says_when_there_will_be_some_and_how_much_is_used():
     refusal = live.refusal(HERE, TEN, meters, NOW)
     assert (refusal.reason, refusal.wait_seconds, refusal.used_share) == (NO_ROOM, 59.75, 0.91)
     assert refusal.limit == HERE.limits[0]
+    assert refused(live, meters=meters, now=NOW + 59) == (NO_ROOM, 0.75)
     assert live.candidate(HERE, meters, NOW).load == 0.91
 
 
@@ -130,6 +131,7 @@ def test_what_the_upstream_says_is_left_lowers_our_view_and_never_raises_it():
     live.begin(HERE, 10, NOW)
     assert refused(live) == (UPSTREAM_SAYS, 10.0)
     assert refused(live, serving(A, "mini")) is None
+    assert refused(live, now=NOW + 9.75) == (UPSTREAM_SAYS, 0.25)
     assert refused(live, now=NOW + 10) is None
     live.answered(MODEL, 5.0, Hint(NOW, remaining_tokens=10**6))
     assert refused(live, meters=full())[0] == NO_ROOM
@@ -145,6 +147,20 @@ def test_a_lower_limit_the_upstream_tells_of_bounds_the_deployment():
     assert refused(live, unlimited, meters=meters) is None
     live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=1000))
     assert refused(live, meters=meters) is None
+
+
+def test_a_lower_limit_counts_where_any_of_ours_is_one_of_tokens():
+    live = Live()
+    meters = {("deployment", "a", MODEL): full(45)["instance", "a", ""]}
+    both = serving(replace(A, model_limits={MODEL: {"max_rpm": 600}}))
+    live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=50))
+    assert refused(live, both, meters=meters) == (NO_ROOM, 59.75)
+
+
+def test_what_the_upstream_says_is_left_counts_without_a_limit_of_ours_too():
+    live = Live()
+    live.answered(MODEL, 5.0, Hint(NOW, remaining_tokens=9))
+    assert refused(live, serving(replace(A, max_tpm=0))) == (UPSTREAM_SAYS, 10.0)
 
 
 def test_an_instance_whose_limits_are_off_has_none():
@@ -174,6 +190,23 @@ def test_one_that_fails_has_an_error():
     broken(live)
     assert live.status({}) == "error"
     assert live.status({"": rest(NOW)}) == "rate_limited"
+
+
+def test_attempts_that_began_are_in_flight():
+    live = Live()
+    live.begin(HERE, 10, NOW)
+    live.begin(serving(A, "mini"), 10, NOW)
+    assert live.candidate(HERE, {}, NOW).in_flight == 2
+
+
+def test_what_answers_tell_is_kept_for_each_deployment():
+    live = Live()
+    live.answered(MODEL, 5.0, Hint(NOW, remaining_tokens=1))
+    live.answered("mini", 7.0, Hint(NOW, remaining_tokens=100))
+    assert live.candidate(HERE, {}, NOW).first_byte_ms == 5.0
+    assert live.candidate(serving(A, "mini"), {}, NOW).first_byte_ms == 7.0
+    assert refused(live) == (UPSTREAM_SAYS, 10.0)
+    assert refused(live, serving(A, "mini")) is None
 
 
 def test_medians_are_kept_by_deployment_and_not_for_ever(monkeypatch):

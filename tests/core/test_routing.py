@@ -11,6 +11,7 @@ from proxy.core.routing import (
     Group,
     Pool,
     Turn,
+    by_weight,
     order,
     policy,
 )
@@ -65,6 +66,10 @@ def test_two_policies_cannot_have_one_name():
     with pytest.raises(ValueError, match="two policies named 'weighted'"):
         policy("weighted")(POLICIES["failover"])
     assert POLICIES["weighted"] is not POLICIES["failover"]
+
+
+def test_a_policy_is_still_a_function_by_its_own_name():
+    assert by_weight is POLICIES["weighted"]
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -215,6 +220,11 @@ def test_of_very_many_a_sample_is_compared():
     assert (len(first), looked) == (1, [COMPARED])
 
 
+def test_of_very_many_each_may_be_in_the_sample():
+    some = [serving(f"{n:02}") for n in range(COMPARED + 5)]
+    assert len(firsts("least_loaded", *some, draws=1000)) == len(some)
+
+
 def test_latency_takes_the_fastest_and_sometimes_another_to_learn():
     look = looking(a={"first_byte_ms": 300.0}, b={"first_byte_ms": 100.0})
     counts = firsts("latency", serving("a"), serving("b"), look=look)
@@ -232,14 +242,24 @@ def test_sticky_takes_the_same_for_the_same_beginning():
         assert len(orders("sticky", *some, draws=100, affinity=affinity)) == 1
 
 
+def first_of_beginnings(*servings):
+    """How often each came first for 4,000 beginnings of a prompt."""
+    return Counter(one_order("sticky", *servings, affinity=b"%d" % n)[0] for n in range(4000))
+
+
 def test_sticky_spreads_the_beginnings_by_weight():
-    some = [serving("a", weight=3), serving("b", weight=1), serving("c", weight=0)]
-    pool, rng = Pool(some), Random(1)
-    counts = Counter(
-        names(order("sticky", pool, Turn(rng, affinity=b"%d" % n)))[0] for n in range(4000)
+    counts = first_of_beginnings(
+        serving("a", weight=3), serving("b", weight=1), serving("c", weight=0)
     )
     assert counts["a"] / 4000 == pytest.approx(0.75, abs=0.03)
     assert counts["c"] == 0
+
+
+def test_sticky_spreads_by_weight_among_many_too():
+    counts = first_of_beginnings(
+        serving("a", weight=6), *(serving(n, weight=1) for n in "bcdefg")
+    )
+    assert counts["a"] / 4000 == pytest.approx(0.5, abs=0.03)
 
 
 def test_sticky_moves_only_the_share_of_who_leaves():

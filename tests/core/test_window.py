@@ -1,3 +1,6 @@
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,35 +41,51 @@ class Events:
         return max(sum(kept), 0)
 
 
-# (what, amount, seconds since the step before: also back, as threads overtake each other)
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["add", "total", "until", "recent", "recent until"]),
-        st.integers(-50, 100),
-        st.integers(-8, 8) | st.sampled_from([-60, 4, 5, 6, 59, 60, 61, 10_000]),
-    ),
-    max_size=40,
-)
+# What is asked of both, with an amount and the moment.
+STEPS = {
+    "add": lambda w, amount, now: w.add(amount, now),
+    "recent": lambda w, amount, now: w.recent(now, abs(amount) + 1),
+    "until": lambda w, amount, now: w.seconds_until(amount, now),
+    "recent until": lambda w, amount, now: w.seconds_until(amount, now, seconds=3),
+}
 
 
-@given(seconds=st.sampled_from([1, 2, 5, 60]), steps=STEPS)
-def test_is_the_sum_of_the_events_of_the_last_seconds(seconds, steps):
+def assert_is_the_sum_of_its_events(seconds, steps):
+    """`steps`: (what, amount, seconds since the step before)"""
     window, events = Window(seconds), Events(seconds)
     now = 1_700_000_000
     for what, amount, passed in steps:
         now += passed
-        if what == "add":
-            window.add(amount, now)
-            events.add(amount, now)
-        elif what == "until":
-            assert window.seconds_until(amount, now) == events.seconds_until(amount, now)
-        elif what == "recent":
-            span = abs(amount) + 1
-            assert window.recent(now, span) == events.recent(now, span)
-        elif what == "recent until":
-            found = window.seconds_until(amount, now, seconds=3)
-            assert found == events.seconds_until(amount, now, seconds=3)
-        assert window.total(now) == events.total(now)
+        found, expected = (STEPS[what](w, amount, now) for w in (window, events))
+        assert (found, window.total(now)) == (expected, events.total(now))
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 5, 60])
+def test_is_the_sum_of_the_events_of_the_last_seconds(seconds):
+    rng = Random(seconds)
+    assert_is_the_sum_of_its_events(
+        seconds,
+        [
+            # Also back in time, as threads overtake each other.
+            (rng.choice([*STEPS, "add"]), rng.randint(-20, 40), rng.choice([-2, 0, 0, 1, 3]))
+            for _ in range(600)
+        ],
+    )
+
+
+@given(
+    seconds=st.sampled_from([1, 2, 5, 60]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(list(STEPS)),
+            st.integers(-50, 100),
+            st.integers(-8, 8) | st.sampled_from([-60, 4, 5, 6, 59, 60, 61, 10_000]),
+        ),
+        max_size=40,
+    ),
+)
+def test_is_their_sum_after_leaps_in_time_too(seconds, steps):
+    assert_is_the_sum_of_its_events(seconds, steps)
 
 
 @given(
@@ -82,6 +101,13 @@ def test_a_replaced_window_is_one_that_had_only_these_events(amounts, second):
         events.add(amount, at)
     for later in range(second, second + 75):
         assert window.total(later) == events.total(later)
+
+
+def test_a_window_may_be_replaced_by_an_older_one():
+    window = Window()
+    window.add(7, 990)
+    window.replace([(905, 3)], 950)
+    assert (window.total(950), window.total(965)) == (3, 0)
 
 
 def test_counts_the_last_sixty_seconds():
