@@ -4,6 +4,10 @@ Closed: everybody may ask it. It opens when the instance gives no answer three t
 row, fails five times in a row, or fails half of at least ten attempts in 30 seconds. Open:
 nobody asks it. When that time is over it is half open: one attempt at a time is a trial. A
 trial that is answered closes it, one that fails opens it again for twice as long.
+
+Where nobody else can be asked there is nothing to protect by waiting: then the next trial
+comes a moment after the last, also while it is open, and an outage of everything is over for
+clients when it is over. Such a trial that fails makes nothing longer.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +31,11 @@ HEARSAY_SECONDS = 0.5
 
 # While another attempt is the trial, nobody knows how long it takes.
 TRIAL_WAIT_SECONDS = 0.25
+
+# Where nobody else can be asked: after the last trial's end, or its beginning if it does not
+# end, until the next.
+ALONE_SECONDS = 0.25
+ALONE_TRIAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,16 @@ class Breaker:
             return min(TRIAL_WAIT_SECONDS, self.news.trial_until - now)
         return 0.0
 
+    def alone_seconds(self, now: float) -> float:
+        """Until it may be asked where nobody else can be; never more than `wait_seconds`."""
+        pause = ALONE_TRIAL_SECONDS if now < self.news.trial_until else ALONE_SECONDS
+        if self._open_until != self.news.open_until:
+            pause += HEARSAY_SECONDS
+        return min(self.wait_seconds(now), max(self.news.changed_at + pause - now, 0.0))
+
     def start(self, now: float, longest_seconds: float) -> bool:
-        """An attempt begins, which `wait_seconds` allowed; true if it is the trial.
+        """An attempt begins, which `wait_seconds` or `alone_seconds` allowed; true if it is a
+        trial.
 
         Should nobody hear of the trial's end (the worker was killed), the next may begin
         after `longest_seconds`.
@@ -123,6 +140,9 @@ class Breaker:
         When it is open already, what began before says nothing new.
         """
         if not self.is_closed and not is_trial:
+            return False
+        if now < self._open_until:  # its time was not yet, but there was nobody else
+            self._change(now, trial_until=0.0)
             return False
         if not was_answered:
             self._attempts.add(1, int(now))

@@ -1,5 +1,6 @@
 """What is known of one instance now, and whether a call may go there."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ Meters = Mapping[MeterKey, Meter]
 class Refusal:
     """Why an instance that serves the model is not asked; `wait_seconds` until it could be.
 
-    `limit` leaves no room, of which `used_share` is used.
+    `limit` leaves no room, of which `used_share` is used. `alone_seconds` is until it could be
+    if nobody else can, where that is sooner.
     """
 
     serving: Serving
@@ -44,6 +46,11 @@ class Refusal:
     wait_seconds: float
     limit: Limit | None = None
     used_share: float | None = None
+    alone_seconds: float = math.inf
+
+    @property
+    def soonest_seconds(self) -> float:
+        return min(self.wait_seconds, self.alone_seconds)
 
 
 class Live:
@@ -76,9 +83,10 @@ class Live:
         self._config: InstanceConfig | None = None
 
     def refusal(
-        self, serving: Serving, call: Call, meters: Meters, now: float
+        self, serving: Serving, call: Call, meters: Meters, now: float, *, alone: bool = False
     ) -> Refusal | None:
-        """Why the call may not go there now; None if it may."""
+        """Why the call may not go there now; None if it may. `alone`: nobody else can be
+        asked."""
         config = serving.config
         if not limiter.accepts_prompt(config, call.prompt_tokens):
             return Refusal(serving, TOO_LONG, 0.0)
@@ -86,9 +94,9 @@ class Live:
         if rest is not None:
             return Refusal(serving, rest.reason, rest.until - now)
         if not self.breaker.is_closed and self.is_about(config):
-            wait = self.breaker.wait_seconds(now)
-            if wait > 0:
-                return Refusal(serving, FAILING, wait)
+            wait, wait_alone = self.breaker.wait_seconds(now), self.breaker.alone_seconds(now)
+            if (wait_alone if alone else wait) > 0:
+                return Refusal(serving, FAILING, wait, alone_seconds=wait_alone)
         if not config.rate_limit_enabled or not (serving.limits or self.hints):
             return None
         return next(self._full(serving, call.reserved_tokens, meters, now), None)

@@ -73,6 +73,7 @@ class Attempt:
         self.latency_ms = 0
         self.usage = NO_USAGE
         self.is_last = True  # of its call: false once another is asked after it
+        self.was_recovery = False  # it closed its instance's breaker
         self._state = state
         self._reservation = reservation
         self.call = call
@@ -119,7 +120,10 @@ class Attempt:
                 time.time(),
                 is_throttled=self.verdict.outcome == "throttled",
             )
-            if self._state.answered(self._reservation, self._first_byte_ms, hint):
+            self.was_recovery = self._state.answered(
+                self._reservation, self._first_byte_ms, hint
+            )
+            if self.was_recovery:
                 logger.warning("%s answers again: its breaker closed", self.serving.config.name)
 
     @property

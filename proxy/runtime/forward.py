@@ -48,16 +48,20 @@ MAX_TURNS = 10_000
 class Trip:
     """One call on its way. `tried` has an entry for each attempt, for the log; `left` is how
     many more there may be, None before the first is chosen; `asked` are the instances that are
-    not to be asked twice in this pass."""
+    not to be asked twice in this pass, `failed` those that failed this call; `failing` those
+    that failed others; `patience_seconds` is how long it may still wait."""
 
     call: Call
     pool: Pool
     line: Line
     tried: list[str]
     turn: Turn
+    patience_seconds: float
     left: int | None = None
     attempt: Attempt | None = None
     asked: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    failing: list[Serving] = field(default_factory=list)
 
 
 class Forward:
@@ -108,12 +112,13 @@ class Forward:
         line ends whatever it waits for.
         """
         pool = self._pool(call)
-        trip = Trip(call, pool, line or Line(), tried, self._turn(call))
+        line, patience_seconds = line or Line(), self._max_wait_seconds
+        trip = Trip(call, pool, line, tried, self._turn(call), patience_seconds)
         # Who came first has the room, so a call that finds others waiting waits behind them.
         if not self.waiting.is_waiting(call.model):
             self._try_in_order(trip)
-        if trip.attempt is None or self._will_have_room(trip, trip.attempt):
-            self._wait_and_try(trip)
+        while self._is_worth_waiting(trip) and self._wait_and_try(trip):
+            pass
         self._try_the_last_again(trip)
         if trip.attempt is None:
             self._state.refuse(call)
@@ -164,54 +169,80 @@ class Forward:
 
     def _try_in_order(self, trip: Trip) -> None:
         """Asks one after the other until nobody could do better, or nobody is left."""
-        for serving in order(self._policy, trip.pool, trip.turn):
+        for serving, alone in self._askable(trip):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
             if serving.config.name in trip.asked:
                 continue
-            taken = self._state.start(serving, trip.call)
+            taken = self._state.start(serving, trip.call, alone=alone)
             if isinstance(taken, Refusal):
+                if taken.reason == FAILING:
+                    trip.failing.append(serving)
                 continue
             if self._is_over(self._try(trip, serving, taken), trip):
                 return
 
-    def _will_have_room(self, trip: Trip, attempt: Attempt) -> bool:
-        """The last one that was asked was at its limit, and somebody will have room within the
-        time to wait. Then that attempt is over: what it had reserved is not held meanwhile."""
-        if attempt.verdict.outcome != "throttled" or not trip.left:
+    def _askable(self, trip: Trip) -> Iterator[tuple[Serving, bool]]:
+        """All in the policy's order; then, if that was nobody, those that were refused because
+        they fail, again: their time has not come, but there is nobody else."""
+        trip.failing.clear()
+        yield from ((serving, False) for serving in order(self._policy, trip.pool, trip.turn))
+        yield from ((serving, True) for serving in trip.failing.copy())
+
+    def _is_worth_waiting(self, trip: Trip) -> bool:
+        """Nobody could be asked, or somebody else could do better within the time to wait.
+
+        A throttled attempt is over then: what it had reserved is not held meanwhile.
+        """
+        attempt = trip.attempt
+        if attempt is None:
+            return True  # the waiting room knows for how long
+        if self._is_over(attempt, trip):
             return False
-        refusals = self._state.refusals(trip.pool.servings, trip.call)
-        # Its own rest begins when it is closed.
-        soonest = min(_soonest(refusals), attempt.verdict.rest_seconds)
-        if soonest > self._patience_seconds(trip.call):
+        out = {*trip.failed, attempt.serving.config.name}
+        others = [s for s in trip.pool.servings if s.config.name not in out]
+        is_throttled = attempt.verdict.outcome == "throttled"
+        soonest = _soonest(self._state.refusals(others, trip.call))
+        if is_throttled:  # its own rest begins when it is closed
+            soonest = min(soonest, attempt.verdict.rest_seconds)
+        if soonest > self._patience_seconds(trip):
             return False
-        attempt.close(answered=False)
-        trip.attempt = None
+        if is_throttled:
+            attempt.close(answered=False)
+            trip.attempt = None
         return True
 
-    def _patience_seconds(self, call: Call) -> float:
-        return min(self._max_wait_seconds, call.ends_at - self._clock())
+    def _patience_seconds(self, trip: Trip) -> float:
+        return min(trip.patience_seconds, trip.call.ends_at - self._clock())
 
-    def _wait_and_try(self, trip: Trip) -> None:
-        """Waits for the first room there is, behind those who came before."""
-        until = self._clock() + self._patience_seconds(trip.call)
+    def _wait_and_try(self, trip: Trip) -> bool:
+        """Waits for the first room there is, behind those who came before. False if there was
+        none in time."""
+        started = self._clock()
+        until = started + self._patience_seconds(trip)
 
         def ask() -> tuple[tuple[Serving, Reservation] | None, float]:
             refusals = []
-            for serving in order(self._policy, trip.pool, trip.turn):
-                taken = self._state.start(serving, trip.call)
+            for serving, alone in self._askable(trip):
+                if serving.config.name in trip.failed:
+                    continue
+                taken = self._state.start(serving, trip.call, alone=alone)
                 if not isinstance(taken, Refusal):
                     return (serving, taken), 0.0
                 refusals.append(taken)
+                if taken.reason == FAILING:
+                    trip.failing.append(serving)
             return None, _soonest(refusals)
 
         got = self.waiting.wait(trip.call.model, ask, until=until, line=trip.line)
+        trip.patience_seconds -= self._clock() - started
         if got is None:
-            return
+            return False
         trip.left = trip.left or 1 + got[0].config.retry_count
-        trip.asked.clear()
+        trip.asked = trip.failed.copy()
         if not self._is_over(self._try(trip, *got), trip):
             self._try_in_order(trip)
+        return True
 
     def _try_the_last_again(self, trip: Trip) -> None:
         """Nobody else is left: what may have been a passing failure is tried once more."""
@@ -262,6 +293,10 @@ class Forward:
             raise
         trip.attempt = attempt
         trip.tried.append(_tried(attempt))
+        if attempt.verdict.failure:
+            trip.failed.add(serving.config.name)
+        if attempt.was_recovery:
+            self.waiting.poke()
         trip.left = (trip.left or 1) - 1
         return attempt
 
@@ -292,7 +327,7 @@ class Forward:
             return _no_room(call, refused, SOON_SECONDS)
         waiting = [r for r in refused if _passes(r)]
         if waiting:
-            return _no_room(call, waiting, min(r.wait_seconds for r in waiting))
+            return _no_room(call, waiting, _soonest(waiting))
         if all(r.reason == TOO_LONG for r in refused):
             return _too_long(call, pool.servings)
         unknown = all(r.reason in (NO_DEPLOYMENT, TOO_LONG) for r in refused)
@@ -307,8 +342,9 @@ def _passes(refusal: Refusal) -> bool:
 
 
 def _soonest(refusals: Iterable[Refusal | None]) -> float:
-    """Seconds until one of them passes; infinite if none does."""
-    waits = (r.wait_seconds for r in refusals if r is not None and _passes(r))
+    """Seconds until one of them passes, 0 if there is none for somebody; infinite if none
+    passes."""
+    waits = (r.soonest_seconds if r else 0.0 for r in refusals if r is None or _passes(r))
     return min(waits, default=math.inf)
 
 

@@ -115,13 +115,16 @@ class State:
 
     # A call's way: for each attempt start, answered if it was, and finish.
 
-    def start(self, serving: Serving, call: Call) -> Reservation | Refusal:
-        """Takes room for one attempt, or says why there is none."""
+    def start(
+        self, serving: Serving, call: Call, *, alone: bool = False
+    ) -> Reservation | Refusal:
+        """Takes room for one attempt, or says why there is none. `alone`: nobody else can be
+        asked."""
         now = self._clock()
         config = serving.config
         with self._lock:
             live = self._live(config.name)
-            refusal = live.refusal(serving, call, self._meters, now)
+            refusal = live.refusal(serving, call, self._meters, now, alone=alone)
             if refusal is not None:
                 return refusal
             tokens = reservation_tokens(serving, call.reserved_tokens)

@@ -92,7 +92,10 @@ def _why(refusal: Refusal) -> str:
             f" {refusal.wait_seconds:.1f} s"
         )
     if refusal.reason == FAILING:
-        return f"it failed; the next attempt at it is in {refusal.wait_seconds:.1f} s"
+        return (
+            f"it failed; the next attempt at it is in {refusal.wait_seconds:.1f} s, or in"
+            f" {refusal.soonest_seconds:.1f} s if nobody else can be asked"
+        )
     return f"it rests ({refusal.reason}), {refusal.wait_seconds:.1f} s left"
 
 

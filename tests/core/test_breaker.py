@@ -1,12 +1,13 @@
 import pytest
 
 from proxy.core.breaker import (
+    ALONE_SECONDS,
+    ALONE_TRIAL_SECONDS,
     CLOSED,
     FIRST_OPEN_SECONDS,
     HEARSAY_SECONDS,
     LONGEST_OPEN_SECONDS,
     TRIAL_WAIT_SECONDS,
-    WATCHED_SECONDS,
     Breaker,
     BreakerNews,
 )
@@ -67,6 +68,12 @@ def test_in_a_row_means_without_anything_between(between):
     assert [fail(breaker, no_answer=True) for _ in range(2)] == [False, between is fail]
 
 
+def test_a_failure_that_answered_is_not_the_first_of_three_without_an_answer():
+    breaker = Breaker()
+    fail(breaker)
+    assert [fail(breaker, no_answer=True) for _ in range(3)] == [False, False, True]
+
+
 def test_half_of_ten_attempts_open_it_though_some_succeed():
     breaker = Breaker()
     for _ in range(4):
@@ -101,15 +108,15 @@ def test_what_fails_after_it_was_answered_counts_as_one_attempt():
         assert opened is (number == 10)
 
 
-def test_what_happened_half_a_minute_ago_does_not_count():
+@pytest.mark.parametrize("seconds, counts", [(29, True), (30, False)])
+def test_what_happened_half_a_minute_ago_does_not_count(seconds, counts):
     breaker = Breaker()
     for _ in range(4):
         fail(breaker)
         succeed(breaker)
-    later = NOW + WATCHED_SECONDS
-    fail(breaker, later)
+    later = NOW + seconds
     succeed(breaker, later)
-    assert not fail(breaker, later)
+    assert fail(breaker, later) is counts
 
 
 @pytest.mark.parametrize(
@@ -147,6 +154,17 @@ def test_a_trial_that_is_answered_closes_it_for_good():
     assert [fail(breaker, no_answer=True) for _ in range(3)] == [False, False, True]
 
 
+def test_what_opened_it_is_forgotten_when_a_trial_closes_it():
+    breaker = Breaker()
+    for _ in range(5):
+        succeed(breaker)
+        fail(breaker)
+    assert breaker.state(NOW) == "open"
+    tried(breaker, NOW + 1)
+    succeed(breaker, NOW + 1, trial=True)
+    assert not fail(breaker, NOW + 1)
+
+
 def test_a_trial_that_fails_doubles_the_time_up_to_a_minute():
     breaker = opened()
     waits, now = [], NOW
@@ -173,6 +191,14 @@ def test_a_client_that_leaves_another_attempt_does_not_end_the_trial():
     assert breaker.wait_seconds(NOW + 1.5) > 0
 
 
+def test_a_client_that_leaves_a_trial_after_the_breaker_closed_changes_nothing():
+    breaker = opened()
+    tried(breaker, NOW + 1)
+    breaker.hear(BreakerNews(changed_at=NOW + 2))
+    breaker.give_back(NOW + 3, is_trial=True)
+    assert breaker.news == BreakerNews(changed_at=NOW + 2)
+
+
 @pytest.mark.parametrize("end", [succeed, fail])
 def test_what_began_before_it_opened_changes_nothing(end):
     breaker = opened()
@@ -188,6 +214,66 @@ def test_a_trial_that_ends_after_another_worker_closed_it_is_an_attempt_like_oth
     breaker.hear(BreakerNews(changed_at=NOW + 2))
     assert not fail(breaker, NOW + 3, trial=True, no_answer=True)
     assert breaker.state(NOW + 3) == "closed"
+
+
+# Where nobody else can be asked.
+
+
+def alone(breaker, now):
+    """A trial before its time."""
+    assert breaker.alone_seconds(now) == 0.0
+    assert breaker.start(now, LONGEST_ATTEMPT)
+
+
+def test_where_nobody_else_is_a_trial_comes_a_moment_after_the_last():
+    breaker = opened()
+    assert breaker.alone_seconds(NOW) == ALONE_SECONDS < breaker.wait_seconds(NOW)
+    now = NOW + ALONE_SECONDS
+    alone(breaker, now)
+    assert not fail(breaker, now + 0.1, trial=True)
+    assert breaker.alone_seconds(now + 0.1) == pytest.approx(ALONE_SECONDS)
+
+
+def test_a_trial_before_its_time_makes_nothing_longer():
+    breaker = opened()
+    until = breaker.news.open_until
+    alone(breaker, NOW + ALONE_SECONDS)
+    fail(breaker, NOW + 0.5, trial=True)
+    assert breaker.news.open_until == until
+    assert breaker.wait_seconds(NOW + FIRST_OPEN_SECONDS) == 0.0
+    tried(breaker, NOW + FIRST_OPEN_SECONDS)
+    fail(breaker, NOW + FIRST_OPEN_SECONDS, trial=True)
+    assert breaker.wait_seconds(NOW + FIRST_OPEN_SECONDS) == 2 * FIRST_OPEN_SECONDS
+
+
+def test_a_trial_before_its_time_that_is_answered_closes_it():
+    breaker = opened()
+    alone(breaker, NOW + ALONE_SECONDS)
+    assert succeed(breaker, NOW + 0.5, trial=True)
+    assert breaker.is_closed
+    assert breaker.alone_seconds(NOW + 0.5) == 0.0
+
+
+def test_a_trial_that_does_not_end_bars_the_next_for_some_seconds_only():
+    breaker = opened()
+    now = NOW + ALONE_SECONDS
+    alone(breaker, now)
+    assert breaker.alone_seconds(now) > 0
+    assert breaker.alone_seconds(now + ALONE_TRIAL_SECONDS - 0.1) == pytest.approx(0.1)
+    alone(breaker, now + ALONE_TRIAL_SECONDS)
+    assert breaker.alone_seconds(now + ALONE_TRIAL_SECONDS + 1) > 0
+
+
+def test_whoever_is_not_open_any_more_waits_for_nothing():
+    breaker = opened()
+    assert breaker.alone_seconds(NOW + FIRST_OPEN_SECONDS) == 0.0
+    assert Breaker().alone_seconds(NOW) == 0.0
+
+
+def test_an_early_trial_too_is_left_to_who_found_it_first():
+    other = Breaker()
+    other.hear(opened().news)
+    assert other.alone_seconds(NOW) == pytest.approx(ALONE_SECONDS + HEARSAY_SECONDS)
 
 
 # What workers tell each other.
@@ -233,6 +319,12 @@ def test_one_that_hears_of_a_closing_begins_to_count_anew():
     assert not fail(breaker, NOW + 2, no_answer=True)
 
 
+def test_a_closed_one_keeps_nobody_waiting_whatever_was_written_of_a_trial():
+    breaker = opened()
+    breaker.hear(BreakerNews(trial_until=NOW + LONGEST_ATTEMPT, changed_at=NOW + 1))
+    assert breaker.wait_seconds(NOW + 1) == 0.0
+
+
 def test_the_next_opening_after_hearsay_is_twice_as_long_too():
     other = Breaker()
     other.hear(opened().news)
@@ -252,3 +344,11 @@ def test_an_operator_can_reset_it():
     breaker = Breaker()
     breaker.reset(NOW)
     assert breaker.news is CLOSED
+
+
+def test_a_reset_forgets_the_failures_of_one_that_is_still_closed_too():
+    breaker = Breaker()
+    for _ in range(2):
+        fail(breaker, no_answer=True)
+    breaker.reset(NOW)
+    assert not fail(breaker, no_answer=True)

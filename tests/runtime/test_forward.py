@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core import limiter
+from proxy.core import breaker, limiter
+from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.routing import POLICIES
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
 from proxy.errors import (
@@ -19,7 +20,7 @@ from proxy.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from proxy.runtime import forward
+from proxy.runtime import forward, waiting
 from proxy.runtime.line import Line
 from tests.builders import MODEL, call, config
 from tests.runtime.world import (
@@ -375,13 +376,37 @@ def test_when_all_fail_the_client_hears_when_the_next_attempt_is():
     for _ in range(3):
         with pytest.raises(UpstreamFailed):
             world.forward()
-    world.clock.now += 0.4
-    with pytest.raises(Unavailable, match=r"are failing\. .* in 0\.6 s") as caught:
+    world.clock.now += 0.1
+    with pytest.raises(Unavailable, match=r"are failing\. .* in 0\.\d s") as caught:
         world.forward()
-    assert caught.value.retry_after_seconds == pytest.approx(0.6)
+    assert caught.value.retry_after_seconds == pytest.approx(ALONE_SECONDS - 0.1)
     world.state.rest("b", world.clock.now + 50)
     with pytest.raises(NoRoom, match=r"1 rest, 0 have no .*, 1 are failing"):
         world.forward()
+
+
+def test_an_outage_of_all_is_over_for_clients_when_it_is_over():
+    world = World(A, B, a=unreachable(), b=unreachable())
+    for _ in range(20):
+        with contextlib.suppress(ProxyError):
+            world.forward()
+        world.clock.now += 5
+    world.upstream.answers = {"a": ok(), "b": ok()}
+    assert world.state.view("b").open_until > world.clock.now + 5
+    assert world.forward()[0] == 200
+
+
+def test_while_another_can_be_asked_nobody_asks_a_failing_one_before_its_time():
+    world = World(A, B, a=unreachable())
+    for _ in range(3):
+        world.forward()
+    world.clock.now += ALONE_SECONDS
+    world.upstream.asked.clear()
+    world.forward()
+    assert world.upstream.asked == ["b"]
+    world.upstream.answers |= {"a": ok(), "b": failed(500)}
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["b", "b", "a"]
 
 
 def test_an_operators_rest_is_kept():
@@ -619,6 +644,63 @@ def test_after_the_wait_the_others_are_tried_too():
         world.state.rest(name, time.time() + 0.05)
     assert world.forward()[0] == 200
     assert world.upstream.asked == ["a", "b"]
+
+
+def test_a_call_that_failed_waits_for_another_that_will_be_back():
+    world = patient(A, B, a=failed(500))
+    world.state.rest("b", time.time() + 0.05)
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "b"]
+    assert world.in_flight() == 0
+
+
+def test_if_nobody_comes_back_in_time_the_one_that_failed_is_asked_once_more():
+    world = patient(A, B, max_wait_seconds=0.5)
+    answers = iter([failed(500), ok()])
+    world.upstream.answers["a"] = answers.__next__
+    world.state.rest("b", time.time() + 5)
+    started = time.monotonic()
+    assert world.forward()[0] == 200
+    assert time.monotonic() - started < 0.4
+    assert world.upstream.asked == ["a", "a"]
+
+
+def test_the_waits_of_a_call_are_one_patience():
+    world = patient(A, B, max_wait_seconds=0.3, a=failed(429, retry_after_ms="200"))
+    world.state.rest("b", time.time() + 60)
+    started = time.monotonic()
+    with pytest.raises(NoRoom):
+        world.forward()
+    assert time.monotonic() - started < 2
+    assert world.upstream.asked == ["a", "a"]
+
+
+def test_who_waits_hears_at_once_when_an_instance_answers_again(monkeypatch):
+    for wait in ("TRIAL_WAIT_SECONDS", "FIRST_OPEN_SECONDS", "ALONE_TRIAL_SECONDS"):
+        monkeypatch.setattr(breaker, wait, 60.0)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 60.0)
+    world = patient(A, max_wait_seconds=100.0, a=unreachable())
+    for _ in range(3):
+        world.alone().close()
+    began, leave = threading.Event(), threading.Event()
+
+    def answer():
+        began.set()
+        leave.wait(5)
+        return stream(token(), DONE)
+
+    world.upstream.answers["a"] = answer
+    with ThreadPoolExecutor(2) as pool:
+        trial = pool.submit(world.attempt, stream=True)
+        assert began.wait(5)
+        world.upstream.answers["a"] = ok()
+        second = pool.submit(world.forward)
+        while not world.gateway.waiting.count:
+            pass
+        leave.set()
+        attempt = trial.result(2)  # open: its end frees nothing yet
+        assert second.result(2)[0] == 200
+        attempt.close()
 
 
 def test_what_time_does_not_mend_is_not_waited_for():
