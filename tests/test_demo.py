@@ -66,6 +66,7 @@ def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
     answers = [_run(app, shlex.split(command.replace("\\\n", ""))) for command in commands]
     assert [a.status_code for a in answers] == [200, 200]
     assert answers[0].mimetype == "text/event-stream"
+    assert answers[0].data.endswith(b"data: [DONE]\n\n")
     assert answers[1].get_json()["total"] == 3
     page = re.search(r"(http\S+/admin/docs)\b", text)[1]
     assert app.test_client().get(page, follow_redirects=True).status_code == 200
@@ -77,4 +78,5 @@ def _run(app, words):
     headers = [words[i + 1].split(": ", 1) for i, word in enumerate(words) if word == "-H"]
     data = next((words[i + 1] for i, word in enumerate(words) if word == "-d"), None)
     method = "POST" if data else "GET"
-    return app.test_client().open(url, method=method, headers=headers, data=data)
+    # Buffered: a stream that nobody reads to its end is open until somebody collects it.
+    return app.test_client().open(url, method=method, headers=headers, data=data, buffered=True)
