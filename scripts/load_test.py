@@ -42,7 +42,7 @@ RowsOf = Callable[[str, Mapping[str, Load]], list[Row]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parsed(argv)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, as_interrupt)
     shown = Bar(sys.stderr)
     measure = benchmark if arguments.self else load
     try:
@@ -196,7 +196,7 @@ def _titled(progress: Progress, title: str, text: str, share: float | None) -> N
     progress(f"{text} | {title}", share)
 
 
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+def as_interrupt(_number: int, _frame: FrameType | None) -> None:
     # Not an exception from here: asyncio has a way of its own to end at Ctrl-C.
     signal.raise_signal(signal.SIGINT)
 

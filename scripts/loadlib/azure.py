@@ -48,6 +48,14 @@ class Seen:
     open_streams: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sick:
+    """From now on every request to this resource has the fault; None: it is well again."""
+
+    resource: str
+    fault: str | None
+
+
 class SimulatedAzure:
     """The process' other end. Not thread-safe."""
 
@@ -57,9 +65,10 @@ class SimulatedAzure:
 
     @property
     def seen(self) -> Seen:
-        self._pipe.send("what have you seen?")
-        seen: Seen = self._pipe.recv()
-        return seen
+        return self._told(None)
+
+    def make(self, sick: Sick) -> Seen:
+        return self._told(sick)
 
     def wait_for_aborts(self, aborted: int, timeout_seconds: float) -> Seen:
         """Until so many were seen and no stream is open, or time is up."""
@@ -68,6 +77,11 @@ class SimulatedAzure:
         while (seen.aborted < aborted or seen.open_streams) and time.monotonic() < ends_at:
             time.sleep(POLL_SECONDS)
             seen = self.seen
+        return seen
+
+    def _told(self, sick: Sick | None) -> Seen:
+        self._pipe.send(sick)
+        seen: Seen = self._pipe.recv()
         return seen
 
 
@@ -106,7 +120,10 @@ def _serve(pipe: Connection, plan: Plan) -> None:
     ]
     with Simulator(resources):
         pipe.send([Started(r.name, r.url, r.api_key or "") for r in resources])
-        while _asked(pipe):
+        by_name = {r.name: r for r in resources}
+        for sick in _asked(pipe):
+            if sick is not None:
+                _make(by_name[sick.resource], sick.fault)
             pipe.send(
                 Seen(
                     aborted=sum(r.aborted for r in resources),
@@ -115,10 +132,17 @@ def _serve(pipe: Connection, plan: Plan) -> None:
             )
 
 
-def _asked(pipe: Connection) -> bool:
-    """False when the other end has gone."""
-    try:
-        pipe.recv()
-    except (EOFError, OSError):
-        return False
-    return True
+def _asked(pipe: Connection) -> Iterator[Sick | None]:
+    """What is to change before what was seen is told. Ends when the other end has gone."""
+    while True:
+        try:
+            sick: Sick | None = pipe.recv()
+        except (EOFError, OSError):
+            return
+        yield sick
+
+
+def _make(resource: Resource, fault: str | None) -> None:
+    resource.faults.clear()
+    if fault is not None:
+        resource.faults["*"] = fault

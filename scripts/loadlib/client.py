@@ -17,6 +17,8 @@ EXCERPT_BYTES = 200  # of an error's body, for the person who reads the failures
 TICK_SECONDS = 0.2
 LEAVE_AFTER_EVENTS = 3  # of a stream that is to be left; by then it is under way
 SPARE_FILES = 100
+
+ERROR_IN_STREAM = "an error in the stream"
 # A server that refuses at once is not to be asked ten thousand times a second.
 AFTER_FAILURE_SECONDS = 0.1
 
@@ -183,8 +185,8 @@ def streaming(*, expected_events: int | None = None, leave_after: int | None = N
             for last in events.feed(chunk):
                 count += 1
                 failure = failure or _error_in(last)
-            if leave_after is not None and count >= leave_after:
-                connection.close()
+            if failure or (leave_after is not None and count >= leave_after):
+                connection.close()  # nothing is to come after an error
                 return Outcome(failure, first_byte_ms, _ms_since(started), count)
             chunk = await connection.read_some()
         failure = failure or _wrong_end(count, last, events, expected_events)
@@ -213,7 +215,7 @@ def _code(body: bytes) -> str:
 def _error_in(event: bytes) -> Failure | None:
     if not event.startswith(b'{"error"'):
         return None
-    return Failure("an error in the stream", _excerpt(event))
+    return Failure(ERROR_IN_STREAM, _excerpt(event))
 
 
 def _wrong_end(count: int, last: bytes, events: Events, expected: int | None) -> Failure | None:
@@ -254,6 +256,22 @@ async def run(ask: Asking, targets: list[Target], plan: Plan, progress: Progress
     return await _Run(ask, targets, plan, progress).run()
 
 
+async def outcome_of(ask: Asking, connection: Connection, timeout_seconds: float) -> Outcome:
+    """Raises nothing: what goes wrong is the outcome's failure."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await ask(connection)
+    except TimeoutError:
+        failure = Failure(f"not finished after {timeout_seconds:g} s")
+    except NotHttp as problem:
+        kind, _, detail = str(problem).partition(": ")
+        failure = Failure(kind, detail)
+    except OSError as problem:
+        failure = Failure(str(problem) or type(problem).__name__)
+    connection.close()
+    return Outcome(failure)
+
+
 class _Run:
     """A load under way: what is left to begin, and what came of the rest."""
 
@@ -290,7 +308,7 @@ class _Run:
         try:
             while self._may_begin():
                 self._begun += 1
-                outcome = await self._outcome(connection)
+                outcome = await outcome_of(self._ask, connection, self._plan.timeout_seconds)
                 self._outcomes.append(outcome)
                 if outcome.failure is not None:
                     await asyncio.sleep(AFTER_FAILURE_SECONDS)
@@ -303,20 +321,6 @@ class _Run:
             return False
         age_seconds = time.perf_counter() - self._started
         return plan.seconds is None or age_seconds < plan.seconds
-
-    async def _outcome(self, connection: Connection) -> Outcome:
-        try:
-            async with asyncio.timeout(self._plan.timeout_seconds):
-                return await self._ask(connection)
-        except TimeoutError:
-            failure = Failure(f"not finished after {self._plan.timeout_seconds:g} s")
-        except NotHttp as problem:
-            kind, _, detail = str(problem).partition(": ")
-            failure = Failure(kind, detail)
-        except OSError as problem:
-            failure = Failure(str(problem) or type(problem).__name__)
-        connection.close()
-        return Outcome(failure)
 
     async def _tick(self) -> None:
         while True:

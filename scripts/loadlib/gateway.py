@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from loadlib.azure import Started
 from proxy import create_app
@@ -24,6 +26,8 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
 LOG_LINES = 20  # of a gateway that does not start
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 PROC = Path("/proc")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -89,11 +93,19 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, resources: Sequence[Started], model: str) -> Iterator[Gateway]:
-    """Raises GatewayGone. The settings are the defaults, or what the environment says."""
-    environment = _environment(folder)
-    settings = load_settings(environment, env_file=None)
-    key = _filled_database(settings, resources, model)
+def gateway(
+    folder: Path,
+    resources: Sequence[Started],
+    model: str,
+    *,
+    settings: Mapping[str, str] = NOTHING,
+    fields: Mapping[str, Any] = NOTHING,
+) -> Iterator[Gateway]:
+    """Raises GatewayGone. Settings that are not given are the defaults, or what the
+    environment says; `fields` are of each instance's config."""
+    environment = {**_environment(folder), **settings}
+    loaded = load_settings(environment, env_file=None)
+    key = _filled_database(loaded, resources, {"supported_models": (model,), **fields})
     log = folder / "gateway.log"
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
@@ -106,7 +118,7 @@ def gateway(folder: Path, resources: Sequence[Started], model: str) -> Iterator[
             stderr=output,
             start_new_session=True,
         )
-    started = Gateway(settings, process, log, key)
+    started = Gateway(loaded, process, log, key)
     try:
         started.wait_until_healthy()
         yield started
@@ -122,19 +134,21 @@ def _environment(folder: Path) -> dict[str, str]:
         **given,
         **aliases,
         "ADMIN_API_KEY": "",
-        "PORT": str(_free_port()),
+        "PORT": str(free_port()),
         "PROXY_BIND": "127.0.0.1",
         "PROXY_DATABASE_URL": f"sqlite:///{folder / 'proxy.db'}",
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
 
 
-def _filled_database(settings: Settings, resources: Sequence[Started], model: str) -> str:
+def _filled_database(
+    settings: Settings, resources: Sequence[Started], fields: Mapping[str, Any]
+) -> str:
     """The schema, the resources as instances without limits, a client; returns its key."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
     try:
@@ -145,8 +159,7 @@ def _filled_database(settings: Settings, resources: Sequence[Started], model: st
                     name=resource.name,
                     api_base=resource.url,
                     api_key=resource.api_key,
-                    supported_models=(model,),
-                    max_tpm=0,
+                    **{"max_tpm": 0, **fields},
                 )
                 for resource in resources
             ]

@@ -124,7 +124,7 @@ class Report:
 
     def to_markdown(self) -> str:
         places = list(dict.fromkeys(place for row in self.rows for place in row.values))
-        has_ratio = len(places) > 1
+        has_ratio = any(row.ratio is not None for row in self.rows)
         titles = ["", *places, *["ratio"] * has_ratio]
         lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
         for row in self.rows:

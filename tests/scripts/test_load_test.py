@@ -236,6 +236,12 @@ def test_a_report_is_a_table_for_people_and_json_for_machines():
     }
 
 
+def test_a_report_of_one_place_has_no_ratios():
+    shown = Report({}, [Row("requests", "", {"in all": 3})]).to_markdown()
+    assert "| in all |\n" in shown
+    assert "| requests | 3 |" in shown
+
+
 def test_proc_is_read():
     assert pss_mb(["00-ff ---p 0 00:00 0 [rollup]", "Rss: 9 kB", "Pss:   2048 kB"]) == 2.0
     assert cpu_seconds(0) == 0.0  # there is no such process any more
