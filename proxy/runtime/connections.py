@@ -275,6 +275,7 @@ def _connect(sock: socket.socket, address: Any, seconds: float, line: Line) -> N
         raise OSError(code, os.strerror(code))
     if line.is_cut:
         raise ConnectionAbortedError
+    sock.settimeout(seconds)
 
 
 def _not_connected(error: OSError) -> requests.RequestException:
