@@ -4,6 +4,7 @@ from flask import Flask
 
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
+from proxy.core.limiter import Peers
 from proxy.logs import LogWriter
 from proxy.runtime.draining import Draining
 from proxy.runtime.estimates import Estimates
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def make_parts(settings: Settings) -> Parts:
     database = Database(settings.database_url)
     snapshots = Snapshots(database)
-    state = State()
+    state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
     open_calls = OpenCalls(settings.threads)
     estimates = Estimates()
     upstream = Upstream(

@@ -5,31 +5,58 @@ what it did cost when it ends. Requests are looked at over about ten seconds, th
 is one a minute: 600 a minute are 100 in ten seconds, and a burst is refused though the minute
 has room. (Source: Azure's documentation of quotas and
 limits. Its own counter gives nothing back when an answer is short.)
+
+Workers hear of each other's counts once in each sync interval. Until then each takes it that
+every other one did as much as itself lately, and leaves so much of the room to them.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from proxy.core.types import InstanceConfig, Limit, MeterKey, QuotaGroup, Serving
-from proxy.core.window import Window
+from proxy.core.window import WINDOW_SECONDS, Window
 
 WINDOWS_PER_MINUTE = 6
 
+# What began in a second counts until all of that second is a minute old: counted by whole
+# seconds, a minute would end up to a second early, and a burst at its end be one too many.
+EDGE_SECONDS = 1
+COUNTED_SECONDS = WINDOW_SECONDS + EDGE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The other workers on this host, and how often all hear of each other."""
+
+    others: int = 0
+    sync_seconds: float = 0.0
+
 
 class Meter:
-    """Tokens and requests of the last minute. Not thread-safe: its owner locks."""
+    """Tokens and requests of the last COUNTED_SECONDS. Not thread-safe: its owner locks.
 
-    __slots__ = ("requests", "tokens")
+    `lately_tokens` and `lately_requests` are what this worker added that the others may not
+    have heard of, or only when they had added as much.
+    """
+
+    __slots__ = ("lately_requests", "lately_tokens", "requests", "tokens")
 
     def __init__(self) -> None:
-        self.tokens = Window()
-        self.requests = Window()
+        self.lately_tokens = 0
+        self.lately_requests = 0
+        self.tokens = Window(COUNTED_SECONDS)
+        self.requests = Window(COUNTED_SECONDS)
 
     def add(self, tokens: int, requests: int, second: int) -> None:
         if tokens:
             self.tokens.add(tokens, second)
         if requests:
             self.requests.add(requests, second)
+
+    def note_lately(self, tokens: int, requests: int) -> None:
+        self.lately_tokens += tokens
+        self.lately_requests += requests
 
 
 def instance_meter(name: str) -> MeterKey:
@@ -121,8 +148,24 @@ def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:
         wait = meter.tokens.seconds_until(room_for, second) or 0
     if limit.max_rpm > 0:
         size, seconds = request_window(limit.max_rpm)
-        wait = max(wait, meter.requests.seconds_until(size - 1, second, seconds) or 0)
+        span = seconds + EDGE_SECONDS
+        wait = max(wait, meter.requests.seconds_until(size - 1, second, span) or 0)
     return wait
+
+
+def is_left_to_others(
+    limit: Limit, meter: Meter, tokens: int, second: int, others: int
+) -> bool:
+    """Whether the room that a call of `tokens` has is one that others may have taken."""
+    if limit.max_tpm > 0 and meter.lately_tokens > 0:
+        theirs = others * meter.lately_tokens
+        if meter.tokens.total(second) + theirs + min(tokens, limit.max_tpm) > limit.max_tpm:
+            return True
+    if limit.max_rpm > 0 and meter.lately_requests > 0:
+        size, seconds = request_window(limit.max_rpm)
+        theirs = others * meter.lately_requests
+        return meter.requests.recent(second, seconds + EDGE_SECONDS) + theirs + 1 > size
+    return False
 
 
 def used_share(limit: Limit, meter: Meter, second: int) -> float:
@@ -132,7 +175,7 @@ def used_share(limit: Limit, meter: Meter, second: int) -> float:
         share = meter.tokens.total(second) / limit.max_tpm
     if limit.max_rpm > 0:
         size, seconds = request_window(limit.max_rpm)
-        share = max(share, meter.requests.recent(second, seconds) / size)
+        share = max(share, meter.requests.recent(second, seconds + EDGE_SECONDS) / size)
     return share
 
 

@@ -8,7 +8,7 @@ from proxy.core import limiter
 from proxy.core.breaker import Breaker
 from proxy.core.deltas import WHOLE_INSTANCE, Rest, SharedInstance
 from proxy.core.hints import Hint
-from proxy.core.limiter import Meter
+from proxy.core.limiter import Meter, Peers
 from proxy.core.median import MovingMedian
 from proxy.core.types import (
     Call,
@@ -25,12 +25,15 @@ from proxy.core.verdict import MISCONFIGURED
 NO_ROOM = "no room"
 TOO_LONG = "prompt too long"
 FAILING = "failing"
+LEFT_TO_OTHERS = "room left to other workers"
 UPSTREAM_SAYS = "no room upstream"
 
 # Clients choose the names of deployments where an instance serves any model.
 MAX_DEPLOYMENTS = 1000
 
 Meters = Mapping[MeterKey, Meter]
+
+ALONE = Peers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Live:
 
     __slots__ = (
         "_config",
+        "_peers",
         "breaker",
         "first_bytes",
         "hints",
@@ -72,7 +76,7 @@ class Live:
         "shared",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers = ALONE) -> None:
         self.in_flight = 0
         self.rests: dict[str, Rest] = {}
         self.breaker = Breaker()
@@ -81,6 +85,7 @@ class Live:
         self.last_used_at = 0.0
         self.shared = SharedInstance()
         self._config: InstanceConfig | None = None
+        self._peers = peers
 
     def refusal(
         self, serving: Serving, call: Call, meters: Meters, now: float, *, alone: bool = False
@@ -105,20 +110,32 @@ class Live:
         self, serving: Serving, tokens: int, meters: Meters, now: float
     ) -> Iterator[Refusal]:
         """Each limit that leaves no room, the one that lasts longest first."""
-        second = int(now)
         waits = []
         for limit in self._limits(serving, now):
             meter = meters.get(limit.meter)
-            wait = limiter.wait_seconds(limit, meter, tokens, second) if meter else 0
-            if wait > 0 and meter:
-                share = limiter.used_share(limit, meter, second)
-                # Room comes when a second is over, not a whole second after now.
-                waits.append(Refusal(serving, NO_ROOM, second + wait - now, limit, share))
+            found = self._bounded(serving, limit, meter, tokens, now) if meter else None
+            if found is not None:
+                waits.append(found)
         yield from sorted(waits, key=lambda r: -r.wait_seconds)
         hint = self.hints.get(serving.deployment)
         wait_upstream = hint.wait_seconds(tokens, now) if hint else 0.0
         if wait_upstream > 0:
             yield Refusal(serving, UPSTREAM_SAYS, wait_upstream)
+
+    def _bounded(
+        self, serving: Serving, limit: Limit, meter: Meter, tokens: int, now: float
+    ) -> Refusal | None:
+        """Why this limit leaves no room."""
+        second, others = int(now), self._peers.others
+        reason = NO_ROOM
+        # Room comes when a second is over, not a whole second after now.
+        seconds = second - now + limiter.wait_seconds(limit, meter, tokens, second)
+        if seconds <= 0:
+            if not limiter.is_left_to_others(limit, meter, tokens, second, others):
+                return None
+            reason, seconds = LEFT_TO_OTHERS, self._peers.sync_seconds
+        share = limiter.used_share(limit, meter, second)
+        return Refusal(serving, reason, seconds, limit, share)
 
     def _limits(self, serving: Serving, now: float) -> Iterator[Limit]:
         """Ours, and a lower one of which the upstream told lately. Where an operator set no

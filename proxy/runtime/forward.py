@@ -11,7 +11,14 @@ from itertools import count
 from threading import Event
 
 from proxy.core.catalog import names_model
-from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, UPSTREAM_SAYS, Refusal
+from proxy.core.live import (
+    FAILING,
+    LEFT_TO_OTHERS,
+    NO_ROOM,
+    TOO_LONG,
+    UPSTREAM_SAYS,
+    Refusal,
+)
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving
 from proxy.core.verdict import MISCONFIGURED, NO_DEPLOYMENT
@@ -355,7 +362,7 @@ def _no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> Pro
             f" them is in {wait_seconds:.1f} s.",
             retry_after_seconds=wait_seconds,
         )
-    full = sum(1 for r in refused if r.reason in (NO_ROOM, UPSTREAM_SAYS))
+    full = sum(1 for r in refused if r.reason in (NO_ROOM, LEFT_TO_OTHERS, UPSTREAM_SAYS))
     failing = sum(1 for r in refused if r.reason == FAILING)
     why = f"{len(refused) - full - failing} rest, {full} have no room left this minute"
     why += f", {failing} are failing." if failing else "."

@@ -23,8 +23,15 @@ from proxy.core.deltas import (
     SharedState,
 )
 from proxy.core.hints import Hint
-from proxy.core.limiter import Meter, instance_meter, meters, reservation_tokens
-from proxy.core.live import Live, Refusal
+from proxy.core.limiter import (
+    COUNTED_SECONDS,
+    Meter,
+    Peers,
+    instance_meter,
+    meters,
+    reservation_tokens,
+)
+from proxy.core.live import ALONE, Live, Refusal
 from proxy.core.types import (
     NO_USAGE,
     Call,
@@ -97,16 +104,19 @@ class StateView:
 
 class State:
     """`clock` gives seconds since the epoch: workers share moments, so it is the wall's.
-    `chance` from 0 to 1 spreads the moments at which breakers let somebody try again.
+    `chance` from 0 to 1 spreads the moments at which breakers let somebody try again. `peers`
+    are the other workers.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
+        peers: Peers = ALONE,
     ) -> None:
         self._clock = clock
         self._chance = chance
+        self._peers = peers
         self._lock = Lock()
         self._lives: dict[str, Live] = {}
         self._meters: dict[MeterKey, Meter] = {}
@@ -187,7 +197,7 @@ class State:
         with self._lock:
             live = self._live(name)
             live.in_flight -= 1
-            if reservation.second > int(now) - WINDOW_SECONDS:
+            if reservation.second > int(now) - COUNTED_SECONDS:
                 settled = ending.usage.total_tokens - reservation.tokens
                 self._add_window(reservation, settled, requests=0)
             self._pending.add_totals(name, _totals(ending))
@@ -259,8 +269,8 @@ class State:
             breaker = live.breaker.state(now)
             return StateView(
                 status=live.status(rests),
-                current_tpm=meter.tokens.total(int(now)),
-                current_rpm=meter.requests.total(int(now)),
+                current_tpm=meter.tokens.recent(int(now), WINDOW_SECONDS),
+                current_rpm=meter.requests.recent(int(now), WINDOW_SECONDS),
                 totals={c: shared.totals.get(c, 0) + mine[c] for c in TOTALS},
                 rests=rests,
                 last_used=live.last_used_at or None,
@@ -279,7 +289,7 @@ class State:
             return self._taken
 
     def give_back(self, taken: Deltas) -> None:
-        oldest = int(self._clock()) - WINDOW_SECONDS
+        oldest = int(self._clock()) - COUNTED_SECONDS
         with self._lock:
             taken.add(self._pending)
             taken.forget_windows(before=oldest)
@@ -293,15 +303,10 @@ class State:
         `configs` say in which meters an instance's deployments count.
         """
         with self._lock:
-            self._taken = Deltas()
+            written, self._taken = self._taken, Deltas()
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
-            self._meters = {}
-            for (name, deployment), rows in shared.windows.items():
-                self._count(configs.get(name), name, deployment, rows)
-            for (at, name, deployment), counts in self._pending.windows.items():
-                row = (at, counts["tokens"], counts["requests"])
-                self._count(configs.get(name), name, deployment, (row,))
+            self._recount(shared, written, configs)
             for live in self._lives.values():
                 live.rests.clear()
             for rests in (shared.rests, self._pending.rests):
@@ -315,7 +320,7 @@ class State:
     def _live(self, name: str) -> Live:
         live = self._lives.get(name)
         if live is None:
-            live = self._lives[name] = Live()
+            live = self._lives[name] = Live(self._peers)
         return live
 
     def _judge(
@@ -354,24 +359,37 @@ class State:
             meter = self._meters[key] = Meter()
         return meter
 
-    def _count(
-        self,
-        config: InstanceConfig | None,
-        name: str,
-        deployment: str,
-        rows: Iterable[tuple[int, int, int]],
+    def _recount(
+        self, shared: SharedState, written: Deltas, configs: Mapping[str, InstanceConfig]
     ) -> None:
-        """(second, tokens, requests) of a deployment, in all it counts in."""
+        """Fills the meters anew. `written` is among the shared, and heard of by the others
+        only in their next round."""
+        self._meters = {}
+        for (name, deployment), rows in shared.windows.items():
+            for meter in self._meters_of(configs.get(name), name, deployment):
+                for at, tokens, requests in rows:
+                    meter.add(tokens, requests, at)
+        for deltas in (written, self._pending):
+            for (at, name, deployment), counts in deltas.windows.items():
+                tokens, requests = counts["tokens"], counts["requests"]
+                for meter in self._meters_of(configs.get(name), name, deployment):
+                    meter.note_lately(tokens, requests)
+                    if deltas is not written:
+                        meter.add(tokens, requests, at)
+
+    def _meters_of(
+        self, config: InstanceConfig | None, name: str, deployment: str
+    ) -> list[Meter]:
+        """All in which calls to this deployment count."""
         keys = meters(config, deployment) if config else (instance_meter(name),)
-        found = [self._meter(key) for key in keys]
-        for at, tokens, requests in rows:
-            for meter in found:
-                meter.add(tokens, requests, at)
+        return [self._meter(key) for key in keys]
 
     def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
         at = reservation.second
         for meter_key in reservation.meters:
-            self._meter(meter_key).add(tokens, requests, at)
+            meter = self._meter(meter_key)
+            meter.add(tokens, requests, at)
+            meter.note_lately(tokens, requests)
         key = (at, reservation.config.name, reservation.deployment)
         self._pending.add_window(key, tokens, requests)
 

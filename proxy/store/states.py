@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, Table, case, delete, func, select
 
 from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, Place, Rest, SharedInstance, SharedState
-from proxy.core.window import WINDOW_SECONDS
+from proxy.core.limiter import COUNTED_SECONDS
 from proxy.store.db import upsert
 from proxy.store.models import DeploymentStateRow, InstanceStateRow, StateWindowRow
 
@@ -79,7 +79,7 @@ def read(connection: Connection, now: float) -> SharedState:
             StateWindowRow.second_at,
             StateWindowRow.tokens,
             StateWindowRow.requests,
-        ).where(StateWindowRow.second_at > int(now) - WINDOW_SECONDS)
+        ).where(StateWindowRow.second_at > int(now) - COUNTED_SECONDS)
     ):
         windows.setdefault((name, deployment), []).append((second, tokens, requests))
     return SharedState(instances, rests, windows)

@@ -10,7 +10,14 @@ from flask_smorest import Blueprint
 
 from proxy.context import parts
 from proxy.core.endpoints import ENDPOINTS
-from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, UPSTREAM_SAYS, Refusal
+from proxy.core.live import (
+    FAILING,
+    LEFT_TO_OTHERS,
+    NO_ROOM,
+    TOO_LONG,
+    UPSTREAM_SAYS,
+    Refusal,
+)
 from proxy.core.types import Limit, Serving
 from proxy.errors import Unprocessable
 from proxy.web import schemas
@@ -85,6 +92,11 @@ def _why(refusal: Refusal) -> str:
         return (
             f"{share:.0f} % of {_named(refusal.limit)} is used; room in"
             f" {refusal.wait_seconds:.1f} s"
+        )
+    if refusal.reason == LEFT_TO_OTHERS and refusal.limit is not None:
+        return (
+            f"what is left of {_named(refusal.limit)} may have been taken by other workers;"
+            f" they are heard of in {refusal.wait_seconds:.1f} s"
         )
     if refusal.reason == UPSTREAM_SAYS:
         return (

@@ -3,6 +3,7 @@ import pytest
 from proxy.core.limiter import (
     Meter,
     accepts_prompt,
+    is_left_to_others,
     largest_share,
     meters,
     request_window,
@@ -112,18 +113,19 @@ def test_a_call_reserves_what_it_may_cost_and_at_most_a_whole_limit(bounds, toke
     [
         ([], 1000, 0),
         ([(0, 400)], 600, 0),  # exactly full is not too full
-        ([(0, 400)], 601, 60),
-        ([(59, 400)], 601, 1),
-        ([(59, 400), (10, 300)], 601, 1),
-        ([(59, 400), (10, 300)], 701, 50),
-        ([(60, 1000)], 1000, 0),  # over
+        ([(0, 400)], 601, 61),
+        ([(59, 400)], 601, 2),
+        ([(60, 400)], 601, 1),  # at the end of its second: it is not a minute old yet
+        ([(59, 400), (10, 300)], 601, 2),
+        ([(59, 400), (10, 300)], 701, 51),
+        ([(61, 1000)], 1000, 0),  # over
         # Estimated above the limit: it goes when nothing else does.
         ([], 5000, 0),
-        ([(20, 1)], 5000, 40),
+        ([(20, 1)], 5000, 41),
         # Real tokens may go above the limit, and then everybody waits.
-        ([(30, 1500)], 1, 30),
-        ([(30, 1500)], 0, 30),
-        ([(30, 600), (20, 600)], 1, 30),
+        ([(30, 1500)], 1, 31),
+        ([(30, 1500)], 0, 31),
+        ([(30, 600), (20, 600)], 1, 31),
     ],
 )
 def test_a_call_waits_until_enough_of_the_minute_is_over(amounts, tokens, wait):
@@ -144,11 +146,12 @@ def test_requests_are_looked_at_over_about_ten_seconds(max_rpm, size, seconds):
     [
         ([], 0),
         ([0], 0),
-        ([0, 0], 10),  # a burst, though the minute has room for twelve
-        ([9, 0], 1),
-        ([10, 0], 0),
-        ([9, 9, 0], 1),
-        ([9, 0, 0], 10),
+        ([0, 0], 11),  # a burst, though the minute has room for twelve
+        ([9, 0], 2),
+        ([10, 0], 1),  # at the end of its second: it is not ten seconds old yet
+        ([11, 0], 0),
+        ([9, 9, 0], 2),
+        ([9, 0, 0], 11),
         ([30, 30, 30], 0),
     ],
 )
@@ -160,14 +163,14 @@ def test_a_burst_of_requests_waits_though_the_minute_has_room(ages, wait):
 
 def test_of_tokens_and_requests_the_longer_wait_counts():
     limit = Limit(KEY, 1000, 6)
-    assert wait_seconds(limit, used((20, 1000), requests=[3]), 1, NOW) == 40
-    assert wait_seconds(limit, used((20, 100), requests=[3]), 1, NOW) == 7
+    assert wait_seconds(limit, used((20, 1000), requests=[3]), 1, NOW) == 41
+    assert wait_seconds(limit, used((20, 100), requests=[3]), 1, NOW) == 8
 
 
 def test_the_smallest_limits_are_limits_too():
     full = used((0, 1), requests=[0])
     for limit in (Limit(KEY, max_tpm=1), Limit(KEY, max_rpm=1)):
-        assert wait_seconds(limit, full, 1, NOW) == 60
+        assert wait_seconds(limit, full, 1, NOW) == 61
         assert used_share(limit, full, NOW) == 1.0
 
 
@@ -179,6 +182,49 @@ def test_a_meter_counts_tokens_and_requests_apart():
     assert (meter.tokens.total(NOW), meter.requests.total(NOW)) == (10, 2)
 
 
+def lately(amount, requests=0):
+    """A meter in which this worker alone counted, since the others were heard of."""
+    meter = used((0, amount), requests=[0] * requests)
+    meter.note_lately(amount, requests)
+    return meter
+
+
+@pytest.mark.parametrize(
+    "others, tokens, left",
+    [
+        (1, 400, False),  # 300 here, as many there, and the call
+        (1, 401, True),
+        (2, 100, False),
+        (2, 101, True),
+        (0, 700, False),
+        (4, 1, True),
+    ],
+)
+def test_what_others_may_have_taken_meanwhile_is_left_to_them(others, tokens, left):
+    limit = Limit(KEY, max_tpm=1000)
+    assert is_left_to_others(limit, lately(300), tokens, NOW, others) is left
+    assert not is_left_to_others(Limit(KEY), lately(300), tokens, NOW, others)
+
+
+@pytest.mark.parametrize(
+    "requests, others, left", [(4, 1, False), (5, 1, True), (3, 2, False), (4, 2, True)]
+)
+def test_so_are_requests(requests, others, left):
+    limit = Limit(KEY, max_rpm=60)  # ten in ten seconds
+    assert is_left_to_others(limit, lately(0, requests), 10, NOW, others) is left
+
+
+def test_a_worker_that_did_nothing_lately_leaves_nothing():
+    full = used((0, 990), requests=[0] * 9)
+    assert not is_left_to_others(Limit(KEY, 1000, 60), full, 10, NOW, 9)
+    assert not is_left_to_others(Limit(KEY, 1000, 60), used(), 5000, NOW, 9)
+
+
+def test_what_was_given_back_is_nothing_that_others_take():
+    meter = lately(-100)
+    assert not is_left_to_others(Limit(KEY, max_tpm=10), meter, 10, NOW, 9)
+
+
 def test_without_a_limit_nobody_waits():
     full = used((0, 10**9), requests=[0] * 99)
     assert wait_seconds(Limit(KEY), full, 10**9, NOW) == 0
@@ -186,7 +232,7 @@ def test_without_a_limit_nobody_waits():
 
 
 @pytest.mark.parametrize(
-    "amounts, share", [([], 0.0), ([(0, 250)], 0.25), ([(59, 250), (60, 500)], 0.25)]
+    "amounts, share", [([], 0.0), ([(0, 250)], 0.25), ([(60, 250), (61, 500)], 0.25)]
 )
 def test_a_share_is_what_is_in_use_of_the_limit(amounts, share):
     assert used_share(Limit(KEY, 1000), used(*amounts), NOW) == share

@@ -4,8 +4,15 @@ import pytest
 
 from proxy.core.deltas import WHOLE_INSTANCE, Rest
 from proxy.core.hints import Hint
-from proxy.core.limiter import Meter
-from proxy.core.live import FAILING, NO_ROOM, TOO_LONG, UPSTREAM_SAYS, Live
+from proxy.core.limiter import Meter, Peers
+from proxy.core.live import (
+    FAILING,
+    LEFT_TO_OTHERS,
+    NO_ROOM,
+    TOO_LONG,
+    UPSTREAM_SAYS,
+    Live,
+)
 from proxy.core.types import Candidate
 from tests.builders import MODEL, call, config, serving
 
@@ -97,10 +104,29 @@ def test_one_without_room_says_when_there_will_be_some_and_how_much_is_used():
     meters = full(91)
     assert refused(live, asked=call(reserved_tokens=9), meters=meters) is None
     refusal = live.refusal(HERE, TEN, meters, NOW)
-    assert (refusal.reason, refusal.wait_seconds, refusal.used_share) == (NO_ROOM, 59.75, 0.91)
+    assert (refusal.reason, refusal.wait_seconds, refusal.used_share) == (NO_ROOM, 60.75, 0.91)
     assert refusal.limit == HERE.limits[0]
-    assert refused(live, meters=meters, now=NOW + 59) == (NO_ROOM, 0.75)
+    assert refused(live, meters=meters, now=NOW + 59) == (NO_ROOM, 1.75)
     assert live.candidate(HERE, meters, NOW).load == 0.91
+
+
+def test_room_that_others_may_have_taken_is_there_when_they_were_heard_of():
+    live = Live(Peers(others=1, sync_seconds=0.2))
+    meters = full(45)
+    assert refused(live, meters=meters) is None
+    meters["instance", "a", ""].note_lately(45, 1)
+    refusal = live.refusal(HERE, call(reserved_tokens=11), meters, NOW)
+    assert (refusal.reason, refusal.wait_seconds) == (LEFT_TO_OTHERS, 0.2)
+    assert (refusal.limit, refusal.used_share) == (HERE.limits[0], 0.45)
+    assert refused(live, meters=meters) is None  # ten fit
+    assert refused(Live(), asked=call(reserved_tokens=11), meters=meters) is None
+
+
+def test_where_there_is_no_room_the_true_wait_is_told():
+    live = Live(Peers(others=1, sync_seconds=0.2))
+    meters = full(91)
+    meters["instance", "a", ""].note_lately(91, 1)
+    assert refused(live, meters=meters) == (NO_ROOM, 60.75)
 
 
 def test_what_a_person_or_another_request_must_mend_is_said_first():
@@ -121,7 +147,7 @@ def test_of_several_limits_the_one_that_lasts_longest_is_told():
     assert refusal.limit.max_tpm == 100
     meters["instance", "a", ""] = Meter()
     refusal = Live().refusal(both, TEN, meters, NOW)
-    assert (refusal.limit.max_tpm, refusal.wait_seconds) == (50, 39.75)
+    assert (refusal.limit.max_tpm, refusal.wait_seconds) == (50, 40.75)
 
 
 def test_what_the_upstream_says_is_left_lowers_our_view_and_never_raises_it():
@@ -141,7 +167,7 @@ def test_a_lower_limit_the_upstream_tells_of_bounds_the_deployment():
     live = Live()
     meters = {("deployment", "a", MODEL): full(45)["instance", "a", ""]}
     live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=50))
-    assert refused(live, meters=meters) == (NO_ROOM, 59.75)
+    assert refused(live, meters=meters) == (NO_ROOM, 60.75)
     assert refused(live, serving(A, "mini"), meters=meters) is None
     unlimited = serving(replace(A, max_tpm=0, max_rpm=60))
     assert refused(live, unlimited, meters=meters) is None
@@ -154,7 +180,7 @@ def test_a_lower_limit_counts_where_any_of_ours_is_one_of_tokens():
     meters = {("deployment", "a", MODEL): full(45)["instance", "a", ""]}
     both = serving(replace(A, model_limits={MODEL: {"max_rpm": 600}}))
     live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=50))
-    assert refused(live, both, meters=meters) == (NO_ROOM, 59.75)
+    assert refused(live, both, meters=meters) == (NO_ROOM, 60.75)
 
 
 def test_what_the_upstream_says_is_left_counts_without_a_limit_of_ours_too():

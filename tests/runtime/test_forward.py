@@ -433,8 +433,8 @@ def test_room_comes_back_when_a_minute_has_passed():
     world.clock.now += 10
     with pytest.raises(NoRoom, match="0 rest, 1 have no room left") as caught:
         world.forward()
-    assert caught.value.retry_after_seconds == 49.75  # the second it was in is over then
-    world.clock.now += 49.74
+    assert caught.value.retry_after_seconds == 50.75  # all of its second is a minute old then
+    world.clock.now += 50.74
     with pytest.raises(NoRoom):
         world.forward()
     world.clock.now += 0.01
@@ -453,7 +453,7 @@ def test_a_request_larger_than_the_limit_goes_when_nothing_else_does():
     assert world.forward(reserved_tokens=5000)[0] == 200
     with pytest.raises(NoRoom):
         world.forward(reserved_tokens=5000)
-    world.clock.now += 60
+    world.clock.now += 61
     assert world.forward(reserved_tokens=5000)[0] == 200
 
 
@@ -500,7 +500,7 @@ def test_losing_the_last_room_to_another_thread_is_no_room(monkeypatch):
     monkeypatch.setitem(POLICIES, "meddling", meddling(world, a, b))
     with pytest.raises(NoRoom) as caught:
         world.forward()
-    assert caught.value.retry_after_seconds == 60
+    assert caught.value.retry_after_seconds == 61
 
 
 def test_of_many_threads_only_as_many_get_in_as_there_is_room_for():

@@ -13,6 +13,7 @@ from proxy.core import limiter
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
+from proxy.core.limiter import COUNTED_SECONDS
 from proxy.core.live import Refusal
 from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
@@ -107,7 +108,7 @@ def test_no_room_says_how_long_to_wait(state, clock):
     clock.now += 0.25
     once(state, Ending(verdicts.SUCCEEDED, Usage(91)))
     assert candidate(state, tokens=9) is not None
-    assert refusal(state, tokens=10) == ("no room", 59.75)
+    assert refusal(state, tokens=10) == ("no room", 60.75)
 
 
 def test_a_request_larger_than_the_limit_takes_all_of_it(state):
@@ -129,7 +130,7 @@ def test_a_reservation_of_a_minute_ago_is_settled_nowhere(state, clock):
 def test_seconds_that_are_over_are_not_written_any_more(state, clock):
     reservation = state.start(serving(A), TEN)
     state.take()
-    clock.now += 60
+    clock.now += COUNTED_SECONDS
     state.finish(reservation, DONE)
     assert state.take().windows == {}
 
@@ -161,7 +162,7 @@ def test_a_deployment_has_room_of_its_own(state):
     bounds = {MODEL: {"max_rpm": 6}}
     one, other = (serving(config("a", model_limits=bounds), d) for d in (MODEL, "mini"))
     once(state, of=one)
-    assert refusal(state, one) == ("no room", 10.0)
+    assert refusal(state, one) == ("no room", 11.0)
     assert candidate(state, other) is not None
 
 
@@ -551,7 +552,7 @@ def test_what_is_given_back_is_taken_again_with_what_came_since(state):
 def test_seconds_that_are_over_are_not_given_back(state, clock):
     once(state)
     taken = state.take()
-    clock.now += WINDOW_SECONDS
+    clock.now += COUNTED_SECONDS
     once(state)
     state.give_back(taken)
     assert [at for at, _, _ in state.take().windows] == [OPENED_AT, clock.now]
@@ -673,7 +674,7 @@ class Bank:
         self.kept.add(copy)
         seconds = {}
         for (at, *place), counts in self.kept.windows.items():
-            if at > int(now) - WINDOW_SECONDS:
+            if at > int(now) - COUNTED_SECONDS:
                 row = (at, counts["tokens"], counts["requests"])
                 seconds.setdefault(tuple(place), []).append(row)
         return SharedState(
@@ -736,7 +737,7 @@ class TwoWorkers(RuleBasedStateMachine):
         worker, reservation = self.open.pop(number % len(self.open))
         verdict = replace(verdicts.SUCCEEDED, rest_seconds=rest)
         self.states[worker].finish(reservation, Ending(verdict, Usage(tokens)))
-        still = reservation.second > int(self.clock.now) - WINDOW_SECONDS
+        still = reservation.second > int(self.clock.now) - COUNTED_SECONDS
         settled = tokens - reservation.tokens if still else 0
         until = self.clock.now + rest if rest else 0.0
         name = reservation.config.name

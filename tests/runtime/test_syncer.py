@@ -12,11 +12,12 @@ from sqlalchemy.exc import OperationalError
 
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import Deltas
-from proxy.core.live import Refusal
+from proxy.core.limiter import Peers
+from proxy.core.live import ALONE, Refusal
 from proxy.core.types import Usage
 from proxy.core.verdict import Verdict
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import Ending, State
+from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
@@ -34,9 +35,9 @@ LOCKED = "The database cannot be used: database is locked."
 class Worker:
     """What one process has of it, all on one database."""
 
-    def __init__(self, database, clock, interval_seconds=0.001):
+    def __init__(self, database, clock, interval_seconds=0.001, peers=ALONE):
         self.database = database
-        self.state = State(clock)
+        self.state = State(clock, peers=peers)
         self.snapshots = Snapshots(database)
         self.syncer = Syncer(
             database,
@@ -152,6 +153,24 @@ def test_each_worker_sees_the_others_counts_within_one_round(make_worker):
         view = worker.state.view("a")
         assert (view.current_tpm, view.current_rpm) == (21, 3)
         assert view.totals["total_tokens_served"] == 21
+
+
+@pytest.mark.parametrize("bounds", [{"max_tpm": 1000}, {"max_tpm": 0, "max_rpm": 600}])
+@pytest.mark.parametrize("shares", [(1, 1), (1, 3), (1, 0)])
+def test_workers_together_keep_a_limit_and_use_it_up(shares, bounds, make_worker):
+    """A hundred calls fit; workers get more than that, in the proportion of `shares`."""
+    workers = [make_worker(peers=Peers(others=1, sync_seconds=0.2)) for _ in shares]
+    of = config("a", **bounds)
+    taken = 0
+    for _ in range(30):
+        for _ in range(100):
+            for worker, share in zip(workers, shares, strict=True):
+                for _ in range(share):
+                    found = worker.state.start(serving(of), call(reserved_tokens=10))
+                    taken += isinstance(found, Reservation)
+        for worker in workers:
+            worker.syncer.sync()
+    assert taken == 100
 
 
 def test_rounds_in_which_nothing_happened_change_nothing(make_worker):

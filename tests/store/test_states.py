@@ -205,10 +205,10 @@ def test_what_was_reserved_too_much_is_taken_back(add, shared):
     assert shared().windows["a", "gpt"] == [(SECOND, 60, 1)]
 
 
-def test_only_seconds_of_the_last_minute_are_read(add, shared):
-    add(*[window(1, second=SECOND - age) for age in (0, 59, 60, 61)])
+def test_only_seconds_not_all_of_which_are_a_minute_old_are_read(add, shared):
+    add(*[window(1, second=SECOND - age) for age in (0, 60, 61, 62)])
     kept = shared().windows["a", "gpt"]
-    assert sorted(second for second, _, _ in kept) == [SECOND - 59, SECOND]
+    assert sorted(second for second, _, _ in kept) == [SECOND - 60, SECOND]
 
 
 def test_old_windows_are_forgotten_and_new_ones_kept(add, shared, act):
