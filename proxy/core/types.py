@@ -123,6 +123,8 @@ class Call:
     request_id: str = ""
     # Monotonic seconds; after that nobody waits for the answer any more.
     ends_at: float = math.inf
+    # The client set that end, and not the setting.
+    is_hurried: bool = False
     # What calls with the same beginning of a prompt have in common.
     affinity: bytes = field(default=b"", repr=False)
 

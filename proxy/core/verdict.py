@@ -45,6 +45,20 @@ REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
 UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
 ABORTED = Verdict("aborted")
+# Nobody waits for it any longer, and it was silent for longer than it ever is when it is well.
+OVERDUE = Verdict("unreachable", failure=True, no_answer=True)
+
+OVERDUE_SECONDS = 5.0
+OVERDUE_TIMES = 10
+
+
+def is_overdue(silent_ms: float, usual_ms: float | None, *, is_hurried: bool) -> bool:
+    """Whether a silence tells that the instance is unwell, though it ended before
+    `timeout_seconds` were over. `usual_ms`: what half of its answers take to their first byte.
+    Where nobody knows, a client in a hurry tells nothing."""
+    if usual_ms is None:
+        return not is_hurried and silent_ms >= 1000 * OVERDUE_SECONDS
+    return silent_ms >= max(1000 * OVERDUE_SECONDS, OVERDUE_TIMES * usual_ms)
 
 
 def of(status: int, headers: Mapping[str, str], now: float) -> Verdict:

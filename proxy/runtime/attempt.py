@@ -22,6 +22,7 @@ from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.upstream import Answer, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
+ERROR_BODY_SECONDS = 1.0
 ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
 
 
@@ -101,17 +102,14 @@ class Attempt:
             self._answer = self._send(upstream)
             self.verdict = verdicts.of(self._answer.status, self._answer.headers, time.time())
             if self.streams:
-                self._read_until_content()
-                self._answer.allow_silence(self._idle_seconds)
+                self._read_until_content(self._answer)
             elif self._answer.status < 400:
                 self.body = self._answer.read_all()
                 self._settle_plain(self.body)
             else:
                 self.body = self._error_body(self._answer)
         except UpstreamError as error:
-            self.error = error
-            failed = verdicts.UNREACHABLE if self._answer is None else verdicts.FAILED
-            self.verdict = verdicts.ABORTED if self._is_nobodys_fault(error) else failed
+            self._fail(error)
         self._first_byte_ms = self._elapsed_ms()
         if self.error is None and not self.verdict.failure:
             self._was_answered = True
@@ -149,7 +147,7 @@ class Attempt:
         try:
             if self._first:
                 yield self._first
-            while chunk := self._read_some(self._idle_seconds):
+            while chunk := self.answer.read_some():
                 passed_on = watcher.feed(chunk)
                 if passed_on:
                     yield passed_on
@@ -157,10 +155,8 @@ class Attempt:
                 raise UpstreamError("it ended its stream before the answer's end")
         except UpstreamError as error:
             if not watcher.done and not self.line.is_cut:
-                self.error = error
-                over = self._is_nobodys_fault(error)
-                self.verdict = verdicts.ABORTED if over else verdicts.FAILED
-                yield watcher.interrupt() + _error_event(error)
+                self._fail(error)
+                yield watcher.interrupt() + _error_event(self.error or error)
                 raise StreamBroken from error
         last = watcher.finish()
         self._complete = watcher.done or not self.line.is_cut
@@ -217,6 +213,8 @@ class Attempt:
 
     def _send(self, upstream: Upstream) -> Answer:
         config = self.serving.config
+        if self.call.ends_at <= time.monotonic():
+            raise UpstreamError(OVER, timed_out=True)
         url = PROVIDERS[config.provider_type].url(
             config, self.call.endpoint, self.serving.deployment
         )
@@ -226,15 +224,17 @@ class Attempt:
             headers={**self.call.headers, **key_headers(config)},
             body=body_for(self.call, self.serving, ask_usage=self._hides_usage),
             line=self.line,
-            silence_seconds=self._longest(config.timeout_seconds),
+            ends_at=self.call.ends_at,
         )
 
-    def _read_until_content(self) -> None:
+    def _read_until_content(self, answer: Answer) -> None:
         """Holds back the head and what says nothing yet: what fails before anything was said
-        can still be asked of another instance."""
+        can still be asked of another instance. Comments that keep alive say nothing."""
         watcher, held, held_bytes = self._watcher, [], 0
+        silent_until = self._started + self.serving.config.timeout_seconds
+        answer.end_by(min(silent_until, self.call.ends_at))
         while not (watcher.content or watcher.done) and held_bytes <= MAX_HELD_BYTES:
-            chunk = self._read_some(self.serving.config.timeout_seconds)
+            chunk = answer.read_some()
             if not chunk:
                 raise UpstreamError("it ended its stream before it said anything")
             held.append(watcher.feed(chunk))
@@ -242,31 +242,35 @@ class Attempt:
             if watcher.error is not None and not watcher.content:
                 raise UpstreamError(self._without_key(self.trouble() or ""))
         self._first = b"".join(held)
+        answer.end_by(self.call.ends_at)
+        answer.allow_silence(self._idle_seconds)
 
-    def _read_some(self, silence_seconds: float) -> bytes:
-        """As the answer's own, within the call's time."""
-        longest = self._longest(silence_seconds)
-        if longest < silence_seconds:
-            self.answer.allow_silence(longest)
-        return self.answer.read_some()
-
-    def _longest(self, silence_seconds: float) -> float:
-        """Of the silence and what is left of the call's time. Raises UpstreamError."""
-        left = self.call.ends_at - time.monotonic()
-        if left <= 0:
-            raise UpstreamError(OVER, timed_out=True)
-        return min(silence_seconds, left)
-
-    def _is_nobodys_fault(self, error: UpstreamError) -> bool:
-        """The client left, or wanted to wait no longer than this."""
+    def _fail(self, error: UpstreamError) -> None:
+        """It is the instance's failure, unless the client left or wanted to wait no longer."""
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
-        return self.line.is_cut or is_over
+        self.error = UpstreamError(OVER, timed_out=True) if is_over else error
+        if is_over or self.line.is_cut:
+            self.verdict = verdicts.OVERDUE if self._is_overdue() else verdicts.ABORTED
+        elif self._answer is None:
+            self.verdict = verdicts.UNREACHABLE
+        else:
+            self.verdict = verdicts.FAILED
+
+    def _is_overdue(self) -> bool:
+        """It should have said something long ago."""
+        if self._was_answered or self._answer is not None:
+            return False
+        usual_ms = self._state.usual_first_byte_ms(self._reservation)
+        is_hurried = self.call.is_hurried or self.line.is_cut
+        return verdicts.is_overdue(self._elapsed_ms(), usual_ms, is_hurried=is_hurried)
 
     def _error_body(self, answer: Answer) -> bytes:
-        """What an error answer says. Its status counts, also where its body breaks off.
+        """What an error answer says. Its status counts, also where its body breaks off, or
+        does not come while others could be asked.
 
         An upstream may quote the key it was asked with; nobody else is to read it.
         """
+        answer.end_by(min(self.call.ends_at, time.monotonic() + ERROR_BODY_SECONDS))
         try:
             body = answer.read_all()
         except UpstreamError:

@@ -1,6 +1,7 @@
 """Connections to upstreams: opened with TLS and through proxies, kept, and used again."""
 
 import errno
+import math
 import os
 import select
 import socket
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -78,20 +80,48 @@ def origin_of(url: str, proxy_url: str | None = None) -> Origin:
 class Connection:
     """One that stands. Used by one thread at a time."""
 
-    __slots__ = ("_poll", "_silence_seconds", "idle_since", "origin", "sock")
+    __slots__ = (
+        "_clock",
+        "_poll",
+        "_set_seconds",
+        "ends_at",
+        "idle_since",
+        "origin",
+        "silence_seconds",
+        "sock",
+    )
 
-    def __init__(self, origin: Origin, sock: AnySocket) -> None:
+    def __init__(
+        self, origin: Origin, sock: AnySocket, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.origin = origin
         self.sock = sock
         self.idle_since = 0.0
-        self._silence_seconds = -1.0
+        # Of each send or receive: its longest wait, and when it ends at the latest.
+        self.silence_seconds = math.inf
+        self.ends_at = math.inf
+        self._set_seconds = -1.0
+        self._clock = clock
         self._poll: select.poll | None = None
 
-    def allow_silence(self, seconds: float) -> None:
-        """The longest wait of each send or receive from now on."""
-        if seconds != self._silence_seconds:
-            self._silence_seconds = seconds
-            self.sock.settimeout(seconds)
+    def receive(self, size: int) -> bytes:
+        """As the socket's own, within the times. Raises OSError."""
+        self._set_time()
+        data: bytes = self.sock.recv(size)  # type: ignore[assignment]  # urllib3's may fill a buffer
+        return data
+
+    def send_all(self, data: bytes) -> None:
+        """As the socket's own, within the times. Raises OSError."""
+        self._set_time()
+        self.sock.sendall(data)
+
+    def _set_time(self) -> None:
+        seconds = min(self.silence_seconds, self.ends_at - self._clock())
+        if seconds <= 0:
+            raise TimeoutError
+        if seconds != self._set_seconds:
+            self._set_seconds = seconds
+            self.sock.settimeout(None if seconds == math.inf else seconds)
 
     def is_stale(self) -> bool:
         """The peer has closed it, or says something nobody asked for."""
@@ -181,6 +211,8 @@ class Connections:
             return Connection(origin, self._connected(origin, until, line))
         try:
             sock = self._connected(origin_of(origin.proxy_url), until, line)
+        except requests.ConnectTimeout:
+            raise  # it may be we who have no more time
         except (ValueError, requests.RequestException):
             raise requests.exceptions.ProxyError(NO_PROXY) from None
         if origin.scheme == "http":
@@ -240,9 +272,11 @@ class _Deadline:
 def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
     """By the first of the host's addresses that answers; each gets its share of the time."""
     try:
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        found = _addresses(origin, until, line)
     except socket.gaierror:
         raise requests.ConnectionError(UNKNOWN_HOST) from None
+    except OSError as failure:
+        raise _not_connected(failure) from None
     error: OSError = socket.gaierror()
     for left, (family, kind, protocol, _, address) in zip(
         range(len(found), 0, -1), found, strict=True
@@ -257,6 +291,40 @@ def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
             sock.close()
             error = failure
     raise _not_connected(error)
+
+
+def _addresses(origin: Origin, until: _Deadline, line: Line) -> list[Any]:
+    """As getaddrinfo gives and raises them; also TimeoutError or ConnectionAbortedError."""
+    look = partial(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
+    try:
+        return look(flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return _looked_up(look, until.seconds(), line)
+
+
+def _looked_up(look: Callable[[], list[Any]], seconds: float, line: Line) -> list[Any]:
+    """In a thread of its own, because nothing can end a look into the DNS from outside; it ends
+    by itself after the resolver's own time."""
+    found: list[list[Any] | Exception] = []
+    done = Event()
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except (OSError, ValueError) as error:  # ValueError: no name can be written so
+            found.append(error)
+        done.set()
+
+    line.hold(done.set)
+    Thread(target=run, name="resolve", daemon=True).start()
+    done.wait(seconds)
+    if line.is_cut:
+        raise ConnectionAbortedError
+    if not found:
+        raise TimeoutError
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 def _connect(sock: socket.socket, address: Any, seconds: float, line: Line) -> None:
@@ -289,12 +357,19 @@ def _not_connected(error: OSError) -> requests.RequestException:
 def _ask_for_tunnel(sock: AnySocket, origin: Origin, until: _Deadline) -> None:
     """RFC 9110, 9.3.6. Raises ProxyError if the proxy makes none."""
     where = f"{_bracketed(origin.host)}:{origin.port}"
-    reader = AnswerReader(sock.recv)
+
+    def receive(size: int) -> Any:
+        sock.settimeout(until.seconds())
+        return sock.recv(size)
+
+    reader = AnswerReader(receive)
     try:
         lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}", *proxy_lines(origin), "", ""]
         sock.settimeout(until.seconds())
         sock.sendall("\r\n".join(lines).encode("latin-1"))
         reader.read_head()
+    except TimeoutError:
+        raise requests.ConnectTimeout(SLOW_CONNECT) from None
     except (OSError, ValueError, BrokenAnswer):
         raise requests.exceptions.ProxyError(NO_PROXY) from None
     if not 200 <= reader.status < 300:

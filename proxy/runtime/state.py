@@ -172,6 +172,12 @@ class State:
                 self._tell_breaker(live, reservation.config)
         return closed
 
+    def usual_first_byte_ms(self, reservation: Reservation) -> float | None:
+        """What half of the deployment's answers take; None if nobody knows."""
+        with self._lock:
+            median = self._live(reservation.config.name).first_bytes.get(reservation.deployment)
+            return median.value if median else None
+
     def refusals(self, servings: Iterable[Serving], call: Call) -> list[Refusal | None]:
         """For each why the call may not go there now; None if it may. Takes nothing."""
         now = self._clock()

@@ -5,6 +5,8 @@ are requests' own. Left out is what browsers need on each call: cookies, redirec
 environment's proxies, and tries again; there is one loop that tries again, and it is not here.
 """
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -32,6 +34,10 @@ SLOW_ANSWER = "it timed out while we waited for its answer"
 NO_URL = "its address cannot be asked"
 NO_REQUEST = "the request holds what no header can"
 
+# A server that closed an idle connection says so at once; after that long it may have seen the
+# request.
+STALE_SECONDS = 0.5
+
 # Smaller bodies go out with the head in one send; larger ones are not copied for it.
 MAX_JOINED_BYTES = 65_536
 
@@ -42,7 +48,8 @@ KEPT_WAYS = 4096
 
 
 class Outgoing(requests.PreparedRequest):
-    """A request that is ready. `line`: how another thread may end the waiting for it."""
+    """A request that is ready. `line`: how another thread may end the waiting for it;
+    `ends_at`: monotonic seconds at which it is over, wherever it stands."""
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class Outgoing(requests.PreparedRequest):
         headers: Mapping[str, str],
         body: bytes | None,
         line: Line | None = None,
+        ends_at: float = math.inf,
     ) -> None:
         super().__init__()
         self.method = method
@@ -58,6 +66,7 @@ class Outgoing(requests.PreparedRequest):
         self.headers = headers  # type: ignore[assignment]  # only iterated over
         self.body: bytes | None = body
         self.line = line or Line()
+        self.ends_at = ends_at
 
 
 class Transport(BaseAdapter):
@@ -121,19 +130,24 @@ class Transport(BaseAdapter):
     ) -> requests.Response | None:
         """None if the connection was closed while it was idle, so that nobody saw the request:
         a server may close one in the moment in which we use it."""
-        reader = AnswerReader(connection.sock.recv)
+        reader = AnswerReader(connection.receive)
         body = Body(reader, connection, self._connections, request.line)
+        started = time.monotonic()
         try:
             request.line.hold(partial(shut_down, connection.sock))
-            connection.allow_silence(silence_seconds)
+            connection.silence_seconds = silence_seconds
+            # The head as a whole: it may come byte by byte, or interim ones again and again.
+            connection.ends_at = min(request.ends_at, started + silence_seconds)
             body.was_sent = _sent(connection, head, request.body)
             reader.read_head()
         except (OSError, BrokenAnswer) as error:
             body.close()
             unseen = was_idle and not reader.received_bytes and not request.line.is_cut
-            if unseen and not isinstance(error, TimeoutError):
+            soon = time.monotonic() - started < STALE_SECONDS
+            if unseen and soon and not isinstance(error, TimeoutError):
                 return None
             raise _translated(error) from None
+        connection.ends_at = request.ends_at
         return _response(request, reader, body)
 
 
@@ -172,7 +186,12 @@ class Body:
     def allow_silence(self, seconds: float) -> None:
         """The longest wait of each read from now on."""
         if self._connection is not None:
-            self._connection.allow_silence(seconds)
+            self._connection.silence_seconds = seconds
+
+    def end_by(self, at: float) -> None:
+        """Monotonic seconds beyond which no read goes on."""
+        if self._connection is not None:
+            self._connection.ends_at = at
 
     def close(self) -> None:
         """Idempotent."""
@@ -237,10 +256,10 @@ def _sent(connection: Connection, head: bytes, body: bytes | None) -> bool:
     """False if the peer did not take all of it: it may have answered before."""
     try:
         if body is None or len(body) <= MAX_JOINED_BYTES:
-            connection.sock.sendall(head + (body or b""))
+            connection.send_all(head + (body or b""))
         else:
-            connection.sock.sendall(head)
-            connection.sock.sendall(body)
+            connection.send_all(head)
+            connection.send_all(body)
     except (BrokenPipeError, ConnectionResetError):
         return False
     return True

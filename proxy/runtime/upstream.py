@@ -1,5 +1,7 @@
 """The one module that talks HTTP out."""
 
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +55,10 @@ class Answer:
         """The longest wait of each read from now on."""
         self._body.allow_silence(seconds)
 
+    def end_by(self, at: float) -> None:
+        """Monotonic seconds beyond which no read goes on."""
+        self._body.end_by(at)
+
     def close(self) -> None:
         """Idempotent. A connection whose answer was not read to its end is closed."""
         self._body.close()
@@ -81,21 +87,22 @@ class Upstream:
         body: bytes | None,
         method: str = "POST",
         line: Line | None = None,
-        silence_seconds: float | None = None,
+        ends_at: float = math.inf,
     ) -> Answer:
         """Sends one request, waits for the answer's head. Raises UpstreamError.
 
-        The connection must stand within the connect timeout; then `silence_seconds` (else the
-        config's `timeout_seconds`) is the longest silence allowed, before the head and, until
-        it is told otherwise, between reads of the body. `line` can end the waiting.
+        The connection must stand within the connect timeout, then the whole head be there
+        within the config's `timeout_seconds`. That is also, until it is told otherwise, the
+        longest silence between reads of the body. No wait goes on beyond `ends_at` (monotonic
+        seconds), and `line` can end each.
         """
-        silence = config.timeout_seconds if silence_seconds is None else silence_seconds
-        connect_seconds = min(self._connect_timeout_seconds, silence)
+        left = max(0.0, ends_at - time.monotonic())
+        connect_seconds = min(self._connect_timeout_seconds, config.timeout_seconds, left)
         with _translated():
             return Answer(
                 self._transport.send(
-                    Outgoing(method, url, headers, body, line),
-                    timeout=(connect_seconds, silence),
+                    Outgoing(method, url, headers, body, line, ends_at),
+                    timeout=(connect_seconds, config.timeout_seconds),
                     proxies={"all": config.proxy_url} if config.proxy_url else None,
                 )
             )

@@ -103,6 +103,7 @@ def _forwarded(endpoint: str, model: str | None, client: Client, line: Line) -> 
         headers=headers.for_upstream(request.headers.items()),
         request_id=g.request_id,
         ends_at=_ends_at(),
+        is_hurried=TIMEOUT_HEADER in request.headers,
     )
     return parts().forward.forward(call, g.tried, line)
 

@@ -133,3 +133,21 @@ def test_every_counter_exists_and_every_judgement_is_counted():
 def test_neither_a_bad_request_nor_hanging_up_is_the_instances_error():
     assert set(OUTCOMES) - ERRORS == {"succeeded", "rejected", "aborted"}
     assert set(OUTCOMES) > ERRORS
+
+
+@pytest.mark.parametrize(
+    "silent_ms, usual_ms, is_hurried, overdue",
+    [
+        (4_999, 10.0, False, False),
+        (5_000, 10.0, False, True),
+        (5_000, 500.0, True, True),
+        (5_000, 501.0, True, False),  # it is slow also when it is well
+        (5_000, None, False, True),
+        (4_999, None, False, False),
+        (3_600_000, None, True, False),
+    ],
+)
+def test_who_is_silent_for_much_longer_than_usual_is_unwell(
+    silent_ms, usual_ms, is_hurried, overdue
+):
+    assert verdict.is_overdue(silent_ms, usual_ms, is_hurried=is_hurried) is overdue

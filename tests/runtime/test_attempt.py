@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core import verdict as verdicts
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
@@ -360,21 +361,30 @@ def soon(seconds):
     return time.monotonic() + seconds
 
 
-def test_before_the_content_the_configs_silence_counts_and_after_it_that_of_streams():
+def test_before_the_content_the_configs_time_counts_and_after_it_the_silence_of_streams():
     world = World(config("a", timeout_seconds=7.0), a=stream(ROLE, token(), DONE))
-    attempt = world.attempt(stream=True)
-    assert world.upstream.sent[0].silence_seconds == 7.0
-    assert world.upstream.opened[0].silences == [60.0]
+    ends_at = soon(100)
+    attempt = world.attempt(stream=True, ends_at=ends_at)
+    assert world.upstream.sent[0].ends_at == ends_at
+    before, after = world.upstream.opened[0].ends
+    assert before == pytest.approx(soon(7), abs=1)
+    assert (after, world.upstream.opened[0].silences) == (ends_at, [60.0])
     attempt.close()
 
 
-def test_no_silence_is_longer_than_what_is_left_of_the_calls_time():
+def test_nothing_goes_on_beyond_the_calls_time():
     world = World(A, a=stream(ROLE, token(), token(), DONE))
-    attempt = world.attempt(stream=True, ends_at=soon(5))
-    assert world.upstream.sent[0].silence_seconds == pytest.approx(5, abs=1)
-    relayed(attempt)
-    assert all(s <= 5 or s == 60.0 for s in world.upstream.opened[0].silences)
-    assert world.upstream.opened[0].silences[-1] == pytest.approx(5, abs=1)
+    ends_at = soon(5)
+    attempt = world.attempt(stream=True, ends_at=ends_at)
+    assert world.upstream.sent[0].ends_at == ends_at
+    assert world.upstream.opened[0].ends == [ends_at, ends_at]
+    attempt.close()
+
+
+def test_the_body_of_an_error_is_waited_for_a_second_at_most():
+    world = World(A, a=failed(500))
+    world.attempt(ends_at=soon(100)).close()
+    assert world.upstream.opened[0].ends == [pytest.approx(soon(1), abs=0.5)]
 
 
 def test_a_call_whose_time_is_over_asks_nobody():
@@ -398,6 +408,32 @@ def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
         world.forward(ends_at=ends_at)
     assert (world.upstream.asked, world.usage("a")["aborted"]) == (["a"], 1)
     assert world.state.view("a").totals["error_count"] == 0
+
+
+@pytest.mark.parametrize("usual_ms, outcome", [(10, "unreachable"), (None, "aborted")])
+@pytest.mark.parametrize("why", ["hurry", "left"])
+def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
+    why, usual_ms, outcome, monkeypatch
+):
+    ends_at = soon(0.02) if why == "hurry" else soon(100)
+    line = Line()
+
+    def late():
+        while why == "hurry" and time.monotonic() < ends_at:
+            pass
+        if why == "left":
+            line.cut()
+        return unreachable("it timed out", timed_out=True)
+
+    world = World(A, a=late)
+    if usual_ms:
+        world.answered(usual_ms)
+    monkeypatch.setattr(verdicts, "OVERDUE_SECONDS", 0.0)
+    monkeypatch.setattr(verdicts, "OVERDUE_TIMES", 0)
+    with pytest.raises(UpstreamTimeout if why == "hurry" else ClientLeft):
+        world.forward(line=line, ends_at=ends_at, is_hurried=why == "hurry")
+    assert (world.upstream.asked, world.usage("a")[outcome]) == (["a"], 1)
+    assert world.state.view("a").totals["error_count"] == (outcome == "unreachable")
 
 
 def test_a_stream_whose_time_is_over_is_told_so():

@@ -2,6 +2,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 import requests
@@ -177,18 +178,38 @@ def test_after_the_end_nothing_is_kept(connections, silent):
     assert used.sock.fileno() == -1
 
 
-def test_a_silence_is_set_only_where_it_changes():
-    class Sock:
-        def __init__(self):
-            self.set = []
+class Sock:
+    """Notes which times it was given."""
 
-        def settimeout(self, seconds):
-            self.set.append(seconds)
+    def __init__(self):
+        self.set = []
 
-    connection = Connection(Origin("http", "a", 80), Sock())
-    for seconds in (5.0, 5.0, 1.0):
-        connection.allow_silence(seconds)
-    assert connection.sock.set == [5.0, 1.0]
+    def settimeout(self, seconds):
+        self.set.append(seconds)
+
+    def recv(self, _size):
+        return b"x"
+
+    def sendall(self, _data):
+        pass
+
+
+def test_no_wait_is_longer_than_the_silence_or_goes_on_beyond_the_end():
+    now = 100.0
+    connection = Connection(Origin("http", "a", 80), Sock(), clock=lambda: now)
+    connection.receive(1)
+    for connection.silence_seconds in (5.0, 5.0, 1.0):
+        connection.receive(1)
+    connection.ends_at = 100.5
+    connection.send_all(b"x")
+    connection.ends_at = 101.0
+    connection.receive(1)
+    assert connection.sock.set == [None, 5.0, 1.0, 0.5, 1.0]
+    connection.ends_at = 100.0
+    with pytest.raises(TimeoutError):
+        connection.receive(1)
+    with pytest.raises(TimeoutError):
+        connection.send_all(b"x")
 
 
 # Opened.
@@ -299,6 +320,67 @@ def test_a_proxy_that_makes_no_tunnel(answer, connections, listen):
     origin = Origin("https", "localhost", 443, f"http://127.0.0.1:{listener.port}")
     with pytest.raises(requests.exceptions.ProxyError, match="its proxy_url refused"):
         opened(connections, origin)
+
+
+def test_a_proxy_that_is_slow_is_not_one_that_refuses(connections, listen):
+    """It may be the call that has no more time, and not the proxy that is ill."""
+    listener = listen(lambda p: p.request() and p.request())
+    origin = Origin("https", "localhost", 443, f"http://127.0.0.1:{listener.port}")
+    with pytest.raises(requests.ConnectTimeout):
+        opened(connections, origin, seconds=0.1)
+
+
+def test_a_proxy_that_dribbles_has_no_more_time_than_a_silent_one(connections, listen):
+    left = threading.Event()
+
+    def talk(peer):
+        peer.request()
+        with contextlib.suppress(OSError):
+            while not left.wait(0.01):
+                peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    listener = listen(talk)
+    origin = Origin("https", "localhost", 443, f"http://127.0.0.1:{listener.port}")
+    with pytest.raises(requests.ConnectTimeout):
+        opened(connections, origin, seconds=0.1)
+    left.set()
+
+
+# Names.
+
+
+def test_a_name_that_is_looked_up_for_too_long_ends_with_the_time(connections, monkeypatch):
+    over = threading.Event()
+    look = socket.getaddrinfo
+
+    def slow(host, *more, flags=0, **options):
+        if not flags:
+            over.wait(WAIT_SECONDS)
+        return look(host, *more, flags=flags, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(requests.ConnectTimeout):
+        opened(connections, Origin("http", "localhost", 80), seconds=0.05)
+    line = Line()
+    end = waiting(lambda: opened(connections, Origin("http", "localhost", 80), line=line))
+    while line._wake is None:
+        time.sleep(0.001)
+    line.cut()
+    assert isinstance(end(), requests.ConnectionError)
+    over.set()
+
+
+def test_an_address_is_not_looked_up(connections, silent, monkeypatch):
+    flags = []
+    look = socket.getaddrinfo
+
+    def noted(*given, **options):
+        flags.append(options.get("flags"))
+        return look(*given, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    opened(connections, to(silent)).close()
+    assert flags == [socket.AI_NUMERICHOST]
 
 
 # Ended by another thread.

@@ -1,6 +1,7 @@
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 import requests
@@ -23,7 +24,8 @@ def transport():
 def send(transport, listener, path="/", body=b"{}", silence=WAIT_SECONDS, **more):
     url = f"http://127.0.0.1:{listener.port}{path}"
     headers = more.pop("headers", {"api-key": "k"})
-    request = Outgoing("POST", url, headers, body, more.pop("line", None))
+    given = {name: more.pop(name) for name in ("line", "ends_at") if name in more}
+    request = Outgoing("POST", url, headers, body, **given)
     return transport.send(request, timeout=(WAIT_SECONDS, silence), **more)
 
 
@@ -171,8 +173,11 @@ def test_a_new_connection_that_closes_is_not_replaced(transport, listen):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("then", ["begins", "is silent", "is cut"])
-def test_a_kept_connection_whose_peer_took_the_request_is_not_replaced(then, transport, listen):
+@pytest.mark.parametrize("then", ["begins", "is silent", "is cut", "is late"])
+def test_a_kept_connection_whose_peer_took_the_request_is_not_replaced(
+    then, transport, listen, monkeypatch
+):
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.0 if then == "is late" else WAIT_SECONDS)
     seen = []
     line = Line()
 
@@ -184,7 +189,7 @@ def test_a_kept_connection_whose_peer_took_the_request_is_not_replaced(then, tra
             peer.send(b"HTTP/1.1 2")
         elif then == "is silent":
             peer.request()
-        else:
+        elif then == "is cut":
             line.cut()
 
     listener = listen(talk)
@@ -248,6 +253,55 @@ def test_a_silence_may_be_set_for_what_follows(transport, listen):
     with pytest.raises(requests.ReadTimeout, match="timed out while we waited"):
         response.raw.read1()
     response.raw.allow_silence(0.05)  # it is closed: without effect
+
+
+def dribbling(left, first, piece):
+    """Says `first`, then `piece` again and again until the other side leaves."""
+
+    def talk(peer):
+        peer.request()
+        with contextlib.suppress(OSError):
+            peer.send(first)
+            while not left.wait(0.01):
+                peer.send(piece)
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    "piece", [b"x", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["bytes", "interim answers"]
+)
+def test_a_head_that_dribbles_has_no_more_time_than_one_that_does_not_come(
+    piece, transport, listen
+):
+    left = threading.Event()
+    first = b"HTTP/1.1 200 OK\r\nx-y: " if piece == b"x" else b""
+    listener = listen(dribbling(left, first, piece))
+    with pytest.raises(requests.ReadTimeout):
+        send(transport, listener, silence=0.1)
+    left.set()
+
+
+def test_a_body_that_dribbles_ends_with_the_requests_time(transport, listen):
+    left = threading.Event()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n"
+    listener = listen(dribbling(left, head, b"x"))
+    response = send(transport, listener, ends_at=time.monotonic() + 0.1)
+    with pytest.raises(requests.ReadTimeout):
+        _ = response.content
+    left.set()
+
+
+def test_an_end_may_be_set_for_what_follows(transport, listen):
+    listener = listen(
+        lambda p: (p.request() and p.send(OK + b"content-length: 2\r\n\r\no")) or p.request()
+    )
+    response = send(transport, listener)
+    assert response.raw.read1() == b"o"
+    response.raw.end_by(time.monotonic() + 0.05)
+    with pytest.raises(requests.ReadTimeout):
+        response.raw.read1()
+    response.raw.end_by(0)  # it is closed: without effect
 
 
 def test_a_line_that_is_cut_ends_the_wait_for_a_head(transport, listen):

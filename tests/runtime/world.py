@@ -1,6 +1,8 @@
 """A gateway without network and without time: fake instances, a clock that is told."""
 
 import json
+import math
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -8,12 +10,13 @@ from types import SimpleNamespace
 from requests.structures import CaseInsensitiveDict
 
 from proxy.core import limiter
+from proxy.core import verdict as verdicts
 from proxy.core.catalog import Catalog
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.forward import Forward
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshot
-from proxy.runtime.state import State
+from proxy.runtime.state import Ending, State
 from proxy.runtime.upstream import UpstreamError
 from tests.builders import call
 
@@ -50,6 +53,7 @@ class FakeAnswer:
         self.closed = 0
         self.line = Line()
         self.silences = []
+        self.ends = []
 
     def header_items(self):
         return list(self.given.items())
@@ -57,6 +61,8 @@ class FakeAnswer:
     def read_some(self):
         if self.line.is_cut:
             raise UpstreamError("it broke off its answer")
+        if self.ends and time.monotonic() >= self.ends[-1]:
+            raise UpstreamError("it timed out", timed_out=True)
         piece = self.left.popleft() if self.left else b""
         if isinstance(piece, Exception):
             raise piece
@@ -71,6 +77,9 @@ class FakeAnswer:
     def allow_silence(self, seconds):
         self.silences.append(seconds)
 
+    def end_by(self, at):
+        self.ends.append(at)
+
     def close(self):
         self.closed += 1
 
@@ -84,9 +93,7 @@ class FakeUpstream:
         self.sent = []
         self.opened = []
 
-    def send(
-        self, config, url, *, headers, body, method="POST", line=None, silence_seconds=None
-    ):
+    def send(self, config, url, *, headers, body, method="POST", line=None, ends_at=math.inf):
         self.asked.append(config.name)
         self.sent.append(
             SimpleNamespace(
@@ -94,7 +101,7 @@ class FakeUpstream:
                 headers=headers,
                 body=body,
                 method=method,
-                silence_seconds=silence_seconds,
+                ends_at=ends_at,
             )
         )
         answer = self.answers[config.name]
@@ -135,6 +142,14 @@ class World:
     def attempt(self, line=None, **changes):
         """A stream's attempt, open: to iterate and to close."""
         return self.gateway.forward(call(**changes), self.tried, line)
+
+    def answered(self, first_byte_ms):
+        """The first instance answered a call before, after so long."""
+        asked = call()
+        serving = limiter.serving(self.configs[0], asked.model)
+        reservation = self.state.start(serving, asked)
+        self.state.answered(reservation, first_byte_ms)
+        self.state.finish(reservation, Ending(verdicts.SUCCEEDED))
 
     def alone(self, **changes):
         """An attempt at the first instance, with nobody who could try another."""
