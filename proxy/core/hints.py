@@ -2,6 +2,7 @@
 
 Source: the headers `x-ratelimit-*` of Azure and OpenAI. Remaining tokens may be stale, or -1 or
 0 on some operations, though there is room; the limit may be lower than the quota for hours.
+What remains beside a 429 is not looked at: the 429 says itself how long it is to be left alone.
 """
 
 from collections.abc import Mapping
@@ -49,25 +50,22 @@ class Hint:
 
 
 def hint(headers: Mapping[str, str], now: float, *, is_throttled: bool) -> Hint | None:
-    """What an answer's headers say; None if nothing.
-
-    Nothing left is only believed of a 429. The names are in lower case.
-    """
-    least = 0 if is_throttled else 1
-    found = Hint(
-        now,
-        _number(headers.get("x-ratelimit-limit-tokens"), 1),
-        _number(headers.get("x-ratelimit-remaining-tokens"), least),
-        _number(headers.get("x-ratelimit-remaining-requests"), least),
-    )
+    """What an answer's headers say; None if nothing. The names are in lower case."""
+    found = Hint(now, _number(headers.get("x-ratelimit-limit-tokens")))
+    if not is_throttled:
+        found = replace(
+            found,
+            remaining_tokens=_number(headers.get("x-ratelimit-remaining-tokens")),
+            remaining_requests=_number(headers.get("x-ratelimit-remaining-requests")),
+        )
     return None if found == Hint(now) else found
 
 
-def _number(text: str | None, least: int) -> int | None:
+def _number(text: str | None) -> int | None:
+    """A whole number from 1; None if it is none."""
     if text is None or not text.isascii() or not text.isdigit() or len(text) > 15:
         return None
-    value = int(text)
-    return value if value >= least else None
+    return int(text) or None
 
 
 def _less(remaining: int | None, used: int) -> int | None:

@@ -95,16 +95,28 @@ class Live:
         config = serving.config
         if not limiter.accepts_prompt(config, call.prompt_tokens):
             return Refusal(serving, TOO_LONG, 0.0)
+        found = self._barred(serving, now, alone=alone)
+        if found is not None and found.reason in MISCONFIGURED:
+            return found
+        if config.rate_limit_enabled and (serving.limits or self.hints):
+            full = next(self._full(serving, call.reserved_tokens, meters, now), None)
+            if full and (found is None or full.wait_seconds > found.soonest_seconds):
+                return full
+        return found
+
+    def _barred(self, serving: Serving, now: float, *, alone: bool) -> Refusal | None:
+        """Whatever the call is: it rests, or fails."""
         rest = self.rest(serving, now) if self.rests else None
-        if rest is not None:
+        if rest is not None and rest.reason in MISCONFIGURED:
             return Refusal(serving, rest.reason, rest.until - now)
-        if not self.breaker.is_closed and self.is_about(config):
+        failing = None
+        if not self.breaker.is_closed and self.is_about(serving.config):
             wait, wait_alone = self.breaker.wait_seconds(now), self.breaker.alone_seconds(now)
             if (wait_alone if alone else wait) > 0:
-                return Refusal(serving, FAILING, wait, alone_seconds=wait_alone)
-        if not config.rate_limit_enabled or not (serving.limits or self.hints):
-            return None
-        return next(self._full(serving, call.reserved_tokens, meters, now), None)
+                failing = Refusal(serving, FAILING, wait, alone_seconds=wait_alone)
+        if rest is not None and (failing is None or rest.until - now > failing.soonest_seconds):
+            return Refusal(serving, rest.reason, rest.until - now)
+        return failing
 
     def _full(
         self, serving: Serving, tokens: int, meters: Meters, now: float

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 WINDOW_SECONDS = 60
 
+# Threads that overtake each other are apart by much less.
+SET_BACK_SECONDS = 60
+
 
 class Window:
     """A sum over the last `seconds` whole seconds, in constant memory and time.
@@ -30,12 +33,12 @@ class Window:
 
     def total(self, second: int) -> int:
         """The sum as of `second`; never below 0."""
-        self._advance(second)
+        self._look(second)
         return max(self._total, 0)
 
     def recent(self, second: int, seconds: int) -> int:
         """The sum over the last `seconds` only, as of `second`; never below 0."""
-        self._advance(second)
+        self._look(second)
         size = len(self._buckets)
         newest = self._newest
         oldest = max(second - seconds, newest - size) + 1
@@ -57,7 +60,7 @@ class Window:
         0 if it is there already. `seconds`: of the sum over that many only. `second` may lie
         before the newest addition: then another thread read the clock later, but came first.
         """
-        self._advance(second)
+        self._look(second)
         size = len(self._buckets)
         span = size if seconds is None else min(seconds, size)
         left = max(self._total, 0) if span == size else self.recent(self._newest, span)
@@ -70,6 +73,13 @@ class Window:
             if left <= at_most:
                 return self._newest - second + span - age
         return None
+
+    def _look(self, second: int) -> None:
+        """As `_advance`; what lies far in the future was counted by a clock that was set back
+        since, and is forgotten."""
+        if second < self._newest - SET_BACK_SECONDS:
+            self.replace((), second)
+        self._advance(second)
 
     def _advance(self, second: int) -> None:
         if second <= self._newest:

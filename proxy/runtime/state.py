@@ -226,6 +226,14 @@ class State:
                 self._add_rest(name, place, rest)
         return event
 
+    def count_request(self, reservation: Reservation) -> None:
+        """The client got no better than this attempt, which was finished as one that it would
+        not get: its request counts here."""
+        minute = int(self._clock()) // 60 * 60
+        key = (minute, reservation.config.name, reservation.model, reservation.client)
+        with self._lock:
+            self._pending.add_usage(key, {"requests": 1})
+
     def refuse(self, call: Call) -> None:
         """Counts a request for which no instance could be asked."""
         minute = int(self._clock()) // 60 * 60
@@ -332,22 +340,24 @@ class State:
     def _judge(
         self, live: Live, reservation: Reservation, ending: Ending, now: float
     ) -> str | None:
-        """Tells the breaker how an attempt ended. Of an answer it knows already."""
+        """Tells the breaker how an attempt ended. Of an answer it knows already: with that a
+        trial was over, and what came after it is none."""
         name, verdict = reservation.config.name, ending.verdict
+        is_trial = reservation.is_trial and not ending.was_answered
         if verdict.outcome == "succeeded":
             self._pending.note(name, last_success_time=now)
         if not live.is_about(reservation.config):
             return None
         if not verdict.failure:
-            live.breaker.give_back(now, is_trial=reservation.is_trial)
-            if reservation.is_trial:
+            live.breaker.give_back(now, is_trial=is_trial)
+            if is_trial:
                 self._tell_breaker(live, reservation.config)
             return None
         self._pending.note(name, last_failure_time=now)
         opened = live.breaker.fail(
             now,
             self._chance(),
-            is_trial=reservation.is_trial,
+            is_trial=is_trial,
             no_answer=verdict.no_answer,
             was_answered=ending.was_answered,
         )

@@ -79,7 +79,11 @@ def read(connection: Connection, now: float) -> SharedState:
             StateWindowRow.second_at,
             StateWindowRow.tokens,
             StateWindowRow.requests,
-        ).where(StateWindowRow.second_at > int(now) - COUNTED_SECONDS)
+        ).where(
+            StateWindowRow.second_at > int(now) - COUNTED_SECONDS,
+            # What lies further ahead was counted by a clock that was set back since.
+            StateWindowRow.second_at < int(now) + COUNTED_SECONDS,
+        )
     ):
         windows.setdefault((name, deployment), []).append((second, tokens, requests))
     return SharedState(instances, rests, windows)

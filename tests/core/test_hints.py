@@ -29,9 +29,9 @@ def test_what_makes_no_sense_is_not_said(value):
     assert of(remaining_tokens=value, remaining_requests=value, limit_tokens=value) is None
 
 
-def test_nothing_left_is_believed_of_a_429():
-    assert of(is_throttled=True, remaining_tokens="0") == Hint(NOW, None, 0, None)
-    assert of(is_throttled=True, remaining_tokens="-1", limit_tokens="0") is None
+def test_what_remains_beside_a_429_is_nothing_new():
+    assert of(is_throttled=True, remaining_tokens="0", remaining_requests="7") is None
+    assert of(is_throttled=True, remaining_tokens="7", limit_tokens="9") == Hint(NOW, 9)
 
 
 def test_an_answer_that_says_nothing_is_no_hint():

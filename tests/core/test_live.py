@@ -133,9 +133,22 @@ def test_what_a_person_or_another_request_must_mend_is_said_first():
     live = Live()
     live.begin(HERE, 10, NOW)
     broken(live)
-    assert refused(live, meters=full())[0] == FAILING
+    assert refused(live, meters=full(0))[0] == FAILING
     live.rests[MODEL] = rest(NOW + 1, "misconfigured")
     assert refused(live, meters=full())[0] == "misconfigured"
+
+
+def test_of_what_time_will_mend_the_longest_is_said():
+    live = Live()
+    live.rests[MODEL] = rest(NOW + 5)
+    assert refused(live, meters=full()) == (NO_ROOM, 60.75)
+    assert refused(live, meters=full(0)) == ("throttled", 5.0)
+    live.begin(HERE, 10, NOW)
+    broken(live)  # for a second
+    assert refused(live, meters=full(0)) == ("throttled", 5.0)
+    live.rests[MODEL] = rest(NOW + 0.01)
+    assert refused(live, meters=full(0))[0] == FAILING
+    assert refused(live, meters=full()) == (NO_ROOM, 60.75)
 
 
 def test_of_several_limits_the_one_that_lasts_longest_is_told():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.window import WINDOW_SECONDS, Window
+from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS, Window
 
 
 class Events:
@@ -19,16 +19,21 @@ class Events:
         self.newest = max(self.newest, second)
         self.all.append((second, amount))
 
-    def total(self, second):
+    def look(self, second):
+        if second < self.newest - SET_BACK_SECONDS:
+            self.all, self.newest = [], second
         self.newest = max(self.newest, second)
+
+    def total(self, second):
+        self.look(second)
         return self._sum(self.newest, self.seconds)
 
     def recent(self, second, seconds):
-        self.newest = max(self.newest, second)
+        self.look(second)
         return self._sum(self.newest, seconds + self.newest - second)
 
     def seconds_until(self, at_most, second, seconds=None):
-        self.newest = max(self.newest, second)
+        self.look(second)
         span = min(seconds or self.seconds, self.seconds)
         waits = range(self.newest - second + span + 1)
         return next(
@@ -179,3 +184,19 @@ def test_a_year_of_silence_costs_no_more_than_a_minute():
     window = Window()
     window.add(5, 0)
     assert window.total(10**15) == 0
+
+
+def test_what_a_clock_counted_that_was_set_back_since_is_forgotten():
+    window = Window()
+    window.add(5, 2000)
+    assert window.total(2000 - SET_BACK_SECONDS) == 5  # threads overtake each other
+    assert window.seconds_until(0, 200) == 0
+    window.add(3, 200)
+    assert window.total(200) == 3
+
+
+def test_what_is_settled_late_forgets_nothing():
+    window = Window()
+    window.add(5, 2000)
+    window.add(-5, 100)
+    assert window.total(2000) == 5

@@ -936,3 +936,30 @@ def test_errors_written_by_others_give_way_to_a_newer_one_here(state, clock):
     once(state, FAILED)
     assert state.take().errors == {"a": LastError(FAILED.error, clock.now)}
     assert state.view("a").last_error == FAILED.error
+
+
+def test_what_follows_the_answer_of_a_trial_is_no_trial(state, clock):
+    """A stream that its breaker was closed by may end long after: it neither ends the next
+    trial nor opens the breaker again as one would."""
+    for _ in range(3):
+        once(state, Ending(verdicts.UNREACHABLE))
+    clock.now += 1
+    trial = state.start(serving(A), TEN)
+    assert state.answered(trial, 1.0)
+    for _ in range(3):
+        once(state, Ending(verdicts.UNREACHABLE))
+    clock.now += 1
+    assert state.start(serving(A), TEN).is_trial
+    state.finish(trial, Ending(verdicts.ABORTED, was_answered=True))
+    assert refusal(state)[0] == "failing"  # the new trial goes on
+    state.finish(trial, Ending(verdicts.FAILED, was_answered=True))
+    assert refusal(state)[0] == "failing"
+    assert state.view("a").breaker == "half_open"
+
+
+def test_a_request_is_counted_where_its_client_got_no_better(state):
+    reservation = state.start(serving(A), TEN)
+    state.finish(reservation, Ending(verdicts.FAILED, answered=False))
+    state.count_request(reservation)
+    (counts,) = state.take().usage.values()
+    assert (counts["requests"], counts["attempts"]) == (1, 1)
