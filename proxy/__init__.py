@@ -61,7 +61,6 @@ def make_parts(settings: Settings) -> Parts:
             waiting_places=settings.max_waiting,
             stream_idle_seconds=settings.stream_idle_seconds,
             estimates=estimates,
-            on_end=open_calls.end,
         ),
         operator=OperatorHand(database, state),
         open_calls=open_calls,

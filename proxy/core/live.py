@@ -188,14 +188,15 @@ class Live:
         if hint is not None:
             self.hints[serving.deployment] = hint.less(tokens)
 
-    def answered(self, deployment: str, first_byte_ms: float, hint: Hint | None) -> None:
+    def answered(self, deployment: str, first_byte_ms: float | None, hint: Hint | None) -> None:
         """What an answer tells besides itself."""
-        median = self.first_bytes.get(deployment)
-        if median is None:
-            if len(self.first_bytes) >= MAX_DEPLOYMENTS:
-                self.first_bytes.clear()
-            median = self.first_bytes[deployment] = MovingMedian()
-        median.add(first_byte_ms)
+        if first_byte_ms is not None:
+            median = self.first_bytes.get(deployment)
+            if median is None:
+                if len(self.first_bytes) >= MAX_DEPLOYMENTS:
+                    self.first_bytes.clear()
+                median = self.first_bytes[deployment] = MovingMedian()
+            median.add(first_byte_ms)
         if hint is not None:
             if len(self.hints) >= MAX_DEPLOYMENTS:
                 self.hints.clear()

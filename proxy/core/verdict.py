@@ -45,6 +45,10 @@ REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
 UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
 ABORTED = Verdict("aborted")
+# A 404 of a model that no config names: the client made it up.
+NO_SUCH_MODEL = Verdict("rejected", try_next=True, shown=False)
+# A 500 with the code `model_error`: mostly the prompt's doing, and not the instance's.
+MODEL_ERROR = Verdict("failed", try_next=True)
 # Nobody waits for it any longer, and it was silent for longer than it ever is when it is well.
 OVERDUE = Verdict("unreachable", failure=True, no_answer=True)
 

@@ -9,6 +9,7 @@ from threading import Lock
 
 from proxy.core import hints
 from proxy.core import verdict as verdicts
+from proxy.core.catalog import names_model
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
@@ -73,7 +74,6 @@ class Attempt:
         self.body: bytes | None = None
         self.latency_ms = 0
         self.usage = NO_USAGE
-        self.is_last = True  # of its call: false once another is asked after it
         self.was_recovery = False  # it closed its instance's breaker
         self._state = state
         self._reservation = reservation
@@ -108,6 +108,7 @@ class Attempt:
                 self._settle_plain(self.body)
             else:
                 self.body = self._error_body(self._answer)
+                self.verdict = self._judged(self.verdict, self.body)
         except UpstreamError as error:
             self._fail(error)
         self._first_byte_ms = self._elapsed_ms()
@@ -118,8 +119,10 @@ class Attempt:
                 time.time(),
                 is_throttled=self.verdict.outcome == "throttled",
             )
+            # How fast it refuses says nothing about how fast it is.
+            is_good = self.verdict.outcome == "succeeded"
             self.was_recovery = self._state.answered(
-                self._reservation, self._first_byte_ms, hint
+                self._reservation, self._first_byte_ms if is_good else None, hint
             )
             if self.was_recovery:
                 logger.warning("%s answers again: its breaker closed", self.serving.config.name)
@@ -172,6 +175,14 @@ class Attempt:
         if self._answer is not None:
             self._answer.close()
 
+    def claim(self) -> None:
+        """The client gets this attempt's answer, or nothing better: its request counts here,
+        also if the attempt was closed as one that the client would not get."""
+        if self._once.locked():
+            self._state.count_request(self._reservation)
+        else:
+            self.close()
+
     def settle(self, *, answered: bool = True) -> bool:
         """Counts it as it stands, from whatever thread; True the first time.
 
@@ -180,7 +191,6 @@ class Attempt:
         """
         if not self._once.acquire(blocking=False):
             return False
-        self.is_last = answered
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
@@ -276,6 +286,20 @@ class Attempt:
         except UpstreamError:
             body = b""
         return without_key(body, self.serving.config)
+
+    def _judged(self, verdict: verdicts.Verdict, body: bytes) -> verdicts.Verdict:
+        """What an error answer means, where its status does not tell."""
+        if self.answer.status == 404 and not self._is_known():
+            return verdicts.NO_SUCH_MODEL
+        if self.answer.status == 500 and b'"model_error"' in body:
+            return verdicts.MODEL_ERROR
+        return verdict
+
+    def _is_known(self) -> bool:
+        """Somebody other than the client says that there is such a deployment."""
+        if names_model(self.serving.config, self.call.model):
+            return True
+        return self._state.usual_first_byte_ms(self._reservation) is not None
 
     def _without_key(self, text: str) -> str:
         return without_key(text.encode(), self.serving.config).decode()

@@ -11,6 +11,7 @@ from itertools import count
 from threading import Event
 
 from proxy.core.catalog import names_model
+from proxy.core.limiter import accepts_prompt
 from proxy.core.live import (
     FAILING,
     LEFT_TO_OTHERS,
@@ -21,13 +22,14 @@ from proxy.core.live import (
 )
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving
-from proxy.core.verdict import MISCONFIGURED, NO_DEPLOYMENT
+from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL
 from proxy.errors import (
     BadRequest,
     ClientLeft,
     ModelNotFound,
     NoRoom,
     ProxyError,
+    Saturated,
     Unavailable,
     UpstreamFailed,
     UpstreamTimeout,
@@ -38,7 +40,7 @@ from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Reservation, State
 from proxy.runtime.upstream import Upstream
-from proxy.runtime.waiting import WaitingRoom
+from proxy.runtime.waiting import Full, WaitingRoom
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +52,19 @@ PAUSE_SECONDS = (0.2, 1.0)
 
 MAX_TURNS = 10_000
 
+SAID_CHARACTERS = 300  # of what an upstream says of itself
+
 
 @dataclass(slots=True)
 class Trip:
-    """One call on its way. `tried` has an entry for each attempt, for the log; `left` is how
-    many more there may be, None before the first is chosen; `asked` are the instances that are
-    not to be asked twice in this pass, `failed` those that failed this call; `failing` those
-    that failed others; `patience_seconds` is how long it may still wait."""
+    """One call on its way. `tried` has an entry for each attempt, for the log.
+
+    `left`: how many more attempts there may be, None before the first instance is chosen.
+    `patience_seconds`: how long it may still wait. `asked`: the instances that are not to be
+    asked twice in this pass, `refused`: why others were not. `failed`: those that can do
+    nothing for this call any more, `unknown`: of these, to whom its model is none.
+    `again` is who failed last in a way that may pass, and `failure` what of that to tell.
+    """
 
     call: Call
     pool: Pool
@@ -67,8 +75,11 @@ class Trip:
     left: int | None = None
     attempt: Attempt | None = None
     asked: set[str] = field(default_factory=set)
+    refused: list[Refusal] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
-    failing: list[Serving] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+    again: Serving | None = None
+    failure: ProxyError | None = None
 
 
 class Forward:
@@ -76,8 +87,7 @@ class Forward:
 
     `max_wait`: how long a call waits for room, if there will be some by then.
     `stream_idle`: the longest silence of a stream that has begun to say something.
-    `estimates` learn from each answer's usage. `on_end` is told the line of a call whose last
-    attempt is closed.
+    `estimates` learn from each answer's usage.
     """
 
     def __init__(
@@ -92,7 +102,6 @@ class Forward:
         stream_idle_seconds: float = 60.0,
         pause_seconds: tuple[float, float] = PAUSE_SECONDS,
         estimates: Estimates | None = None,
-        on_end: Callable[[Line], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshots = snapshots
@@ -103,7 +112,6 @@ class Forward:
         self._stream_idle_seconds = stream_idle_seconds
         self._pause_seconds = pause_seconds
         self._estimates = estimates or Estimates()
-        self._on_end = on_end
         self._clock = clock
         self._random = random.Random()  # draws instances, not secrets
         self._turns: defaultdict[str, count[int]] = defaultdict(count)
@@ -122,14 +130,20 @@ class Forward:
         line, patience_seconds = line or Line(), self._max_wait_seconds
         trip = Trip(call, pool, line, tried, self._turn(call), patience_seconds)
         # Who came first has the room, so a call that finds others waiting waits behind them.
-        if not self.waiting.is_waiting(call.model):
+        may_wait = self._max_wait_seconds > 0
+        self._try_in_order(trip, self.waiting.left_by_others(call.model) if may_wait else None)
+        try:
+            while self._is_worth_waiting(trip) and self._wait_and_try(trip):
+                pass
+        except Full:
             self._try_in_order(trip)
-        while self._is_worth_waiting(trip) and self._wait_and_try(trip):
-            pass
-        self._try_the_last_again(trip)
+            if trip.attempt is None:
+                self._state.refuse(call)
+                raise Saturated from None
+        self._try_again(trip)
         if trip.attempt is None:
             self._state.refuse(call)
-            raise ClientLeft() if trip.line.is_cut else self._nobody(call, pool)
+            raise ClientLeft() if trip.line.is_cut else self._nobody(trip)
         return self._shown(trip, trip.attempt)
 
     def settle_open(self) -> int:
@@ -152,8 +166,6 @@ class Forward:
 
     def _closed(self, attempt: Attempt) -> None:
         self._open.discard(attempt)
-        if attempt.is_last:
-            self._on_end(attempt.line)
         self.waiting.poke()  # what it had reserved is free
         usage, call = attempt.usage, attempt.call
         if usage.prompt_tokens and not usage.estimated:
@@ -174,74 +186,64 @@ class Forward:
         number = next(self._turns[call.model])
         return Turn(self._random, number, call.affinity, self._state.look)
 
-    def _try_in_order(self, trip: Trip) -> None:
-        """Asks one after the other until nobody could do better, or nobody is left."""
+    def _try_in_order(self, trip: Trip, free: frozenset[str] | None = None) -> None:
+        """Asks one after the other until nobody could do better, or nobody is left. `free`:
+        only these; None: all."""
         for serving, alone in self._askable(trip):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
-            if serving.config.name in trip.asked:
+            name = serving.config.name
+            if name in trip.asked or (free is not None and name not in free):
                 continue
             taken = self._state.start(serving, trip.call, alone=alone)
             if isinstance(taken, Refusal):
-                if taken.reason == FAILING:
-                    trip.failing.append(serving)
-                continue
-            if self._is_over(self._try(trip, serving, taken), trip):
+                trip.refused.append(taken)
+            elif self._is_over(self._try(trip, serving, taken), trip):
                 return
 
     def _askable(self, trip: Trip) -> Iterator[tuple[Serving, bool]]:
-        """All in the policy's order; then, if that was nobody, those that were refused because
-        they fail, again: their time has not come, but there is nobody else."""
-        trip.failing.clear()
+        """All in the policy's order. Then, if that was nobody and nobody else is back in time,
+        those that were refused because they fail, again: their time has not come, but there is
+        nobody else."""
+        trip.refused.clear()
         yield from ((serving, False) for serving in order(self._policy, trip.pool, trip.turn))
-        yield from ((serving, True) for serving in trip.failing.copy())
+        failing = [r.serving for r in trip.refused if r.reason == FAILING]
+        others = _soonest(r for r in trip.refused if r.reason != FAILING)
+        if failing and others > self._patience_seconds(trip):
+            yield from ((serving, True) for serving in failing)
 
     def _is_worth_waiting(self, trip: Trip) -> bool:
-        """Nobody could be asked, or somebody else could do better within the time to wait.
-
-        A throttled attempt is over then: what it had reserved is not held meanwhile.
-        """
-        attempt = trip.attempt
-        if attempt is None:
-            return True  # the waiting room knows for how long
-        if self._is_over(attempt, trip):
+        """Somebody could do it, or do better, within the time to wait."""
+        if trip.attempt is not None and self._is_over(trip.attempt, trip):
             return False
-        out = {*trip.failed, attempt.serving.config.name}
-        others = [s for s in trip.pool.servings if s.config.name not in out]
-        is_throttled = attempt.verdict.outcome == "throttled"
+        others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
+        patience_seconds = self._patience_seconds(trip)
         soonest = _soonest(self._state.refusals(others, trip.call))
-        if is_throttled:  # its own rest begins when it is closed
-            soonest = min(soonest, attempt.verdict.rest_seconds)
-        if soonest > self._patience_seconds(trip):
-            return False
-        if is_throttled:
-            attempt.close(answered=False)
-            trip.attempt = None
-        return True
+        return 0 < patience_seconds >= soonest
 
     def _patience_seconds(self, trip: Trip) -> float:
         return min(trip.patience_seconds, trip.call.ends_at - self._clock())
 
     def _wait_and_try(self, trip: Trip) -> bool:
         """Waits for the first room there is, behind those who came before. False if there was
-        none in time."""
+        none in time. Raises Full."""
         started = self._clock()
         until = started + self._patience_seconds(trip)
 
-        def ask() -> tuple[tuple[Serving, Reservation] | None, float]:
-            refusals = []
+        def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
             for serving, alone in self._askable(trip):
-                if serving.config.name in trip.failed:
+                name = serving.config.name
+                if name in trip.failed or (free is not None and name not in free):
                     continue
                 taken = self._state.start(serving, trip.call, alone=alone)
                 if not isinstance(taken, Refusal):
                     return (serving, taken), 0.0
-                refusals.append(taken)
-                if taken.reason == FAILING:
-                    trip.failing.append(serving)
-            return None, _soonest(refusals)
+                trip.refused.append(taken)
+            return None, _soonest(trip.refused)
 
-        got = self.waiting.wait(trip.call.model, ask, until=until, line=trip.line)
+        got = self.waiting.wait(
+            trip.call.model, ask, until=until, line=trip.line, barred=_barred(trip)
+        )
         trip.patience_seconds -= self._clock() - started
         if got is None:
             return False
@@ -251,17 +253,17 @@ class Forward:
             self._try_in_order(trip)
         return True
 
-    def _try_the_last_again(self, trip: Trip) -> None:
+    def _try_again(self, trip: Trip) -> None:
         """Nobody else is left: what may have been a passing failure is tried once more."""
-        attempt = trip.attempt
-        if attempt is None or not attempt.verdict.failure or not trip.left:
+        serving, last = trip.again, trip.attempt
+        if serving is None or last is None or self._is_over(last, trip):
             return
         pause = self._random.uniform(*self._pause_seconds)
         if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
             return
-        taken = self._state.start(attempt.serving, trip.call)
+        taken = self._state.start(serving, trip.call, alone=True)
         if not isinstance(taken, Refusal):
-            self._try(trip, attempt.serving, taken)
+            self._try(trip, serving, taken)
 
     def _pause(self, line: Line, seconds: float) -> bool:
         """False if the line was cut meanwhile."""
@@ -275,13 +277,12 @@ class Forward:
         return not is_cut
 
     def _try(self, trip: Trip, serving: Serving, reservation: Reservation) -> Attempt:
-        """One attempt. The previous one is closed first, so that its connection and its count
-        are settled."""
+        """One attempt. One that others could do better is closed at once: what it had reserved
+        is free, and what it told of its instance is known, before the next begins."""
         before = trip.attempt
         if before is not None:
             what = "it once more" if before.serving is serving else "another"
             logger.info("%s %s, trying %s", trip.call.request_id, before, what)
-            before.close(answered=False)
         attempt = Attempt(
             self._state,
             reservation,
@@ -298,13 +299,14 @@ class Forward:
         except BaseException:
             attempt.close()  # whatever it was, the room is given back
             raise
+        if attempt.verdict.try_next:
+            attempt.close(answered=False)
         trip.attempt = attempt
         trip.tried.append(_tried(attempt))
-        if attempt.verdict.failure:
-            trip.failed.add(serving.config.name)
+        trip.left = (trip.left or 1) - 1
+        _note(trip, attempt)
         if attempt.was_recovery:
             self.waiting.poke()
-        trip.left = (trip.left or 1) - 1
         return attempt
 
     def _is_over(self, attempt: Attempt, trip: Trip) -> bool:
@@ -315,32 +317,74 @@ class Forward:
         verdict, call = attempt.verdict, trip.call
         if attempt.error is None and not verdict.try_next:
             return attempt
+        attempt.claim()
         if trip.line.is_cut:
-            attempt.close()
             raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
             return attempt
-        attempt.close()
         logger.warning("%s %s, and nobody else can serve it", call.request_id, attempt)
-        if verdict.outcome in ("throttled", "misconfigured"):
-            raise self._nobody(call, trip.pool)
+        if verdict.outcome in ("throttled", "misconfigured", "rejected"):
+            raise self._nobody(trip)
         raise _unreachable(call, attempt)
 
-    def _nobody(self, call: Call, pool: Pool) -> ProxyError:
+    def _nobody(self, trip: Trip) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
-        found = self._state.refusals(pool.servings, call)
-        refused = [r for r in found if r is not None]
-        if len(refused) < len(found):
+        call, servings = trip.call, trip.pool.servings
+        found = self._state.refusals(servings, call)
+        if _is_unknown(trip, found):
+            return _model_not_found(call)
+        if trip.failure is not None:
+            return trip.failure
+        others = [
+            r for s, r in zip(servings, found, strict=True) if s.config.name not in trip.failed
+        ]
+        refused = [r for r in others if r is not None]
+        if len(refused) < len(others):
             return _no_room(call, refused, SOON_SECONDS)
         waiting = [r for r in refused if _passes(r)]
         if waiting:
             return _no_room(call, waiting, _soonest(waiting))
-        if all(r.reason == TOO_LONG for r in refused):
-            return _too_long(call, pool.servings)
-        unknown = all(r.reason in (NO_DEPLOYMENT, TOO_LONG) for r in refused)
-        if unknown and not any(names_model(s.config, call.model) for s in pool.servings):
-            return _model_not_found(call)
+        if refused and all(r.reason == TOO_LONG for r in refused):
+            return _too_long(call, servings)
         return _misconfigured(call)
+
+
+_Taken = tuple[Serving, Reservation]
+
+
+def _note(trip: Trip, attempt: Attempt) -> None:
+    """What an attempt tells of who can still do something for the call."""
+    name, verdict = attempt.serving.config.name, attempt.verdict
+    if verdict is NO_SUCH_MODEL:
+        trip.failed.add(name)
+        trip.unknown.add(name)
+    if verdict is MODEL_ERROR:
+        trip.failed.add(name)
+        trip.left = min(trip.left or 0, 1)  # a sibling may be of another mind; more would not
+    if verdict.failure:
+        trip.failed.add(name)
+        trip.again = attempt.serving
+        trip.failure = _unreachable(trip.call, attempt)
+
+
+def _barred(trip: Trip) -> frozenset[str]:
+    """Whom it would not take, however much room there is."""
+    prompt_tokens = trip.call.prompt_tokens
+    too_long = (
+        s.config.name for s in trip.pool.servings if not accepts_prompt(s.config, prompt_tokens)
+    )
+    return frozenset((*trip.failed, *too_long))
+
+
+def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:
+    """No config names the model, and no upstream that could be asked knows it."""
+    servings, model = trip.pool.servings, trip.call.model
+    if any(names_model(s.config, model) for s in servings):
+        return False
+    return bool(trip.unknown) and all(
+        s.config.name in trip.unknown or (r and r.reason in (NO_DEPLOYMENT, TOO_LONG))
+        for s, r in zip(servings, found, strict=True)
+    )
 
 
 def _passes(refusal: Refusal) -> bool:
@@ -405,8 +449,10 @@ def _misconfigured(call: Call) -> ProxyError:
 def _unreachable(call: Call, attempt: Attempt) -> ProxyError:
     error = attempt.error
     if error is None:
+        said = attempt.trouble() if attempt.verdict.shown else None
+        said = (said or "it redirected elsewhere")[:SAID_CHARACTERS]
         return UpstreamFailed(
-            f"No instance gave an answer for {call.model!r}: the last redirected elsewhere."
+            f"No instance gave an answer for {call.model!r}: the last, {said}."
         )
     kind = UpstreamTimeout if error.timed_out else UpstreamFailed
     return kind(f"No instance gave an answer for {call.model!r}: the last, {error.message}.")

@@ -7,6 +7,8 @@ worker looks at the sockets of all calls.
 
 import select
 import socket
+import time
+from collections.abc import Callable
 from threading import Lock
 
 from proxy.errors import Saturated
@@ -20,15 +22,18 @@ _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 class OpenCalls:
-    """`begin` a call, `end` it when its answer is out. Thread-safe.
+    """`begin` a call, `end` it when its answer is out. `end_by` says when that must be: a
+    client may stop sending its request, or reading its answer, and stay. Thread-safe.
 
     Beyond `ceiling` calls nobody waits in a queue that only grows: the next is refused.
     """
 
-    def __init__(self, ceiling: int) -> None:
+    def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.ceiling = ceiling
         self._lock = Lock()
         self._clients: dict[Line, socket.socket | None] = {}
+        self._ends: dict[Line, float] = {}
+        self._clock = clock
         self._periodic = Periodic("open-calls", LOOK_SECONDS, self.look)
         self.start = self._periodic.start
         self.stop = self._periodic.stop
@@ -46,14 +51,28 @@ class OpenCalls:
             self._clients[line] = client
         return line
 
+    def end_by(self, line: Line, at: float) -> None:
+        """Monotonic seconds after which the client's connection is closed, whatever it does."""
+        with self._lock:
+            if line in self._clients:
+                self._ends[line] = at
+
     def end(self, line: Line) -> None:
         """Idempotent."""
         with self._lock:
             self._clients.pop(line, None)
+            self._ends.pop(line, None)
 
     def look(self) -> None:
         """Cuts the lines of those who are gone: what their threads wait for has ended."""
+        now = self._clock()
         with self._lock:
+            # With the lock: after `end` the connection may carry another call.
+            for line in [line for line, at in self._ends.items() if at < now]:
+                del self._ends[line]
+                client = self._clients[line]
+                if client is not None:
+                    _shut(client)
             # Asked once: the server may close it between two questions, and -1 is no number.
             known = [(line, c.fileno()) for line, c in self._clients.items() if c is not None]
         by_number = {number: line for line, number in known if number >= 0}
@@ -64,3 +83,10 @@ class OpenCalls:
             poll.register(number, _GONE)
         for number, _ in poll.poll(0):
             by_number[number].cut()
+
+
+def _shut(client: socket.socket) -> None:
+    try:
+        client.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has gone

@@ -156,10 +156,11 @@ class State:
         return reservation
 
     def answered(
-        self, reservation: Reservation, first_byte_ms: float, hint: Hint | None = None
+        self, reservation: Reservation, first_byte_ms: float | None, hint: Hint | None = None
     ) -> bool:
         """The instance gave an answer that is none of its failures; true if that closed its
-        breaker. It may still fail before the end. `hint` is what its headers said."""
+        breaker. It may still fail before the end. `first_byte_ms` is None if it was none of
+        those that tell how fast it is; `hint` is what its headers said."""
         now = self._clock()
         name = reservation.config.name
         with self._lock:

@@ -30,6 +30,10 @@ MODELS = ("/v1/models", "/openai/v1/models", "/openai/models")
 MAX_MODEL_CHARACTERS = 200
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
+# The longest a request's body may take to arrive.
+BODY_SECONDS = 300.0
+# Beyond the call's time, for what tells the client that it is over.
+LAST_WORDS_SECONDS = 1.0
 AFFINITY_BYTES = 1024  # Azure's prompt cache begins at 1,024 tokens and is found by the first
 
 
@@ -53,17 +57,20 @@ def register(app: Flask) -> None:
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
     client = g.client = authenticated_client()
-    line = parts().open_calls.begin(request.environ.get("gunicorn.socket"))
+    calls, ends_at = parts().open_calls, _ends_at()
+    line = calls.begin(request.environ.get("gunicorn.socket"))
     try:
-        attempt = g.attempt = _forwarded(endpoint, model, client, line)
+        calls.end_by(line, min(ends_at, time.monotonic() + BODY_SECONDS))
+        body = read_body()
+        calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
+        attempt = g.attempt = _forwarded(endpoint, model, client, line, body, ends_at)
+        response = _answered(attempt)
     except BaseException:
-        parts().open_calls.end(line)
+        calls.end(line)
         raise
-    try:
-        return _response(attempt)
-    except BaseException:
-        attempt.close()  # nobody else will
-        raise
+    # Not before its last byte is out: until then it has a thread.
+    response.call_on_close(lambda: calls.end(line))
+    return response
 
 
 def call_of(
@@ -88,9 +95,10 @@ def call_of(
     )
 
 
-def _forwarded(endpoint: str, model: str | None, client: Client, line: Line) -> Attempt:
+def _forwarded(
+    endpoint: str, model: str | None, client: Client, line: Line, body: bytes, ends_at: float
+) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
-    body = read_body()
     fields = _parsed(body)
     asked = g.model = model_of(fields) if model is None else _routable(model)
     g.tried = []
@@ -102,7 +110,7 @@ def _forwarded(endpoint: str, model: str | None, client: Client, line: Line) -> 
         client=client,
         headers=headers.for_upstream(request.headers.items()),
         request_id=g.request_id,
-        ends_at=_ends_at(),
+        ends_at=ends_at,
         is_hurried=TIMEOUT_HEADER in request.headers,
     )
     return parts().forward.forward(call, g.tried, line)
@@ -183,6 +191,14 @@ def _affinity(endpoint: str, fields: Mapping[str, Any], body: bytes) -> bytes:
 def _completion_tokens(endpoint: str, fields: Mapping[str, Any]) -> int:
     # What streams completes something; embeddings have no completion.
     return tokens.completion_limit_tokens(fields) if ENDPOINTS[endpoint].streams else 0
+
+
+def _answered(attempt: Attempt) -> Response:
+    try:
+        return _response(attempt)
+    except BaseException:
+        attempt.close()  # nobody else will
+        raise
 
 
 def _response(attempt: Attempt) -> Response:

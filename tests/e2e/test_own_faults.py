@@ -253,13 +253,9 @@ class TestSaturation:
         add_instance(fresh, simulator["east"])
         simulator["east"].faults["*"] = "hang"
         body = json.dumps(CHAT).encode()
-        head = (
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: %s\r\n"
-            b"content-length: %d\r\n\r\n" % (fresh.client_key.encode(), len(body))
-        )
         held = [socket.create_connection(("127.0.0.1", fresh.port)) for _ in range(4)]
         for client in held:
-            client.sendall(head + body)
+            client.sendall(_head(fresh, len(body)) + body)
         until(lambda: health(fresh)["calls"]["open"] == 4, "it is full")  # type: ignore[index]
         started = time.monotonic()
         answers = [fresh.chat() for _ in range(20)]
@@ -273,6 +269,32 @@ class TestSaturation:
             client.close()
         simulator["east"].reset()
         until(lambda: fresh.chat().ok, "there is room again")
+
+    def test_a_client_that_stays_and_does_nothing_holds_a_place_no_longer_than_its_call(
+        self, fresh: Gateway, simulator: Simulator
+    ):
+        """One stops in the middle of its request, one does not read its answer."""
+        fresh.start(PROXY_THREADS="2", PROXY_WORKERS="1", PROXY_DEADLINE_SECONDS="1")
+        add_instance(fresh, simulator["east"])
+        half = _head(fresh, 1000) + b"{"
+        body = json.dumps({**CHAT, "stream": True}).encode()
+        simulator["east"].tokens = 200_000
+        with (
+            socket.create_connection(("127.0.0.1", fresh.port)) as sender,
+            socket.create_connection(("127.0.0.1", fresh.port)) as reader,
+        ):
+            sender.sendall(half)
+            reader.sendall(_head(fresh, len(body)) + body)
+            until(lambda: health(fresh)["calls"]["open"] == 2, "it is full")  # type: ignore[index]
+            until(lambda: health(fresh)["calls"]["open"] == 0, "both are over")  # type: ignore[index]
+        assert "Traceback" not in fresh.log
+
+
+def _head(gateway: Gateway, length: int) -> bytes:
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: %s\r\n"
+        b"content-length: %d\r\n\r\n" % (gateway.client_key.encode(), length)
+    )
 
 
 def test_nothing_of_all_that_is_a_traceback(fresh: Gateway, simulator: Simulator):

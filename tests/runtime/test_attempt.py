@@ -12,7 +12,7 @@ from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
 from proxy.runtime.attempt import ERROR_BYTES, StreamBroken, excerpt
 from proxy.runtime.line import Line
-from tests.builders import call, config
+from tests.builders import call, config, serving
 from tests.runtime.world import (
     CACHED,
     COMPLETION,
@@ -340,6 +340,15 @@ def test_an_instance_that_answers_again_closes_its_breaker(logged):
     assert world.state.view("a").breaker == "closed"  # though the stream goes on
     assert ("WARNING", "a answers again: its breaker closed") in logged
     attempt.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 429])
+def test_how_fast_an_instance_refuses_is_not_how_fast_it_is(status):
+    world = World(A, a=failed(status))
+    with contextlib.suppress(ProxyError):
+        world.forward()
+    (candidate,) = world.state.look([serving(A)])
+    assert candidate.first_byte_ms is None
 
 
 def test_what_a_person_should_hear_of_is_logged(logged):

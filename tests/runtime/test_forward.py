@@ -1,14 +1,17 @@
 import contextlib
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from proxy.core import breaker, limiter
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.routing import POLICIES
+from proxy.core.types import QuotaGroup
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
 from proxy.errors import (
     BadRequest,
@@ -16,6 +19,7 @@ from proxy.errors import (
     ModelNotFound,
     NoRoom,
     ProxyError,
+    Saturated,
     Unavailable,
     UpstreamFailed,
     UpstreamTimeout,
@@ -129,6 +133,37 @@ def test_the_last_one_is_asked_once_more_when_all_fail():
     world = World(A, B, a=unreachable(), b=failed(503, b"no"))
     assert world.forward() == (503, b"no")
     assert world.upstream.asked == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("last", [failed(401), failed(403), failed(429, retry_after="60")])
+def test_what_may_pass_is_asked_once_more_whoever_came_last(last):
+    world = World(A, B, a=failed(500), b=last)
+    world.upstream.answers["a"] = iter([failed(500), ok()]).__next__
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "first, told",
+    [(failed(500), "the last, 500"), (unreachable(), "the connection was refused")],
+)
+def test_of_a_failure_and_a_limit_the_client_hears_of_the_failure(first, told):
+    """It is nobody's limit that keeps it from an answer, and it need not wait for one."""
+    one_more = replace(A, retry_count=1)
+    world = World(one_more, B, a=first, b=failed(429, retry_after="60"))
+    with pytest.raises(UpstreamFailed, match=told):
+        world.forward()
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_a_prompt_that_an_instance_cannot_stand_is_tried_with_one_other():
+    """Azure's `model_error` is mostly the prompt's doing."""
+    poison = failed(500, b'{"error": {"code": "model_error", "message": "oh"}}')
+    world = World(A, B, config("c"), a=poison, b=poison, c=ok())
+    for _ in range(4):
+        assert world.forward()[0] == 500
+    assert world.upstream.asked == ["a", "b"] * 4
+    assert world.state.view("a").breaker == "closed"
 
 
 @pytest.mark.parametrize("trouble", [failed(429), failed(401), failed(404), failed(400)])
@@ -281,7 +316,8 @@ def test_a_throttled_instance_is_left_alone_for_as_long_as_it_asked(headers, sec
 
 @pytest.mark.parametrize("status", [429, 403, 404])
 def test_other_deployments_of_an_instance_go_on(status):
-    world = World(A, B, a=failed(status), b=ok())
+    names_both = replace(A, supported_models=("gpt-4o", "gpt-4o-mini"))
+    world = World(names_both, B, a=failed(status), b=ok())
     world.forward(model="gpt-4o")
     world.upstream.answers["a"] = ok()
     world.forward(model="gpt-4o-mini")
@@ -314,9 +350,27 @@ def test_our_wrong_key_or_deployment_is_never_shown_as_the_clients(status):
 
 def test_a_model_that_only_the_client_named_is_unknown_if_no_upstream_knows_it():
     world = World(A, B, a=failed(404), b=failed(404))
-    for _ in range(2):  # asked, then resting
+    for _ in range(2):
         with pytest.raises(ModelNotFound, match="'gpt-9'"):
             world.forward(model="gpt-9")
+    assert world.upstream.asked == ["a", "b"] * 2
+    # A client makes up names: that is nothing for the instance's operator.
+    assert (world.state.view("a").status, world.state.view("a").rests) == ("healthy", {})
+
+
+def test_a_model_that_an_instance_did_answer_is_none_that_a_client_made_up():
+    world = World(A, B, a=ok(), b=ok())
+    world.forward()
+    world.upstream.answers["a"] = failed(404)
+    assert world.forward()[0] == 200
+    assert world.state.view("a").status == "misconfigured"
+
+
+def test_one_who_does_not_know_a_made_up_model_is_not_waited_for():
+    world = World(A, replace(B, max_tpm=1), a=failed(404), b=failed(429, retry_after="7"))
+    with pytest.raises(NoRoom) as caught:
+        world.forward(model="gpt-9")
+    assert caught.value.retry_after_seconds > 0
     assert world.upstream.asked == ["a", "b"]
 
 
@@ -409,6 +463,16 @@ def test_while_another_can_be_asked_nobody_asks_a_failing_one_before_its_time():
     assert world.upstream.asked == ["b", "b", "a"]
 
 
+def test_one_that_has_room_soon_is_waited_for_rather_than_one_that_fails():
+    world = patient(A, B, a=unreachable(), b=ok())
+    for _ in range(3):
+        world.forward()
+    world.upstream.asked.clear()
+    world.state.rest("b", time.time() + 0.5)
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["b"]
+
+
 def test_an_operators_rest_is_kept():
     world = World(A, B)
     world.state.rest("a", world.clock.now + 1000)
@@ -465,6 +529,30 @@ def test_the_estimate_holds_the_room_until_the_real_usage_is_known():
     seen.append(world.state.view("a"))
     assert [v.current_tpm for v in seen] == [RESERVED, PROMPT + COMPLETION]
     assert [v.current_rpm for v in seen] == [1, 1]
+
+
+def test_what_failed_gives_its_room_back_before_another_is_asked():
+    """Where both draw from one quota, and once more where there is room for one only."""
+    group = {"g": QuotaGroup("g", max_tpm=RESERVED)}
+    a, b = replace(A, quota_group="g", max_tpm=0), replace(B, quota_group="g", max_tpm=0)
+    world = World(a, b, a=failed(500), b=ok(), groups=group)
+    assert world.forward()[0] == 200
+    alone = World(replace(A, max_tpm=RESERVED))
+    alone.upstream.answers["a"] = iter([failed(500), ok()]).__next__
+    assert alone.forward()[0] == 200
+
+
+def test_a_failure_is_known_before_the_pause():
+    world = World(A, a=unreachable(), settings={"pause_seconds": (1.0, 1.0)})
+    line = Line()
+    with ThreadPoolExecutor(1) as pool:
+        calls = pool.submit(world.forward, line)
+        while not world.upstream.asked or not world.state.view("a").totals["error_count"]:
+            pass
+        assert not calls.done()
+        line.cut()
+        with pytest.raises(ClientLeft):
+            calls.result(5)
 
 
 def test_what_failed_gives_its_room_back():
@@ -665,6 +753,46 @@ def test_if_nobody_comes_back_in_time_the_one_that_failed_is_asked_once_more():
     assert world.upstream.asked == ["a", "a"]
 
 
+def test_one_that_waits_for_another_keeps_nobody_from_the_one_that_failed_it():
+    world = patient(A, B, a=failed(500), b=ok())
+    world.state.rest("b", time.time() + 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(world.forward)
+        while not world.gateway.waiting.count:
+            pass
+        world.upstream.answers["a"] = ok()
+        assert world.forward()[0] == 200
+        assert world.upstream.asked == ["a", "a"]  # at once
+        assert first.result(5)[0] == 200
+    assert world.upstream.asked == ["a", "a", "b"]
+
+
+def test_without_a_place_to_wait_the_client_is_told_to_come_back_at_once():
+    world = patient(A, a=ok(), waiting_places=0)
+    world.state.rest("a", time.time() + 1)
+    with pytest.raises(Saturated) as caught:
+        world.forward()
+    assert caught.value.retry_after_seconds == 1
+    assert world.usage("")["requests"] == 1
+    world.state.rest("a", time.time() + 100)  # there is nothing to wait for
+    with pytest.raises(NoRoom):
+        world.forward()
+
+
+def test_without_a_place_to_wait_an_instance_that_is_free_is_asked():
+    world = patient(A, B, a=failed(500), b=ok(), waiting_places=0)
+    world.state.rest("b", time.time() + 1)
+    world.upstream.answers["a"] = iter([failed(500), ok()]).__next__
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "a"]
+
+
+def test_who_may_not_wait_does_not_stand_behind_those_who_do():
+    world = patient(A, a=ok(), max_wait_seconds=0.0)
+    world.gateway.waiting._queues[call().model] = deque([SimpleNamespace(barred=frozenset())])
+    assert world.forward()[0] == 200
+
+
 def test_the_waits_of_a_call_are_one_patience():
     world = patient(A, B, max_wait_seconds=0.3, a=failed(429, retry_after_ms="200"))
     world.state.rest("b", time.time() + 60)
@@ -756,7 +884,7 @@ def test_no_answer_in_time_is_a_504():
 
 def test_a_redirect_is_no_answer_to_show():
     world = World(A, a=failed(302, b"<a href=...>", location="https://elsewhere.example"))
-    with pytest.raises(UpstreamFailed, match="the last redirected elsewhere"):
+    with pytest.raises(UpstreamFailed, match="the last, it redirected elsewhere"):
         world.forward()
 
 
@@ -789,7 +917,9 @@ def test_a_request_that_failed_everywhere_counts_once_at_the_last(last):
         world.forward()
     except (NoRoom, UpstreamFailed):
         pass  # what the client hears is another test
-    assert [world.usage(name)["requests"] for name in ("a", "b", "")] == [0, 1, 0]
+    requests = [world.usage(name).get("requests", 0) for name in ("a", "b", "")]
+    assert (sum(requests), requests[2]) == (1, 0)
+    assert world.usage(world.upstream.asked[-1])["requests"] == 1
     assert world.in_flight() == 0
 
 

@@ -40,6 +40,53 @@ def test_a_call_ends_once(calls):
     assert calls.count == 0
 
 
+# Clients that stay and do nothing.
+
+
+def test_when_a_calls_time_is_over_its_client_is_cut_off(connection):
+    ours, theirs = connection
+    now = [100.0]
+    calls = OpenCalls(2, clock=lambda: now[0])
+    line = calls.begin(ours)
+    calls.end_by(line, 105.0)
+    now[0] = 105.0
+    calls.look()
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+    now[0] = 105.1
+    calls.look()
+    assert theirs.recv(1) == b""
+    with pytest.raises(BrokenPipeError):
+        ours.sendall(b"x")
+    assert line.is_cut
+    assert calls.count == 1  # until its thread has seen it
+
+
+def test_a_later_end_replaces_an_earlier_one_and_a_call_that_ended_has_none(connection):
+    ours, theirs = connection
+    calls = OpenCalls(2, clock=lambda: 100.0)
+    line = calls.begin(ours)
+    calls.end_by(line, 99.0)
+    calls.end_by(line, 101.0)
+    calls.look()
+    calls.end(line)
+    calls.end_by(line, 99.0)  # the connection may carry the next call by now
+    calls.look()
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+
+
+def test_a_connection_that_has_gone_ends_without_an_error(connection):
+    ours, _ = connection
+    calls = OpenCalls(2, clock=lambda: 100.0)
+    for client in (ours, None):
+        calls.end_by(calls.begin(client), 99.0)
+    ours.close()
+    calls.look()
+
+
 # Clients that leave.
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.runtime import waiting as module
 from proxy.runtime.line import Line
-from proxy.runtime.waiting import WaitingRoom
+from proxy.runtime.waiting import Full, WaitingRoom
 
 WAIT_SECONDS = 5.0  # for what comes at once; it is reached only by a bug
 FOREVER = 1e9
@@ -22,7 +22,7 @@ class Room:
         self.changed = threading.Condition()
 
     def asking(self, name):
-        def ask():
+        def ask(_free):
             with self.changed:
                 self.asked.append(name)
                 self.changed.notify_all()
@@ -71,10 +71,10 @@ def test_who_would_have_to_wait_too_long_does_not_wait(room):
 def test_who_waits_asks_again_when_there_should_be_room(room):
     room.wait_seconds = 0.01
 
-    def ask():
+    def ask(free):
         if room.asked:
             room.free = 1
-        return room.asking("a")()
+        return room.asking("a")(free)
 
     got = WaitingRoom(places=1).wait("m", ask, until=soon(), line=Line())
     assert (got, room.asked) == ("a", ["a", "a"])
@@ -126,13 +126,13 @@ def test_queues_of_different_models_do_not_wait_for_each_other(room, pool):
     hall = WaitingRoom(places=10)
     first = pool.submit(hall.wait, "m", room.asking("a"), until=soon(), line=Line())
     room.wait_until_asked("a")
-    assert (hall.is_waiting("m"), hall.is_waiting("n")) == (True, False)
+    assert (hall.left_by_others("m"), hall.left_by_others("n")) == (frozenset(), None)
     other = Room()
     other.free = 1
     assert hall.wait("n", other.asking("b"), until=soon(), line=Line()) == "b"
     room.free = 1
     assert first.result(WAIT_SECONDS) == "a"
-    assert not hall.is_waiting("m")
+    assert hall.left_by_others("m") is None
 
 
 def test_without_a_place_nobody_waits(room, pool):
@@ -141,10 +141,83 @@ def test_without_a_place_nobody_waits(room, pool):
     first = pool.submit(hall.wait, "m", room.asking("a"), until=soon(), line=Line())
     room.wait_until_asked("a")
     for model in ("m", "n"):
-        assert hall.wait(model, room.asking("b"), until=soon(), line=Line()) is None
+        with pytest.raises(Full):
+            hall.wait(model, room.asking("b"), until=soon(), line=Line())
     assert "b" not in room.asked
     room.free = 1
     assert first.result(WAIT_SECONDS) == "a"
+
+
+class Rooms:
+    """Instances and how many each can take; calls for any of them that they do not bar."""
+
+    def __init__(self, **free):
+        self.free = free
+        self.asked = []
+
+    def asking(self, name, barred=()):
+        def ask(free):
+            self.asked.append(name)
+            for instance in self.free:
+                may = instance not in barred and (free is None or instance in free)
+                if may and self.free[instance]:
+                    self.free[instance] -= 1
+                    return instance, 0.0
+            return None, 0.5
+
+        return ask
+
+
+def standing(hall, pool, rooms, *barred_of_each):
+    """As many calls as there are sets of what they bar, one behind the other."""
+    running = []
+    for number, barred in enumerate(barred_of_each):
+        waits = pool.submit(
+            hall.wait,
+            "m",
+            rooms.asking(number, barred),
+            until=soon(),
+            line=Line(),
+            barred=frozenset(barred),
+        )
+        running.append(waits)
+        while hall.count < len(running):
+            pass
+    return running
+
+
+def test_who_would_not_take_an_instance_keeps_nobody_from_it(pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", FOREVER)
+    rooms, hall = Rooms(a=0, b=0), WaitingRoom(places=5)
+    first, second, third = standing(hall, pool, rooms, "a", "a", "")
+    assert hall.left_by_others("m") == set()  # the third would take it
+    rooms.free["a"] = 1
+    hall.poke()
+    assert third.result(WAIT_SECONDS) == "a"
+    assert hall.left_by_others("m") == {"a"}
+    rooms.free["b"] = 2
+    hall.poke()
+    assert (first.result(WAIT_SECONDS), second.result(WAIT_SECONDS)) == ("b", "b")
+
+
+def test_what_one_before_would_take_is_his(pool):
+    rooms, hall = Rooms(a=0, b=0), WaitingRoom(places=5)
+    first, second = standing(hall, pool, rooms, "a", "")
+    rooms.free["b"] = 1
+    hall.poke()
+    assert first.result(WAIT_SECONDS) == "b"
+    rooms.free["a"] = 1
+    hall.poke()
+    assert second.result(WAIT_SECONDS) == "a"
+
+
+def test_who_has_nothing_to_ask_for_does_not_ask_and_does_not_give_up(pool):
+    rooms, hall = Rooms(a=0), WaitingRoom(places=5)
+    first, second = standing(hall, pool, rooms, "", "")
+    rooms.free["a"] = 2
+    hall.poke()
+    assert (first.result(WAIT_SECONDS), second.result(WAIT_SECONDS)) == ("a", "a")
+    assert rooms.asked.count(1) == 1
 
 
 @pytest.mark.parametrize("position", [0, 1])
@@ -177,12 +250,12 @@ def test_a_client_that_left_before_does_not_wait(room):
 def test_an_error_while_asking_gives_the_place_back():
     hall = WaitingRoom(places=1)
 
-    def broken():
+    def broken(_free):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         hall.wait("m", broken, until=soon(), line=Line())
-    assert (hall.count, hall.is_waiting("m")) == (0, False)
+    assert (hall.count, hall.left_by_others("m")) == (0, None)
 
 
 def test_to_poke_an_empty_room_takes_no_lock():

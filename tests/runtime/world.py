@@ -116,12 +116,14 @@ class FakeUpstream:
 class World:
     """Configs, and by name what each instance answers: `ok()` unless given."""
 
-    def __init__(self, *configs, policy="failover", clock=None, settings=None, **answers):
+    def __init__(
+        self, *configs, policy="failover", clock=None, settings=None, groups=None, **answers
+    ):
         self.clock = clock or Clock()
         self.state = State(self.clock, chance=lambda: 0.0)
         self.configs = configs
         self.upstream = FakeUpstream(**({c.name: ok() for c in configs} | answers))
-        enabled = Catalog(c for c in configs if c.enabled)
+        enabled = Catalog((c for c in configs if c.enabled), groups or {})
         disabled = Catalog(c for c in configs if not c.enabled)
         snapshots = SimpleNamespace(current=Snapshot(catalog=enabled, disabled=disabled))
         self.gateway = Forward(

@@ -672,3 +672,13 @@ def test_an_answer_of_an_upstream_has_our_id_and_not_its_own(world, body):
 def test_an_id_that_is_not_sane_is_replaced(shared_world, given):
     answer = shared_world.client.get("/health", headers={"x-request-id": given})
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_call_has_its_place_until_its_last_byte_is_out(world, stream):
+    world.add("a")
+    calls = world.parts.open_calls
+    response = world.ask({**CHAT, "stream": stream}, buffered=False)
+    assert calls.count == 1
+    response.close()
+    assert calls.count == 0
