@@ -20,6 +20,7 @@ from proxy.core.types import Usage
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _ERROR = re.compile(rb'"error"\s*:\s*(?=[{"])|^event: ?error', re.MULTILINE)
 _ERROR_NAME = re.compile(rb"^event: ?error", re.MULTILINE)
+_CHOICES = re.compile(rb'"choices"\s*:\s*\[')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
@@ -36,8 +37,8 @@ class StreamWatcher:
 
     `content`: an event said something: text, refusal, reasoning, a tool call, an end.
     `error`: what an error event says. `events` counts those with data. `done`: `data: [DONE]`
-    came, so whatever comes now, the stream is whole; `finished`: at least a choice said that
-    it ends, or the events have a shape of which nobody knows how it ends.
+    came, so whatever comes now, the stream is whole; `finished`: as many `choices` said that
+    they end as were asked for, or no event had any, and nobody knows how such a stream ends.
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
     event of which only a part has arrived waits for the rest; otherwise every byte is
@@ -46,25 +47,35 @@ class StreamWatcher:
     """
 
     __slots__ = (
+        "_choices",
+        "_ended",
+        "_has_choices",
         "_hide_usage",
         "_tail",
         "content",
         "done",
         "error",
         "events",
-        "finished",
         "usage",
     )
 
-    def __init__(self, *, hide_usage: bool = False) -> None:
+    def __init__(self, *, hide_usage: bool = False, choices: int = 1) -> None:
         self._hide_usage = hide_usage
+        self._choices = choices
+        self._ended: set[object] = set()  # by their `index`
+        self._has_choices = False
         self._tail = b""
         self.usage: Usage | None = None
         self.events = 0
         self.content = False
         self.error: str | None = None
         self.done = False
-        self.finished = False
+
+    @property
+    def finished(self) -> bool:
+        if self._has_choices:
+            return len(self._ended) >= self._choices
+        return self.content
 
     def feed(self, chunk: bytes) -> bytes:
         whole = self._whole_events(chunk)
@@ -72,8 +83,7 @@ class StreamWatcher:
         self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
         if b"[DONE]" in whole:
             self.done = self.done or _DONE.search(whole) is not None
-        if not self.finished:
-            self.finished = _FINISH.search(whole) is not None
+        self._follow_choices(whole)
         if not self.content or (b"error" in whole and _ERROR.search(whole)):
             for event in _split(whole):
                 self._look_into(event)
@@ -81,6 +91,13 @@ class StreamWatcher:
             return whole if self._hide_usage else chunk
         kept = b"".join(event for event in _split(whole) if not self._is_hidden(event))
         return kept if self._hide_usage else chunk
+
+    def is_whole(self) -> bool:
+        """Whether a stream that ends now has come to its end; a last event may lack the empty
+        line behind it."""
+        self._follow_choices(self._tail)
+        self.done = self.done or _DONE.search(self._tail) is not None
+        return self.done or self.finished or self.error is not None
 
     def finish(self) -> bytes:
         """What was held back when the stream ended in the middle of an event.
@@ -90,7 +107,7 @@ class StreamWatcher:
         tail, self._tail = self._tail, b""
         is_hidden = self._is_hidden(tail)
         self._look_into(tail)
-        self.finished = self.finished or _FINISH.search(tail) is not None
+        self._follow_choices(tail)
         self.done = self.done or _DONE.search(tail) is not None
         return tail if self._hide_usage and not is_hidden else b""
 
@@ -124,7 +141,17 @@ class StreamWatcher:
         elif not self.content:
             is_known = isinstance(payload.get("choices"), list)
             self.content = not is_known or any(map(_says_something, payload["choices"]))
-            self.finished = self.finished or not is_known
+
+    def _follow_choices(self, events: bytes) -> None:
+        if not self._has_choices:
+            self._has_choices = _CHOICES.search(events) is not None
+        if _FINISH.search(events) is None:
+            return
+        for event in _split(events):
+            choices = _json_object(_data(event)).get("choices")
+            for choice in choices if isinstance(choices, list) else ():
+                if isinstance(choice, dict) and choice.get("finish_reason"):
+                    self._ended.add(str(choice.get("index")))
 
     def _is_hidden(self, event: bytes) -> bool:
         """Notes the event's usage, if it has one; true if the client must not see it."""

@@ -119,6 +119,7 @@ class Call:
     prompt: Prompt = NO_PROMPT
     prompt_tokens: int = 0
     reserved_tokens: int = 0
+    choices: int = 1  # that the answer is to have
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     request_id: str = ""
     # Monotonic seconds; after that nobody waits for the answer any more.

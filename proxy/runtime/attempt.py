@@ -83,7 +83,7 @@ class Attempt:
         self._was_answered = False
         self._idle_seconds = stream_idle_seconds
         self._hides_usage = asks_for_usage(call, serving)
-        self._watcher = StreamWatcher(hide_usage=self._hides_usage)
+        self._watcher = StreamWatcher(hide_usage=self._hides_usage, choices=call.choices)
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self._complete = False
@@ -154,7 +154,7 @@ class Attempt:
                 passed_on = watcher.feed(chunk)
                 if passed_on:
                     yield passed_on
-            if not (watcher.done or watcher.finished or watcher.error):
+            if not watcher.is_whole():
                 raise UpstreamError("it ended its stream before the answer's end")
         except UpstreamError as error:
             if not watcher.done and not self.line.is_cut:

@@ -90,6 +90,7 @@ def call_of(
         prompt=prompt,
         prompt_tokens=prompt_tokens,
         reserved_tokens=prompt_tokens + _completion_tokens(endpoint, fields),
+        choices=_choices(fields),
         affinity=_affinity(endpoint, fields, body),
         **more,
     )
@@ -199,6 +200,14 @@ def _answered(attempt: Attempt) -> Response:
     except BaseException:
         attempt.close()  # nobody else will
         raise
+
+
+def _choices(fields: Mapping[str, Any]) -> int:
+    """How many an answer has: `n` for each prompt, of which `completions` take several."""
+    number, prompts = fields.get("n"), fields.get("prompt")
+    several = isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
+    each = number if isinstance(number, int) and number > 0 else 1
+    return each * (len(prompts) if several and isinstance(prompts, list) else 1)
 
 
 def _response(attempt: Attempt) -> Response:

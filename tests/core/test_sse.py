@@ -452,9 +452,37 @@ def test_events_are_not_parsed_once_there_is_content(monkeypatch):
         (event({"choices": [{"delta": {"content": "x"}, "finish_reason": None}]}), False),
         (event(text('"finish_reason": "stop"')), False),  # the model writes about it
         (HELLO, False),
-        (event({"type": "response.completed"}), True),  # nobody knows how these end
+        (event({"type": "response.created"}), False),  # an odd one among those with choices
     ],
 )
 def test_a_choice_says_that_it_ends(raw, finished):
     assert fed([PREAMBLE + raw])[0].finished is finished
     assert fed([PREAMBLE, raw[:-1]])[0].finished is finished
+
+
+def test_nobody_knows_how_a_stream_without_choices_ends():
+    assert fed([event({"type": "response.completed"})])[0].finished
+    assert not fed([b": keep-alive\n\n"])[0].finished
+
+
+def ends(index):
+    return event({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]})
+
+
+def test_a_stream_ends_when_as_many_choices_ended_as_were_asked_for():
+    watcher = StreamWatcher(choices=2)
+    tool = {"tool_calls": [{"index": 1, "function": {"name": "f"}}]}
+    watcher.feed(event({"choices": [{"index": 0, "delta": tool, "finish_reason": None}]}))
+    for _ in range(2):
+        watcher.feed(ends(0))
+        assert not watcher.is_whole()
+    watcher.feed(ends(1))
+    assert watcher.is_whole()
+
+
+@pytest.mark.parametrize("raw", [b"data: [DONE]\n", b"data: [DONE]", ends(0)[:-1]])
+def test_a_last_event_may_lack_its_empty_line(raw):
+    watcher = StreamWatcher()
+    watcher.feed(HELLO + raw)
+    assert watcher.is_whole()
+    assert watcher.interrupt() == b"\n\n"  # it looks, and takes nothing

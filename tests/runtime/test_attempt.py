@@ -322,6 +322,19 @@ def test_a_stream_that_just_ends_was_broken_off(pieces):
     assert world.state.view("a").last_error == "it ended its stream before the answer's end"
 
 
+def test_a_stream_of_which_one_choice_ended_and_another_was_cut_was_broken_off():
+    world = World(A, a=stream(token(), END))
+    got, _ = broken(world.attempt(stream=True, choices=2))
+    assert b'"code": "stream_interrupted"' in got
+
+
+def test_a_done_without_its_empty_line_is_an_end():
+    world = World(A, a=stream(token(), DONE.rstrip() + b"\n"))
+    attempt = world.attempt(stream=True)
+    relayed(attempt)
+    assert attempt.verdict.outcome == "succeeded"
+
+
 def test_a_stream_whose_choices_ended_needs_no_done():
     world = World(A, a=stream(token(), END))
     attempt = world.attempt(stream=True)

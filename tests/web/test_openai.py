@@ -8,6 +8,7 @@ import pytest
 from proxy.core.tokens import prompt
 from proxy.simulator import FAULTS, expected_usage
 from proxy.store.models import InstanceRow
+from proxy.web import openai
 from tests.builders import MODEL
 from tests.web.conftest import CHAT, STREAM
 
@@ -682,3 +683,19 @@ def test_a_call_has_its_place_until_its_last_byte_is_out(world, stream):
     assert calls.count == 1
     response.close()
     assert calls.count == 0
+
+
+@pytest.mark.parametrize(
+    "fields, choices",
+    [
+        ({}, 1),
+        ({"n": 3}, 3),
+        ({"n": None, "prompt": "x"}, 1),
+        ({"n": "3"}, 1),
+        ({"n": 2, "prompt": ["a", "b"]}, 4),
+        ({"prompt": [1, 2, 3]}, 1),  # one, in tokens
+        ({"prompt": [[1], [2]]}, 2),
+    ],
+)
+def test_an_answer_has_as_many_choices_as_were_asked_for(fields, choices):
+    assert openai._choices(fields) == choices
