@@ -12,6 +12,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from proxy.context import EXTENSION, Parts
+from proxy.runtime import open_files
 from proxy.settings import ROOT, SettingError, load_settings
 from proxy.start import greeting
 from proxy.store import damage, schema
@@ -29,8 +30,7 @@ worker_class = "gthread"
 # next client that there is no place.
 KEPT_THREADS = 16
 threads = _settings.threads + KEPT_THREADS
-# Connections a worker keeps open: one for each thread, and as many again that are idle.
-worker_connections = 2 * _settings.threads + 100
+worker_connections = open_files.connections(_settings.threads, open_files.allow_all())
 backlog = 2048
 # The app is made once and forked, so that workers share its memory.
 preload_app = True

@@ -6,6 +6,7 @@ import sys
 
 from proxy import create_app
 from proxy.context import EXTENSION, Parts
+from proxy.runtime import open_files
 from proxy.settings import ROOT, Settings
 from proxy.store import damage, instances, keys, schema
 
@@ -19,6 +20,10 @@ No instance is configured yet. Add one:
 """
 NO_ADMIN_KEY = "The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment).\n"
 NO_CLIENT_KEY = "No client has a key yet. Make one: .venv/bin/flask keys add NAME\n"
+FEW_FILES = """\
+A worker may open {files} files; for PROXY_THREADS={threads} it may need {needed}. Raise the
+limit (ulimit -Hn, or LimitNOFILE= in systemd), or lower PROXY_THREADS.
+"""
 AUTH_IS_OFF = """\
 ********************************************************************************
 PROXY_CLIENT_AUTH=off: everybody who reaches {address} may use your
@@ -59,6 +64,11 @@ def greeting(parts: Parts) -> str:
         f"Starting on {settings.address} with {settings.workers} workers of up to"
         f" {settings.threads} threads.\n"
     )
+    files = open_files.allow_all()
+    if files < open_files.needed(settings.threads):
+        text += FEW_FILES.format(
+            files=files, threads=settings.threads, needed=open_files.needed(settings.threads)
+        )
     if settings.client_auth == "off":
         text += AUTH_IS_OFF.format(address=settings.address)
     elif not has_key:

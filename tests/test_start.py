@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from proxy import __main__, create_app, make_parts
+from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
 from proxy.store import instances, keys, schema
 from tests.builders import config
@@ -155,3 +156,13 @@ def test_wrong_usage_of_the_program_is_code_2(monkeypatch, capsys, argument):
         __main__.main()
     assert caught.value.code == 2
     assert "usage: python -m proxy" in capsys.readouterr().err
+
+
+def test_too_few_open_files_are_told_of(parts, monkeypatch):
+    made = parts(threads=512)
+    prepare(made)
+    assert "files" not in greeting(made)
+    monkeypatch.setattr(open_files, "allow_all", lambda: 1024)
+    assert "A worker may open 1024 files; for PROXY_THREADS=512 it may need 1736." in greeting(
+        made
+    )
