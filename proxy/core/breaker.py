@@ -61,13 +61,15 @@ class Breaker:
         "_attempts",
         "_failures",
         "_failures_in_a_row",
+        "_hearsay_seconds",
         "_no_answers_in_a_row",
         "_open_until",
         "news",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, hearsay_seconds: float = HEARSAY_SECONDS) -> None:
         self.news = CLOSED
+        self._hearsay_seconds = hearsay_seconds
         self._open_until = 0.0  # as it concerns this worker
         self._forget()
 
@@ -94,7 +96,7 @@ class Breaker:
         """Until it may be asked where nobody else can be; never more than `wait_seconds`."""
         pause = ALONE_TRIAL_SECONDS if now < self.news.trial_until else ALONE_SECONDS
         if self._open_until != self.news.open_until:
-            pause += HEARSAY_SECONDS
+            pause += self._hearsay_seconds
         return min(self.wait_seconds(now), max(self.news.changed_at + pause - now, 0.0))
 
     def start(self, now: float, longest_seconds: float) -> bool:
@@ -170,7 +172,7 @@ class Breaker:
             self._open_until = 0.0
             self._forget()
         else:
-            self._open_until = news.open_until + HEARSAY_SECONDS
+            self._open_until = news.open_until + self._hearsay_seconds
 
     def reset(self, now: float) -> None:
         """An operator says all is well, or it is another upstream."""

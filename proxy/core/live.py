@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from proxy.core import limiter
-from proxy.core.breaker import Breaker
+from proxy.core.breaker import HEARSAY_SECONDS, Breaker
 from proxy.core.deltas import WHOLE_INSTANCE, Rest, SharedInstance
 from proxy.core.hints import Hint
 from proxy.core.limiter import Meter, Peers
@@ -79,7 +79,8 @@ class Live:
     def __init__(self, peers: Peers = ALONE) -> None:
         self.in_flight = 0
         self.rests: dict[str, Rest] = {}
-        self.breaker = Breaker()
+        # What all hear of only later is tried only later by those who hear of it.
+        self.breaker = Breaker(max(HEARSAY_SECONDS, 2 * peers.sync_seconds))
         self.first_bytes: dict[str, MovingMedian] = {}  # ms, by deployment
         self.hints: dict[str, Hint] = {}  # by deployment
         self.last_used_at = 0.0

@@ -10,8 +10,8 @@ from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-# As much as has arrived is read at once, up to this.
-READ_BYTES = 65_536
+# As much as has arrived is read at once, up to this. Each thread that reads has as much.
+READ_BYTES = 32_768
 
 # Of a head; and of what surrounds a body's bytes (chunk extensions, trailers) in a row.
 MAX_HEAD_BYTES = 65_536
@@ -36,7 +36,7 @@ class BrokenAnswer(Exception):
 
 
 class AnswerReader:
-    """`receive(n)` gives up to n bytes of the connection, b"" at its end.
+    """`receive(n)` gives up to n bytes of the connection, none at its end.
 
     Every method that reads raises BrokenAnswer, and what `receive` raises: OSError. Not
     thread-safe.
@@ -78,6 +78,11 @@ class AnswerReader:
         """The connection may carry another request: this answer ended where it should."""
         return self.complete and self._keep_alive and not self._surplus
 
+    @property
+    def is_delimited(self) -> bool:
+        """It says itself where it ends; else its end is the connection's, however that came."""
+        return self._length_known
+
     def read_head(self) -> None:
         """Until `status` and `headers` are those of the final answer, not of an interim one."""
         while not self._head_done:
@@ -98,7 +103,7 @@ class AnswerReader:
                 return data
 
     def _fill(self) -> None:
-        data: bytes = self._receive(READ_BYTES)
+        data = self._receive(READ_BYTES)
         if not data:
             if not self._head_done or self._length_known:
                 raise BrokenAnswer(BROKE_OFF if self.received_bytes else NO_ANSWER)

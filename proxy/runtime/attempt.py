@@ -309,6 +309,8 @@ class Attempt:
             return
         if not body:
             raise UpstreamError("it sent an empty answer")
+        if not self.answer.is_delimited and not _is_json(body):
+            raise UpstreamError("it broke off its answer")
         completion = (
             len(body) // BYTES_PER_TOKEN if ENDPOINTS[self.call.endpoint].streams else 0
         )
@@ -331,6 +333,14 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def without_key(body: bytes, config: InstanceConfig) -> bytes:

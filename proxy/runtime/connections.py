@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 import time
 from base64 import b64encode
 from collections import deque
@@ -104,11 +105,16 @@ class Connection:
         self._clock = clock
         self._poll: select.poll | None = None
 
-    def receive(self, size: int) -> bytes:
-        """As the socket's own, within the times. Raises OSError."""
+    def receive(self, size: int) -> memoryview:
+        """What has arrived, up to `size`, within the times; to be used before the thread
+        receives again. Raises OSError.
+
+        Into a buffer of the thread's: to allocate one for each wait and give most of it back
+        leaves holes everywhere, and the process grows for hours.
+        """
         self._set_time()
-        data: bytes = self.sock.recv(size)  # type: ignore[assignment]  # urllib3's may fill a buffer
-        return data
+        buffer = _buffer(size)
+        return buffer[: cast(int, self.sock.recv_into(buffer))]
 
     def send_all(self, data: bytes) -> None:
         """As the socket's own, within the times. Raises OSError."""
@@ -132,6 +138,16 @@ class Connection:
 
     def close(self) -> None:
         self.sock.close()
+
+
+_thread = threading.local()
+
+
+def _buffer(size: int) -> memoryview:
+    found: memoryview | None = getattr(_thread, "buffer", None)
+    if found is None or len(found) < size:
+        found = _thread.buffer = memoryview(bytearray(size))
+    return found if len(found) == size else found[:size]
 
 
 class Connections:

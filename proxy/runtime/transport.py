@@ -167,6 +167,11 @@ class Body:
         """Every header line, also where a name occurs twice."""
         return self._reader.headers
 
+    @property
+    def is_delimited(self) -> bool:
+        """It says itself where it ends; else it may have been cut short."""
+        return self._reader.is_delimited
+
     def read1(self) -> bytes:
         """What has arrived, at least one byte; b"" at the end. Raises requests' exceptions."""
         try:

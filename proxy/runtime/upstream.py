@@ -39,6 +39,11 @@ class Answer:
         """Every header line, also where a name occurs twice."""
         return self._body.header_items()
 
+    @property
+    def is_delimited(self) -> bool:
+        """It says itself where it ends; else it may have been cut short."""
+        return self._body.is_delimited
+
     def read_some(self) -> bytes:
         """What has arrived, at least one byte; b"" at the end. Raises UpstreamError."""
         with _translated():

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.core.breaker import HEARSAY_SECONDS
 from proxy.core.deltas import WHOLE_INSTANCE, Rest
 from proxy.core.hints import Hint
 from proxy.core.limiter import Meter, Peers
@@ -120,6 +121,16 @@ def test_room_that_others_may_have_taken_is_there_when_they_were_heard_of():
     assert (refusal.limit, refusal.used_share) == (HERE.limits[0], 0.45)
     assert refused(live, meters=meters) is None  # ten fit
     assert refused(Live(), asked=call(reserved_tokens=11), meters=meters) is None
+
+
+@pytest.mark.parametrize("sync_seconds, later", [(0.2, HEARSAY_SECONDS), (3.0, 6.0)])
+def test_who_hears_of_a_breaker_late_tries_later(sync_seconds, later):
+    ours, theirs = Live(), Live(Peers(others=1, sync_seconds=sync_seconds))
+    ours.begin(HERE, 10, NOW)
+    broken(ours)
+    theirs.breaker.hear(ours.breaker.news)
+    waits = [live.breaker.wait_seconds(NOW) for live in (ours, theirs)]
+    assert waits[1] - waits[0] == pytest.approx(later)
 
 
 def test_where_there_is_no_room_the_true_wait_is_told():

@@ -501,6 +501,13 @@ def test_a_plain_answer_that_breaks_off_is_no_answer():
     assert (attempt.body, attempt.error, attempt.verdict.outcome) == (None, BROKEN, "failed")
 
 
+@pytest.mark.parametrize("body, whole", [(b'{"id": "x"}', True), (b'{"id": "x', False)])
+def test_a_plain_answer_that_ends_with_its_connection_is_whole_if_its_json_is(body, whole):
+    world = World(A, config("b", priority=200), a=FakeAnswer(200, (body,), is_delimited=False))
+    world.forward()
+    assert world.upstream.asked == (["a"] if whole else ["a", "b"])
+
+
 def test_a_plain_answer_without_a_byte_is_no_answer():
     attempt = World(A, a=FakeAnswer(200, ())).alone()
     assert (attempt.error.message, attempt.verdict.outcome) == (

@@ -3,6 +3,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -187,11 +188,21 @@ class Sock:
     def settimeout(self, seconds):
         self.set.append(seconds)
 
-    def recv(self, _size):
-        return b"x"
+    def recv_into(self, buffer):
+        buffer[:1] = b"x"
+        return 1
 
     def sendall(self, _data):
         pass
+
+
+def test_what_a_thread_receives_comes_into_one_buffer_of_its_own():
+    first, second = (Connection(Origin("http", "a", 80), Sock()) for _ in "ab")
+    got = first.receive(100)
+    assert bytes(got) == b"x"
+    assert second.receive(100).obj is got.obj
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(first.receive, 100).result().obj is not got.obj
 
 
 def test_no_wait_is_longer_than_the_silence_or_goes_on_beyond_the_end():

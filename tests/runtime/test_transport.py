@@ -226,8 +226,10 @@ def test_a_connection_on_which_a_request_was_not_sent_whole_is_not_kept(transpor
         def sendall(self, _data):
             raise BrokenPipeError
 
-        def recv(self, _size):
-            return OK + b"content-length: 2\r\n\r\nok"
+        def recv_into(self, buffer):
+            answer = OK + b"content-length: 2\r\n\r\nok"
+            buffer[: len(answer)] = answer
+            return len(answer)
 
         def settimeout(self, _seconds):
             pass

@@ -46,6 +46,7 @@ class FakeAnswer:
     status: int = 200
     pieces: tuple = (b"{}",)
     given: dict = field(default_factory=dict)
+    is_delimited: bool = True
 
     def __post_init__(self):
         self.headers = CaseInsensitiveDict(self.given)
