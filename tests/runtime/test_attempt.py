@@ -437,7 +437,7 @@ def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
 def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
     why, usual_ms, outcome, monkeypatch
 ):
-    ends_at = soon(0.02) if why == "hurry" else soon(100)
+    ends_at = soon(0.3) if why == "hurry" else soon(100)
     line = Line()
 
     def late():
