@@ -74,6 +74,11 @@ class _DroppingQueueHandler(QueueHandler):
 
     queue: queue.SimpleQueue[logging.LogRecord]
 
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Left as it is: it stays in this process, and is put into words by the thread that
+        writes it."""
+        return record
+
     def enqueue(self, record: logging.LogRecord) -> None:
         if self.queue.qsize() < MAX_WAITING_LINES:
             self.queue.put(record)

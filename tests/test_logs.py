@@ -55,6 +55,22 @@ def test_once_started_lines_still_go_to_stderr(make_writer, capsys):
     assert re.fullmatch(LINE % ("WARNING", "a line"), capsys.readouterr().err)
 
 
+def test_a_line_is_put_into_words_by_the_thread_that_writes_it(make_writer, capsys):
+    class Said:
+        by = None
+
+        def __str__(self):
+            Said.by = threading.current_thread()
+            return "words"
+
+    writer = make_writer()
+    writer.start()
+    logger.info("in %s", Said())
+    writer.stop()
+    assert "in words\n" in capsys.readouterr().err
+    assert Said.by is not threading.current_thread()
+
+
 def test_stdout_is_left_alone(make_writer, capsys):
     writer = make_writer()
     writer.start()

@@ -62,7 +62,19 @@ def write_line(method: str, path: str, status: int, seen: dict[str, Any]) -> Non
         fields["prompt_tokens"] = attempt.usage.prompt_tokens
         fields["completion_tokens"] = attempt.usage.completion_tokens
     level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-    logger.log(level, "request %s", " ".join(f"{k}={_quoted(v)}" for k, v in fields.items()))
+    logger.log(level, "request %s", _Line(fields))
+
+
+class _Line:
+    """Put into words only when it is written."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={_quoted(value)}" for name, value in self._fields.items())
 
 
 def _quoted(value: object) -> str:
