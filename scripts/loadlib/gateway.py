@@ -45,6 +45,7 @@ class Usage:
     pss_mb: float
     threads: int
     files: int
+    sockets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +205,22 @@ def cpu_seconds(pid: int) -> float:
 
 def usage_of(pid: int) -> Usage:
     folder = PROC / str(pid)
+    files = list((folder / "fd").iterdir())
     lines = (folder / "smaps_rollup").read_text().splitlines()
     return Usage(
         pid=pid,
         pss_mb=pss_mb(lines),
         threads=len(list((folder / "task").iterdir())),
-        files=len(list((folder / "fd").iterdir())),
+        files=len(files),
+        sockets=sum(1 for file in files if _is_socket(file)),
     )
+
+
+def _is_socket(file: Path) -> bool:
+    try:
+        return os.readlink(file).startswith("socket:")
+    except FileNotFoundError:
+        return False  # closed meanwhile
 
 
 def pss_mb(lines: Iterable[str]) -> float:

@@ -68,7 +68,7 @@ IDLE_SECONDS = 125.0  # connections to upstreams are kept for 90 s, and looked f
 # busy with everything once.
 JUDGED_SECONDS = 600.0
 MOST_GROWTH = 0.05
-SPARE = 8  # threads or files that may be there by chance
+SPARE = 8  # threads or sockets that may be there by chance
 
 PLAIN, STREAMED, LEFT = "plain", "streamed", "left"
 SHARES = {PLAIN: 0.45, STREAMED: 0.45, LEFT: 0.1}
@@ -98,7 +98,7 @@ class Sample:
 
     pss_mb: float
     threads: int
-    files: int
+    sockets: int
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ def losses(samples: Sequence[Sample], seconds: float, workers: int) -> list[str]
     # Whatever the load does, one connection is one thread at most, and one to each upstream.
     for what, most in (
         ("threads", workers * (CONNECTIONS + 24)),
-        ("files", CONNECTIONS + workers * (CONNECTIONS * (RESOURCES + 1) + 50)),
+        ("sockets", CONNECTIONS + workers * (CONNECTIONS * (RESOURCES + 1) + 50)),
     ):
         peak = max(getattr(s, what) for s in samples)
         if peak > most:
@@ -181,7 +181,7 @@ def losses(samples: Sequence[Sample], seconds: float, workers: int) -> list[str]
     for what, unit, spare in (
         ("pss_mb", "MB of memory", 0),
         ("threads", "threads", SPARE),
-        ("files", "files", SPARE),
+        ("sockets", "sockets", SPARE),
     ):
         early, late = compared(samples, lambda s, what=what: getattr(s, what))
         if late > early * (1 + MOST_GROWTH) + spare:
@@ -299,13 +299,13 @@ class _Soak:
     async def _left_over(self, idle: Sample) -> list[str]:
         """Sockets that are open when nobody asks any more, and no connection is kept."""
         ends_at = time.perf_counter() + IDLE_SECONDS
-        files = self._sample().files
-        while files > idle.files + SPARE and time.perf_counter() < ends_at:
-            self._progress(f"{files} files are open | idle", None)
+        sockets = self._sample().sockets
+        while sockets > idle.sockets and time.perf_counter() < ends_at:
+            self._progress(f"{sockets} sockets are open | idle", None)
             await asyncio.sleep(SAMPLE_SECONDS)
-            files = self._sample().files
-        if files > idle.files + SPARE:
-            return [f"{files} files are open when all is over; {idle.files} were before"]
+            sockets = self._sample().sockets
+        if sockets > idle.sockets:
+            return [f"{sockets} sockets are open when all is over; {idle.sockets} were before"]
         return []
 
     def _rows(self, seen: Seen, capacity: float, rate: float) -> list[Row]:
@@ -330,7 +330,7 @@ class _Soak:
         for title, unit, name in (
             ("memory (PSS) of all", "MB", "pss_mb"),
             ("threads", "", "threads"),
-            ("open files", "", "files"),
+            ("open sockets", "", "sockets"),
         ):
             early, late = compared(self._samples, lambda s, name=name: getattr(s, name))
             rows.append(Row(title, unit, {EARLY: early, LATE: late}))
@@ -342,5 +342,5 @@ def _summed(main: Usage, workers: Sequence[Usage]) -> Sample:
     return Sample(
         sum(u.pss_mb for u in everyone),
         sum(u.threads for u in everyone),
-        sum(u.files for u in everyone),
+        sum(u.sockets for u in everyone),
     )

@@ -85,7 +85,7 @@ def test_the_warm_up_is_not_compared():
         ((106.0, 50, 60), ["100.0 MB of memory grew to 106.0"]),
         ((100.0, 61, 60), ["50.0 threads grew to 61.0"]),
         ((100.0, 60, 71), []),  # by chance
-        ((100.0, 50, 72), ["60.0 files grew to 72.0"]),
+        ((100.0, 50, 72), ["60.0 sockets grew to 72.0"]),
     ],
 )
 def test_what_grows_in_a_long_run_is_a_loss(late, found):
