@@ -36,15 +36,14 @@ class Peers:
 class Meter:
     """Tokens and requests of the last COUNTED_SECONDS. Not thread-safe: its owner locks.
 
-    `lately_tokens` and `lately_requests` are what this worker added that the others may not
-    have heard of, or only when they had added as much.
+    `lately` is what of it this worker added that the others may not have heard of, or only
+    when they had added as much.
     """
 
-    __slots__ = ("lately_requests", "lately_tokens", "requests", "tokens")
+    __slots__ = ("lately", "requests", "tokens")
 
     def __init__(self) -> None:
-        self.lately_tokens = 0
-        self.lately_requests = 0
+        self.lately: Meter | None = None
         self.tokens = Window(COUNTED_SECONDS)
         self.requests = Window(COUNTED_SECONDS)
 
@@ -54,9 +53,10 @@ class Meter:
         if requests:
             self.requests.add(requests, second)
 
-    def note_lately(self, tokens: int, requests: int) -> None:
-        self.lately_tokens += tokens
-        self.lately_requests += requests
+    def note_lately(self, tokens: int, requests: int, second: int) -> None:
+        if self.lately is None:
+            self.lately = Meter()
+        self.lately.add(tokens, requests, second)
 
 
 def instance_meter(name: str) -> MeterKey:
@@ -156,16 +156,29 @@ def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:
 def is_left_to_others(
     limit: Limit, meter: Meter, tokens: int, second: int, others: int
 ) -> bool:
-    """Whether the room that a call of `tokens` has is one that others may have taken."""
-    if limit.max_tpm > 0 and meter.lately_tokens > 0:
-        theirs = others * meter.lately_tokens
-        if meter.tokens.total(second) + theirs + min(tokens, limit.max_tpm) > limit.max_tpm:
+    """Whether the room that a call of `tokens` has is one that others may have taken.
+
+    However long nothing is heard of them, they have no more than their part: a worker always
+    has its own.
+    """
+    mine = meter.lately
+    if mine is None or not others:
+        return False
+    if limit.max_tpm > 0:
+        theirs = _theirs(mine.tokens.total(second), limit.max_tpm, others)
+        used = meter.tokens.total(second) + theirs
+        if theirs and used + min(tokens, limit.max_tpm) > limit.max_tpm:
             return True
-    if limit.max_rpm > 0 and meter.lately_requests > 0:
+    if limit.max_rpm > 0:
         size, seconds = request_window(limit.max_rpm)
-        theirs = others * meter.lately_requests
-        return meter.requests.recent(second, seconds + EDGE_SECONDS) + theirs + 1 > size
+        span = seconds + EDGE_SECONDS
+        theirs = _theirs(mine.requests.recent(second, span), size, others)
+        return theirs > 0 and meter.requests.recent(second, span) + theirs + 1 > size
     return False
+
+
+def _theirs(mine: int, limit: int, others: int) -> int:
+    return min(others * mine, limit * others // (others + 1))
 
 
 def used_share(limit: Limit, meter: Meter, second: int) -> float:

@@ -68,6 +68,7 @@ class Live:
         "_config",
         "_peers",
         "breaker",
+        "contents",
         "first_bytes",
         "hints",
         "in_flight",
@@ -82,6 +83,7 @@ class Live:
         # What all hear of only later is tried only later by those who hear of it.
         self.breaker = Breaker(max(HEARSAY_SECONDS, 2 * peers.sync_seconds))
         self.first_bytes: dict[str, MovingMedian] = {}  # ms, by deployment
+        self.contents: dict[str, MovingMedian] = {}  # the same, of streams alone
         self.hints: dict[str, Hint] = {}  # by deployment
         self.last_used_at = 0.0
         self.shared = SharedInstance()
@@ -183,21 +185,26 @@ class Live:
                 self.breaker.reset(now)
                 self.hints.clear()
                 self.first_bytes.clear()
+                self.contents.clear()
             self._config = config
         self.in_flight += 1
         hint = self.hints.get(serving.deployment) if self.hints else None
         if hint is not None:
             self.hints[serving.deployment] = hint.less(tokens)
 
-    def answered(self, deployment: str, first_byte_ms: float | None, hint: Hint | None) -> None:
+    def answered(
+        self,
+        deployment: str,
+        first_byte_ms: float | None,
+        hint: Hint | None,
+        *,
+        streams: bool = False,
+    ) -> None:
         """What an answer tells besides itself."""
         if first_byte_ms is not None:
-            median = self.first_bytes.get(deployment)
-            if median is None:
-                if len(self.first_bytes) >= MAX_DEPLOYMENTS:
-                    self.first_bytes.clear()
-                median = self.first_bytes[deployment] = MovingMedian()
-            median.add(first_byte_ms)
+            _median(self.first_bytes, deployment).add(first_byte_ms)
+            if streams:
+                _median(self.contents, deployment).add(first_byte_ms)
         if hint is not None:
             if len(self.hints) >= MAX_DEPLOYMENTS:
                 self.hints.clear()
@@ -211,3 +218,12 @@ class Live:
         if reasons:
             return "rate_limited"
         return "healthy" if self.breaker.is_closed else "error"
+
+
+def _median(medians: dict[str, MovingMedian], deployment: str) -> MovingMedian:
+    found = medians.get(deployment)
+    if found is None:
+        if len(medians) >= MAX_DEPLOYMENTS:
+            medians.clear()
+        found = medians[deployment] = MovingMedian()
+    return found

@@ -50,19 +50,26 @@ NO_SUCH_MODEL = Verdict("rejected", try_next=True, shown=False)
 # A 500 with the code `model_error`: mostly the prompt's doing, and not the instance's.
 MODEL_ERROR = Verdict("failed", try_next=True)
 # Nobody waits for it any longer, and it was silent for longer than it ever is when it is well.
-OVERDUE = Verdict("unreachable", failure=True, no_answer=True)
+OVERDUE = Verdict("unreachable", failure=True)
 
 OVERDUE_SECONDS = 5.0
 OVERDUE_TIMES = 10
 
 
-def is_overdue(silent_ms: float, usual_ms: float | None, *, is_hurried: bool) -> bool:
+def is_overdue(
+    silent_seconds: float,
+    usual_ms: float | None,
+    *,
+    is_hurried: bool,
+    timeout_seconds: float,
+) -> bool:
     """Whether a silence tells that the instance is unwell, though it ended before
-    `timeout_seconds` were over. `usual_ms`: what half of its answers take to their first byte.
-    Where nobody knows, a client in a hurry tells nothing."""
-    if usual_ms is None:
-        return not is_hurried and silent_ms >= 1000 * OVERDUE_SECONDS
-    return silent_ms >= max(1000 * OVERDUE_SECONDS, OVERDUE_TIMES * usual_ms)
+    `timeout_seconds` were over. `usual_ms`: what half of its streams take until they say
+    something; None where nobody knows, and of plain answers, which take as long as they are.
+    There a client in a hurry tells nothing."""
+    if usual_ms is not None:
+        return silent_seconds >= max(OVERDUE_SECONDS, OVERDUE_TIMES * usual_ms / 1000)
+    return not is_hurried and silent_seconds >= timeout_seconds / 2
 
 
 def of(status: int, headers: Mapping[str, str], now: float) -> Verdict:

@@ -9,7 +9,6 @@ from threading import Lock
 
 from proxy.core import hints
 from proxy.core import verdict as verdicts
-from proxy.core.catalog import names_model
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
@@ -66,6 +65,7 @@ class Attempt:
         line: Line,
         stream_idle_seconds: float,
         on_close: Callable[["Attempt"], None],
+        is_made_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self.serving = serving
         self.request_id = call.request_id
@@ -74,6 +74,7 @@ class Attempt:
         self.body: bytes | None = None
         self.latency_ms = 0
         self.usage = NO_USAGE
+        self._was_given_up = False  # settled as one that the client would not get
         self.was_recovery = False  # it closed its instance's breaker
         self._state = state
         self._reservation = reservation
@@ -89,6 +90,7 @@ class Attempt:
         self._complete = False
         self.line = line
         self._on_close = on_close
+        self._is_made_up = is_made_up  # the model, by the client
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
 
@@ -112,7 +114,8 @@ class Attempt:
         except UpstreamError as error:
             self._fail(error)
         self._first_byte_ms = self._elapsed_ms()
-        if self.error is None and not self.verdict.failure:
+        tells = not self.verdict.failure and self.verdict is not verdicts.MODEL_ERROR
+        if self.error is None and tells:
             self._was_answered = True
             hint = hints.hint(
                 self.answer.headers,
@@ -122,7 +125,10 @@ class Attempt:
             # How fast it refuses says nothing about how fast it is.
             is_good = self.verdict.outcome == "succeeded"
             self.was_recovery = self._state.answered(
-                self._reservation, self._first_byte_ms if is_good else None, hint
+                self._reservation,
+                self._first_byte_ms if is_good else None,
+                hint,
+                streams=self.streams,
             )
             if self.was_recovery:
                 logger.warning("%s answers again: its breaker closed", self.serving.config.name)
@@ -178,7 +184,8 @@ class Attempt:
     def claim(self) -> None:
         """The client gets this attempt's answer, or nothing better: its request counts here,
         also if the attempt was closed as one that the client would not get."""
-        if self._once.locked():
+        if self._was_given_up:
+            self._was_given_up = False
             self._state.count_request(self._reservation)
         else:
             self.close()
@@ -191,6 +198,7 @@ class Attempt:
         """
         if not self._once.acquire(blocking=False):
             return False
+        self._was_given_up = not answered
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
@@ -270,9 +278,13 @@ class Attempt:
         """It should have said something long ago."""
         if self._was_answered or self._answer is not None:
             return False
-        usual_ms = self._state.usual_first_byte_ms(self._reservation)
-        is_hurried = self.call.is_hurried or self.line.is_cut
-        return verdicts.is_overdue(self._elapsed_ms(), usual_ms, is_hurried=is_hurried)
+        usual_ms = self._state.usual_content_ms(self._reservation)
+        return verdicts.is_overdue(
+            time.monotonic() - self._started,
+            usual_ms if self.call.stream else None,
+            is_hurried=self.call.is_hurried or self.line.is_cut,
+            timeout_seconds=self.serving.config.timeout_seconds,
+        )
 
     def _error_body(self, answer: Answer) -> bytes:
         """What an error answer says. Its status counts, also where its body breaks off, or
@@ -280,7 +292,8 @@ class Attempt:
 
         An upstream may quote the key it was asked with; nobody else is to read it.
         """
-        answer.end_by(min(self.call.ends_at, time.monotonic() + ERROR_BODY_SECONDS))
+        if self.verdict.try_next:
+            answer.end_by(min(self.call.ends_at, time.monotonic() + ERROR_BODY_SECONDS))
         try:
             body = answer.read_all()
         except UpstreamError:
@@ -289,17 +302,11 @@ class Attempt:
 
     def _judged(self, verdict: verdicts.Verdict, body: bytes) -> verdicts.Verdict:
         """What an error answer means, where its status does not tell."""
-        if self.answer.status == 404 and not self._is_known():
+        if self.answer.status == 404 and self._is_made_up():
             return verdicts.NO_SUCH_MODEL
         if self.answer.status == 500 and b'"model_error"' in body:
             return verdicts.MODEL_ERROR
         return verdict
-
-    def _is_known(self) -> bool:
-        """Somebody other than the client says that there is such a deployment."""
-        if names_model(self.serving.config, self.call.model):
-            return True
-        return self._state.usual_first_byte_ms(self._reservation) is not None
 
     def _without_key(self, text: str) -> str:
         return without_key(text.encode(), self.serving.config).decode()

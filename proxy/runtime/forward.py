@@ -136,7 +136,7 @@ class Forward:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
                 pass
         except Full:
-            self._try_in_order(trip)
+            self._try_in_order(trip, self.waiting.left_by_others(call.model))
             if trip.attempt is None:
                 self._state.refuse(call)
                 raise Saturated from None
@@ -189,7 +189,7 @@ class Forward:
     def _try_in_order(self, trip: Trip, free: frozenset[str] | None = None) -> None:
         """Asks one after the other until nobody could do better, or nobody is left. `free`:
         only these; None: all."""
-        for serving, alone in self._askable(trip):
+        for serving, alone in self._askable(trip, self._patience_seconds(trip)):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
             name = serving.config.name
@@ -201,15 +201,14 @@ class Forward:
             elif self._is_over(self._try(trip, serving, taken), trip):
                 return
 
-    def _askable(self, trip: Trip) -> Iterator[tuple[Serving, bool]]:
+    def _askable(self, trip: Trip, patience_seconds: float) -> Iterator[tuple[Serving, bool]]:
         """All in the policy's order. Then, if that was nobody and nobody else is back in time,
         those that were refused because they fail, again: their time has not come, but there is
         nobody else."""
         trip.refused.clear()
         yield from ((serving, False) for serving in order(self._policy, trip.pool, trip.turn))
         failing = [r.serving for r in trip.refused if r.reason == FAILING]
-        others = _soonest(r for r in trip.refused if r.reason != FAILING)
-        if failing and others > self._patience_seconds(trip):
+        if failing and _are_alone(trip.refused, patience_seconds):
             yield from ((serving, True) for serving in failing)
 
     def _is_worth_waiting(self, trip: Trip) -> bool:
@@ -218,7 +217,7 @@ class Forward:
             return False
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
-        soonest = _soonest(self._state.refusals(others, trip.call))
+        soonest = _soonest(self._state.refusals(others, trip.call), patience_seconds)
         return 0 < patience_seconds >= soonest
 
     def _patience_seconds(self, trip: Trip) -> float:
@@ -231,7 +230,8 @@ class Forward:
         until = started + self._patience_seconds(trip)
 
         def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
-            for serving, alone in self._askable(trip):
+            patience_seconds = until - self._clock()
+            for serving, alone in self._askable(trip, patience_seconds):
                 name = serving.config.name
                 if name in trip.failed or (free is not None and name not in free):
                     continue
@@ -239,7 +239,7 @@ class Forward:
                 if not isinstance(taken, Refusal):
                     return (serving, taken), 0.0
                 trip.refused.append(taken)
-            return None, _soonest(trip.refused)
+            return None, _soonest(trip.refused, patience_seconds)
 
         got = self.waiting.wait(
             trip.call.model, ask, until=until, line=trip.line, barred=_barred(trip)
@@ -291,6 +291,7 @@ class Forward:
             line=trip.line,
             stream_idle_seconds=self._stream_idle_seconds,
             on_close=self._closed,
+            is_made_up=lambda: self._is_made_up(trip),
         )
         self._open.add(attempt)
         trip.asked.add(serving.config.name)
@@ -308,6 +309,12 @@ class Forward:
         if attempt.was_recovery:
             self.waiting.poke()
         return attempt
+
+    def _is_made_up(self, trip: Trip) -> bool:
+        """Nobody but the client says that there is such a model."""
+        if any(names_model(s.config, trip.call.model) for s in trip.pool.servings):
+            return False
+        return all(c.first_byte_ms is None for c in self._state.look(trip.pool.servings))
 
     def _is_over(self, attempt: Attempt, trip: Trip) -> bool:
         return not attempt.verdict.try_next or not trip.left
@@ -358,8 +365,10 @@ def _note(trip: Trip, attempt: Attempt) -> None:
     if verdict is NO_SUCH_MODEL:
         trip.failed.add(name)
         trip.unknown.add(name)
+        trip.left = (trip.left or 0) + 1  # it was no attempt at anything
     if verdict is MODEL_ERROR:
         trip.failed.add(name)
+        trip.failure = _unreachable(trip.call, attempt)
         trip.left = min(trip.left or 0, 1)  # a sibling may be of another mind; more would not
     if verdict.failure:
         trip.failed.add(name)
@@ -377,10 +386,8 @@ def _barred(trip: Trip) -> frozenset[str]:
 
 
 def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:
-    """No config names the model, and no upstream that could be asked knows it."""
-    servings, model = trip.pool.servings, trip.call.model
-    if any(names_model(s.config, model) for s in servings):
-        return False
+    """No upstream that could be asked knows the model, which the client made up."""
+    servings = trip.pool.servings
     return bool(trip.unknown) and all(
         s.config.name in trip.unknown or (r and r.reason in (NO_DEPLOYMENT, TOO_LONG))
         for s, r in zip(servings, found, strict=True)
@@ -392,10 +399,26 @@ def _passes(refusal: Refusal) -> bool:
     return refusal.reason not in MISCONFIGURED and refusal.reason != TOO_LONG
 
 
-def _soonest(refusals: Iterable[Refusal | None]) -> float:
-    """Seconds until one of them passes, 0 if there is none for somebody; infinite if none
-    passes."""
-    waits = (r.soonest_seconds if r else 0.0 for r in refusals if r is None or _passes(r))
+def _are_alone(refusals: Iterable[Refusal | None], patience_seconds: float) -> bool:
+    """Nobody but failing ones is back in time."""
+    others = (0.0 if r is None else r.wait_seconds for r in refusals if r is None or _may(r))
+    soonest = min(others, default=math.inf)
+    return soonest > patience_seconds or soonest == math.inf
+
+
+def _may(refusal: Refusal) -> bool:
+    return _passes(refusal) and refusal.reason != FAILING
+
+
+def _soonest(refusals: Sequence[Refusal | None], patience_seconds: float = math.inf) -> float:
+    """Seconds until one of them may be asked, 0 if there is none for somebody; infinite if
+    none passes."""
+    if None in refusals:
+        return 0.0
+    are_alone = _are_alone(refusals, patience_seconds)
+    waits = (
+        r.soonest_seconds if are_alone else r.wait_seconds for r in refusals if r and _passes(r)
+    )
     return min(waits, default=math.inf)
 
 

@@ -42,7 +42,7 @@ from proxy.core.types import (
     Usage,
 )
 from proxy.core.verdict import ERRORS, MISCONFIGURED, OUTCOMES, Verdict
-from proxy.core.window import WINDOW_SECONDS
+from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 
@@ -156,7 +156,12 @@ class State:
         return reservation
 
     def answered(
-        self, reservation: Reservation, first_byte_ms: float | None, hint: Hint | None = None
+        self,
+        reservation: Reservation,
+        first_byte_ms: float | None,
+        hint: Hint | None = None,
+        *,
+        streams: bool = False,
     ) -> bool:
         """The instance gave an answer that is none of its failures; true if that closed its
         breaker. It may still fail before the end. `first_byte_ms` is None if it was none of
@@ -167,16 +172,17 @@ class State:
             live = self._live(name)
             if not live.is_about(reservation.config):
                 return False
-            live.answered(reservation.deployment, first_byte_ms, hint)
+            live.answered(reservation.deployment, first_byte_ms, hint, streams=streams)
             closed = live.breaker.succeed(now, is_trial=reservation.is_trial)
             if closed:
                 self._tell_breaker(live, reservation.config)
         return closed
 
-    def usual_first_byte_ms(self, reservation: Reservation) -> float | None:
-        """What half of the deployment's answers take; None if nobody knows."""
+    def usual_content_ms(self, reservation: Reservation) -> float | None:
+        """What half of the deployment's streams take until they say something; None if nobody
+        knows."""
         with self._lock:
-            median = self._live(reservation.config.name).first_bytes.get(reservation.deployment)
+            median = self._live(reservation.config.name).contents.get(reservation.deployment)
             return median.value if median else None
 
     def refusals(self, servings: Iterable[Serving], call: Call) -> list[Refusal | None]:
@@ -204,7 +210,9 @@ class State:
         with self._lock:
             live = self._live(name)
             live.in_flight -= 1
-            if reservation.second > int(now) - COUNTED_SECONDS:
+            age_seconds = int(now) - reservation.second
+            # Below 0 by much: the clock was set back since.
+            if -SET_BACK_SECONDS <= age_seconds < COUNTED_SECONDS:
                 settled = ending.usage.total_tokens - reservation.tokens
                 self._add_window(reservation, settled, requests=0)
             self._pending.add_totals(name, _totals(ending))
@@ -355,6 +363,7 @@ class State:
                 self._tell_breaker(live, reservation.config)
             return None
         self._pending.note(name, last_failure_time=now)
+        before = live.breaker.news
         opened = live.breaker.fail(
             now,
             self._chance(),
@@ -362,10 +371,9 @@ class State:
             no_answer=verdict.no_answer,
             was_answered=ending.was_answered,
         )
-        if not opened:
-            return None
-        self._tell_breaker(live, reservation.config)
-        return BREAKER_OPENED
+        if live.breaker.news is not before:
+            self._tell_breaker(live, reservation.config)
+        return BREAKER_OPENED if opened else None
 
     def _tell_breaker(self, live: Live, config: InstanceConfig) -> None:
         self._pending.breakers[config.name] = (live.breaker.news, config)
@@ -390,7 +398,7 @@ class State:
             for (at, name, deployment), counts in deltas.windows.items():
                 tokens, requests = counts["tokens"], counts["requests"]
                 for meter in self._meters_of(configs.get(name), name, deployment):
-                    meter.note_lately(tokens, requests)
+                    meter.note_lately(tokens, requests, at)
                     if deltas is not written:
                         meter.add(tokens, requests, at)
 
@@ -406,7 +414,8 @@ class State:
         for meter_key in reservation.meters:
             meter = self._meter(meter_key)
             meter.add(tokens, requests, at)
-            meter.note_lately(tokens, requests)
+            if self._peers.others:
+                meter.note_lately(tokens, requests, at)
         key = (at, reservation.config.name, reservation.deployment)
         self._pending.add_window(key, tokens, requests)
 

@@ -15,6 +15,8 @@ Got = TypeVar("Got")
 # What frees room is said (`poke`) or known beforehand; this is for what is neither: another
 # worker's, or the operator's hand.
 LOOK_SECONDS = 0.25
+# Between two questions that nobody was told to ask.
+LEAST_SECONDS = 0.01
 
 
 class Full(Exception):
@@ -86,7 +88,7 @@ class WaitingRoom:
                     # Behind others there may be room when they are gone.
                     if free is None and self._clock() + wait > until:
                         return None
-                    seconds = min(wait, LOOK_SECONDS)
+                    seconds = min(max(wait, LEAST_SECONDS), LOOK_SECONDS)
                 left = until - self._clock()
                 if left <= 0:
                     return None

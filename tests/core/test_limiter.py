@@ -185,7 +185,7 @@ def test_a_meter_counts_tokens_and_requests_apart():
 def lately(amount, requests=0):
     """A meter in which this worker alone counted, since the others were heard of."""
     meter = used((0, amount), requests=[0] * requests)
-    meter.note_lately(amount, requests)
+    meter.note_lately(amount, requests, NOW)
     return meter
 
 
@@ -218,6 +218,23 @@ def test_a_worker_that_did_nothing_lately_leaves_nothing():
     full = used((0, 990), requests=[0] * 9)
     assert not is_left_to_others(Limit(KEY, 1000, 60), full, 10, NOW, 9)
     assert not is_left_to_others(Limit(KEY, 1000, 60), used(), 5000, NOW, 9)
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_however_long_nothing_is_heard_a_worker_has_its_own_part(others):
+    """A database that is away for hours."""
+    limit, meter, taken = Limit(KEY, max_tpm=1000, max_rpm=600), Meter(), []
+    for second in range(NOW, NOW + 600):
+        for _ in range(50):
+            room = wait_seconds(limit, meter, 10, second) == 0
+            if room and not is_left_to_others(limit, meter, 10, second, others):
+                meter.add(10, 1, second)
+                meter.note_lately(10, 1, second)
+                taken.append(second)
+    of_the_last = [
+        sum(1 for s in taken if m <= s < m + 61) for m in (NOW, NOW + 300, NOW + 539)
+    ]
+    assert of_the_last == [100 // (others + 1)] * 3
 
 
 def test_what_was_given_back_is_nothing_that_others_take():

@@ -115,7 +115,7 @@ def test_room_that_others_may_have_taken_is_there_when_they_were_heard_of():
     live = Live(Peers(others=1, sync_seconds=0.2))
     meters = full(45)
     assert refused(live, meters=meters) is None
-    meters["instance", "a", ""].note_lately(45, 1)
+    meters["instance", "a", ""].note_lately(45, 1, int(NOW))
     refusal = live.refusal(HERE, call(reserved_tokens=11), meters, NOW)
     assert (refusal.reason, refusal.wait_seconds) == (LEFT_TO_OTHERS, 0.2)
     assert (refusal.limit, refusal.used_share) == (HERE.limits[0], 0.45)
@@ -136,7 +136,7 @@ def test_who_hears_of_a_breaker_late_tries_later(sync_seconds, later):
 def test_where_there_is_no_room_the_true_wait_is_told():
     live = Live(Peers(others=1, sync_seconds=0.2))
     meters = full(91)
-    meters["instance", "a", ""].note_lately(91, 1)
+    meters["instance", "a", ""].note_lately(91, 1, int(NOW))
     assert refused(live, meters=meters) == (NO_ROOM, 60.75)
 
 

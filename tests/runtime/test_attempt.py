@@ -453,9 +453,26 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
     monkeypatch.setattr(verdicts, "OVERDUE_SECONDS", 0.0)
     monkeypatch.setattr(verdicts, "OVERDUE_TIMES", 0)
     with pytest.raises(UpstreamTimeout if why == "hurry" else ClientLeft):
-        world.forward(line=line, ends_at=ends_at, is_hurried=why == "hurry")
+        world.attempt(line=line, stream=True, ends_at=ends_at, is_hurried=why == "hurry")
     assert (world.upstream.asked, world.usage("a")[outcome]) == (["a"], 1)
     assert world.state.view("a").totals["error_count"] == (outcome == "unreachable")
+
+
+def test_how_long_a_plain_answer_takes_tells_nothing(monkeypatch):
+    """It may be a long one, and its client impatient."""
+    monkeypatch.setattr(verdicts, "OVERDUE_SECONDS", 0.0)
+    line = Line()
+    world = World(A, a=lambda: line.cut() or unreachable())
+    world.answered(1)
+    with pytest.raises(ClientLeft):
+        world.forward(line=line)
+    assert (world.usage("a")["aborted"], world.state.view("a").breaker) == (1, "closed")
+
+
+def test_the_body_of_a_clients_mistake_is_waited_for():
+    world = World(A, a=failed(400))
+    world.attempt(ends_at=soon(100)).close()
+    assert world.upstream.opened[0].ends == []
 
 
 def test_a_stream_whose_time_is_over_is_told_so():

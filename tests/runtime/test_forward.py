@@ -1,4 +1,5 @@
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ import pytest
 
 from proxy.core import breaker, limiter
 from proxy.core.breaker import ALONE_SECONDS
+from proxy.core.live import FAILING, Refusal
 from proxy.core.routing import POLICIES
 from proxy.core.types import QuotaGroup
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
@@ -44,6 +46,7 @@ from tests.runtime.world import (
 A, B, C = (config(name, priority=number) for number, name in enumerate("abc"))
 RESERVED = call().reserved_tokens
 JSON = {"content-type": "application/json"}
+ROBIN = "round_robin"
 AS_RESERVED = ok(usage={"prompt_tokens": RESERVED})
 
 
@@ -164,6 +167,10 @@ def test_a_prompt_that_an_instance_cannot_stand_is_tried_with_one_other():
         assert world.forward()[0] == 500
     assert world.upstream.asked == ["a", "b"] * 4
     assert world.state.view("a").breaker == "closed"
+    for last in (failed(401), failed(404), failed(429)):
+        told = World(A, B, a=poison, b=last)
+        with pytest.raises(UpstreamFailed, match="the last, 500: oh"):
+            told.forward()
 
 
 @pytest.mark.parametrize("trouble", [failed(429), failed(401), failed(404), failed(400)])
@@ -364,6 +371,20 @@ def test_a_model_that_an_instance_did_answer_is_none_that_a_client_made_up():
     world.upstream.answers["a"] = failed(404)
     assert world.forward()[0] == 200
     assert world.state.view("a").status == "misconfigured"
+
+
+def test_a_model_that_one_config_names_is_none_that_a_client_made_up():
+    world = World(replace(A, supported_models=(MODEL,)), B, a=ok(), b=failed(404), policy=ROBIN)
+    assert [world.forward()[0] for _ in range(20)] == [200] * 20
+    assert world.upstream.asked.count("b") == 1
+    assert world.state.view("b").status == "misconfigured"
+
+
+def test_who_does_not_know_a_made_up_model_costs_no_attempt():
+    others = [config(name, priority=number) for number, name in enumerate("bcde")]
+    a = replace(A, retry_count=0)
+    world = World(a, *others, a=failed(404), b=failed(404), c=failed(404), d=ok())
+    assert world.forward(model="gpt-9")[0] == 200
 
 
 def test_one_who_does_not_know_a_made_up_model_is_not_waited_for():
@@ -777,6 +798,65 @@ def test_without_a_place_to_wait_the_client_is_told_to_come_back_at_once():
     world.state.rest("a", time.time() + 100)  # there is nothing to wait for
     with pytest.raises(NoRoom):
         world.forward()
+
+
+def test_without_a_place_to_wait_nobody_goes_before_those_who_wait():
+    world = patient(replace(A, max_tpm=10 * RESERVED), a=ok(), waiting_places=1)
+    world.state.start(
+        limiter.serving(world.configs[0], MODEL), call(reserved_tokens=2 * RESERVED)
+    )
+    line = Line()
+    with ThreadPoolExecutor(1) as pool:
+        # Its room is there in a minute; as if it were sooner, it stands there.
+        waiting = pool.submit(
+            world.gateway.waiting.wait,
+            MODEL,
+            lambda _free: (None, 0.1),
+            until=time.monotonic() + 5,
+            line=line,
+        )
+        while not world.gateway.waiting.count:
+            pass
+        with pytest.raises(Saturated):
+            world.forward()
+        line.cut()
+        waiting.result(5)
+    assert world.upstream.asked == []
+
+
+def test_who_waits_does_not_ask_again_and_again(monkeypatch):
+    """Though one that fails might be asked at once if nobody else were back in time."""
+    world = patient(A, B, a=unreachable(), b=ok())
+    for _ in range(3):
+        world.forward()
+    world.state.rest("b", time.time() + 0.3)
+    started, asked = world.state.start, []
+    monkeypatch.setattr(
+        world.state, "start", lambda *a, **k: asked.append(1) or started(*a, **k)
+    )
+    assert world.forward()[0] == 200
+    assert len(asked) < 20
+
+
+@pytest.mark.parametrize(
+    "others, patience_seconds, soonest",
+    [
+        ([0.4], math.inf, 0.4),
+        ([0.4], 1.0, 0.4),
+        ([0.4], 0.1, 0.0),  # not in time: the failing one may be asked at once
+        ([0.9], 1.0, 0.6),
+        ([], 1.0, 0.0),
+        ([], math.inf, 0.0),
+    ],
+)
+def test_a_failing_one_is_back_sooner_where_nobody_else_is_in_time(
+    others, patience_seconds, soonest
+):
+    of = limiter.serving(A, MODEL)
+    refusals = [Refusal(of, "throttled", seconds) for seconds in others]
+    refusals.append(Refusal(of, FAILING, 0.6, alone_seconds=0.0))
+    assert forward._soonest(refusals, patience_seconds) == soonest
+    assert forward._soonest([*refusals, None], patience_seconds) == 0.0
 
 
 def test_without_a_place_to_wait_an_instance_that_is_free_is_asked():

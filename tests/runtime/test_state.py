@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from proxy.core import limiter
 from proxy.core import verdict as verdicts
+from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS
@@ -963,3 +964,23 @@ def test_a_request_is_counted_where_its_client_got_no_better(state):
     state.count_request(reservation)
     (counts,) = state.take().usage.values()
     assert (counts["requests"], counts["attempts"]) == (1, 1)
+
+
+def test_a_trial_that_failed_before_its_time_is_told_to_other_workers(state, clock):
+    """Or they would wait for its end as long as it might have taken."""
+    for _ in range(3):
+        once(state, Ending(verdicts.UNREACHABLE))
+    clock.now += ALONE_SECONDS
+    trial = state.start(serving(A), TEN, alone=True)
+    state.take()
+    state.finish(trial, Ending(verdicts.UNREACHABLE))
+    (news, _) = state.take().breakers["a"]
+    assert news.trial_until == 0.0
+
+
+def test_a_reservation_from_before_the_clock_was_set_back_is_settled_nowhere(state, clock):
+    reservation = state.start(serving(A), TEN)
+    clock.now -= 3600
+    once(state, Ending(verdicts.SUCCEEDED, Usage(5)))
+    state.finish(reservation, Ending(verdicts.SUCCEEDED, Usage(80)))
+    assert state.view("a").current_tpm == 5

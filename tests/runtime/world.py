@@ -151,7 +151,7 @@ class World:
         asked = call()
         serving = limiter.serving(self.configs[0], asked.model)
         reservation = self.state.start(serving, asked)
-        self.state.answered(reservation, first_byte_ms)
+        self.state.answered(reservation, first_byte_ms, streams=True)
         self.state.finish(reservation, Ending(verdicts.SUCCEEDED))
 
     def alone(self, **changes):
