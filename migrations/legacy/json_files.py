@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,13 @@ SEEMS_CUT = " The file seems to be cut off."
 BEGUN = re.compile(r"\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 
-_HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+# Halves that belong together are one character; what follows a backslash else is no half.
+ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|u(?P<half>[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,10 @@ def read(file: Path, text: str) -> Reading:
         data = decoded(text)
     except ValueError as error:
         return Reading(file, "JSON", problems=(_no_json(file, error),))
+    return replace(_reading(file, data), notes=of_whole_characters(text)[1])
+
+
+def _reading(file: Path, data: Any) -> Reading:
     if isinstance(data, list):
         return reading_of(file, "M1", listed(data))
     if not isinstance(data, dict):
@@ -92,7 +102,7 @@ def read(file: Path, text: str) -> Reading:
 
 
 def decoded(text: str) -> Any:
-    """What the JSON says.
+    """What the JSON says, with whole characters only: see `of_whole_characters`.
 
     Raises ValueError with a sentence that says where it is damaged and quotes no value: also
     of JSON where an object has a key twice, because either value may be the one that counts.
@@ -105,8 +115,10 @@ def decoded(text: str) -> Any:
         return found
 
     try:
-        data = json.loads(text, object_pairs_hook=without_duplicates)
-        return _of_whole_characters(data) if _HALF_OF_A_CHARACTER.search(text) else data
+        if HALF_OF_A_CHARACTER.search(text):
+            json.loads(text)  # where it is damaged, is said of what stands in the file
+            text, _ = of_whole_characters(text)
+        return json.loads(text, object_pairs_hook=without_duplicates)
     except json.JSONDecodeError as error:
         # Not chained: the error holds the whole text, and with it every key.
         where = f"line {error.lineno}, column {error.colno}"
@@ -114,6 +126,37 @@ def decoded(text: str) -> Any:
         raise ValueError(f"No JSON at {where}: {error.msg}.{hint}") from None
     except RecursionError:
         raise ValueError("The JSON is nested too deeply to be read.") from None
+
+
+def of_whole_characters(text: str) -> tuple[str, tuple[str, ...]]:
+    r"""The JSON without halves of characters, and a note if there were any.
+
+    The old writers escaped bytes they could not read as `\udce4`, half of a character. Nothing
+    can be done with text that holds one, not even printing it, so U+FFFD and the four digits
+    take its place: names and keys that differ still do.
+    """
+    halves: list[str] = []
+
+    def whole(escape: re.Match[str]) -> str:
+        half = escape["half"]
+        if half is None:
+            return escape[0]
+        halves.append(half)
+        return f"\ufffd{half.lower()}"
+
+    if not HALF_OF_A_CHARACTER.search(text):
+        return text, ()
+    mended = ESCAPE.sub(whole, text)
+    return mended, (_about(halves),) if halves else ()
+
+
+def _about(halves: list[str]) -> str:
+    first = halves[0]
+    times = f"{len(halves)} times" if len(halves) > 1 else "once"
+    return (
+        f"half of a character (\\u{first}) stands there {times}: it was read as"
+        f" \ufffd{first.lower()}, also in names and keys"
+    )
 
 
 def _is_cut(rest: str, message: str) -> bool:
@@ -276,15 +319,6 @@ def _twice(text: str, keys: list[str]) -> str:
     # The decoder does not say where it is; with two places in the file there is no doubt.
     where = f" (lines {lines[0]} and {lines[1]})" if len(lines) == 2 else ""
     return f"The key {cut(repr(key))} stands twice in one object{where}."
-
-
-def _of_whole_characters(data: Any) -> Any:
-    r"""The old writers escaped bytes they could not read as `\udce4`, half of a character.
-
-    Nothing can be done with text that holds one, not even printing it; it becomes U+FFFD.
-    """
-    written = json.dumps(data, ensure_ascii=False).encode("utf-16", "surrogatepass")
-    return json.loads(written.decode("utf-16", "replace"))
 
 
 def _no_json(file: Path, error: ValueError) -> Problem:

@@ -241,9 +241,35 @@ def test_what_is_damaged_elsewhere_does_not_seem_cut(text):
     assert "cut off" not in problem.message
 
 
-def test_half_a_character_becomes_a_whole_one():
-    found = only('[{"name": "a", "last_error": "caf\\udce9 \\ud83d\\ude00"}]')
-    assert found.state["last_error"] == "caf\ufffd \N{GRINNING FACE}"
+def test_half_a_character_becomes_a_whole_one_and_its_digits():
+    found = only('[{"name": "a", "last_error": "caf\\udce9 \\ud83d\\ude00 \\\\udce9"}]')
+    assert found.state["last_error"] == "caf\ufffddce9 \N{GRINNING FACE} \\udce9"
+
+
+@pytest.mark.parametrize("kind", ["names", "unknown keys"])
+def test_texts_that_differ_in_halves_of_characters_stay_apart(kind):
+    """Names in GBK, which the old program could not decode."""
+    east, west = '"a\\udcb6\\udcab"', '"a\\udcce\\udcf7"'
+    if kind == "names":
+        found = read(f'{{{east}: {{"api_key": "k"}}, {west}: {{"api_key": "k2"}}}}')
+        texts = [each.name for each in found.records]
+    else:
+        found = read(f'{{"b": {{"api_key": "k", {east}: 1, {west}: 2}}}}')
+        texts = list(found.records[0].extra)
+    assert texts == ["a\ufffddcb6\ufffddcab", "a\ufffddcce\ufffddcf7"]
+    assert found.notes == (
+        "half of a character (\\udcb6) stands there 4 times: it was read as \ufffddcb6, also"
+        " in names and keys",
+    )
+
+
+def test_text_without_halves_of_characters_has_no_note():
+    assert read('{"a \\ud83d\\ude00 \\\\udce9": {"api_key": "k"}}').notes == ()
+
+
+def test_damage_beside_halves_of_characters_is_where_the_file_has_it():
+    (problem,) = read('{"\\udcb6": 1, x').problems
+    assert problem.message.startswith("No JSON at line 1, column 15:")
 
 
 def test_keys_are_not_in_what_is_told():
