@@ -1,6 +1,5 @@
 """Writes a plan into the tables: one transaction, nothing that is there is overwritten."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from migrations.legacy.convert import OLD_TOTALS, latency_total_ms
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.report import counts
+from migrations.legacy.showing import json_of
 from proxy.core.masking import masked
 
 AUTHOR = "migration"
@@ -150,7 +150,7 @@ def _decided(
             result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
             kept = row["legacy_extra"] or {}
             if each.extra and not kept.keys() - CONFIG_KEYS:
-                extras.append({"of": each.name, "extra": {**kept, **_json(each.extra)}})
+                extras.append({"of": each.name, "extra": {**kept, **json_of(each.extra)}})
         elif each.name in known:
             result.removed.append(each.name)
         else:
@@ -179,7 +179,7 @@ def _add_configs(
     numbers = {row.subject: row.id for row in inserted}
     for row, each in zip(rows, new, strict=True):
         # A blank has the name of a field of config, and an unknown key has not.
-        row["legacy_extra"] = _json(each.extra | each.blank) or None
+        row["legacy_extra"] = json_of(each.extra | each.blank) or None
         row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
     connection.execute(insert(tables.config), rows)
     # One that was removed may have had this name; what it earned is void.
@@ -233,7 +233,7 @@ def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
     latest = max(errors, key=lambda e: e.get("last_error_time") or 0.0, default=old)
     kept: Row = {k: old[k] for k in KEPT if k in old}
     if each.state_extra:
-        kept["extra"] = _json(each.state_extra)
+        kept["extra"] = json_of(each.state_extra)
     if each.state_blank:
         kept["blank"] = each.state_blank
     return {
@@ -283,8 +283,3 @@ def _add_rests(
     new = [{"instance_name": n, "rate_limited_until": u, **rest} for n, u in longer.items()]
     if new:
         connection.execute(insert(table), new)
-
-
-def _json(values: Mapping[str, Any]) -> Any:
-    """As JSON has it: YAML has sets and bytes, and Python's JSON has NaN."""
-    return json.loads(json.dumps(values, default=str), parse_constant=str)

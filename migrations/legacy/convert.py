@@ -97,6 +97,9 @@ class Carried:
 def convert_config(record: Record) -> Carried:
     """The record's config, checked as the admin API checks one."""
     carried = Carried(record)
+    if record.problem is not None:
+        carried.problems.append(record.problem)
+        return carried
     if record.name is None:
         _complain(carried, "name", record.config.get("name"), "It has no name.")
         return carried
@@ -118,6 +121,9 @@ def convert_config(record: Record) -> Carried:
 def convert_state(record: Record, now: float) -> Carried:
     """The record's state. A rest that is over is not carried; `now` is the epoch's seconds."""
     carried = Carried(record)
+    if record.problem is not None:
+        carried.problems.append(record.problem)
+        return carried
     if record.name is not None and len(record.name) > MAX_NAME_CHARACTERS:
         message = f"Is longer than {MAX_NAME_CHARACTERS} characters."
         _complain(carried, "name", record.name, message)

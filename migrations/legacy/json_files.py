@@ -70,6 +70,8 @@ class Entry:
     value: Any = field(repr=False)  # holds keys
     key: str | None = None
     notes: tuple[str, ...] = ()
+    # What makes it no record; `value` is then what stands there.
+    problem: Problem | None = None
 
 
 def read(file: Path, text: str) -> Reading:
@@ -180,16 +182,29 @@ def by_name(items: Mapping[str, Any]) -> list[Entry]:
 def reading_of(
     file: Path, layout: str, entries: Iterable[Entry], settings: Mapping[str, str] | None = None
 ) -> Reading:
-    """The entries as records; one that is no object is a problem and goes to `raw_bad`."""
-    records, problems, raw_bad = [], [], []
+    """The entries as records; one that cannot be any is among the bad."""
+    records, bad = [], []
     for entry in entries:
-        if isinstance(entry.value, dict):
+        problem = entry.problem or _wrong_with(file, entry)
+        if problem is None:
             records.append(_record(file, layout, entry))
         else:
-            problems.append(_no_object(file, entry))
-            raw_bad.append(entry.value)
-    return Reading(
-        file, layout, tuple(records), tuple(problems), settings or {}, raw_bad=tuple(raw_bad)
+            bad.append(_bad(file, layout, entry, problem))
+    return Reading(file, layout, tuple(records), settings=settings or {}, bad=tuple(bad))
+
+
+def _bad(file: Path, layout: str, entry: Entry, problem: Problem) -> Record:
+    """With its name, where one is known: of that instance it is what counts, not an older."""
+    name = entry.key if entry.key and entry.key.strip() else None
+    return Record(
+        file,
+        entry.place,
+        layout,
+        ERAS[layout],
+        name,
+        notes=entry.notes,
+        problem=problem,
+        raw=entry.value,
     )
 
 
@@ -332,7 +347,9 @@ def _no_records(file: Path, value: object) -> Problem:
     return Problem(file, "", "", kind_of(value), remedy, message)
 
 
-def _no_object(file: Path, entry: Entry) -> Problem:
+def _wrong_with(file: Path, entry: Entry) -> Problem | None:
+    if isinstance(entry.value, dict):
+        return None
     remedy = "Write the instance as an object with its fields, or delete the entry."
     message = "This is no object, so it is no instance."
     return Problem(file, entry.place, "", kind_of(entry.value), remedy, message)

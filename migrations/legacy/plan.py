@@ -12,7 +12,7 @@ from migrations.legacy.convert import (
     convert_state,
     named_place,
 )
-from migrations.legacy.records import STATES_ONLY, Problem, Reading, Record
+from migrations.legacy.records import CONFIGS_ONLY, STATES_ONLY, Problem, Reading, Record
 from migrations.legacy.showing import shown
 
 
@@ -49,9 +49,6 @@ class Plan:
     rejected: list[tuple[Record, list[Problem]]] = field(default_factory=list)
     # About whole files.
     file_problems: list[Problem] = field(default_factory=list)
-    # Entries that are no records at all, but were meant to be.
-    entry_problems: list[Problem] = field(default_factory=list)
-    raw_bad: list[tuple[Path, Any]] = field(default_factory=list, repr=False)  # hold keys
     settings: dict[str, str] = field(default_factory=dict, repr=False)
     notes: list[tuple[Record, str]] = field(default_factory=list)
     file_notes: list[tuple[Path, str]] = field(default_factory=list)
@@ -61,11 +58,7 @@ class Plan:
     @property
     def problems(self) -> list[Problem]:
         of_records = (p for _, some in self.rejected for p in some)
-        return [*self.file_problems, *self.entry_problems, *of_records]
-
-    @property
-    def rejections(self) -> int:
-        return len(self.rejected) + len(self.entry_problems)
+        return [*self.file_problems, *of_records]
 
 
 def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
@@ -73,19 +66,16 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
     plan = Plan(files=[r.file for r in readings])
     by_name: dict[str, list[Record]] = {}
     for reading in readings:
-        plan.file_problems += [p for p in reading.problems if not p.record]
-        plan.entry_problems += [p for p in reading.problems if p.record]
-        plan.raw_bad += [(reading.file, each) for each in reading.raw_bad]
+        plan.file_problems += reading.problems
         plan.settings |= reading.settings
         plan.file_notes += [(reading.file, note) for note in reading.notes]
-        plan.found += len(reading.records)
-        for record in reading.records:
+        plan.found += len(reading.records) + len(reading.bad)
+        for record in (*reading.records, *reading.bad):
             plan.notes += [(record, note) for note in record.notes]
             if record.name is None:
                 plan.rejected.append((record, convert_config(record).problems))
             else:
                 by_name.setdefault(record.name, []).append(record)
-    plan.found += len(plan.entry_problems)
     for name, records in by_name.items():
         _decide(plan, name, records, now)
     return plan
@@ -98,7 +88,7 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
     longer true then.
     """
     configs = [convert_config(r) for r in _newest(records, _has_config)]
-    states = [convert_state(r, now) for r in _newest(records, lambda r: bool(r.state))]
+    states = [convert_state(r, now) for r in _newest(records, _has_state)]
     _compare(configs)
     _compare(states)
     if not configs and not states:  # a name and nothing else
@@ -144,6 +134,13 @@ def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Rec
 def _has_config(record: Record) -> bool:
     """Of any but a file of states, a name alone is a config too: one without a key."""
     return record.layout != STATES_ONLY or any(key != "name" for key in record.config)
+
+
+def _has_state(record: Record) -> bool:
+    """Of one that cannot be read, it is to be supposed."""
+    if record.problem is not None:
+        return record.layout not in CONFIGS_ONLY
+    return bool(record.state)
 
 
 def _compare(carried: list[Carried]) -> None:
@@ -204,7 +201,7 @@ def _why_merged(record: Record, source: Record, state: Record | None = None) -> 
     if record is state:
         shadowed = ", its config is shadowed" if _has_config(record) else ""
         return f"its state goes to {where}{shadowed}"
-    if not _has_config(record) and not record.state:
+    if not _has_config(record) and not _has_state(record):
         return f"holds neither config nor state; {where} does"
     newest = source if _has_config(record) or state is None else state
     if record.recency < newest.recency:

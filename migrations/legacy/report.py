@@ -8,7 +8,7 @@ from typing import Any
 from migrations.legacy.convert import OLD_TOTALS
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
-from migrations.legacy.showing import cut, told
+from migrations.legacy.showing import cut, json_of, told
 from proxy.core.masking import masked
 
 TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
@@ -73,27 +73,38 @@ def counts(plan: Plan) -> dict[str, int]:
         "found": plan.found,
         "imported": len(plan.instances),
         "merged": len(plan.merged),
-        "rejected": plan.rejections,
+        "rejected": len(plan.rejected),
         "problems": len(plan.problems),
     }
 
 
-def rejected_json(plan: Plan) -> list[dict[str, Any]]:
-    """The records that were left out, whole: with keys, for a file only its owner reads."""
-    whole = [
+def rejected_json(plan: Plan) -> Any:
+    """The records that were left out, whole: with keys, for a file only its owner reads.
+
+    One element for each that is counted as rejected, and behind them one for each problem of
+    a whole file.
+    """
+    records = [
         {
             **_record_json(record),
-            "config": dict(record.config),
-            "state": dict(record.state),
-            "extra": dict(record.extra),
+            **_whole_json(record),
             "why": _why_rejected(problems),
             "problems": [_problem_json(p) for p in problems],
         }
         for record, problems in plan.rejected
     ]
-    entries = [{"file": str(file), "entry": entry} for file, entry in plan.raw_bad]
-    others = [*plan.entry_problems, *plan.file_problems]
-    return [*whole, *entries, *({"problems": [_problem_json(p)]} for p in others)]
+    of_files = [{"problems": [_problem_json(p)]} for p in plan.file_problems]
+    return json_of([*records, *of_files])
+
+
+def _whole_json(record: Record) -> dict[str, Any]:
+    if record.problem is not None:
+        return {"entry": record.raw}
+    return {
+        "config": dict(record.config),
+        "state": dict(record.state),
+        "extra": dict(record.extra),
+    }
 
 
 def _instance_lines(instance: Imported) -> list[str]:

@@ -139,7 +139,7 @@ def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
             " upgrade head`, or `flask legacy import --skip-bad`."
         )
     if plan.problems:
-        rejected = json.dumps(report.rejected_json(plan), indent=2, default=str)
+        rejected = json.dumps(report.rejected_json(plan), indent=2)
         write_beside(backup, REJECTED, rejected.encode())
 
 

@@ -71,6 +71,11 @@ def _told_of(key: str, value: Any) -> Any:
     return SECRET if NAMES_A_SECRET.fullmatch(key) else told(value)
 
 
+def json_of(value: Any) -> Any:
+    """As JSON has it: YAML has sets and bytes, and Python's JSON has NaN."""
+    return json.loads(json.dumps(value, default=str), parse_constant=str)
+
+
 def cut(text: str) -> str:
     if len(text) <= MAX_CHARACTERS:
         return text

@@ -12,7 +12,7 @@ from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from migrations.legacy.json_files import SEEMS_CUT, Entry, reading_of
-from migrations.legacy.records import Problem, Reading
+from migrations.legacy.records import Problem, Reading, Record
 from migrations.legacy.showing import cut
 
 # libyaml where PyYAML was built with it: seven times as fast.
@@ -64,7 +64,7 @@ def _reading(file: Path, text: str, variables: Mapping[str, str]) -> Reading:
             instances.append(value)
         else:
             settings |= _settings(_name(key), value)
-    return _with_instances(file, instances, variables, settings)
+    return _with_instances(file, text, instances, variables, settings)
 
 
 def _composed(text: str) -> Node | None:
@@ -136,10 +136,13 @@ def _settings(path: str, node: Node, depth: int = 1) -> dict[str, str]:
 
 
 def _with_instances(
-    file: Path, instances: list[Node], variables: Mapping[str, str], settings: dict[str, str]
+    file: Path,
+    text: str,
+    instances: list[Node],
+    variables: Mapping[str, str],
+    settings: dict[str, str],
 ) -> Reading:
     entries: list[Entry] = []
-    problems: list[Problem] = []
     notes: Notes = {}
     for place, key, node in _items(instances):
         try:
@@ -150,11 +153,18 @@ def _with_instances(
             # ValueError: a tag whose value it is not (`!!int many`). The message quotes it.
             line = node.start_mark.line + 1
             message = f"The instance at line {line} holds what plain YAML does not have."
-            problems.append(
-                Problem(file, place, "", "", "Write its values as plain text.", message)
-            )
-    reading = reading_of(file, "Y1", entries, settings)
-    return replace(reading, problems=(*problems, *reading.problems))
+            remedy = "Write its values as plain text."
+            problem = Problem(file, place, "", "", remedy, message)
+            written = text[node.start_mark.index : node.end_mark.index]
+            entries.append(Entry(place, written, key or _name_in(node), problem=problem))
+    return reading_of(file, "Y1", entries, settings)
+
+
+def _name_in(node: Node) -> str | None:
+    """Which instance it was meant to be."""
+    pairs = node.value if isinstance(node, MappingNode) else []
+    names = [v.value for k, v in pairs if _name(k) == "name" and isinstance(v, ScalarNode)]
+    return names[0] if len(names) == 1 else None
 
 
 def _items(instances: list[Node]) -> Iterator[tuple[str, str | None, Node]]:
@@ -229,11 +239,16 @@ def _with_text_keys(value: Any) -> Any:
 def _in_turn(readings: list[Reading]) -> list[Reading]:
     """Of records of one name, each has a greater turn than the one it replaced."""
     seen: Counter[str | None] = Counter()
-    found = []
-    for reading in readings:
-        records = []
-        for record in reading.records:
-            records.append(replace(record, turn=seen[record.name]))
-            seen[record.name] += 1
-        found.append(replace(reading, records=tuple(records)))
-    return found
+
+    def in_turn(record: Record) -> Record:
+        seen[record.name] += 1
+        return replace(record, turn=seen[record.name])
+
+    return [
+        replace(
+            reading,
+            records=tuple(in_turn(record) for record in reading.records),
+            bad=tuple(in_turn(record) for record in reading.bad),
+        )
+        for reading in readings
+    ]

@@ -173,14 +173,14 @@ def test_a_place_is_short_whatever_the_key():
 def test_an_entry_that_is_no_object_is_a_problem_and_the_others_are_read():
     reading = read({"instances": [record("a"), KEY, record("b"), None]})
     assert [each.name for each in reading.records] == ["a", "b"]
-    assert [each.record for each in reading.problems] == ["instances[1]", "instances[3]"]
-    assert reading.raw_bad == (KEY, None)
+    assert [each.problem.record for each in reading.bad] == ["instances[1]", "instances[3]"]
+    assert [(each.name, each.raw) for each in reading.bad] == [(None, KEY), (None, None)]
     assert KEY not in told(reading)
 
 
 def test_a_scalar_by_name_is_a_problem_unless_the_program_wrote_it():
     reading = read({"a": RECORD, "b": 5, "timestamp": 1.5, "worker_id": "w"})
-    assert [each.record for each in reading.problems] == ["key 'b'"]
+    assert [(each.problem.record, each.name) for each in reading.bad] == [("key 'b'", "b")]
 
 
 def test_what_stands_beside_the_list_is_told():

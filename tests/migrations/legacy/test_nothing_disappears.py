@@ -30,7 +30,9 @@ listed = st.lists(records, max_size=3)
 by_name = st.dictionaries(names, records, max_size=3)
 
 
-odd_texts = names | st.builds(lambda *two: "".join(two), st.sampled_from("ab"), st.text(halves))
+odd_texts = names | st.builds(
+    lambda *two: "".join(two), st.sampled_from("ab"), st.text(halves, max_size=3)
+)
 odd_plain = st.dictionaries(keys.filter(lambda key: key != "stats") | odd_texts, values)
 odd_listed = st.lists(odd_plain | records, max_size=3)
 odd_by_name = st.dictionaries(odd_texts, odd_plain | records, max_size=3)
@@ -73,14 +75,14 @@ def assert_records(reading, written):
         assert_all_there(found, each)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(odd_listed, st.sampled_from(["timestamp", "last_updated", "version"]))
 def test_json_lists(written, envelope):
     text = json.dumps({envelope: 1, "instances": written})
     assert_records(json_files.read(Path("a.json"), text), [whole(each) for each in written])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(odd_by_name, st.booleans())
 def test_json_by_name(written, has_scalars):
     written.pop("instances", None)
@@ -91,7 +93,7 @@ def test_json_by_name(written, has_scalars):
     assert named <= {each.name for each in reading.records}
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(odd_listed)
 def test_the_database(written):
     with TemporaryDirectory() as folder:
@@ -107,7 +109,7 @@ def test_the_database(written):
         assert_records(database.read(file), [whole(each) for each in written])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(names, plain, max_size=3))
 def test_yaml(written):
     # Two names inside would be one instance that replaces another.
@@ -128,7 +130,7 @@ suffixes = st.sampled_from(
 words = st.text("abcdef0123456789", min_size=1, max_size=6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), st.dictionaries(suffixes, words), min_size=1))
 def test_env_files(written):
     lines = [f"API_INSTANCES={','.join(written)}"]
@@ -143,7 +145,7 @@ def test_env_files(written):
             assert value in (in_config, found.extra.get(prefix + key)) or in_config == [value]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(names.map(str.strip).filter(lambda name: len(name) > 2), unique=True, max_size=3),
     st.lists(st.tuples(words, words, words), min_size=1, max_size=4),

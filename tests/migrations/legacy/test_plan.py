@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from migrations.legacy.plan import make_plan
 from migrations.legacy.records import Era, Problem, Reading
-from tests.migrations.legacy.imports import CONFIG, FILE, LATER, NOW, found, planned
+from tests.migrations.legacy.imports import CONFIG, FILE, LATER, NOW, bad, found, planned
 
 SPLIT, FLAT, M2 = Era.SPLIT, Era.FLAT, Era.INSTANCE_STATE
 OTHER = CONFIG | {"api_base": "https://other.openai.azure.com"}
@@ -34,7 +34,7 @@ def assert_each_record_once(plan, records):
     rejected = [record for record, _ in plan.rejected]
     met = [*sources(plan), *merged, *rejected]
     assert sorted(map(id, met)) == sorted(map(id, records))
-    assert plan.found == len(plan.instances) + len(plan.merged) + plan.rejections
+    assert plan.found == len(plan.instances) + len(plan.merged) + len(plan.rejected)
 
 
 @pytest.mark.parametrize("eras", [[M2, SPLIT, FLAT], [SPLIT, FLAT, M2], [FLAT, M2, SPLIT]])
@@ -232,12 +232,36 @@ def test_a_name_without_a_config_has_no_key_where_there_should_be_one(layout):
 
 
 def test_entries_that_are_no_records_are_found_and_rejected():
-    bad = Problem(FILE, "instances[1]", "", "", "", "This is no object.")
     whole = Problem(FILE, "", "", "", "", "The file is cut.")
-    plan = planned(found(), problems=(bad, whole), raw_bad=("text",))
-    assert (plan.found, plan.rejections, len(plan.instances)) == (2, 1, 1)
-    assert (plan.entry_problems, plan.file_problems) == ([bad], [whole])
-    assert plan.raw_bad == [(FILE, "text")]
+    entry = bad(None, raw="text", place="instances[1]")
+    plan = planned(found(), problems=(whole,), bad=(entry,))
+    assert (plan.found, len(plan.instances)) == (2, 1)
+    assert plan.rejected == [(entry, [entry.problem])]
+    assert plan.problems == [whole, entry.problem]
+
+
+@pytest.mark.parametrize("era", [FLAT, M2, Era.DATABASE])
+def test_an_older_record_does_not_take_the_place_of_an_entry_that_is_none(era):
+    entry, older = bad(), found(era=era, state={"total_requests": 5})
+    plan = planned(older, bad=(entry,))
+    assert plan.instances == []
+    assert [record for record, _ in plan.rejected] == [older, entry]
+    assert plan.problems == [entry.problem]
+
+
+def test_an_entry_that_is_none_of_an_older_era_stops_nothing_where_all_is_known():
+    plan = planned(found(state={"total_requests": 5}), bad=(bad(era=M2, layout="M2"),))
+    assert only(plan).state == {"total_requests": 5}
+    assert len(plan.merged) == 1
+
+
+def test_a_state_that_may_have_stood_in_an_entry_that_is_none_is_rejected_alone():
+    older = found(era=M2, layout="M2", state={"total_requests": 5}, place="M2")
+    for entry in (bad(layout="S2", place="S2"), bad(era=FLAT, layout="M3", place="M3")):
+        plan = planned(found(place="S1"), older, bad=(entry,))
+        (instance,) = plan.instances
+        assert (instance.state, instance.state_from) == ({}, None)
+        assert plan.rejected == [(entry, [entry.problem])]
 
 
 def test_rests_are_measured_by_the_clock_that_is_given():
@@ -286,14 +310,24 @@ record_sets = st.lists(
 )
 
 
+bad_sets = st.lists(
+    st.builds(
+        lambda name, era, layout: bad(name, era=era, layout=layout),
+        names,
+        st.sampled_from(list(Era)),
+        st.sampled_from(["S1", "S2", "M3"]),
+    ),
+    max_size=3,
+)
+
+
 @settings(max_examples=200, deadline=None)
-@given(record_sets, st.integers(0, 3))
+@given(record_sets, bad_sets)
 def test_whatever_is_found_is_imported_merged_or_rejected(records, entries):
-    bad = [Problem(FILE, f"[{n}]", "", "", "", "This is no object.") for n in range(entries)]
-    plan = planned(*records, problems=tuple(bad))
-    assert plan.found == len(records) + entries
-    assert_each_record_once(plan, records)
-    assert bool(plan.problems) == bool(plan.rejections)
+    plan = planned(*records, bad=tuple(entries))
+    assert plan.found == len(records) + len(entries)
+    assert_each_record_once(plan, [*records, *entries])
+    assert bool(plan.problems) == bool(plan.rejected)
     assert len({i.name for i in plan.instances}) == len(plan.instances)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 
 from migrations.legacy import report
 from migrations.legacy.records import Era, Problem
-from tests.migrations.legacy.imports import FILE, LATER, found, planned
+from tests.migrations.legacy.imports import FILE, LATER, bad, found, planned
 from tests.migrations.legacy.test_plan import record_sets
 
 KEY = "sk-planted-key-4711-0815"
@@ -114,7 +114,7 @@ def test_keys_and_passwords_are_nowhere_in_the_report():
         found("mixed up", api_key=PROXY, api_base=KEY, proxy_url=KEY),
         found(None, **SECRETS),
         settings={"ADMIN_API_KEY": KEY},
-        raw_bad=(KEY,),
+        bad=(bad(raw=KEY),),
     )
     assert len(plan.problems) > 4
     for text in (everything(plan), repr(plan), repr(plan.problems)):
@@ -123,20 +123,19 @@ def test_keys_and_passwords_are_nowhere_in_the_report():
 
 
 def test_rejected_records_are_told_whole_for_a_file_only_its_owner_reads():
-    entry = Problem(FILE, "instances[1]", "", "", "", "This is no object.")
-    bad = found(max_tpm=-5, state=STATE, extra={"tags": ["a"]}, api_key=KEY)
+    wrong = found(max_tpm=-5, state=STATE, extra={"tags": ["a"]}, api_key=KEY)
     other = found(config=None, state=STATE, place="S2")
-    plan = planned(bad, other, problems=(entry,), raw_bad=(["text"],))
-    first, second, third, fourth = report.rejected_json(plan)
+    plan = planned(wrong, other, bad=(bad(None, raw=["text"], place="[1]"),))
+    third, first, second = report.rejected_json(plan)
     assert (first["config"], first["state"], first["extra"]) == (
-        bad.config,
+        wrong.config,
         STATE,
         {"tags": ["a"]},
     )
     assert [p["field"] for p in first["problems"]] == ["max_tpm"]
     assert second["why"] == "another record of this instance cannot be carried"
-    assert third == {"file": str(FILE), "entry": ["text"]}
-    assert fourth["problems"][0]["record"] == "instances[1]"
+    assert (third["file"], third["place"], third["entry"]) == (str(FILE), "[1]", ["text"])
+    assert third["problems"][0]["record"] == "[1]"
 
 
 @settings(max_examples=100, deadline=None)

@@ -153,7 +153,10 @@ def test_an_entry_that_is_no_mapping_is_a_problem_and_the_others_are_read():
         f"instances: [{{name: a}}, {KEY}, {{name: b, x: !secret {KEY}}}, {{name: c}}]"
     )
     assert [each.name for each in reading.records] == ["a", "c"]
-    assert {each.record for each in reading.problems} == {"instances[1]", "instances[2]"}
+    assert [(each.place, each.name) for each in reading.bad] == [
+        ("instances[1]", None),
+        ("instances[2]", "b"),
+    ]
     assert KEY not in told(reading)
 
 
@@ -163,7 +166,8 @@ def test_an_entry_that_is_no_mapping_is_a_problem_and_the_others_are_read():
 def test_what_plain_yaml_does_not_have_is_a_problem_of_one_record(line):
     reading = read(f"instances:\n- name: a\n- name: b\n  {line}\n")
     assert [each.name for each in reading.records] == ["a"]
-    assert [each.record for each in reading.problems] == ["instances[1]"]
+    assert [each.place for each in reading.bad] == ["instances[1]"]
+    assert line in reading.bad[0].raw  # as it is written, for rejected.json
 
 
 def test_numbers_within_a_value_are_numbers_whatever_they_are_called():
