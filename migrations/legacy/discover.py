@@ -4,11 +4,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from migrations.legacy import csv_files, database, env_files, json_files, yaml_files
-from migrations.legacy.records import Problem, Reading
+from migrations.legacy.records import ERAS, Problem, Reading
 
 # Where the old program, its containers and its operators put files. "" is the folder itself.
 PLACES = ("", ".temp", "app", "config", "data", ".azure_openai_proxy")
@@ -24,12 +24,23 @@ NAMES = (
 )
 ENV_FILES = (".env", "app/.env")
 # Of these variables, the env files say where the old program kept its files.
-NAMING = (
-    "INSTANCE_CONFIG_FILE",
-    "INSTANCE_STATE_FILE",
-    "INSTANCE_MANAGER_STATE_FILE",
-    "INSTANCE_MANAGER_DB_PATH",
-)
+NAMING = {
+    "INSTANCE_CONFIG_FILE": "S1",
+    "INSTANCE_STATE_FILE": "S2",
+    "INSTANCE_MANAGER_STATE_FILE": "M2",
+    "INSTANCE_MANAGER_DB_PATH": "D1",
+}
+# What stood in a file that cannot be read: the newest that it may be, where there are several.
+LAYOUTS = {
+    "instance_configs.json": "S1",
+    "instance_states.json": "S2",
+    "instance_state.json": "M2",
+    "instance_data.json": "M3",
+    "instances.json": "M3",
+    "shared_state.json": "M1",
+    "instances.csv": "C1",
+    ".env": "E2",
+}
 YAML_FOLDER = "config"
 YAML_BASE = "base"
 YAML_ENVIRONMENT = "ENVIRONMENT"
@@ -70,7 +81,7 @@ def find(path: Path, environ: Mapping[str, str]) -> list[Path]:
     found += env_files_found
     found += _yaml_files(path / YAML_FOLDER, _merged(variables, environ))
     names = {file.name for file in found}
-    for file in _named(path, variables, environ):
+    for _, file in _named(path, variables, environ):
         if os.path.lexists(file) or file.name not in names:
             found.append(file)
     return _each_once(found)
@@ -103,12 +114,32 @@ def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[
     contents = [_content(path, file) for file in files]
     found = [content for content in contents if isinstance(content, Content)]
     of_yaml = _yaml_readings(found, environ)
-    return [
+    readings = [
         Reading(content.file, "unreadable", problems=(content,))
         if isinstance(content, Problem)
         else of_yaml.get(content.file) or _reading(content)
         for content in contents
     ]
+    named = {
+        os.path.realpath(file): NAMING[variable]
+        for variable, file in _named(path, _variables(found), environ)
+    }
+    return [replace(each, lost=_lost(each, named)) for each in readings]
+
+
+def _lost(reading: Reading, named: Mapping[str, str]) -> str:
+    """Not of a file that is missing: it may never have been written."""
+    has_some = reading.records or reading.bad or not reading.problems
+    # Of an env file, a line that is no setting leaves the others.
+    if has_some or reading.layout == "env" or not os.path.isfile(reading.file):
+        return ""
+    name, end = reading.file.name, reading.file.suffix.lower()
+    if reading.layout in ERAS:
+        return reading.layout
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    of_kind = "D1" if end in DATABASE_ENDS else "Y1" if end in YAML_ENDS else ""
+    return named.get(os.path.realpath(reading.file), of_kind)
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -146,7 +177,8 @@ def _yaml_files(folder: Path, variables: Mapping[str, str]) -> list[Path]:
 
 def _named(
     folder: Path, variables: Sequence[Mapping[str, str]], environ: Mapping[str, str]
-) -> Iterator[Path]:
+) -> Iterator[tuple[str, Path]]:
+    """Variables, and the files they name."""
     home = environ.get("HOME", "")
     for values in variables:
         for name in NAMING:
@@ -154,7 +186,7 @@ def _named(
             if value.startswith("~/") and home:
                 value = home + value[1:]
             if value and "\0" not in value:
-                yield folder / value
+                yield name, folder / value
 
 
 def _variables_of(file: Path) -> dict[str, str]:

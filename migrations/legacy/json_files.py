@@ -9,24 +9,13 @@ from typing import Any
 
 from migrations.legacy.records import (
     CONFIG_KEYS,
+    ERAS,
     STATES_ONLY,
-    Era,
     Problem,
     Reading,
     Record,
 )
 from migrations.legacy.showing import cut, kind_of
-
-ERAS = {
-    "Y1": Era.YAML,
-    "M1": Era.SHARED_STATE,
-    "M2": Era.INSTANCE_STATE,
-    "M2'": Era.INSTANCE_STATE,
-    "D1": Era.DATABASE,
-    "M3": Era.FLAT,
-    "S1": Era.SPLIT,
-    "S2": Era.SPLIT,
-}
 
 CONFIG = frozenset(CONFIG_KEYS)
 # Beside state, a config has one of these; another key alone is a stray one.

@@ -12,7 +12,7 @@ from migrations.legacy.convert import (
     convert_state,
     named_place,
 )
-from migrations.legacy.records import CONFIGS_ONLY, STATES_ONLY, Problem, Reading, Record
+from migrations.legacy.records import CONFIGS_ONLY, ERAS, STATES_ONLY, Problem, Reading, Record
 from migrations.legacy.showing import shown
 
 
@@ -76,21 +76,26 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
                 plan.rejected.append((record, convert_config(record).problems))
             else:
                 by_name.setdefault(record.name, []).append(record)
+    lost = [reading for reading in readings if reading.lost]
     for name, records in by_name.items():
-        _decide(plan, name, records, now)
+        _decide(plan, name, records, lost, now)
     return plan
 
 
-def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
+def _decide(
+    plan: Plan, name: str, records: list[Record], lost: Sequence[Reading], now: float
+) -> None:
     """Config from the newest era that has one, state from the newest that has one.
 
-    Where they cannot be carried, older ones do not take their place: what they say was no
-    longer true then.
+    Where they cannot be carried, or a newer file cannot be read, older ones do not take their
+    place: what they say was no longer true then.
     """
     configs = [convert_config(r) for r in _newest(records, _has_config)]
     states = [convert_state(r, now) for r in _newest(records, _has_state)]
     _compare(configs)
     _compare(states)
+    _outdate(configs, [each for each in lost if each.lost != STATES_ONLY])
+    _outdate(states, [each for each in lost if each.lost not in CONFIGS_ONLY])
     if not configs and not states:  # a name and nothing else
         configs = [convert_config(r) for r in records]
     if _is_bad(states) and configs and not _is_bad(configs) and _are_apart(configs, states):
@@ -148,6 +153,23 @@ def _compare(carried: list[Carried]) -> None:
     if not _is_bad(carried):
         for other in carried[1:]:
             other.problems += _disagreement(carried[0], other)
+
+
+def _outdate(carried: list[Carried], lost: Sequence[Reading]) -> None:
+    """A problem of each that a file which cannot be read may have replaced."""
+    for each in carried:
+        newer = next((r for r in lost if ERAS[r.lost] > each.record.era), None)
+        if newer is not None:
+            each.problems.append(
+                Problem(
+                    file=each.record.file,
+                    record=named_place(each.record),
+                    field="",
+                    value="",
+                    remedy="Mend that file; or take it away, and this record counts.",
+                    message=f"{newer.file} is newer and cannot be read.",
+                )
+            )
 
 
 def _disagreement(one: Carried, other: Carried) -> Iterator[Problem]:

@@ -25,6 +25,21 @@ class Era(IntEnum):
     SPLIT = 90  # S1 and S2
 
 
+ERAS = {
+    "C1": Era.CSV,
+    "E1": Era.ENV_AZURE,
+    "E2": Era.ENV_API,
+    "Y1": Era.YAML,
+    "M1": Era.SHARED_STATE,
+    "M2": Era.INSTANCE_STATE,
+    "M2'": Era.INSTANCE_STATE,
+    "D1": Era.DATABASE,
+    "M3": Era.FLAT,
+    "S1": Era.SPLIT,
+    "S2": Era.SPLIT,
+}
+
+
 # What config and state were called in every layout. Whatever else a record holds is "extra".
 CONFIG_KEYS = (
     "name",
@@ -133,3 +148,5 @@ class Reading:
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     bad: tuple[Record, ...] = ()
+    # The layout of a file of which nothing can be read, where its name tells that; or "".
+    lost: str = ""

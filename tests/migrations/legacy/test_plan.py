@@ -255,6 +255,47 @@ def test_an_entry_that_is_none_of_an_older_era_stops_nothing_where_all_is_known(
     assert len(plan.merged) == 1
 
 
+def unreadable(layout):
+    problem = Problem(FILE, "", "", "", "Mend it.", "It is cut.")
+    return Reading(Path("cut.json"), "JSON", problems=(problem,), lost=layout)
+
+
+OLD = found(era=M2, layout="M2", state={"total_requests": 5}, place="M2")
+CUT = "cut.json is newer and cannot be read."
+
+
+@pytest.mark.parametrize(
+    "lost, records, imported",
+    [
+        ("S1", [OLD], []),  # its key and its limits may be long gone
+        ("D1", [OLD], []),
+        ("S1", [OLD, found("b", place="S1")], ["b"]),
+        # With state in one record, the config would come back without it.
+        ("S2", [OLD], []),
+        # What cannot be read is older, or as old.
+        ("M2", [OLD], ["a"]),
+        ("M1", [OLD], ["a"]),
+        ("D1", [found()], ["a"]),
+        ("S1", [found(config=None, state={"total_requests": 5})], ["a"]),
+    ],
+)
+def test_an_older_record_does_not_take_the_place_of_what_cannot_be_read(
+    lost, records, imported
+):
+    plan = make_plan([Reading(FILE, "M2", tuple(records)), unreadable(lost)], now=NOW)
+    assert [i.name for i in plan.instances] == imported
+    messages = {p.message for _, problems in plan.rejected for p in problems}
+    assert messages == ({CUT} if len(imported) < len({r.name for r in records}) else set())
+    assert plan.found == len(plan.instances) + len(plan.merged) + len(plan.rejected)
+
+
+def test_an_older_state_does_not_take_the_place_of_one_that_cannot_be_read():
+    readings = [Reading(FILE, "S1", (found(place="S1"), OLD)), unreadable("S2")]
+    plan = make_plan(readings, now=NOW)
+    assert [(i.name, i.state) for i in plan.instances] == [("a", {})]
+    assert [(r.place, [p.message for p in ps]) for r, ps in plan.rejected] == [("M2", [CUT])]
+
+
 def test_a_state_that_may_have_stood_in_an_entry_that_is_none_is_rejected_alone():
     older = found(era=M2, layout="M2", state={"total_requests": 5}, place="M2")
     for entry in (bad(layout="S2", place="S2"), bad(era=FLAT, layout="M3", place="M3")):

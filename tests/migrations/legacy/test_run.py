@@ -149,6 +149,31 @@ def test_a_truncated_file_stops_the_import_and_can_be_skipped(database, old):
     assert problem["problems"][0]["file"] == str(cut)
 
 
+@pytest.mark.parametrize(
+    "name", ["instance_configs.json", "instance_data.json", "instance_state.db"]
+)
+def test_old_data_does_not_take_the_place_of_a_damaged_newer_file(database, old, name):
+    older = {"last_updated": 1.0, **envelope(record("a", api_key="sk-old-and-gone"))}
+    write(old, ".temp/instance_state.json", older)
+    newer = write(old, name, '{"a": {"api_key": "sk-new"')
+    line = f"instances[0] ('a'): {newer} is newer and cannot be read. Mend that file"
+    assert line in refusal(database, old)
+    outcome = imported(database, old, skip_bad=True)
+    assert contents(database)["instance_config"] == []
+    assert "1 records found = 0 imported + 0 merged + 1 rejected." in outcome.as_text()
+
+
+def test_old_state_does_not_take_the_place_of_a_damaged_newer_file(database, old):
+    write(old, "instance_configs.json", {"a": RECORD})
+    older = {"last_updated": 1.0, **envelope(record(stats={"error_count": 5}))}
+    write(old, ".temp/instance_state.json", older)
+    write(old, "states/now.json", '{"a": {"error_count"')
+    write(old, ".env", "INSTANCE_STATE_FILE=states/now.json\n")
+    imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"a"}
+    assert rows(database, "instance_state") == {}
+
+
 def test_the_backup_holds_every_file_as_it_was(database, old):
     files = [
         write(old, "instance_configs.json", {"a": RECORD}),
