@@ -95,6 +95,7 @@ def test_inspecting_tells_what_the_database_holds_already(run, old, database):
         "Kept as it is, because it exists: a; the file differs in max_tpm\n"
         "Kept as it is, because it exists: c\n"
         "Left out, because it was removed after an import: b\n"
+        "State not added, because the database has it already: a\n"
         "Would be written: 0 configs, 0 states.\n"
     )
     told = json.loads(run("inspect", old, "--json").stdout)["database"]
@@ -103,6 +104,7 @@ def test_inspecting_tells_what_the_database_holds_already(run, old, database):
         "kept": {"a": ["max_tpm"], "c": []},
         "removed": ["b"],
         "states": [],
+        "states_kept": ["a"],
     }
     assert contents(database) == before
 

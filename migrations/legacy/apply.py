@@ -51,12 +51,14 @@ Row = dict[str, Any]
 @dataclass(slots=True)
 class Result:
     """`kept`: exists already, with the fields in which the file differs. `removed`: was
-    imported before, and an operator removed it since."""
+    imported before, and an operator removed it since. `states_kept`: their totals were added
+    before, or a downgrade wrote them into the old program's files."""
 
     imported: list[str] = field(default_factory=list)
     kept: dict[str, list[str]] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    states_kept: list[str] = field(default_factory=list)
 
 
 def apply(
@@ -76,7 +78,7 @@ def apply(
     if new:
         _add_configs(connection, tables, new, moment)
     result.imported = [each.name for each in new]
-    result.states = _add_states(connection, tables, plan, moment)
+    _add_states(connection, tables, plan, result, moment)
     written = {"configs": len(result.imported), "states": len(result.states)}
     connection.execute(
         insert(tables.imports).values(
@@ -98,7 +100,7 @@ def preview(connection: Connection, plan: Plan) -> Result | None:
     result = Result()
     new, _ = _decided(connection, tables, plan, result)
     result.imported = [each.name for each in new]
-    result.states = [each.name for each in _added_states(connection, tables, plan)[0]]
+    _added_states(connection, tables, plan, result)
     return result
 
 
@@ -187,9 +189,11 @@ def _add_configs(
     connection.execute(delete(tables.rests).where(here), [{"of": e.name} for e in new])
 
 
-def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float) -> list[str]:
-    """Adds each old state that was not added before; returns whose."""
-    added, present = _added_states(connection, tables, plan)
+def _add_states(
+    connection: Connection, tables: _Tables, plan: Plan, result: Result, now: float
+) -> None:
+    """Adds each old state that was not added before."""
+    added, present = _added_states(connection, tables, plan, result)
     new = [
         {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
         for e in added
@@ -205,17 +209,20 @@ def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float)
     if more:
         _add_to_states(connection, tables.state, more, now)
     _add_rests(connection, tables.rests, added, now)
-    return [each.name for each in added]
 
 
 def _added_states(
-    connection: Connection, tables: _Tables, plan: Plan
+    connection: Connection, tables: _Tables, plan: Plan, result: Result
 ) -> tuple[list[Imported], dict[str, Mapping[Any, Any]]]:
-    """Those whose old state was not added before; and the rows that are there, by name."""
+    """Those whose old state is to be added, which `result` gets with the others; and the rows
+    that are there, by name."""
     rows = connection.execute(select(tables.state)).mappings()
     present: dict[str, Mapping[Any, Any]] = {row["instance_name"]: row for row in rows}
     done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
-    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
+    some = [each for each in plan.instances if _has_state(each)]
+    added = [each for each in some if each.name not in done]
+    result.states = [each.name for each in added]
+    result.states_kept = [each.name for each in some if each.name in done]
     return added, present
 
 

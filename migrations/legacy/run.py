@@ -58,6 +58,8 @@ def result_lines(result: Result, verb: str) -> list[str]:
         lines.append(f"Kept as it is, because it exists: {name}{differs}")
     for name in sorted(result.removed):
         lines.append(f"Left out, because it was removed after an import: {name}")
+    for name in sorted(result.states_kept):
+        lines.append(f"State not added, because the database has it already: {name}")
     return [*lines, f"{verb}: {len(result.imported)} configs, {len(result.states)} states."]
 
 

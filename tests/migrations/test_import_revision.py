@@ -8,6 +8,7 @@ import sys
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, insert
 
 from proxy.settings import ROOT
 from proxy.store import instances, schema
@@ -248,6 +249,24 @@ def test_what_going_back_wrote_can_be_imported_again(empty, old, tmp_path, monke
     )
     assert one == two
     other.dispose()
+
+
+def test_totals_are_the_same_after_going_back_and_in_again(empty, tmp_path, monkeypatch):
+    """Also those of an instance that was measured here only."""
+    monkeypatch.setenv("PROXY_LEGACY_PATH", str(write(tmp_path, "s1.json", {"a": RECORD})))
+    schema.upgrade(empty)
+    with empty.write() as connection:
+        state = MetaData()
+        state.reflect(connection, only=["instance_state"])
+        row = {"instance_name": "a", "total_requests": 10}
+        columns = state.tables["instance_state"].c
+        zeros = {c.name: 0 for c in columns if not c.nullable}
+        connection.execute(insert(state.tables["instance_state"]).values(zeros | row))
+    for _ in range(2):
+        downgrade(empty)
+        monkeypatch.setenv("PROXY_LEGACY_PATH", str(folders(empty, "downgrade")[-1]))
+        schema.upgrade(empty)
+        assert rows(empty, "instance_state")["a"]["total_requests"] == 10
 
 
 def test_going_back_where_nothing_can_be_written_is_refused(database, monkeypatch, tmp_path):
