@@ -166,6 +166,20 @@ def test_the_command_line_imports_once_and_says_so(empty, old):
     assert contents(empty) == before
 
 
+def test_the_command_line_says_so_too_where_the_setting_names_the_source(empty, old):
+    first, second = (
+        run("alembic", "upgrade", "head", database=empty, legacy=old) for _ in range(2)
+    )
+    said = f"To import later: `flask legacy import {old}`."
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert said not in first.stderr
+    assert f"Nothing was imported now: the database had passed that revision. {said}" in (
+        second.stderr
+    )
+    other = run("alembic", "current", database=empty, legacy=old)
+    assert "imported" not in other.stderr
+
+
 def test_the_command_line_stops_with_a_report_and_can_skip_the_bad(empty, old):
     write(old, "instance_configs.json", BAD)
     stopped = alembic("-x", f"legacy={old}", "upgrade", "head", database=empty)
