@@ -13,7 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from migrations.legacy.json_files import SEEMS_CUT, Entry, reading_of
 from migrations.legacy.records import Problem, Reading, Record
-from migrations.legacy.showing import cut
+from migrations.legacy.showing import cut, json_of
 
 # libyaml where PyYAML was built with it: seven times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -148,9 +148,11 @@ def _with_instances(
         try:
             found = _mended(node, "", variables, notes)
             value = SafeConstructor().construct_document(node)
+            json_of(value)
             entries.append(Entry(place, _with_text_keys(value), key, found))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            # ValueError: a tag whose value it is not (`!!int many`). The message quotes it.
+        except (yaml.YAMLError, TypeError, ValueError, RecursionError):
+            # ValueError: a tag whose value it is not (`!!int many`), which the message quotes,
+            # or what holds itself. TypeError: a key that is no text, number or date.
             line = node.start_mark.line + 1
             message = f"The instance at line {line} holds what plain YAML does not have."
             remedy = "Write its values as plain text."

@@ -174,6 +174,23 @@ def test_old_state_does_not_take_the_place_of_a_damaged_newer_file(database, old
     assert rows(database, "instance_state") == {}
 
 
+@pytest.mark.parametrize("value", ["{!!binary aGk=: 1}", "&t [*t]"])
+def test_what_json_does_not_have_is_one_problem_in_inspection_and_import(database, old, value):
+    whole = f"api_key: {KEY}, api_base: 'https://a.example'"
+    text = f"instances: [{{name: a, {whole}, tags: {value}}}, {{name: b, {whole}}}]"
+    write(old, "config/base.yaml", text)
+    (problem,) = run.inspect(old, {}).problems
+    assert (problem.record, "plain YAML does not have" in problem.message) == (
+        "instances[0]",
+        True,
+    )
+    assert problem.message in refusal(database, old)
+    outcome = imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"b"}
+    (kept,) = strict_json(outcome.backup / REJECTED)
+    assert value in kept["entry"]
+
+
 def test_the_backup_holds_every_file_as_it_was(database, old):
     files = [
         write(old, "instance_configs.json", {"a": RECORD}),
