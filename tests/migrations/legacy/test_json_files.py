@@ -205,13 +205,8 @@ def test_json_without_records_is_a_problem(data):
         ('{\n"a": {"api_key": "sk-1', "line 2, column 18: Unterminated string"),
         ('{"a": 1}\n{"b": 2}', "line 2, column 1: Extra data"),
         ("x", "line 1, column 1"),
-        (
-            '{"a": {},\n"b": {},\n"a": {}}',
-            "The key 'a' stands twice in one object (lines 1 and 3)",
-        ),
-        ('{"a": {"name": 1, "name": 2}, "b": {"name": 3}}', "The key 'name' stands twice"),
         ("[" * 100_000, "nested too deeply"),
-        ("[" + "9" * 5000 + "]", "limit"),
+        ('{"instances": [],\n"instances": []}', "stands twice in one object (lines 1 and 2)"),
     ],
 )
 def test_damaged_json_is_a_problem_that_says_where(text, message):
@@ -219,6 +214,61 @@ def test_damaged_json_is_a_problem_that_says_where(text, message):
     assert reading.records == ()
     assert message in reading.problems[0].message
     assert "sk-1" not in told(reading)
+
+
+LONG = "9" * 5000
+DEEP = "[" * 500 + "]" * 500
+
+
+@pytest.mark.parametrize(
+    "damaged, field, message",
+    [
+        (
+            '"weight": 1,\n"weight": 1',
+            "",
+            "'weight' stands twice in one object (lines 1 and 2)",
+        ),
+        ('"tags": [{"x": 1, "x": 2}]', "tags", "The key 'x' stands twice in one object"),
+        (f'"weight": {LONG}', "weight", "This is a number of 5000 digits."),
+        (f'"tags": [[-{LONG}]]', "tags", "This is a number of 5001 digits."),
+        (f'"tags": {DEEP}', "tags", "It is nested too deeply."),
+    ],
+)
+@pytest.mark.parametrize("layout", ["by name", "in a list", "beside state"])
+def test_a_damaged_spot_is_a_problem_of_its_record_alone(layout, damaged, field, message):
+    a, b = f'{{"name": "a", "api_key": "{KEY}", {damaged}}}', json.dumps(RECORD)
+    reading = read(
+        {
+            "by name": f'{{"a": {a}, "b": {b}}}',
+            "in a list": f'{{"instances": [{a}, {b}]}}',
+            "beside state": f'{{"timestamp": {LONG}, "a": {a}, "b": {b}}}',
+        }[layout]
+    )
+    assert (len(reading.records), reading.problems) == (1, ())
+    (bad,) = reading.bad
+    assert (bad.name, bad.problem.field, bad.problem.record) == ("a", field, bad.place)
+    assert message in bad.problem.message
+    assert bad.problem.remedy
+    assert KEY in repr(bad.raw)
+    assert KEY not in told(reading)
+
+
+def test_what_stands_twice_is_kept_twice():
+    (bad,) = read('{"a": {"name": "a", "weight": 1, "weight": 2}}').bad
+    assert bad.raw == [{"name": "a"}, {"weight": 1}, {"weight": 2}]
+
+
+def test_a_record_with_two_names_inside_has_none_in_a_list():
+    named, unnamed = '{"a": {"name": "a", "name": "b"}}', '[{"name": "a", "name": "b"}]'
+    assert [read(text).bad[0].name for text in (named, unnamed)] == ["a", None]
+
+
+def test_two_entries_of_one_name_are_both_bad_and_the_others_are_read():
+    reading = read('{"a": {"api_key": "k"},\n"b": {"api_key": "k"},\n"a": {"api_key": "k2"}}')
+    assert [each.name for each in reading.records] == ["b"]
+    said = "The key 'a' stands twice in one object (lines 1 and 3)."
+    assert [(each.name, each.problem.message) for each in reading.bad] == [("a", said)] * 2
+    assert [each.raw["api_key"] for each in reading.bad] == ["k", "k2"]
 
 
 WHOLE = json.dumps(

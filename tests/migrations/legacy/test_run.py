@@ -174,6 +174,19 @@ def test_old_state_does_not_take_the_place_of_a_damaged_newer_file(database, old
     assert rows(database, "instance_state") == {}
 
 
+@pytest.mark.parametrize("spot", ['"weight": 1, "weight": 1', f'"weight": {"9" * 5000}'])
+def test_one_bad_spot_does_not_take_the_rest_of_the_file_along(database, old, spot):
+    a = f'{{"api_key": "{KEY}", {spot}}}'
+    write(old, "instance_configs.json", f'{{"a": {a}, "b": {json.dumps(record("b"))}}}')
+    text = refusal(database, old)
+    assert "instance_configs.json key 'a':" in text
+    assert "set_int_max_str_digits" not in text
+    outcome = imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"b"}
+    assert "2 records found = 1 imported + 0 merged + 1 rejected." in outcome.as_text()
+    assert len(strict_json(outcome.backup / REJECTED)) == 1
+
+
 @pytest.mark.parametrize("value", ["{!!binary aGk=: 1}", "&t [*t]"])
 def test_what_json_does_not_have_is_one_problem_in_inspection_and_import(database, old, value):
     whole = f"api_key: {KEY}, api_base: 'https://a.example'"
