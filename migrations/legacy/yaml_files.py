@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from migrations.legacy.json_files import SEEMS_CUT, Entry, reading_of
+from migrations.legacy.json_files import ONE_OF_TWO, SEEMS_CUT, Entry, reading_of
 from migrations.legacy.records import Problem, Reading, Record
 from migrations.legacy.showing import cut, json_of
 
@@ -84,8 +84,15 @@ def _composed(text: str) -> Node | None:
     except yaml.YAMLError:
         raise ValueError("No YAML: it holds characters that YAML forbids.") from None
     if root is not None:
-        _check_keys(root)
+        _check_keys(root, {id(node) for node in _records_in(root)})
     return root
+
+
+def _records_in(root: Node) -> Iterator[Node]:
+    """What stands where instances belong: what is wrong in one is a problem of that one."""
+    pairs = root.value if isinstance(root, MappingNode) else []
+    instances = [value for key, value in pairs if _name(key) == "instances"]
+    return (node for _, _, node in _items(instances))
 
 
 def _check_depth(text: str) -> None:
@@ -98,9 +105,16 @@ def _check_depth(text: str) -> None:
             raise ValueError(f"The YAML is nested too deeply to be read{where}.")
 
 
-def _check_keys(root: Node) -> None:
-    """Of a key that stands twice in a mapping, either value may be the one that counts."""
-    seen: set[int] = set()
+class Twice(ValueError):
+    """The sentence about it."""
+
+
+def _check_keys(root: Node, without: Collection[int] = ()) -> None:
+    """Of a key that stands twice in a mapping, either value may be the one that counts.
+
+    `without` are ids of nodes that are not looked at. Raises Twice.
+    """
+    seen = set(without)
     waiting = [root]
     while waiting:
         node = waiting.pop()
@@ -116,7 +130,7 @@ def _check_keys(root: Node) -> None:
             if isinstance(key, ScalarNode) and key.tag != f"{TAG}merge":
                 if key.value in keys:
                     where = f"line {key.start_mark.line + 1}"
-                    raise ValueError(
+                    raise Twice(
                         f"The key {cut(repr(key.value))} stands twice in one mapping ({where})."
                     )
                 keys.add(key.value)
@@ -146,20 +160,29 @@ def _with_instances(
     notes: Notes = {}
     for place, key, node in _items(instances):
         try:
+            _check_keys(node)
             found = _mended(node, "", variables, notes)
             value = SafeConstructor().construct_document(node)
             json_of(value)
             entries.append(Entry(place, _with_text_keys(value), key, found))
+        except Twice as error:
+            entries.append(_unread(file, text, place, key, node, ONE_OF_TWO, str(error)))
         except (yaml.YAMLError, TypeError, ValueError, RecursionError):
             # ValueError: a tag whose value it is not (`!!int many`), which the message quotes,
             # or what holds itself. TypeError: a key that is no text, number or date.
             line = node.start_mark.line + 1
             message = f"The instance at line {line} holds what plain YAML does not have."
             remedy = "Write its values as plain text."
-            problem = Problem(file, place, "", "", remedy, message)
-            written = text[node.start_mark.index : node.end_mark.index]
-            entries.append(Entry(place, written, key or _name_in(node), problem=problem))
+            entries.append(_unread(file, text, place, key, node, remedy, message))
     return reading_of(file, "Y1", entries, settings)
+
+
+def _unread(
+    file: Path, text: str, place: str, key: str | None, node: Node, remedy: str, message: str
+) -> Entry:
+    problem = Problem(file, place, "", "", remedy, message)
+    written = text[node.start_mark.index : node.end_mark.index]
+    return Entry(place, written, key or _name_in(node), problem=problem)
 
 
 def _name_in(node: Node) -> str | None:

@@ -175,6 +175,19 @@ def test_what_plain_yaml_does_not_have_is_a_problem_of_one_record(line):
     assert line in reading.bad[0].raw  # as it is written, for rejected.json
 
 
+@pytest.mark.parametrize("items", ["- {0}\n- {1}", "  a: {0}\n  b: {1}"])
+@pytest.mark.parametrize("twice", ["weight: 1, weight: 2", "tags: [{x: 1, x: 2}]"])
+def test_a_key_that_stands_twice_in_a_record_is_a_problem_of_that_one(items, twice):
+    records = f"{{name: a, api_key: {KEY}, {twice}}}", "{name: b}"
+    reading = read("instances:\n" + items.format(*records))
+    assert [each.name for each in reading.records] == ["b"]
+    assert reading.problems == ()
+    (bad,) = reading.bad
+    assert (bad.name, bad.raw) == ("a", records[0])
+    assert "stands twice in one mapping (line 2)" in bad.problem.message
+    assert KEY not in told(reading)
+
+
 def test_numbers_within_a_value_are_numbers_whatever_they_are_called():
     assert instance("tags: {name: 1}").extra == {"tags": {"name": 1}}
 
