@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 
 from migrations.legacy import report
@@ -120,6 +121,50 @@ def test_keys_and_passwords_are_nowhere_in_the_report():
     for text in (everything(plan), repr(plan), repr(plan.problems)):
         assert KEY not in text
         assert PASSWORD not in text
+
+
+HEX = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"401 invalid subscription key {HEX}",
+        f"401 invalid subscription key '{HEX}'.",
+        # Too short to look like a key; it is one of those in the files.
+        "Access denied due to invalid short.k7.",
+        "Access denied for <other.k8>: no such key",
+    ],
+)
+def test_a_key_in_an_error_text_is_masked(said):
+    plan = planned(
+        found(api_key="short.k7", state={"last_error": said}),
+        found("b", api_key="other.k8", max_tpm=-1),
+    )
+    for secret in (HEX, "short.k7", "other.k8"):
+        assert secret not in everything(plan)
+    assert report.as_json(plan)["instances"][0]["state"]["last_error"].startswith(said[:3])
+
+
+def test_an_error_text_that_was_no_text_is_masked_too():
+    plan = planned(found(state={"last_error": {"message": f"no key {HEX}"}}))
+    assert "converted last_error" in report.as_text(plan)
+    assert HEX not in everything(plan)
+
+
+@pytest.mark.parametrize("name", [HEX, "sk-planted-key-4711", "short.k7", f"x: {HEX}"])
+def test_a_key_that_became_a_name_is_masked(name):
+    states = found(config=None, state={"error_count": 1}, extra={name: 1})
+    plan = planned(found(api_key="short.k7", extra={name: 1}), states, settings={name: "1"})
+    assert name not in everything(plan)
+    assert "unknown keys of the state, kept with it: " in report.as_text(plan)
+
+
+@pytest.mark.parametrize(
+    "name", ["API_INSTANCE_A_MODEL_MAP_GPT4O_2024_11_20", "total_client_errors_of_2024", "模型"]
+)
+def test_other_names_are_told(name):
+    assert f"legacy_extra: {name}" in report.as_text(planned(found(extra={name: 1})))
 
 
 def test_rejected_records_are_told_whole_for_a_file_only_its_owner_reads():
