@@ -23,12 +23,15 @@ NAMES = (
     "instances.csv",
 )
 ENV_FILES = (".env", "app/.env")
+DATABASE_VARIABLE = "INSTANCE_MANAGER_DB_PATH"
+# Below the home of the user who ran the old program, where that variable was not set.
+DEFAULT_DATABASE = (".azure_openai_proxy", "instance_state.db")
 # Of these variables, the env files say where the old program kept its files.
 NAMING = {
     "INSTANCE_CONFIG_FILE": "S1",
     "INSTANCE_STATE_FILE": "S2",
     "INSTANCE_MANAGER_STATE_FILE": "M2",
-    "INSTANCE_MANAGER_DB_PATH": "D1",
+    DATABASE_VARIABLE: "D1",
 }
 # What stood in a file that cannot be read: the newest that it may be, where there are several.
 LAYOUTS = {
@@ -102,6 +105,21 @@ def passed_over(path: Path, files: Sequence[Path]) -> list[Path]:
         and file.is_file()
         and os.path.realpath(file) not in taken
     )
+
+
+def elsewhere(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> Path | None:
+    """The old program's database in its home, if it may be this deployment's: it wrote there
+    unless a variable said otherwise, and what lies outside of `path` is not read."""
+    home = environ.get("HOME", "")
+    if not home or not os.path.isdir(path):
+        return None
+    default = Path(home, *DEFAULT_DATABASE)
+    variables = [environ, *(_variables_of(path / name) for name in ENV_FILES)]
+    is_named = any(values.get(DATABASE_VARIABLE, "").strip() for values in variables)
+    taken = {os.path.realpath(file) for file in files}
+    if is_named or os.path.realpath(default) in taken or not os.path.isfile(default):
+        return None
+    return default
 
 
 def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[Reading]:

@@ -23,6 +23,12 @@ from migrations.legacy.backup import (
 from migrations.legacy.plan import Plan, make_plan
 from proxy.store.schema import SchemaProblem
 
+OF_THE_HOME = (
+    "{} was not read: it is where the old program kept its database unless"
+    " INSTANCE_MANAGER_DB_PATH said otherwise; if it is of this deployment, copy it into the"
+    " folder first"
+)
+
 
 class ImportRefused(SchemaProblem):
     """Nothing was written. The message is the report, and what can be done."""
@@ -153,6 +159,8 @@ def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
     if not files:
         others = ", ".join(str(file) for file in discover.passed_over(path, []))
         hint = f" If one of these is: name the file itself. {others}" if others else ""
+        database = discover.elsewhere(path, [], os.environ if environ is None else environ)
+        hint += f" {OF_THE_HOME.format(database)}." if database else ""
         raise ImportRefused(
             f"Nothing was imported: {path} has no file of the old program.{hint}"
         )
@@ -160,7 +168,10 @@ def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
 
 
 def _plan(path: Path, files: list[Path], environ: Mapping[str, str] | None) -> Plan:
-    readings = discover.read(path, files, os.environ if environ is None else environ)
-    plan = make_plan(readings, now=time.time())
+    variables = os.environ if environ is None else environ
+    plan = make_plan(discover.read(path, files, variables), now=time.time())
+    database = discover.elsewhere(path, files, variables)
+    if database is not None:
+        plan.file_notes.append((database, OF_THE_HOME.format(database)))
     plan.passed_over = discover.passed_over(path, files) if path.is_dir() else []
     return plan

@@ -87,6 +87,7 @@ class Reader:
 
     find = staticmethod(discover.find)
     passed_over = staticmethod(discover.passed_over)
+    elsewhere = staticmethod(discover.elsewhere)
 
     def __init__(self, read):
         self.read = read

@@ -496,3 +496,37 @@ def test_a_folder_without_a_known_name_tells_what_lies_there(tmp_path):
     (tmp_path / "shared.json").write_text("{}")
     with pytest.raises(run.ImportRefused, match=r"name the file itself.*shared\.json"):
         run.inspect(tmp_path, {})
+
+
+@pytest.fixture
+def home(tmp_path):
+    write(tmp_path, "home/.azure_openai_proxy/instance_state.db", b"SQLite format 3\x00")
+    return tmp_path / "home"
+
+
+def test_a_database_in_the_home_is_told_and_not_read(old, home):
+    """Nothing in the deployment's folder says that there is one."""
+    write(old, "instance_configs.json", {"a": RECORD})
+    default = home / ".azure_openai_proxy" / "instance_state.db"
+    plan = run.inspect(old, {"HOME": str(home)})
+    assert f"instance_state.db: {default} was not read" in report.as_text(plan)
+    assert [note["file"] for note in report.as_json(plan)["notes"]] == [str(default)]
+    assert (plan.files, plan.problems) == ([old / "instance_configs.json"], [])
+
+
+def test_a_database_in_the_home_is_told_where_there_is_nothing_else(old, home):
+    old.mkdir()
+    with pytest.raises(ImportRefused, match=str(home / ".azure_openai_proxy")):
+        run.inspect(old, {"HOME": str(home)})
+
+
+def test_a_database_in_the_home_is_not_told_where_it_is_none_of_this_deployment(old, home):
+    file = write(old, "instance_configs.json", {"a": RECORD})
+    environ = {"HOME": str(home)}
+    assert run.inspect(file, environ).file_notes == []
+    assert run.inspect(old, {}).file_notes == []
+    assert run.inspect(old, environ | {"INSTANCE_MANAGER_DB_PATH": "/x.db"}).file_notes == []
+    assert run.inspect(home, environ).file_notes == []  # it is read
+    write(old, "x.db", b"")
+    write(old, ".env", "INSTANCE_MANAGER_DB_PATH=x.db\n")
+    assert run.inspect(old, environ).file_notes == []
