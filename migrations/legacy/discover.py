@@ -80,7 +80,7 @@ def find(path: Path, environ: Mapping[str, str]) -> list[Path]:
         return [path]
     found = [each for place in PLACES for each in _present(path / place, NAMES)]
     env_files_found = [file for name in ENV_FILES for file in _present_file(path / name)]
-    variables = [_variables_of(file) for file in env_files_found]
+    variables = [_variables_of(file, environ) for file in env_files_found]
     found += env_files_found
     found += _yaml_files(path / YAML_FOLDER, _merged(variables, environ))
     names = {file.name for file in found}
@@ -114,7 +114,7 @@ def elsewhere(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> 
     if not home or not os.path.isdir(path):
         return None
     default = Path(home, *DEFAULT_DATABASE)
-    variables = [environ, *(_variables_of(path / name) for name in ENV_FILES)]
+    variables = [environ, *(_variables_of(path / name, environ) for name in ENV_FILES)]
     is_named = any(values.get(DATABASE_VARIABLE, "").strip() for values in variables)
     taken = {os.path.realpath(file) for file in files}
     if is_named or os.path.realpath(default) in taken or not os.path.isfile(default):
@@ -135,12 +135,12 @@ def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[
     readings = [
         Reading(content.file, "unreadable", problems=(content,))
         if isinstance(content, Problem)
-        else of_yaml.get(content.file) or _reading(content)
+        else of_yaml.get(content.file) or _reading(content, environ)
         for content in contents
     ]
     named = {
         os.path.realpath(file): NAMING[variable]
-        for variable, file in _named(path, _variables(found), environ)
+        for variable, file in _named(path, _variables(found, environ), environ)
     }
     return [replace(each, lost=_lost(each, named)) for each in readings]
 
@@ -207,11 +207,11 @@ def _named(
                 yield name, folder / value
 
 
-def _variables_of(file: Path) -> dict[str, str]:
+def _variables_of(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
     content = _content(file, file)
     if isinstance(content, Problem) or content.text is None:
         return {}  # `read` says why
-    return env_files.variables(content.text)
+    return env_files.variables(content.text, environ)
 
 
 def _merged(files: Sequence[Mapping[str, str]], environ: Mapping[str, str]) -> dict[str, str]:
@@ -326,11 +326,13 @@ def _kind_of_lines(text: str) -> str:
     return "yaml" if _YAML_KEY.match(first) else ""
 
 
-def _reading(content: Content) -> Reading:
+def _reading(content: Content, environ: Mapping[str, str]) -> Reading:
     file, text = content.file, content.text
     if text is None:
         return database.read(file)
-    readers = {"json": json_files.read, "csv": csv_files.read, "env": env_files.read}
+    if content.kind == "env":
+        return env_files.read(file, text, environ)
+    readers = {"json": json_files.read, "csv": csv_files.read}
     if content.kind in readers:
         return readers[content.kind](file, text)
     message = "This is none of the old program's files: no JSON, YAML, CSV, env file, database."
@@ -357,14 +359,15 @@ def _yaml_readings(
             readings[file] = Reading(file, "Y1", problems=(problem,))
         more = []
     documents = [*base, *more]
-    variables = _merged(_variables(contents), environ) if documents else {}
+    variables = _merged(_variables(contents, environ), environ) if documents else {}
     for reading in yaml_files.read(documents, variables):
         readings[reading.file] = reading
     return readings
 
 
-def _variables(contents: Sequence[Content]) -> list[dict[str, str]]:
-    return [env_files.variables(c.text) for c in contents if c.kind == "env" and c.text]
+def _variables(contents: Sequence[Content], environ: Mapping[str, str]) -> list[dict[str, str]]:
+    texts = [c.text for c in contents if c.kind == "env" and c.text]
+    return [env_files.variables(text, environ) for text in texts]
 
 
 def _problem(file: Path, message: str, remedy: str) -> Problem:
