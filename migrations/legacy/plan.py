@@ -214,8 +214,9 @@ def _extra(source: Carried | None, records: Iterable[Record]) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     for record in sorted(records, key=lambda r: r.recency):
         extra |= record.extra
-    inner = source.record.extra.get("name") if source else None
-    return {k: v for k, v in extra.items() if k != "name"} | ({"name": inner} if inner else {})
+    inner = source.record.extra if source else {}
+    others = {k: v for k, v in extra.items() if k != "name"}
+    return others | ({"name": inner["name"]} if "name" in inner else {})
 
 
 def _why_merged(record: Record, source: Record, state: Record | None = None) -> str:
