@@ -84,6 +84,15 @@ def test_inspecting_shows_field_by_field_what_an_import_would_do(run, old, datab
     assert result.stdout.startswith(plan + counts)
 
 
+@pytest.mark.parametrize("path, said", [("none", "does not exist"), ("", "has no file of")])
+def test_what_cannot_be_inspected_is_json_for_machines_too(run, tmp_path, path, said):
+    (tmp_path / "deployment").mkdir()
+    answer = run("inspect", tmp_path / "deployment" / path, "--json")
+    assert answer.exit_code == 1
+    assert said in json.loads(answer.stdout)["error"]
+    assert answer.stderr == ""
+
+
 def test_inspecting_tells_what_the_database_holds_already(run, old, database):
     run("import", old)
     with database.session() as session:
