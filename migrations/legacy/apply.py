@@ -227,7 +227,8 @@ def _added_states(
 
 
 def _has_state(each: Imported) -> bool:
-    return bool(each.state or each.state_extra or each.state_blank)
+    """Without a config, an entry that says nothing is one all the same: it goes back, too."""
+    return bool(each.state or each.state_extra or each.state_blank) or each.config is None
 
 
 def _values(each: Imported, present: Mapping[Any, Any]) -> Row:

@@ -207,8 +207,10 @@ def _plain(name: str, value: Any) -> Any:
     """`value` itself where it is not plain what it means."""
     if isinstance(value, str):
         return _plain_text(name, value)
+    if name in SWITCHES:
+        return bool(value) if isinstance(value, int | float) and value in (0, 1) else value
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < MAX_COUNT
-    return int(value) if is_whole and name not in (*SWITCHES, *FRACTIONS) else value
+    return int(value) if is_whole and name not in FRACTIONS else value
 
 
 def _plain_text(name: str, text: str) -> Any:

@@ -92,12 +92,12 @@ def _decide(
     """
     configs = [convert_config(r) for r in _newest(records, _has_config)]
     states = [convert_state(r, now) for r in _newest(records, _has_state)]
+    if not configs and not states:  # names in a file of states, and nothing of their state
+        states = [convert_state(r, now) for r in records]
     _compare(configs)
     _compare(states)
     _outdate(configs, [each for each in lost if each.lost != STATES_ONLY])
     _outdate(states, [each for each in lost if each.lost not in CONFIGS_ONLY])
-    if not configs and not states:  # a name and nothing else
-        configs = [convert_config(r) for r in records]
     if _is_bad(states) and configs and not _is_bad(configs) and _are_apart(configs, states):
         # The instance can serve without its state, which can be imported later.
         _reject(plan, [each.record for each in states], states)

@@ -102,9 +102,17 @@ def test_a_record_with_a_name_only_beside_a_whole_one_is_merged():
     assert reasons(plan)["S2"].startswith("holds neither config nor state")
 
 
-def test_a_name_and_nothing_else_has_no_key():
-    plan = planned(found(config=None))
-    assert [p.field for p in plan.problems] == ["api_key"]
+@pytest.mark.parametrize("extra", [{}, {"tags": 1}])
+def test_a_name_in_a_file_of_states_is_what_is_left_of_an_instance(extra):
+    """As one that has counters: it may have been removed, so nobody asks for its key."""
+    instance = only(planned(found(config=None, extra=extra)))
+    assert (instance.config, instance.state, instance.state_extra) == (None, {}, extra)
+    assert instance.state_from is not None
+
+
+def test_names_in_files_of_states_must_agree_in_unknown_keys():
+    records = [found(config=None, extra={"tags": n}, place=str(n)) for n in (1, 2)]
+    assert [p.field for p in planned(*records).problems] == ["tags"]
 
 
 def test_duplicates_that_agree_are_merged():
