@@ -122,7 +122,15 @@ def _reading(file: Path, data: Any) -> Reading:
         for entry in by_name(file, data)
         if isinstance(entry.value, dict) or entry.key not in ENVELOPE_KEYS - {"instances"}
     ]
-    return reading_of(file, _layout_by_name(file, entries), entries)
+    layout = _layout_by_name(file, entries)
+    reading = reading_of(file, layout, entries)
+    if layout != "M3":
+        return reading
+    # Records of that era could have anything beside them.
+    scalars = str, int, float
+    aside = tuple(each for each in reading.bad if isinstance(each.raw, scalars))
+    bad = tuple(each for each in reading.bad if not isinstance(each.raw, scalars))
+    return replace(reading, bad=bad, aside=aside)
 
 
 def decoded(text: str) -> Any:

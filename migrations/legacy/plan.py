@@ -69,17 +69,29 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
         plan.file_problems += reading.problems
         plan.settings |= reading.settings
         plan.file_notes += [(reading.file, note) for note in reading.notes]
-        plan.found += len(reading.records) + len(reading.bad)
         for record in (*reading.records, *reading.bad):
+            plan.found += 1
             plan.notes += [(record, note) for note in record.notes]
             if record.name is None:
                 plan.rejected.append((record, convert_config(record).problems))
             else:
                 by_name.setdefault(record.name, []).append(record)
+    _place_asides(plan, [each for reading in readings for each in reading.aside], by_name)
     lost = [reading for reading in readings if reading.lost]
     for name, records in by_name.items():
         _decide(plan, name, records, lost, now)
     return plan
+
+
+def _place_asides(
+    plan: Plan, asides: Sequence[Record], by_name: dict[str, list[Record]]
+) -> None:
+    for each in asides:
+        if each.name in by_name:
+            plan.found += 1
+            by_name[each.name].append(each)
+        elif each.name is not None:
+            plan.settings[each.name] = str(each.raw)
 
 
 def _decide(

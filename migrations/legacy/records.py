@@ -148,5 +148,7 @@ class Reading:
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     bad: tuple[Record, ...] = ()
+    # Scalars beside records by name: bad if one has the name of an instance, else settings.
+    aside: tuple[Record, ...] = ()
     # The layout of a file of which nothing can be read, where its name tells that; or "".
     lost: str = ""

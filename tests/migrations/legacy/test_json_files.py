@@ -183,6 +183,14 @@ def test_a_scalar_by_name_is_a_problem_unless_the_program_wrote_it():
     assert [(each.problem.record, each.name) for each in reading.bad] == [("key 'b'", "b")]
 
 
+@pytest.mark.parametrize("value", ["eu", 5, 1.5, True])
+def test_a_scalar_beside_records_with_state_may_be_none_of_them(value):
+    reading = read({"a": RECORD | STATE, "region": value, "b": None, "c": []})
+    assert reading.layout == "M3"
+    assert [(each.name, each.raw) for each in reading.aside] == [("region", value)]
+    assert [each.name for each in reading.bad] == ["b", "c"]
+
+
 def test_what_stands_beside_the_list_is_told():
     reading = read({"instances": [], "timestamp": 1.5, "region": "eu"})
     assert reading.settings == {"region": '"eu"'}

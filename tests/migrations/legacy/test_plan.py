@@ -257,6 +257,15 @@ def test_an_older_record_does_not_take_the_place_of_an_entry_that_is_none(era):
     assert plan.problems == [entry.problem]
 
 
+def test_a_scalar_beside_records_is_a_setting_unless_an_instance_has_its_name():
+    aside = [bad(name, era=FLAT, layout="M3", raw="eu") for name in ("region", "a")]
+    older = found(era=M2)
+    plan = planned(older, aside=tuple(aside))
+    assert plan.settings == {"region": "eu"}
+    assert plan.instances == []
+    assert_each_record_once(plan, [older, aside[1]])
+
+
 def test_an_entry_that_is_none_of_an_older_era_stops_nothing_where_all_is_known():
     plan = planned(found(state={"total_requests": 5}), bad=(bad(era=M2, layout="M2"),))
     assert only(plan).state == {"total_requests": 5}

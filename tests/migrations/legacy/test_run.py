@@ -138,6 +138,14 @@ def test_old_data_does_not_take_the_place_of_an_entry_that_is_none(database, old
     assert [each.get("entry", "a record") for each in kept] == ["a record", entry]
 
 
+def test_an_unknown_scalar_beside_the_records_stops_nothing_and_is_listed(database, old):
+    write(old, "instance_data.json", {"a": RECORD | STATE, "region": "eu", "timestamp": 1.0})
+    outcome = imported(database, old)
+    assert rows(database, "instance_config").keys() == {"a"}
+    assert "Settings of the old program, not carried: region" in outcome.as_text()
+    assert "1 records found = 1 imported + 0 merged + 0 rejected." in outcome.as_text()
+
+
 def test_a_truncated_file_stops_the_import_and_can_be_skipped(database, old):
     cut = write(old, "instances.json", json.dumps(envelope(RECORD))[:-20])
     write(old, "instance_configs.json", {"b": record("b")})
