@@ -13,7 +13,7 @@ from migrations.legacy.convert import (
     named_place,
 )
 from migrations.legacy.records import CONFIGS_ONLY, ERAS, STATES_ONLY, Problem, Reading, Record
-from migrations.legacy.showing import shown
+from migrations.legacy.showing import cut, shown
 
 
 @dataclass(slots=True)
@@ -121,6 +121,8 @@ def _decide(
     config = configs[0] if configs else None
     state = states[0] if states else None
     used = [each.record for each in (config, state) if each]
+    if config:
+        plan.notes += [(config.record, note) for note in _of_one_model(config)]
     plan.instances.append(
         Imported(
             name=name,
@@ -139,6 +141,22 @@ def _decide(
     for record in records:
         if record is not used[0]:
             plan.merged.append((record, _why_merged(record, *used)))
+
+
+def _of_one_model(config: Carried) -> Iterator[str]:
+    """A note for each model that has several deployments, in several cases."""
+    deployments = config.config["model_deployments"]
+    spellings: dict[str, list[str]] = {}
+    for model in deployments:
+        spellings.setdefault(model.lower(), []).append(model)
+    for lower, models in spellings.items():
+        if len({deployments[model] for model in models}) > 1:
+            written = " and ".join(cut(repr(model)) for model in models)
+            counted = cut(repr(lower)) if lower in models else "none of them"
+            yield (
+                f"`model_deployments` has {written}: the old program looked models up in lower"
+                f" case, so {counted} counted; here each counts as it is written"
+            )
 
 
 def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Record]:
