@@ -4,6 +4,7 @@ import sys
 from logging import getLogger
 from logging.config import fileConfig
 
+import alembic.command
 from alembic import context
 from sqlalchemy import Engine
 
@@ -59,13 +60,21 @@ def _check_x_arguments() -> None:
 
 
 def _tell_if_nothing_was_imported() -> None:
-    arguments = context.get_x_argument(as_dictionary=True)
-    if "legacy" in arguments and not context.config.attributes.get("legacy_imported"):
+    source = context.get_x_argument(as_dictionary=True).get("legacy")
+    if source is None and _is_upgrade():
+        source = load_settings().legacy_path
+    if source is not None and not context.config.attributes.get("legacy_imported"):
         getLogger("alembic.legacy").warning(
             "Nothing was imported now: the database had passed that revision. To import later:"
             " `flask legacy import %s`.",
-            arguments["legacy"],
+            source,
         )
+
+
+def _is_upgrade() -> bool:
+    """The setting stands there for any command of alembic's, and concerns this one."""
+    command = getattr(context.config.cmd_opts, "cmd", None)
+    return bool(command) and command[0] is alembic.command.upgrade
 
 
 if context.is_offline_mode():

@@ -31,6 +31,9 @@ def inspect_legacy(path: Path, as_json: bool) -> None:
     try:
         plan = run.inspect(path)
     except run.ImportRefused as error:
+        if as_json:
+            click.echo(json.dumps({"error": str(error)}))
+            sys.exit(1)
         raise click.ClickException(str(error)) from error
     found = _in_database(plan)
     if as_json:

@@ -11,9 +11,10 @@ backup_old_implementation/, or to _2, _3, ... beside it. The copies hold keys: d
 folder when you need it no more.
 
 What has no successor (InstanceFactory, InstanceManager, `import app.instance.manager`,
-names of modules in strings) and what cannot be parsed is listed with file and line; all the
-rest is done. A file that such a place still needs stays, or the program would not start:
-change these places by hand, commit, and run it again; then it goes.
+names of modules in strings) is listed with file and line, and so is a file that cannot be
+parsed, if it names one of these modules at all; all the rest is done. A file that such a
+place still needs stays, or the program would not start: change these places by hand,
+commit, and run it again; then it goes.
 
 Exit codes: 0 done, 1 something is left to do by hand, 2 refused, nothing was changed.
 """

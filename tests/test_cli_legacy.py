@@ -84,6 +84,15 @@ def test_inspecting_shows_field_by_field_what_an_import_would_do(run, old, datab
     assert result.stdout.startswith(plan + counts)
 
 
+@pytest.mark.parametrize("path, said", [("none", "does not exist"), ("", "has no file of")])
+def test_what_cannot_be_inspected_is_json_for_machines_too(run, tmp_path, path, said):
+    (tmp_path / "deployment").mkdir()
+    answer = run("inspect", tmp_path / "deployment" / path, "--json")
+    assert answer.exit_code == 1
+    assert said in json.loads(answer.stdout)["error"]
+    assert answer.stderr == ""
+
+
 def test_inspecting_tells_what_the_database_holds_already(run, old, database):
     run("import", old)
     with database.session() as session:
@@ -95,6 +104,7 @@ def test_inspecting_tells_what_the_database_holds_already(run, old, database):
         "Kept as it is, because it exists: a; the file differs in max_tpm\n"
         "Kept as it is, because it exists: c\n"
         "Left out, because it was removed after an import: b\n"
+        "State not added, because the database has it already: a\n"
         "Would be written: 0 configs, 0 states.\n"
     )
     told = json.loads(run("inspect", old, "--json").stdout)["database"]
@@ -103,6 +113,7 @@ def test_inspecting_tells_what_the_database_holds_already(run, old, database):
         "kept": {"a": ["max_tpm"], "c": []},
         "removed": ["b"],
         "states": [],
+        "states_kept": ["a"],
     }
     assert contents(database) == before
 

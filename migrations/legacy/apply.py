@@ -1,6 +1,5 @@
 """Writes a plan into the tables: one transaction, nothing that is there is overwritten."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from migrations.legacy.convert import OLD_TOTALS, latency_total_ms
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.report import counts
+from migrations.legacy.showing import json_of
 from proxy.core.masking import masked
 
 AUTHOR = "migration"
@@ -51,12 +51,14 @@ Row = dict[str, Any]
 @dataclass(slots=True)
 class Result:
     """`kept`: exists already, with the fields in which the file differs. `removed`: was
-    imported before, and an operator removed it since."""
+    imported before, and an operator removed it since. `states_kept`: their totals were added
+    before, or a downgrade wrote them into the old program's files."""
 
     imported: list[str] = field(default_factory=list)
     kept: dict[str, list[str]] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    states_kept: list[str] = field(default_factory=list)
 
 
 def apply(
@@ -76,7 +78,7 @@ def apply(
     if new:
         _add_configs(connection, tables, new, moment)
     result.imported = [each.name for each in new]
-    result.states = _add_states(connection, tables, plan, moment)
+    _add_states(connection, tables, plan, result, moment)
     written = {"configs": len(result.imported), "states": len(result.states)}
     connection.execute(
         insert(tables.imports).values(
@@ -98,7 +100,7 @@ def preview(connection: Connection, plan: Plan) -> Result | None:
     result = Result()
     new, _ = _decided(connection, tables, plan, result)
     result.imported = [each.name for each in new]
-    result.states = [each.name for each in _added_states(connection, tables, plan)[0]]
+    _added_states(connection, tables, plan, result)
     return result
 
 
@@ -150,7 +152,7 @@ def _decided(
             result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
             kept = row["legacy_extra"] or {}
             if each.extra and not kept.keys() - CONFIG_KEYS:
-                extras.append({"of": each.name, "extra": {**kept, **_json(each.extra)}})
+                extras.append({"of": each.name, "extra": {**kept, **json_of(each.extra)}})
         elif each.name in known:
             result.removed.append(each.name)
         else:
@@ -179,7 +181,7 @@ def _add_configs(
     numbers = {row.subject: row.id for row in inserted}
     for row, each in zip(rows, new, strict=True):
         # A blank has the name of a field of config, and an unknown key has not.
-        row["legacy_extra"] = _json(each.extra | each.blank) or None
+        row["legacy_extra"] = json_of(each.extra | each.blank) or None
         row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
     connection.execute(insert(tables.config), rows)
     # One that was removed may have had this name; what it earned is void.
@@ -187,9 +189,11 @@ def _add_configs(
     connection.execute(delete(tables.rests).where(here), [{"of": e.name} for e in new])
 
 
-def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float) -> list[str]:
-    """Adds each old state that was not added before; returns whose."""
-    added, present = _added_states(connection, tables, plan)
+def _add_states(
+    connection: Connection, tables: _Tables, plan: Plan, result: Result, now: float
+) -> None:
+    """Adds each old state that was not added before."""
+    added, present = _added_states(connection, tables, plan, result)
     new = [
         {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
         for e in added
@@ -205,22 +209,26 @@ def _add_states(connection: Connection, tables: _Tables, plan: Plan, now: float)
     if more:
         _add_to_states(connection, tables.state, more, now)
     _add_rests(connection, tables.rests, added, now)
-    return [each.name for each in added]
 
 
 def _added_states(
-    connection: Connection, tables: _Tables, plan: Plan
+    connection: Connection, tables: _Tables, plan: Plan, result: Result
 ) -> tuple[list[Imported], dict[str, Mapping[Any, Any]]]:
-    """Those whose old state was not added before; and the rows that are there, by name."""
+    """Those whose old state is to be added, which `result` gets with the others; and the rows
+    that are there, by name."""
     rows = connection.execute(select(tables.state)).mappings()
     present: dict[str, Mapping[Any, Any]] = {row["instance_name"]: row for row in rows}
     done = {name for name, row in present.items() if row["legacy_imported_at"] is not None}
-    added = [each for each in plan.instances if _has_state(each) and each.name not in done]
+    some = [each for each in plan.instances if _has_state(each)]
+    added = [each for each in some if each.name not in done]
+    result.states = [each.name for each in added]
+    result.states_kept = [each.name for each in some if each.name in done]
     return added, present
 
 
 def _has_state(each: Imported) -> bool:
-    return bool(each.state or each.state_extra or each.state_blank)
+    """Without a config, an entry that says nothing is one all the same: it goes back, too."""
+    return bool(each.state or each.state_extra or each.state_blank) or each.config is None
 
 
 def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
@@ -233,7 +241,7 @@ def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
     latest = max(errors, key=lambda e: e.get("last_error_time") or 0.0, default=old)
     kept: Row = {k: old[k] for k in KEPT if k in old}
     if each.state_extra:
-        kept["extra"] = _json(each.state_extra)
+        kept["extra"] = json_of(each.state_extra)
     if each.state_blank:
         kept["blank"] = each.state_blank
     return {
@@ -283,8 +291,3 @@ def _add_rests(
     new = [{"instance_name": n, "rate_limited_until": u, **rest} for n, u in longer.items()]
     if new:
         connection.execute(insert(table), new)
-
-
-def _json(values: Mapping[str, Any]) -> Any:
-    """As JSON has it: YAML has sets and bytes, and Python's JSON has NaN."""
-    return json.loads(json.dumps(values, default=str), parse_constant=str)

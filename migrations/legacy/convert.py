@@ -97,6 +97,9 @@ class Carried:
 def convert_config(record: Record) -> Carried:
     """The record's config, checked as the admin API checks one."""
     carried = Carried(record)
+    if record.problem is not None:
+        carried.problems.append(record.problem)
+        return carried
     if record.name is None:
         _complain(carried, "name", record.config.get("name"), "It has no name.")
         return carried
@@ -118,6 +121,9 @@ def convert_config(record: Record) -> Carried:
 def convert_state(record: Record, now: float) -> Carried:
     """The record's state. A rest that is over is not carried; `now` is the epoch's seconds."""
     carried = Carried(record)
+    if record.problem is not None:
+        carried.problems.append(record.problem)
+        return carried
     if record.name is not None and len(record.name) > MAX_NAME_CHARACTERS:
         message = f"Is longer than {MAX_NAME_CHARACTERS} characters."
         _complain(carried, "name", record.name, message)
@@ -201,8 +207,10 @@ def _plain(name: str, value: Any) -> Any:
     """`value` itself where it is not plain what it means."""
     if isinstance(value, str):
         return _plain_text(name, value)
+    if name in SWITCHES:
+        return bool(value) if isinstance(value, int | float) and value in (0, 1) else value
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < MAX_COUNT
-    return int(value) if is_whole and name not in (*SWITCHES, *FRACTIONS) else value
+    return int(value) if is_whole and name not in FRACTIONS else value
 
 
 def _plain_text(name: str, text: str) -> Any:

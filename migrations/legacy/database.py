@@ -5,10 +5,11 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from migrations.legacy.json_files import decoded, listed, reading_of
+from migrations.legacy.json_files import decoded, listed, of_whole_characters, reading_of
 from migrations.legacy.records import Problem, Reading
 
 MAGIC = b"SQLite format 3\x00"
@@ -110,7 +111,8 @@ def _of_version(file: Path, version_id: object, row_id: int | None, data: object
     if not isinstance(data, bytes):
         return _nothing(file, "It holds no text.", "Bring another copy.", place)
     try:
-        items = decoded(data.decode())
+        text = data.decode()
+        items = decoded(text)
     except UnicodeDecodeError as error:
         message = f"The text is not UTF-8 (byte {error.start})."
         return _nothing(file, message, "Bring an undamaged copy.", place)
@@ -118,7 +120,8 @@ def _of_version(file: Path, version_id: object, row_id: int | None, data: object
         return _nothing(file, str(error), "Bring an undamaged copy.", place)
     if not isinstance(items, list):
         return _nothing(file, "It holds no list of records.", "Bring another copy.", place)
-    return reading_of(file, "D1", listed(items, f"{place}, instances"))
+    reading = reading_of(file, "D1", listed(items, f"{place}, instances"))
+    return replace(reading, notes=of_whole_characters(text)[1])
 
 
 def _without_current(file: Path, versions: int) -> Reading:

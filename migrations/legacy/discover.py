@@ -4,11 +4,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from migrations.legacy import csv_files, database, env_files, json_files, yaml_files
-from migrations.legacy.records import Problem, Reading
+from migrations.legacy.records import ERAS, Problem, Reading
 
 # Where the old program, its containers and its operators put files. "" is the folder itself.
 PLACES = ("", ".temp", "app", "config", "data", ".azure_openai_proxy")
@@ -23,13 +23,27 @@ NAMES = (
     "instances.csv",
 )
 ENV_FILES = (".env", "app/.env")
+DATABASE_VARIABLE = "INSTANCE_MANAGER_DB_PATH"
+# Below the home of the user who ran the old program, where that variable was not set.
+DEFAULT_DATABASE = (".azure_openai_proxy", "instance_state.db")
 # Of these variables, the env files say where the old program kept its files.
-NAMING = (
-    "INSTANCE_CONFIG_FILE",
-    "INSTANCE_STATE_FILE",
-    "INSTANCE_MANAGER_STATE_FILE",
-    "INSTANCE_MANAGER_DB_PATH",
-)
+NAMING = {
+    "INSTANCE_CONFIG_FILE": "S1",
+    "INSTANCE_STATE_FILE": "S2",
+    "INSTANCE_MANAGER_STATE_FILE": "M2",
+    DATABASE_VARIABLE: "D1",
+}
+# What stood in a file that cannot be read: the newest that it may be, where there are several.
+LAYOUTS = {
+    "instance_configs.json": "S1",
+    "instance_states.json": "S2",
+    "instance_state.json": "M2",
+    "instance_data.json": "M3",
+    "instances.json": "M3",
+    "shared_state.json": "M1",
+    "instances.csv": "C1",
+    ".env": "E2",
+}
 YAML_FOLDER = "config"
 YAML_BASE = "base"
 YAML_ENVIRONMENT = "ENVIRONMENT"
@@ -66,11 +80,11 @@ def find(path: Path, environ: Mapping[str, str]) -> list[Path]:
         return [path]
     found = [each for place in PLACES for each in _present(path / place, NAMES)]
     env_files_found = [file for name in ENV_FILES for file in _present_file(path / name)]
-    variables = [_variables_of(file) for file in env_files_found]
+    variables = [_variables_of(file, environ) for file in env_files_found]
     found += env_files_found
     found += _yaml_files(path / YAML_FOLDER, _merged(variables, environ))
     names = {file.name for file in found}
-    for file in _named(path, variables, environ):
+    for _, file in _named(path, variables, environ):
         if os.path.lexists(file) or file.name not in names:
             found.append(file)
     return _each_once(found)
@@ -93,6 +107,21 @@ def passed_over(path: Path, files: Sequence[Path]) -> list[Path]:
     )
 
 
+def elsewhere(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> Path | None:
+    """The old program's database in its home, if it may be this deployment's: it wrote there
+    unless a variable said otherwise, and what lies outside of `path` is not read."""
+    home = environ.get("HOME", "")
+    if not home or not os.path.isdir(path):
+        return None
+    default = Path(home, *DEFAULT_DATABASE)
+    variables = [environ, *(_variables_of(path / name, environ) for name in ENV_FILES)]
+    is_named = any(values.get(DATABASE_VARIABLE, "").strip() for values in variables)
+    taken = {os.path.realpath(file) for file in files}
+    if is_named or os.path.realpath(default) in taken or not os.path.isfile(default):
+        return None
+    return default
+
+
 def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[Reading]:
     """A reading for each of `files`, in their order; each is read once.
 
@@ -103,12 +132,32 @@ def read(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> list[
     contents = [_content(path, file) for file in files]
     found = [content for content in contents if isinstance(content, Content)]
     of_yaml = _yaml_readings(found, environ)
-    return [
+    readings = [
         Reading(content.file, "unreadable", problems=(content,))
         if isinstance(content, Problem)
-        else of_yaml.get(content.file) or _reading(content)
+        else of_yaml.get(content.file) or _reading(content, environ)
         for content in contents
     ]
+    named = {
+        os.path.realpath(file): NAMING[variable]
+        for variable, file in _named(path, _variables(found, environ), environ)
+    }
+    return [replace(each, lost=_lost(each, named)) for each in readings]
+
+
+def _lost(reading: Reading, named: Mapping[str, str]) -> str:
+    """Not of a file that is missing: it may never have been written."""
+    has_some = reading.records or reading.bad or not reading.problems
+    # Of an env file, a line that is no setting leaves the others.
+    if has_some or reading.layout == "env" or not os.path.isfile(reading.file):
+        return ""
+    name, end = reading.file.name, reading.file.suffix.lower()
+    if reading.layout in ERAS:
+        return reading.layout
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    of_kind = "D1" if end in DATABASE_ENDS else "Y1" if end in YAML_ENDS else ""
+    return named.get(os.path.realpath(reading.file), of_kind)
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -146,7 +195,8 @@ def _yaml_files(folder: Path, variables: Mapping[str, str]) -> list[Path]:
 
 def _named(
     folder: Path, variables: Sequence[Mapping[str, str]], environ: Mapping[str, str]
-) -> Iterator[Path]:
+) -> Iterator[tuple[str, Path]]:
+    """Variables, and the files they name."""
     home = environ.get("HOME", "")
     for values in variables:
         for name in NAMING:
@@ -154,14 +204,14 @@ def _named(
             if value.startswith("~/") and home:
                 value = home + value[1:]
             if value and "\0" not in value:
-                yield folder / value
+                yield name, folder / value
 
 
-def _variables_of(file: Path) -> dict[str, str]:
+def _variables_of(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
     content = _content(file, file)
     if isinstance(content, Problem) or content.text is None:
         return {}  # `read` says why
-    return env_files.variables(content.text)
+    return env_files.variables(content.text, environ)
 
 
 def _merged(files: Sequence[Mapping[str, str]], environ: Mapping[str, str]) -> dict[str, str]:
@@ -276,11 +326,13 @@ def _kind_of_lines(text: str) -> str:
     return "yaml" if _YAML_KEY.match(first) else ""
 
 
-def _reading(content: Content) -> Reading:
+def _reading(content: Content, environ: Mapping[str, str]) -> Reading:
     file, text = content.file, content.text
     if text is None:
         return database.read(file)
-    readers = {"json": json_files.read, "csv": csv_files.read, "env": env_files.read}
+    if content.kind == "env":
+        return env_files.read(file, text, environ)
+    readers = {"json": json_files.read, "csv": csv_files.read}
     if content.kind in readers:
         return readers[content.kind](file, text)
     message = "This is none of the old program's files: no JSON, YAML, CSV, env file, database."
@@ -307,14 +359,15 @@ def _yaml_readings(
             readings[file] = Reading(file, "Y1", problems=(problem,))
         more = []
     documents = [*base, *more]
-    variables = _merged(_variables(contents), environ) if documents else {}
+    variables = _merged(_variables(contents, environ), environ) if documents else {}
     for reading in yaml_files.read(documents, variables):
         readings[reading.file] = reading
     return readings
 
 
-def _variables(contents: Sequence[Content]) -> list[dict[str, str]]:
-    return [env_files.variables(c.text) for c in contents if c.kind == "env" and c.text]
+def _variables(contents: Sequence[Content], environ: Mapping[str, str]) -> list[dict[str, str]]:
+    texts = [c.text for c in contents if c.kind == "env" and c.text]
+    return [env_files.variables(text, environ) for text in texts]
 
 
 def _problem(file: Path, message: str, remedy: str) -> Problem:

@@ -2,13 +2,15 @@
 
 import io
 import re
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dotenv.parser import Binding, parse_stream
+from dotenv.variables import Variable, parse_variables
 
 from migrations.legacy.records import CONFIG_KEYS, Era, Problem, Reading, Record
 
@@ -17,6 +19,7 @@ SUFFIXES = {key.upper(): key for key in CONFIG_KEYS if key not in ("name", "mode
 MODELS = "SUPPORTED_MODELS"
 MODEL_MAP = "MODEL_MAP_"
 SINGLE_NAME = "default"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Lines:
     values: dict[str, str] = field(default_factory=dict, repr=False)  # hold keys
     repeated: set[str] = field(default_factory=set)
     bad: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -68,19 +72,24 @@ class Draft:
     notes: list[str] = field(default_factory=list)
 
 
-def read(file: Path, text: str) -> Reading:
+def read(file: Path, text: str, environ: Mapping[str, str] = NOTHING) -> Reading:
     """The instances that the file lists, and whatever else it sets as settings.
 
     A variable of an instance that the list does not name is told in a note: the old program
     passed it over, and an instance out of the list is how it was switched off. One instance
-    without a list counts where there is no list, as it did then.
+    without a list counts where there is no list, as it did then. `${NAME}` is what the lines
+    above say, or else `environ`, and is told in a note.
     """
-    lines = _lines(text)
+    lines = _lines(text, environ)
     settings = dict(lines.values)
     records: list[Record] = []
     for family in FAMILIES:
         records += _listed(file, family, lines, settings)
-    notes = [*_unlisted(lines, settings), *(_beside_a_list(settings) if records else ())]
+    notes = [
+        *lines.notes,
+        *_unlisted(lines, settings),
+        *(_beside_a_list(settings) if records else ()),
+    ]
     if not records:
         for variables_of_one in SINGLES:
             records += _single(file, variables_of_one, lines, settings)
@@ -90,21 +99,37 @@ def read(file: Path, text: str) -> Reading:
     return Reading(file, layout, tuple(records), tuple(problems), settings, notes=tuple(notes))
 
 
-def variables(text: str) -> dict[str, str]:
+def variables(text: str, environ: Mapping[str, str] = NOTHING) -> dict[str, str]:
     """What the file sets; of a variable that stands there twice, the later value."""
-    return _lines(text).values
+    return _lines(text, environ).values
 
 
-def _lines(text: str) -> Lines:
+def _lines(text: str, environ: Mapping[str, str]) -> Lines:
     lines = Lines()
+    known = ChainMap(lines.values, dict(environ))
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key and binding.value is None):
             lines.bad.append(_line_of(binding))
         elif binding.key and binding.value is not None:
             if binding.key in lines.values:
                 lines.repeated.add(binding.key)
-            lines.values[binding.key] = binding.value
+            lines.values[binding.key] = _expanded(
+                binding.key, binding.value, known, lines.notes
+            )
     return lines
+
+
+def _expanded(variable: str, value: str, known: Mapping[str, str], notes: list[str]) -> str:
+    """As python-dotenv reads it, with which the old program did: in quotes of any kind, too."""
+    if "${" not in value:
+        return value
+    atoms = list(parse_variables(value))
+    for name in dict.fromkeys(atom.name for atom in atoms if isinstance(atom, Variable)):
+        missing = (
+            "" if known.get(name) else ", which is not set before it or in the environment"
+        )
+        notes.append(f"{variable} has ${{{name}}}{missing}: it was replaced, as it was then")
+    return "".join(atom.resolve(known) for atom in atoms)
 
 
 def _line_of(binding: Binding) -> int:

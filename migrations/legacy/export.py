@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, select
+from sqlalchemy import Connection, MetaData, Table, select, update
 
 from migrations.legacy.backup import new_private_folder, write_private
 from migrations.legacy.convert import BLANK_CONFIG, BLANK_STATE, OLD_TOTALS
@@ -88,6 +88,14 @@ def export(connection: Connection, parent: Path) -> Path:
             " was changed."
         ) from error
     return folder
+
+
+def mark_written_out(connection: Connection, now: float) -> None:
+    """Their totals are in the old program's files now, and will come back with them: an import
+    must not add them again."""
+    state = Table("instance_state", MetaData(), autoload_with=connection)
+    unmarked = update(state).where(state.c.legacy_imported_at.is_(None))
+    connection.execute(unmarked.values(legacy_imported_at=now))
 
 
 def unknown_providers(connection: Connection) -> list[str]:

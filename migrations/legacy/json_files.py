@@ -2,31 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from migrations.legacy.records import (
     CONFIG_KEYS,
+    ERAS,
     STATES_ONLY,
-    Era,
     Problem,
     Reading,
     Record,
 )
 from migrations.legacy.showing import cut, kind_of
-
-ERAS = {
-    "Y1": Era.YAML,
-    "M1": Era.SHARED_STATE,
-    "M2": Era.INSTANCE_STATE,
-    "M2'": Era.INSTANCE_STATE,
-    "D1": Era.DATABASE,
-    "M3": Era.FLAT,
-    "S1": Era.SPLIT,
-    "S2": Era.SPLIT,
-}
 
 CONFIG = frozenset(CONFIG_KEYS)
 # Beside state, a config has one of these; another key alone is a stray one.
@@ -48,12 +39,20 @@ STATE_FAMILIES = re.compile(
 # What the old writers put beside the records about the file itself.
 ENVELOPE_KEYS = frozenset("instances timestamp last_updated worker_id version".split())
 
+MAX_DEPTH = 100  # far more than any value had, and far less than Python can write again
+ONE_OF_TWO = "Take one of the two out."
 SEEMS_CUT = " The file seems to be cut off."
 # Of numbers and escapes, what the decoder leaves where one ends too early.
 BEGUN = re.compile(r"\.|[eE][+-]?|u[0-9a-fA-F]{0,4}")
 WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 
-_HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+HALF_OF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+# Halves that belong together are one character; what follows a backslash else is no half.
+ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|u(?P<half>[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,37 @@ class Entry:
     value: Any = field(repr=False)  # holds keys
     key: str | None = None
     notes: tuple[str, ...] = ()
+    # What makes it no record; `value` is then what stands there.
+    problem: Problem | None = None
+
+
+class Doubled(dict[str, Any]):
+    """An object that has a key twice. `pairs` are all there are, `text` is the whole file's."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]], text: str) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+        counts = Counter(key for key, _ in pairs)
+        self.keys_of_two = [key for key, count in counts.items() if count > 1]
+        self._text = text
+
+    def said(self, key: str) -> str:
+        written = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
+        starts = [found.start() for found in islice(written.finditer(self._text), 3)]
+        lines = [self._text.count("\n", 0, start) + 1 for start in starts]
+        # The decoder does not say where it is; with two places in the file there is no doubt.
+        where = f" (lines {lines[0]} and {lines[1]})" if len(lines) == 2 else ""
+        return f"The key {cut(repr(key))} stands twice in one object{where}."
+
+
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """A number of more digits than Python reads, and than any of the old program's had."""
+
+    digits: str
+
+    def __str__(self) -> str:
+        return self.digits
 
 
 def read(file: Path, text: str) -> Reading:
@@ -77,6 +107,10 @@ def read(file: Path, text: str) -> Reading:
         data = decoded(text)
     except ValueError as error:
         return Reading(file, "JSON", problems=(_no_json(file, error),))
+    return replace(_reading(file, data), notes=of_whole_characters(text)[1])
+
+
+def _reading(file: Path, data: Any) -> Reading:
     if isinstance(data, list):
         return reading_of(file, "M1", listed(data))
     if not isinstance(data, dict):
@@ -85,28 +119,32 @@ def read(file: Path, text: str) -> Reading:
         return _in_envelope(file, data)
     entries = [
         entry
-        for entry in by_name(data)
+        for entry in by_name(file, data)
         if isinstance(entry.value, dict) or entry.key not in ENVELOPE_KEYS - {"instances"}
     ]
-    return reading_of(file, _layout_by_name(file, entries), entries)
+    layout = _layout_by_name(file, entries)
+    reading = reading_of(file, layout, entries)
+    if layout != "M3":
+        return reading
+    # Records of that era could have anything beside them.
+    scalars = str, int, float
+    aside = tuple(each for each in reading.bad if isinstance(each.raw, scalars))
+    bad = tuple(each for each in reading.bad if not isinstance(each.raw, scalars))
+    return replace(reading, bad=bad, aside=aside)
 
 
 def decoded(text: str) -> Any:
-    """What the JSON says.
+    """What the JSON says, with whole characters only: see `of_whole_characters`.
 
-    Raises ValueError with a sentence that says where it is damaged and quotes no value: also
-    of JSON where an object has a key twice, because either value may be the one that counts.
+    An object in which a key stands twice is a `Doubled`, because either value may be the one
+    that counts; a number that Python does not read for its length is an `Overlong`. Raises
+    ValueError with a sentence that says where it is damaged and quotes no value.
     """
-
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError(_twice(text, [key for key, _ in pairs]))
-        return found
-
     try:
-        data = json.loads(text, object_pairs_hook=without_duplicates)
-        return _of_whole_characters(data) if _HALF_OF_A_CHARACTER.search(text) else data
+        if HALF_OF_A_CHARACTER.search(text):
+            _loaded(text)  # where it is damaged, is said of what stands in the file
+            text, _ = of_whole_characters(text)
+        return _loaded(text)
     except json.JSONDecodeError as error:
         # Not chained: the error holds the whole text, and with it every key.
         where = f"line {error.lineno}, column {error.colno}"
@@ -114,6 +152,57 @@ def decoded(text: str) -> Any:
         raise ValueError(f"No JSON at {where}: {error.msg}.{hint}") from None
     except RecursionError:
         raise ValueError("The JSON is nested too deeply to be read.") from None
+
+
+def _loaded(text: str) -> Any:
+    def as_it_is(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        return found if len(found) == len(pairs) else Doubled(pairs, text)
+
+    try:
+        return json.loads(text, object_pairs_hook=as_it_is)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # not a number of them all is asked how long it is, unless one is
+        return json.loads(text, object_pairs_hook=as_it_is, parse_int=_number)
+
+
+def _number(digits: str) -> int | Overlong:
+    try:
+        return int(digits)
+    except ValueError:
+        return Overlong(digits)
+
+
+def of_whole_characters(text: str) -> tuple[str, tuple[str, ...]]:
+    r"""The JSON without halves of characters, and a note if there were any.
+
+    The old writers escaped bytes they could not read as `\udce4`, half of a character. Nothing
+    can be done with text that holds one, not even printing it, so U+FFFD and the four digits
+    take its place: names and keys that differ still do.
+    """
+    halves: list[str] = []
+
+    def whole(escape: re.Match[str]) -> str:
+        half = escape["half"]
+        if half is None:
+            return escape[0]
+        halves.append(half)
+        return f"\ufffd{half.lower()}"
+
+    if not HALF_OF_A_CHARACTER.search(text):
+        return text, ()
+    mended = ESCAPE.sub(whole, text)
+    return mended, (_about(halves),) if halves else ()
+
+
+def _about(halves: list[str]) -> str:
+    first = halves[0]
+    times = f"{len(halves)} times" if len(halves) > 1 else "once"
+    return (
+        f"half of a character (\\u{first}) stands there {times}: it was read as"
+        f" \ufffd{first.lower()}, also in names and keys"
+    )
 
 
 def _is_cut(rest: str, message: str) -> bool:
@@ -130,23 +219,50 @@ def listed(items: Iterable[Any], where: str = "instances") -> list[Entry]:
     return [Entry(f"{where}[{index}]", item) for index, item in enumerate(items)]
 
 
-def by_name(items: Mapping[str, Any]) -> list[Entry]:
-    return [Entry(f"key {cut(repr(key))}", item, key) for key, item in items.items()]
+def by_name(file: Path, items: Mapping[str, Any]) -> list[Entry]:
+    if isinstance(items, Doubled):
+        twice = {key: _problem_of_two(file, items, key) for key in items.keys_of_two}
+        return [_named(key, item, twice.get(key)) for key, item in items.pairs]
+    return [_named(key, item) for key, item in items.items()]
+
+
+def _named(key: str, item: Any, problem: Problem | None = None) -> Entry:
+    return Entry(f"key {cut(repr(key))}", item, key, problem=problem)
+
+
+def _problem_of_two(file: Path, items: Doubled, key: str) -> Problem:
+    return Problem(file, f"key {cut(repr(key))}", "", "", ONE_OF_TWO, items.said(key))
 
 
 def reading_of(
     file: Path, layout: str, entries: Iterable[Entry], settings: Mapping[str, str] | None = None
 ) -> Reading:
-    """The entries as records; one that is no object is a problem and goes to `raw_bad`."""
-    records, problems, raw_bad = [], [], []
+    """The entries as records; one that cannot be any is among the bad."""
+    records, bad = [], []
     for entry in entries:
-        if isinstance(entry.value, dict):
+        problem = entry.problem or _wrong_with(file, entry)
+        if problem is None:
             records.append(_record(file, layout, entry))
         else:
-            problems.append(_no_object(file, entry))
-            raw_bad.append(entry.value)
-    return Reading(
-        file, layout, tuple(records), tuple(problems), settings or {}, raw_bad=tuple(raw_bad)
+            bad.append(_bad(file, layout, entry, problem))
+    return Reading(file, layout, tuple(records), settings=settings or {}, bad=tuple(bad))
+
+
+def _bad(file: Path, layout: str, entry: Entry, problem: Problem) -> Record:
+    """With its name, where one is known: of that instance it is what counts, not an older."""
+    name, value = entry.key if entry.key and entry.key.strip() else None, entry.value
+    if name is None and isinstance(value, dict):
+        is_clear = not isinstance(value, Doubled) or "name" not in value.keys_of_two
+        name = _name(entry)[0] if is_clear else None
+    return Record(
+        file,
+        entry.place,
+        layout,
+        ERAS[layout],
+        name,
+        notes=entry.notes,
+        problem=problem,
+        raw=_as_written(entry.value),
     )
 
 
@@ -237,12 +353,17 @@ def _is_envelope(data: dict[str, Any]) -> bool:
 
 def _in_envelope(file: Path, data: dict[str, Any]) -> Reading:
     layout = "M2" if "last_updated" in data else "M2'" if "version" in data else "M1"
-    settings = {k: json.dumps(v) for k, v in data.items() if k not in ENVELOPE_KEYS}
+    settings = {
+        k: json.dumps(v, default=str) for k, v in data.items() if k not in ENVELOPE_KEYS
+    }
     inner = data["instances"]
+    if isinstance(data, Doubled) and "instances" in data.keys_of_two:
+        problem = Problem(file, "", "", "", ONE_OF_TWO, data.said("instances"))
+        return Reading(file, layout, problems=(problem,), settings=settings)
     if isinstance(inner, list):
         return reading_of(file, layout, listed(inner), settings)
     if isinstance(inner, dict):
-        return reading_of(file, layout, by_name(inner), settings)
+        return reading_of(file, layout, by_name(file, inner), settings)
     return Reading(file, layout, problems=(_no_records(file, inner),), settings=settings)
 
 
@@ -269,22 +390,40 @@ def _layout_by_name(file: Path, entries: list[Entry]) -> str:
     return "S1" if sum(config) > sum(state) else "S2"
 
 
-def _twice(text: str, keys: list[str]) -> str:
-    key = next(key for index, key in enumerate(keys) if key in keys[:index])
-    written = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:")
-    lines = [text.count("\n", 0, found.start()) + 1 for found in written.finditer(text)]
-    # The decoder does not say where it is; with two places in the file there is no doubt.
-    where = f" (lines {lines[0]} and {lines[1]})" if len(lines) == 2 else ""
-    return f"The key {cut(repr(key))} stands twice in one object{where}."
+def _damage(value: Any, field: str = "", depth: int = 0) -> Problem | None:
+    """The first thing within a record that makes it unclear what it says."""
+    if depth > MAX_DEPTH:
+        return _damaged(field, "Take it out.", "It is nested too deeply.")
+    if isinstance(value, Doubled):
+        return _damaged(field, ONE_OF_TWO, value.said(value.keys_of_two[0]))
+    if isinstance(value, Overlong):
+        message = f"This is a number of {len(value.digits)} digits."
+        return _damaged(field, "Correct the value in the file.", message)
+    inner = (_damage(each, field or cut(key), depth + 1) for key, each in _inner(value))
+    return next((found for found in inner if found is not None), None)
 
 
-def _of_whole_characters(data: Any) -> Any:
-    r"""The old writers escaped bytes they could not read as `\udce4`, half of a character.
+def _inner(value: Any) -> Iterator[tuple[str, Any]]:
+    """What is in it and may be damaged, with its key."""
+    pairs = value.items() if isinstance(value, dict) else (("", each) for each in value)
+    return ((key, each) for key, each in pairs if isinstance(each, dict | list | Overlong))
 
-    Nothing can be done with text that holds one, not even printing it; it becomes U+FFFD.
-    """
-    written = json.dumps(data, ensure_ascii=False).encode("utf-16", "surrogatepass")
-    return json.loads(written.decode("utf-16", "replace"))
+
+def _damaged(field: str, remedy: str, message: str) -> Problem:
+    return Problem(Path(), "", field, "", remedy, message)
+
+
+def _as_written(value: Any, depth: int = 0) -> Any:
+    """For rejected.json, with both of two keys that are alike."""
+    if depth > MAX_DEPTH:
+        return "nested too deeply: see the copy of the file"
+    if isinstance(value, Doubled):
+        return [{key: _as_written(each, depth + 1)} for key, each in value.pairs]
+    if isinstance(value, dict):
+        return {key: _as_written(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_written(each, depth + 1) for each in value]
+    return value
 
 
 def _no_json(file: Path, error: ValueError) -> Problem:
@@ -298,7 +437,10 @@ def _no_records(file: Path, value: object) -> Problem:
     return Problem(file, "", "", kind_of(value), remedy, message)
 
 
-def _no_object(file: Path, entry: Entry) -> Problem:
+def _wrong_with(file: Path, entry: Entry) -> Problem | None:
+    if isinstance(entry.value, dict):
+        damage = _damage(entry.value)
+        return damage and replace(damage, file=file, record=entry.place)
     remedy = "Write the instance as an object with its fields, or delete the entry."
     message = "This is no object, so it is no instance."
     return Problem(file, entry.place, "", kind_of(entry.value), remedy, message)

@@ -12,8 +12,8 @@ from migrations.legacy.convert import (
     convert_state,
     named_place,
 )
-from migrations.legacy.records import STATES_ONLY, Problem, Reading, Record
-from migrations.legacy.showing import shown
+from migrations.legacy.records import CONFIGS_ONLY, ERAS, STATES_ONLY, Problem, Reading, Record
+from migrations.legacy.showing import cut, shown
 
 
 @dataclass(slots=True)
@@ -49,9 +49,6 @@ class Plan:
     rejected: list[tuple[Record, list[Problem]]] = field(default_factory=list)
     # About whole files.
     file_problems: list[Problem] = field(default_factory=list)
-    # Entries that are no records at all, but were meant to be.
-    entry_problems: list[Problem] = field(default_factory=list)
-    raw_bad: list[tuple[Path, Any]] = field(default_factory=list, repr=False)  # hold keys
     settings: dict[str, str] = field(default_factory=dict, repr=False)
     notes: list[tuple[Record, str]] = field(default_factory=list)
     file_notes: list[tuple[Path, str]] = field(default_factory=list)
@@ -61,11 +58,7 @@ class Plan:
     @property
     def problems(self) -> list[Problem]:
         of_records = (p for _, some in self.rejected for p in some)
-        return [*self.file_problems, *self.entry_problems, *of_records]
-
-    @property
-    def rejections(self) -> int:
-        return len(self.rejected) + len(self.entry_problems)
+        return [*self.file_problems, *of_records]
 
 
 def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
@@ -73,36 +66,50 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
     plan = Plan(files=[r.file for r in readings])
     by_name: dict[str, list[Record]] = {}
     for reading in readings:
-        plan.file_problems += [p for p in reading.problems if not p.record]
-        plan.entry_problems += [p for p in reading.problems if p.record]
-        plan.raw_bad += [(reading.file, each) for each in reading.raw_bad]
+        plan.file_problems += reading.problems
         plan.settings |= reading.settings
         plan.file_notes += [(reading.file, note) for note in reading.notes]
-        plan.found += len(reading.records)
-        for record in reading.records:
+        for record in (*reading.records, *reading.bad):
+            plan.found += 1
             plan.notes += [(record, note) for note in record.notes]
             if record.name is None:
                 plan.rejected.append((record, convert_config(record).problems))
             else:
                 by_name.setdefault(record.name, []).append(record)
-    plan.found += len(plan.entry_problems)
+    _place_asides(plan, [each for reading in readings for each in reading.aside], by_name)
+    lost = [reading for reading in readings if reading.lost]
     for name, records in by_name.items():
-        _decide(plan, name, records, now)
+        _decide(plan, name, records, lost, now)
     return plan
 
 
-def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
+def _place_asides(
+    plan: Plan, asides: Sequence[Record], by_name: dict[str, list[Record]]
+) -> None:
+    for each in asides:
+        if each.name in by_name:
+            plan.found += 1
+            by_name[each.name].append(each)
+        elif each.name is not None:
+            plan.settings[each.name] = str(each.raw)
+
+
+def _decide(
+    plan: Plan, name: str, records: list[Record], lost: Sequence[Reading], now: float
+) -> None:
     """Config from the newest era that has one, state from the newest that has one.
 
-    Where they cannot be carried, older ones do not take their place: what they say was no
-    longer true then.
+    Where they cannot be carried, or a newer file cannot be read, older ones do not take their
+    place: what they say was no longer true then.
     """
     configs = [convert_config(r) for r in _newest(records, _has_config)]
-    states = [convert_state(r, now) for r in _newest(records, lambda r: bool(r.state))]
+    states = [convert_state(r, now) for r in _newest(records, _has_state)]
+    if not configs and not states:  # names in a file of states, and nothing of their state
+        states = [convert_state(r, now) for r in records]
     _compare(configs)
     _compare(states)
-    if not configs and not states:  # a name and nothing else
-        configs = [convert_config(r) for r in records]
+    _outdate(configs, [each for each in lost if each.lost != STATES_ONLY])
+    _outdate(states, [each for each in lost if each.lost not in CONFIGS_ONLY])
     if _is_bad(states) and configs and not _is_bad(configs) and _are_apart(configs, states):
         # The instance can serve without its state, which can be imported later.
         _reject(plan, [each.record for each in states], states)
@@ -114,6 +121,8 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
     config = configs[0] if configs else None
     state = states[0] if states else None
     used = [each.record for each in (config, state) if each]
+    if config:
+        plan.notes += [(config.record, note) for note in _of_one_model(config)]
     plan.instances.append(
         Imported(
             name=name,
@@ -134,6 +143,22 @@ def _decide(plan: Plan, name: str, records: list[Record], now: float) -> None:
             plan.merged.append((record, _why_merged(record, *used)))
 
 
+def _of_one_model(config: Carried) -> Iterator[str]:
+    """A note for each model that has several deployments, in several cases."""
+    deployments = config.config["model_deployments"]
+    spellings: dict[str, list[str]] = {}
+    for model in deployments:
+        spellings.setdefault(model.lower(), []).append(model)
+    for lower, models in spellings.items():
+        if len({deployments[model] for model in models}) > 1:
+            written = " and ".join(cut(repr(model)) for model in models)
+            counted = cut(repr(lower)) if lower in models else "none of them"
+            yield (
+                f"`model_deployments` has {written}: the old program looked models up in lower"
+                f" case, so {counted} counted; here each counts as it is written"
+            )
+
+
 def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Record]:
     """Those of the newest era, and turn, that has it, in the order of the files."""
     some = [r for r in records if has_it(r)]
@@ -146,11 +171,35 @@ def _has_config(record: Record) -> bool:
     return record.layout != STATES_ONLY or any(key != "name" for key in record.config)
 
 
+def _has_state(record: Record) -> bool:
+    """Of one that cannot be read, it is to be supposed."""
+    if record.problem is not None:
+        return record.layout not in CONFIGS_ONLY
+    return bool(record.state)
+
+
 def _compare(carried: list[Carried]) -> None:
     """A problem of each that says something else than the first: which one is right?"""
     if not _is_bad(carried):
         for other in carried[1:]:
             other.problems += _disagreement(carried[0], other)
+
+
+def _outdate(carried: list[Carried], lost: Sequence[Reading]) -> None:
+    """A problem of each that a file which cannot be read may have replaced."""
+    for each in carried:
+        newer = next((r for r in lost if ERAS[r.lost] > each.record.era), None)
+        if newer is not None:
+            each.problems.append(
+                Problem(
+                    file=each.record.file,
+                    record=named_place(each.record),
+                    field="",
+                    value="",
+                    remedy="Mend that file; or take it away, and this record counts.",
+                    message=f"{newer.file} is newer and cannot be read.",
+                )
+            )
 
 
 def _disagreement(one: Carried, other: Carried) -> Iterator[Problem]:
@@ -195,8 +244,9 @@ def _extra(source: Carried | None, records: Iterable[Record]) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     for record in sorted(records, key=lambda r: r.recency):
         extra |= record.extra
-    inner = source.record.extra.get("name") if source else None
-    return {k: v for k, v in extra.items() if k != "name"} | ({"name": inner} if inner else {})
+    inner = source.record.extra if source else {}
+    others = {k: v for k, v in extra.items() if k != "name"}
+    return others | ({"name": inner["name"]} if "name" in inner else {})
 
 
 def _why_merged(record: Record, source: Record, state: Record | None = None) -> str:
@@ -204,7 +254,7 @@ def _why_merged(record: Record, source: Record, state: Record | None = None) -> 
     if record is state:
         shadowed = ", its config is shadowed" if _has_config(record) else ""
         return f"its state goes to {where}{shadowed}"
-    if not _has_config(record) and not record.state:
+    if not _has_config(record) and not _has_state(record):
         return f"holds neither config nor state; {where} does"
     newest = source if _has_config(record) or state is None else state
     if record.recency < newest.recency:

@@ -25,6 +25,21 @@ class Era(IntEnum):
     SPLIT = 90  # S1 and S2
 
 
+ERAS = {
+    "C1": Era.CSV,
+    "E1": Era.ENV_AZURE,
+    "E2": Era.ENV_API,
+    "Y1": Era.YAML,
+    "M1": Era.SHARED_STATE,
+    "M2": Era.INSTANCE_STATE,
+    "M2'": Era.INSTANCE_STATE,
+    "D1": Era.DATABASE,
+    "M3": Era.FLAT,
+    "S1": Era.SPLIT,
+    "S2": Era.SPLIT,
+}
+
+
 # What config and state were called in every layout. Whatever else a record holds is "extra".
 CONFIG_KEYS = (
     "name",
@@ -65,6 +80,24 @@ CARRIED_STATE_KEYS = (
 
 # The layout of a file that holds states and nothing else.
 STATES_ONLY = "S2"
+# And of those that hold configs and nothing else.
+CONFIGS_ONLY = frozenset({"S1", "Y1", "E1", "E2", "C1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that cannot be carried, in words for the person who has to mend it.
+
+    `value` is as it may be shown: never a key. `field` is "" where it is about the whole
+    record, `record` "" where it is about the whole file.
+    """
+
+    file: Path
+    record: str
+    field: str
+    value: str
+    remedy: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +122,9 @@ class Record:
     # Of one era and name, where a later record replaced an earlier one (Y1): the later has
     # more. Records that have the same must agree.
     turn: int = 0
+    # Why nothing in it can be used, and then what stands there instead of a record.
+    problem: Problem | None = None
+    raw: Any = field(default=None, repr=False)  # holds keys
 
     @property
     def recency(self) -> tuple[Era, int]:
@@ -97,24 +133,9 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that cannot be carried, in words for the person who has to mend it.
-
-    `value` is as it may be shown: never a key. `field` is "" where it is about the whole
-    record, `record` "" where it is about the whole file.
-    """
-
-    file: Path
-    record: str
-    field: str
-    value: str
-    remedy: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Reading:
-    """What one file gave. `raw_bad` are records that are no objects, for rejected.json.
+    """What one file gave. `bad` are entries that were meant to be records, each with its
+    problem; `problems` are about the file.
 
     `notes` are about what is of no record: what was passed over, and how to have it.
     """
@@ -125,5 +146,9 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     # Settings of the old program found there (name -> value): told, not carried.
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
-    raw_bad: tuple[Any, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    bad: tuple[Record, ...] = ()
+    # Scalars beside records by name: bad if one has the name of an instance, else settings.
+    aside: tuple[Record, ...] = ()
+    # The layout of a file of which nothing can be read, where its name tells that; or "".
+    lost: str = ""

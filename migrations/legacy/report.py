@@ -1,14 +1,22 @@
 """What was found and what becomes of it, for people and for machines. Never a key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from migrations.legacy.convert import OLD_TOTALS
 from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
-from migrations.legacy.showing import cut, told
+from migrations.legacy.showing import (
+    brief,
+    cut,
+    json_of,
+    name_of_field,
+    told,
+    without,
+    words_of,
+)
 from proxy.core.masking import masked
 
 TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
@@ -19,8 +27,9 @@ NOTHING: tuple[object, ...] = (None, "", "unknown", {}, 0)
 def as_text(plan: Plan) -> str:
     """Everything, field by field."""
     lines = ["Files:", *(f"  {path}" for path in plan.files)] if plan.files else ["No files."]
+    keys = _keys(plan)
     for each in sorted(plan.instances, key=lambda i: i.name):
-        lines += _instance_lines(each)
+        lines += _instance_lines(each, keys)
     if plan.passed_over:
         lines += [
             "",
@@ -28,7 +37,7 @@ def as_text(plan: Plan) -> str:
         ]
         lines += ["name the file itself:", *(f"  {path}" for path in plan.passed_over)]
     if plan.settings:
-        names = ", ".join(sorted(plan.settings))
+        names = _names(plan.settings, keys)
         lines += ["", f"Settings of the old program, not carried: {names}"]
     if plan.merged:
         lines += ["", "Merged:", *(f"  {_where(r)}: {why}" for r, why in plan.merged)]
@@ -52,10 +61,11 @@ def counts_line(plan: Plan) -> str:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
+    keys = _keys(plan)
     return {
         "files": [str(path) for path in plan.files],
         "counts": counts(plan),
-        "instances": [_instance_json(i) for i in plan.instances],
+        "instances": [_instance_json(i, keys) for i in plan.instances],
         "merged": [{**_record_json(r), "why": why} for r, why in plan.merged],
         "rejected": [{**_record_json(r), "why": _why_rejected(p)} for r, p in plan.rejected],
         "problems": [_problem_json(p) for p in plan.problems],
@@ -63,7 +73,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             *({**_record_json(record), "note": note} for record, note in plan.notes),
             *({**_file_json(file), "note": note} for file, note in plan.file_notes),
         ],
-        "settings": sorted(plan.settings),
+        "settings": [name_of_field(keys, name) for name in sorted(plan.settings)],
         "not_read": [str(path) for path in plan.passed_over],
     }
 
@@ -73,30 +83,52 @@ def counts(plan: Plan) -> dict[str, int]:
         "found": plan.found,
         "imported": len(plan.instances),
         "merged": len(plan.merged),
-        "rejected": plan.rejections,
+        "rejected": len(plan.rejected),
         "problems": len(plan.problems),
     }
 
 
-def rejected_json(plan: Plan) -> list[dict[str, Any]]:
-    """The records that were left out, whole: with keys, for a file only its owner reads."""
-    whole = [
+def rejected_json(plan: Plan) -> Any:
+    """The records that were left out, whole: with keys, for a file only its owner reads.
+
+    One element for each that is counted as rejected, and behind them one for each problem of
+    a whole file.
+    """
+    records = [
         {
             **_record_json(record),
-            "config": dict(record.config),
-            "state": dict(record.state),
-            "extra": dict(record.extra),
+            **_whole_json(record),
             "why": _why_rejected(problems),
             "problems": [_problem_json(p) for p in problems],
         }
         for record, problems in plan.rejected
     ]
-    entries = [{"file": str(file), "entry": entry} for file, entry in plan.raw_bad]
-    others = [*plan.entry_problems, *plan.file_problems]
-    return [*whole, *entries, *({"problems": [_problem_json(p)]} for p in others)]
+    of_files = [{"problems": [_problem_json(p)]} for p in plan.file_problems]
+    return json_of([*records, *of_files])
 
 
-def _instance_lines(instance: Imported) -> list[str]:
+def _whole_json(record: Record) -> dict[str, Any]:
+    if record.problem is not None:
+        return {"entry": record.raw}
+    return {
+        "config": dict(record.config),
+        "state": dict(record.state),
+        "extra": dict(record.extra),
+    }
+
+
+def _keys(plan: Plan) -> frozenset[str]:
+    """What is shown nowhere: error texts quote keys, and lost lines make names of them."""
+    records = [r for r, _ in (*plan.merged, *plan.rejected)]
+    configs = [i.config or {} for i in plan.instances] + [r.config for r in records]
+    return words_of(config.get("api_key") for config in configs)
+
+
+def _names(names: Iterable[str], keys: frozenset[str]) -> str:
+    return ", ".join(name_of_field(keys, name) for name in sorted(names))
+
+
+def _instance_lines(instance: Imported, keys: frozenset[str]) -> list[str]:
     config, state = instance.config_from, instance.state_from
     lines = ["", f"{instance.name}"]
     if config is not None and instance.config is not None:
@@ -105,17 +137,17 @@ def _instance_lines(instance: Imported) -> list[str]:
         lines += [f"    {key} = {value!r}" for key, value in sorted(shown.items())]
     if state is not None:
         lines.append(f"  state from {_where(state)}")
-        lines += [f"    {k} = {cut(repr(told(v)))}" for k, v in sorted(instance.state.items())]
+        lines += [
+            f"    {k} = {_state_value(v, keys)!r}" for k, v in sorted(instance.state.items())
+        ]
     if instance.extra:
-        lines.append(
-            f"  unknown keys, kept as legacy_extra: {', '.join(sorted(instance.extra))}"
-        )
+        lines.append(f"  unknown keys, kept as legacy_extra: {_names(instance.extra, keys)}")
     if instance.state_extra:
-        keys = ", ".join(sorted(instance.state_extra))
-        lines.append(f"  unknown keys of the state, kept with it: {keys}")
+        names = _names(instance.state_extra, keys)
+        lines.append(f"  unknown keys of the state, kept with it: {names}")
     lines += [
-        f"  converted {c.field}: {cut(told(c.before))} -> {cut(told(c.after))}"
-        for c in instance.converted
+        "  converted {field}: {before} -> {after}".format(**each)
+        for each in _converted_json(instance, keys)
     ]
     left = _left_behind(instance)
     if left:
@@ -123,23 +155,42 @@ def _instance_lines(instance: Imported) -> list[str]:
     return lines
 
 
-def _instance_json(instance: Imported) -> dict[str, Any]:
+def _instance_json(instance: Imported, keys: frozenset[str]) -> dict[str, Any]:
     config = instance.config
     return {
         "name": instance.name,
         "config": _config_json(config) if config else None,
         "config_from": _record_json(instance.config_from),
-        "state": {k: told(v) for k, v in instance.state.items()},
+        "state": {k: _state_value(v, keys) for k, v in instance.state.items()},
         "state_from": _record_json(instance.state_from),
-        "legacy_extra": sorted(instance.extra),
-        "legacy_state_extra": sorted(instance.state_extra),
-        "converted": [
-            {"field": c.field, "before": cut(told(c.before)), "after": cut(told(c.after))}
-            for c in instance.converted
+        "legacy_extra": [name_of_field(keys, name) for name in sorted(instance.extra)],
+        "legacy_state_extra": [
+            name_of_field(keys, name) for name in sorted(instance.state_extra)
         ],
+        "converted": _converted_json(instance, keys),
         "not_carried": _left_behind(instance),
         "shadowed": [_record_json(r) for r in instance.shadowed],
     }
+
+
+def _state_value(value: Any, keys: frozenset[str]) -> Any:
+    """`last_error` is the only text, and quotes what a server said."""
+    return brief(without(keys, value)) if isinstance(value, str) else value
+
+
+def _converted_json(instance: Imported, keys: frozenset[str]) -> list[dict[str, str]]:
+    return [
+        {
+            "field": c.field,
+            "before": _converted_value(c.field, c.before, keys),
+            "after": _converted_value(c.field, c.after, keys),
+        }
+        for c in instance.converted
+    ]
+
+
+def _converted_value(field: str, value: str, keys: frozenset[str]) -> str:
+    return _state_value(value, keys) if field == "last_error" else cut(told(value))
 
 
 def _config_json(config: Mapping[str, Any]) -> dict[str, Any]:

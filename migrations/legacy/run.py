@@ -23,6 +23,12 @@ from migrations.legacy.backup import (
 from migrations.legacy.plan import Plan, make_plan
 from proxy.store.schema import SchemaProblem
 
+OF_THE_HOME = (
+    "{} was not read: it is where the old program kept its database unless"
+    " INSTANCE_MANAGER_DB_PATH said otherwise; if it is of this deployment, copy it into the"
+    " folder first"
+)
+
 
 class ImportRefused(SchemaProblem):
     """Nothing was written. The message is the report, and what can be done."""
@@ -58,6 +64,8 @@ def result_lines(result: Result, verb: str) -> list[str]:
         lines.append(f"Kept as it is, because it exists: {name}{differs}")
     for name in sorted(result.removed):
         lines.append(f"Left out, because it was removed after an import: {name}")
+    for name in sorted(result.states_kept):
+        lines.append(f"State not added, because the database has it already: {name}")
     return [*lines, f"{verb}: {len(result.imported)} configs, {len(result.states)} states."]
 
 
@@ -139,7 +147,7 @@ def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
             " upgrade head`, or `flask legacy import --skip-bad`."
         )
     if plan.problems:
-        rejected = json.dumps(report.rejected_json(plan), indent=2, default=str)
+        rejected = json.dumps(report.rejected_json(plan), indent=2)
         write_beside(backup, REJECTED, rejected.encode())
 
 
@@ -151,6 +159,8 @@ def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
     if not files:
         others = ", ".join(str(file) for file in discover.passed_over(path, []))
         hint = f" If one of these is: name the file itself. {others}" if others else ""
+        database = discover.elsewhere(path, [], os.environ if environ is None else environ)
+        hint += f" {OF_THE_HOME.format(database)}." if database else ""
         raise ImportRefused(
             f"Nothing was imported: {path} has no file of the old program.{hint}"
         )
@@ -158,7 +168,10 @@ def _files(path: Path, environ: Mapping[str, str] | None) -> list[Path]:
 
 
 def _plan(path: Path, files: list[Path], environ: Mapping[str, str] | None) -> Plan:
-    readings = discover.read(path, files, os.environ if environ is None else environ)
-    plan = make_plan(readings, now=time.time())
+    variables = os.environ if environ is None else environ
+    plan = make_plan(discover.read(path, files, variables), now=time.time())
+    database = discover.elsewhere(path, files, variables)
+    if database is not None:
+        plan.file_notes.append((database, OF_THE_HOME.format(database)))
     plan.passed_over = discover.passed_over(path, files) if path.is_dir() else []
     return plan

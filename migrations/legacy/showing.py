@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from proxy.core.masking import masked
@@ -23,6 +24,10 @@ NAMES_A_SECRET = re.compile(r"(?i).*(key|token|password|secret)")
 # As long as keys are: what is shorter, or only a number, is none. Names of models may be as
 # long, but where a bad value stands, they are known from the file, record and field.
 LIKE_A_KEY = re.compile(r"(?![\d.+-]+(?![\w/+=-]))[\w/+=-]{16,}")
+# The name of a field may be as long, with words in it and years; a key has neither.
+NAME_LIKE_A_KEY = re.compile(r"(?=[a-zA-Z/+]*\d)(?=[\d/+]*[a-zA-Z])[a-zA-Z\d/+=]{16,}")
+# Of keys that are known, these are what is not shown anywhere else.
+WORD = re.compile(r"[^\s'\"`,;:=()\[\]{}<>]{8,}")
 # What stands before the host in an address, also where its beginning is lost.
 CREDENTIALS = re.compile(r"[^\s'\"@/]+@(?=\w)")
 # Of any other a part may be a secret: columns that were mixed up hold keys.
@@ -47,6 +52,21 @@ def brief(text: str) -> str:
     return cut(LIKE_A_KEY.sub("***", CREDENTIALS.sub("***@", told(text))))
 
 
+def words_of(keys: Iterable[Any]) -> frozenset[str]:
+    """Of keys that are known, for `without`."""
+    return frozenset(w for key in keys if isinstance(key, str) for w in WORD.findall(key))
+
+
+def without(words: frozenset[str], text: str) -> str:
+    """The text without keys that are known, however they look."""
+    return WORD.sub(lambda word: SECRET if word[0].rstrip(".") in words else word[0], text)
+
+
+def name_of_field(words: frozenset[str], name: str) -> str:
+    """Of one that nobody knows: where a line was lost, it may be a key."""
+    return cut(NAME_LIKE_A_KEY.sub(SECRET, told(without(words, name))))
+
+
 def told(value: Any) -> Any:
     """A value that may be shown but for the secrets that old error texts quote, and that stand
     where two lines of a file were joined."""
@@ -69,6 +89,11 @@ def _is_suspect(text: str) -> bool:
 
 def _told_of(key: str, value: Any) -> Any:
     return SECRET if NAMES_A_SECRET.fullmatch(key) else told(value)
+
+
+def json_of(value: Any) -> Any:
+    """As JSON has it: YAML has sets and bytes, and Python's JSON has NaN."""
+    return json.loads(json.dumps(value, default=str), parse_constant=str)
 
 
 def cut(text: str) -> str:

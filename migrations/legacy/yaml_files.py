@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from migrations.legacy.json_files import SEEMS_CUT, Entry, reading_of
-from migrations.legacy.records import Problem, Reading
-from migrations.legacy.showing import cut
+from migrations.legacy.json_files import ONE_OF_TWO, SEEMS_CUT, Entry, reading_of
+from migrations.legacy.records import Problem, Reading, Record
+from migrations.legacy.showing import cut, json_of
 
 # libyaml where PyYAML was built with it: seven times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -64,7 +64,7 @@ def _reading(file: Path, text: str, variables: Mapping[str, str]) -> Reading:
             instances.append(value)
         else:
             settings |= _settings(_name(key), value)
-    return _with_instances(file, instances, variables, settings)
+    return _with_instances(file, text, instances, variables, settings)
 
 
 def _composed(text: str) -> Node | None:
@@ -84,8 +84,15 @@ def _composed(text: str) -> Node | None:
     except yaml.YAMLError:
         raise ValueError("No YAML: it holds characters that YAML forbids.") from None
     if root is not None:
-        _check_keys(root)
+        _check_keys(root, {id(node) for node in _records_in(root)})
     return root
+
+
+def _records_in(root: Node) -> Iterator[Node]:
+    """What stands where instances belong: what is wrong in one is a problem of that one."""
+    pairs = root.value if isinstance(root, MappingNode) else []
+    instances = [value for key, value in pairs if _name(key) == "instances"]
+    return (node for _, _, node in _items(instances))
 
 
 def _check_depth(text: str) -> None:
@@ -98,9 +105,16 @@ def _check_depth(text: str) -> None:
             raise ValueError(f"The YAML is nested too deeply to be read{where}.")
 
 
-def _check_keys(root: Node) -> None:
-    """Of a key that stands twice in a mapping, either value may be the one that counts."""
-    seen: set[int] = set()
+class Twice(ValueError):
+    """The sentence about it."""
+
+
+def _check_keys(root: Node, without: Collection[int] = ()) -> None:
+    """Of a key that stands twice in a mapping, either value may be the one that counts.
+
+    `without` are ids of nodes that are not looked at. Raises Twice.
+    """
+    seen = set(without)
     waiting = [root]
     while waiting:
         node = waiting.pop()
@@ -116,7 +130,7 @@ def _check_keys(root: Node) -> None:
             if isinstance(key, ScalarNode) and key.tag != f"{TAG}merge":
                 if key.value in keys:
                     where = f"line {key.start_mark.line + 1}"
-                    raise ValueError(
+                    raise Twice(
                         f"The key {cut(repr(key.value))} stands twice in one mapping ({where})."
                     )
                 keys.add(key.value)
@@ -136,25 +150,46 @@ def _settings(path: str, node: Node, depth: int = 1) -> dict[str, str]:
 
 
 def _with_instances(
-    file: Path, instances: list[Node], variables: Mapping[str, str], settings: dict[str, str]
+    file: Path,
+    text: str,
+    instances: list[Node],
+    variables: Mapping[str, str],
+    settings: dict[str, str],
 ) -> Reading:
     entries: list[Entry] = []
-    problems: list[Problem] = []
     notes: Notes = {}
     for place, key, node in _items(instances):
         try:
+            _check_keys(node)
             found = _mended(node, "", variables, notes)
             value = SafeConstructor().construct_document(node)
+            json_of(value)
             entries.append(Entry(place, _with_text_keys(value), key, found))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            # ValueError: a tag whose value it is not (`!!int many`). The message quotes it.
+        except Twice as error:
+            entries.append(_unread(file, text, place, key, node, ONE_OF_TWO, str(error)))
+        except (yaml.YAMLError, TypeError, ValueError, RecursionError):
+            # ValueError: a tag whose value it is not (`!!int many`), which the message quotes,
+            # or what holds itself. TypeError: a key that is no text, number or date.
             line = node.start_mark.line + 1
             message = f"The instance at line {line} holds what plain YAML does not have."
-            problems.append(
-                Problem(file, place, "", "", "Write its values as plain text.", message)
-            )
-    reading = reading_of(file, "Y1", entries, settings)
-    return replace(reading, problems=(*problems, *reading.problems))
+            remedy = "Write its values as plain text."
+            entries.append(_unread(file, text, place, key, node, remedy, message))
+    return reading_of(file, "Y1", entries, settings)
+
+
+def _unread(
+    file: Path, text: str, place: str, key: str | None, node: Node, remedy: str, message: str
+) -> Entry:
+    problem = Problem(file, place, "", "", remedy, message)
+    written = text[node.start_mark.index : node.end_mark.index]
+    return Entry(place, written, key or _name_in(node), problem=problem)
+
+
+def _name_in(node: Node) -> str | None:
+    """Which instance it was meant to be."""
+    pairs = node.value if isinstance(node, MappingNode) else []
+    names = [v.value for k, v in pairs if _name(k) == "name" and isinstance(v, ScalarNode)]
+    return names[0] if len(names) == 1 else None
 
 
 def _items(instances: list[Node]) -> Iterator[tuple[str, str | None, Node]]:
@@ -229,11 +264,16 @@ def _with_text_keys(value: Any) -> Any:
 def _in_turn(readings: list[Reading]) -> list[Reading]:
     """Of records of one name, each has a greater turn than the one it replaced."""
     seen: Counter[str | None] = Counter()
-    found = []
-    for reading in readings:
-        records = []
-        for record in reading.records:
-            records.append(replace(record, turn=seen[record.name]))
-            seen[record.name] += 1
-        found.append(replace(reading, records=tuple(records)))
-    return found
+
+    def in_turn(record: Record) -> Record:
+        seen[record.name] += 1
+        return replace(record, turn=seen[record.name])
+
+    return [
+        replace(
+            reading,
+            records=tuple(in_turn(record) for record in reading.records),
+            bad=tuple(in_turn(record) for record in reading.bad),
+        )
+        for reading in readings
+    ]

@@ -2,7 +2,8 @@
 
 Only moves data, and only if it is told where: `alembic -x legacy=PATH upgrade head`, or the
 setting PROXY_LEGACY_PATH. Later, `flask legacy import PATH` does the same. The downgrade
-writes the present config and state in the old program's layout; it deletes nothing.
+writes the present config and state in the old program's layout; it deletes nothing, and marks
+the state as one that these files hold.
 
 It is always the last revision: it uses the tables as the program knows them, and `downgrade -1`
 is the way back. A revision that changes a table goes before it and takes its number.
@@ -12,11 +13,12 @@ Revises: 0004
 """
 
 import logging
+import time
 from pathlib import Path
 
 from alembic import context, op
 
-from migrations.legacy.export import export, unknown_providers
+from migrations.legacy.export import export, mark_written_out, unknown_providers
 from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
@@ -53,6 +55,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     folder = export(op.get_bind(), private_parent(op.get_bind()))
+    mark_written_out(op.get_bind(), time.time())
     logger.warning("The present config and state, in the old program's layout: %s", folder)
     changed = unknown_providers(op.get_bind())
     if changed:

@@ -210,19 +210,33 @@ def _dotted(node: ast.expr) -> str:
 
 def _strings(tree: ast.Module, package: Sequence[str]) -> Iterator[Use]:
     """Names of modules in strings, for importlib, mocks and the like."""
-    loggers = set()
+    done = set()  # ast.walk comes to a call, or a sum, before it comes to what is in it
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = _called(node)
             if called == "getLogger":
-                loggers |= {id(argument) for argument in node.args}
+                done |= {id(argument) for argument in node.args}
             elif called == "import_module" and (module := _relative_text(node, package)):
                 yield from _named(module, node.lineno)
-        # ast.walk comes to a call before it comes to what is in it.
-        elif isinstance(node, ast.Constant) and id(node) not in loggers:
-            text = node.value if isinstance(node.value, str) else ""
-            if MODULE_TEXT.fullmatch(text):
+        elif isinstance(node, ast.Constant | ast.BinOp) and (text := _text(node)) is not None:
+            if id(node) not in done and MODULE_TEXT.fullmatch(text):
                 yield from _named(text, node.lineno)
+            done |= {id(part) for part in ast.iter_child_nodes(node)}
+
+
+def _text(node: ast.expr) -> str | None:
+    """What a string says, also one that is put together from constants with `+`."""
+    texts: list[str] = []
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
+            waiting += (part.right, part.left)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            texts.append(part.value)
+        else:
+            return None
+    return "".join(texts)
 
 
 def _named(text: str, line: int) -> Iterator[Use]:
@@ -242,10 +256,9 @@ def _relative_text(node: ast.Call, package: Sequence[str]) -> str:
     A package that is not written out, as `__package__`, is taken for the file's own.
     """
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-    texts = [each.value if isinstance(each, ast.Constant) else None for each in arguments[:2]]
-    name, given = (*texts, None, None)[:2]
-    if not isinstance(name, str) or not name.startswith("."):
+    name, given = (*(_text(each) for each in arguments[:2]), None, None)[:2]
+    if name is None or not name.startswith("."):
         return ""
     module = name.lstrip(".")
-    base = given.split(".") if isinstance(given, str) else package
+    base = package if given is None else given.split(".")
     return absolute(module, len(name) - len(module), base)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, insert
 
 from proxy.settings import ROOT
 from proxy.store import instances, schema
@@ -165,6 +166,20 @@ def test_the_command_line_imports_once_and_says_so(empty, old):
     assert contents(empty) == before
 
 
+def test_the_command_line_says_so_too_where_the_setting_names_the_source(empty, old):
+    first, second = (
+        run("alembic", "upgrade", "head", database=empty, legacy=old) for _ in range(2)
+    )
+    said = f"To import later: `flask legacy import {old}`."
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert said not in first.stderr
+    assert f"Nothing was imported now: the database had passed that revision. {said}" in (
+        second.stderr
+    )
+    other = run("alembic", "current", database=empty, legacy=old)
+    assert "imported" not in other.stderr
+
+
 def test_the_command_line_stops_with_a_report_and_can_skip_the_bad(empty, old):
     write(old, "instance_configs.json", BAD)
     stopped = alembic("-x", f"legacy={old}", "upgrade", "head", database=empty)
@@ -248,6 +263,24 @@ def test_what_going_back_wrote_can_be_imported_again(empty, old, tmp_path, monke
     )
     assert one == two
     other.dispose()
+
+
+def test_totals_are_the_same_after_going_back_and_in_again(empty, tmp_path, monkeypatch):
+    """Also those of an instance that was measured here only."""
+    monkeypatch.setenv("PROXY_LEGACY_PATH", str(write(tmp_path, "s1.json", {"a": RECORD})))
+    schema.upgrade(empty)
+    with empty.write() as connection:
+        state = MetaData()
+        state.reflect(connection, only=["instance_state"])
+        row = {"instance_name": "a", "total_requests": 10}
+        columns = state.tables["instance_state"].c
+        zeros = {c.name: 0 for c in columns if not c.nullable}
+        connection.execute(insert(state.tables["instance_state"]).values(zeros | row))
+    for _ in range(2):
+        downgrade(empty)
+        monkeypatch.setenv("PROXY_LEGACY_PATH", str(folders(empty, "downgrade")[-1]))
+        schema.upgrade(empty)
+        assert rows(empty, "instance_state")["a"]["total_requests"] == 10
 
 
 def test_going_back_where_nothing_can_be_written_is_refused(database, monkeypatch, tmp_path):

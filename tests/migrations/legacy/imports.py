@@ -6,7 +6,7 @@ from sqlalchemy import MetaData, select
 
 from migrations.legacy import discover, run
 from migrations.legacy.plan import make_plan
-from migrations.legacy.records import Era, Reading, Record
+from migrations.legacy.records import Era, Problem, Reading, Record
 
 NOW = 1_750_000_000.0
 LATER = 4_102_444_800.0  # 2100: a rest until then is not over
@@ -41,6 +41,13 @@ def found(
         extra=extra or {},
         turn=turn,
     )
+
+
+def bad(name="a", *, era=Era.SPLIT, layout="S1", raw=None, place=None):
+    """What stands where a record belongs and is none, as a reader gives it."""
+    place = place or f"key {name!r}"
+    problem = Problem(FILE, place, "", "null", "Delete the entry.", "This is no object.")
+    return Record(FILE, place, layout, era, name, problem=problem, raw=raw)
 
 
 def planned(*records, **reading):
@@ -80,6 +87,7 @@ class Reader:
 
     find = staticmethod(discover.find)
     passed_over = staticmethod(discover.passed_over)
+    elsewhere = staticmethod(discover.elsewhere)
 
     def __init__(self, read):
         self.read = read

@@ -188,7 +188,7 @@ def test_a_database_is_one_whatever_its_name(tmp_path):
         ),
         ("instances.json", '{"a": 1}'.encode("utf-16"), "UTF-16"),
         ("instances.json", f'{{"a": {{"api_key": "{KEY}'.encode(), "line 1, column 19"),
-        ("instances.json", b'{"a": {}, "a": {}}', "stands twice"),
+        ("instances.json", b'{"instances": [], "instances": []}', "stands twice"),
         ("instances.json", b"[" * 100_000, "nested too deeply"),
         ("instances.json", b"plain text", "line 1, column 1"),
         ("notes", b"plain text", "none of the old program's files"),

@@ -101,7 +101,6 @@ def test_a_version_alone_is_no_instance():
         ("{}='" + KEY + " # none'", f"{KEY} # none"),
         ('export {}="' + KEY + '"', KEY),
         ("{}=" + KEY + "#none", f"{KEY}#none"),
-        ("{}=${HOME}", "${HOME}"),  # the old program did not interpolate
         ("{}=", ""),
     ],
 )
@@ -263,3 +262,39 @@ def test_a_line_that_is_no_setting_is_a_problem_and_not_shown(line):
 def test_an_env_file_without_instances_is_no_problem():
     reading = read("# comment", "PORT=1")
     assert (reading.layout, reading.records, reading.problems) == ("env", (), ())
+
+
+@pytest.mark.parametrize(
+    "written, value",
+    [
+        ("${ABOVE}", "from above"),
+        ("'${ABOVE}'", "from above"),  # python-dotenv makes no difference
+        ("x-${ABOVE}/${OUTSIDE}", "x-from above/from outside"),
+        ("${OUTSIDE}", "from outside"),
+        ("${BOTH}", "from the file"),
+        ("${BELOW:-else}", "else"),  # it reads from top to bottom
+        ("${NOWHERE}", ""),
+        ("$ABOVE", "$ABOVE"),
+    ],
+)
+def test_variables_within_values_are_what_the_old_program_read(written, value):
+    lines = f"ABOVE=from above\nBOTH=from the file\nX={written}\nBELOW=from below\n"
+    environ = {"OUTSIDE": "from outside", "BOTH": "from the environment"}
+    assert env_files.variables(lines, environ)["X"] == value
+
+
+def test_that_variables_were_replaced_is_told_without_their_values():
+    lines = (
+        f"RESOURCE_KEY={KEY}",
+        "API_INSTANCES=a",
+        "API_INSTANCE_A_API_KEY=${RESOURCE_KEY}",
+        "API_INSTANCE_A_API_BASE=${NOWHERE}",
+    )
+    reading = env_files.read(FILE, "\n".join(lines), {})
+    assert reading.records[0].config["api_key"] == KEY
+    assert reading.notes == (
+        "API_INSTANCE_A_API_KEY has ${RESOURCE_KEY}: it was replaced, as it was then",
+        "API_INSTANCE_A_API_BASE has ${NOWHERE}, which is not set before it or in the"
+        " environment: it was replaced, as it was then",
+    )
+    assert KEY not in told(reading)

@@ -91,6 +91,19 @@ def test_what_the_proxy_did_since_is_in_the_files(database, tmp_path):
     assert (old_states["b"]["total_requests"], old_states["b"]["avg_latency_ms"]) == (0, None)
 
 
+@pytest.mark.parametrize("inner", ["", None, 0, False, "other", 5])
+def test_a_name_inside_comes_back_as_it_was_whatever_it_is(database, tmp_path, inner):
+    given = RECORD | {"name": inner}, STATE | {"name": inner}
+    configs, old_states = there_and_back(database, tmp_path, {"a": given[0]}, {"a": given[1]})
+    assert (configs["a"]["name"], old_states["a"]["name"]) == (inner, inner)
+
+
+@pytest.mark.parametrize("state", [{}, {"name": "b"}, {"status": "healthy"}, {"tags": [1]}])
+def test_a_state_without_a_config_comes_back_whatever_it_says(database, tmp_path, state):
+    _, old_states = there_and_back(database, tmp_path, {"a": RECORD}, {"b": state})
+    assert old_states["b"].items() >= state.items()
+
+
 def test_answers_without_a_known_latency_do_not_make_the_average_smaller(database, tmp_path):
     state = {"successful_requests": 10, "avg_latency_ms": None}
     _, before = there_and_back(database, tmp_path, {"a": RECORD}, {"a": state})

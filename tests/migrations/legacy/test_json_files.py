@@ -173,14 +173,22 @@ def test_a_place_is_short_whatever_the_key():
 def test_an_entry_that_is_no_object_is_a_problem_and_the_others_are_read():
     reading = read({"instances": [record("a"), KEY, record("b"), None]})
     assert [each.name for each in reading.records] == ["a", "b"]
-    assert [each.record for each in reading.problems] == ["instances[1]", "instances[3]"]
-    assert reading.raw_bad == (KEY, None)
+    assert [each.problem.record for each in reading.bad] == ["instances[1]", "instances[3]"]
+    assert [(each.name, each.raw) for each in reading.bad] == [(None, KEY), (None, None)]
     assert KEY not in told(reading)
 
 
 def test_a_scalar_by_name_is_a_problem_unless_the_program_wrote_it():
     reading = read({"a": RECORD, "b": 5, "timestamp": 1.5, "worker_id": "w"})
-    assert [each.record for each in reading.problems] == ["key 'b'"]
+    assert [(each.problem.record, each.name) for each in reading.bad] == [("key 'b'", "b")]
+
+
+@pytest.mark.parametrize("value", ["eu", 5, 1.5, True])
+def test_a_scalar_beside_records_with_state_may_be_none_of_them(value):
+    reading = read({"a": RECORD | STATE, "region": value, "b": None, "c": []})
+    assert reading.layout == "M3"
+    assert [(each.name, each.raw) for each in reading.aside] == [("region", value)]
+    assert [each.name for each in reading.bad] == ["b", "c"]
 
 
 def test_what_stands_beside_the_list_is_told():
@@ -205,13 +213,8 @@ def test_json_without_records_is_a_problem(data):
         ('{\n"a": {"api_key": "sk-1', "line 2, column 18: Unterminated string"),
         ('{"a": 1}\n{"b": 2}', "line 2, column 1: Extra data"),
         ("x", "line 1, column 1"),
-        (
-            '{"a": {},\n"b": {},\n"a": {}}',
-            "The key 'a' stands twice in one object (lines 1 and 3)",
-        ),
-        ('{"a": {"name": 1, "name": 2}, "b": {"name": 3}}', "The key 'name' stands twice"),
         ("[" * 100_000, "nested too deeply"),
-        ("[" + "9" * 5000 + "]", "limit"),
+        ('{"instances": [],\n"instances": []}', "stands twice in one object (lines 1 and 2)"),
     ],
 )
 def test_damaged_json_is_a_problem_that_says_where(text, message):
@@ -219,6 +222,61 @@ def test_damaged_json_is_a_problem_that_says_where(text, message):
     assert reading.records == ()
     assert message in reading.problems[0].message
     assert "sk-1" not in told(reading)
+
+
+LONG = "9" * 5000
+DEEP = "[" * 500 + "]" * 500
+
+
+@pytest.mark.parametrize(
+    "damaged, field, message",
+    [
+        (
+            '"weight": 1,\n"weight": 1',
+            "",
+            "'weight' stands twice in one object (lines 1 and 2)",
+        ),
+        ('"tags": [{"x": 1, "x": 2}]', "tags", "The key 'x' stands twice in one object"),
+        (f'"weight": {LONG}', "weight", "This is a number of 5000 digits."),
+        (f'"tags": [[-{LONG}]]', "tags", "This is a number of 5001 digits."),
+        (f'"tags": {DEEP}', "tags", "It is nested too deeply."),
+    ],
+)
+@pytest.mark.parametrize("layout", ["by name", "in a list", "beside state"])
+def test_a_damaged_spot_is_a_problem_of_its_record_alone(layout, damaged, field, message):
+    a, b = f'{{"name": "a", "api_key": "{KEY}", {damaged}}}', json.dumps(RECORD)
+    reading = read(
+        {
+            "by name": f'{{"a": {a}, "b": {b}}}',
+            "in a list": f'{{"instances": [{a}, {b}]}}',
+            "beside state": f'{{"timestamp": {LONG}, "a": {a}, "b": {b}}}',
+        }[layout]
+    )
+    assert (len(reading.records), reading.problems) == (1, ())
+    (bad,) = reading.bad
+    assert (bad.name, bad.problem.field, bad.problem.record) == ("a", field, bad.place)
+    assert message in bad.problem.message
+    assert bad.problem.remedy
+    assert KEY in repr(bad.raw)
+    assert KEY not in told(reading)
+
+
+def test_what_stands_twice_is_kept_twice():
+    (bad,) = read('{"a": {"name": "a", "weight": 1, "weight": 2}}').bad
+    assert bad.raw == [{"name": "a"}, {"weight": 1}, {"weight": 2}]
+
+
+def test_a_record_with_two_names_inside_has_none_in_a_list():
+    named, unnamed = '{"a": {"name": "a", "name": "b"}}', '[{"name": "a", "name": "b"}]'
+    assert [read(text).bad[0].name for text in (named, unnamed)] == ["a", None]
+
+
+def test_two_entries_of_one_name_are_both_bad_and_the_others_are_read():
+    reading = read('{"a": {"api_key": "k"},\n"b": {"api_key": "k"},\n"a": {"api_key": "k2"}}')
+    assert [each.name for each in reading.records] == ["b"]
+    said = "The key 'a' stands twice in one object (lines 1 and 3)."
+    assert [(each.name, each.problem.message) for each in reading.bad] == [("a", said)] * 2
+    assert [each.raw["api_key"] for each in reading.bad] == ["k", "k2"]
 
 
 WHOLE = json.dumps(
@@ -241,9 +299,35 @@ def test_what_is_damaged_elsewhere_does_not_seem_cut(text):
     assert "cut off" not in problem.message
 
 
-def test_half_a_character_becomes_a_whole_one():
-    found = only('[{"name": "a", "last_error": "caf\\udce9 \\ud83d\\ude00"}]')
-    assert found.state["last_error"] == "caf\ufffd \N{GRINNING FACE}"
+def test_half_a_character_becomes_a_whole_one_and_its_digits():
+    found = only('[{"name": "a", "last_error": "caf\\udce9 \\ud83d\\ude00 \\\\udce9"}]')
+    assert found.state["last_error"] == "caf\ufffddce9 \N{GRINNING FACE} \\udce9"
+
+
+@pytest.mark.parametrize("kind", ["names", "unknown keys"])
+def test_texts_that_differ_in_halves_of_characters_stay_apart(kind):
+    """Names in GBK, which the old program could not decode."""
+    east, west = '"a\\udcb6\\udcab"', '"a\\udcce\\udcf7"'
+    if kind == "names":
+        found = read(f'{{{east}: {{"api_key": "k"}}, {west}: {{"api_key": "k2"}}}}')
+        texts = [each.name for each in found.records]
+    else:
+        found = read(f'{{"b": {{"api_key": "k", {east}: 1, {west}: 2}}}}')
+        texts = list(found.records[0].extra)
+    assert texts == ["a\ufffddcb6\ufffddcab", "a\ufffddcce\ufffddcf7"]
+    assert found.notes == (
+        "half of a character (\\udcb6) stands there 4 times: it was read as \ufffddcb6, also"
+        " in names and keys",
+    )
+
+
+def test_text_without_halves_of_characters_has_no_note():
+    assert read('{"a \\ud83d\\ude00 \\\\udce9": {"api_key": "k"}}').notes == ()
+
+
+def test_damage_beside_halves_of_characters_is_where_the_file_has_it():
+    (problem,) = read('{"\\udcb6": 1, x').problems
+    assert problem.message.startswith("No JSON at line 1, column 15:")
 
 
 def test_keys_are_not_in_what_is_told():

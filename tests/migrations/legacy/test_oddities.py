@@ -63,6 +63,29 @@ def test_names_and_models_in_mixed_case(carried):
     assert {key: row[key] for key in more} == more
 
 
+@pytest.mark.parametrize(
+    "deployments, note",
+    [
+        ({"GPT-4o": "x", "gpt-4o": "y"}, "'GPT-4o' and 'gpt-4o': the old program looked"),
+        ({"GPT-4o": "x", "gpt-4o": "y"}, "so 'gpt-4o' counted; here each counts as it is"),
+        ({"GPT-4o": "x", "Gpt-4o": "y"}, "so none of them counted"),
+    ],
+)
+def test_deployments_of_one_model_in_two_cases(database, old, deployments, note):
+    write(old, "instance_configs.json", {"a": record(model_deployments=deployments)})
+    text = imported(database, old).as_text()
+    assert rows(database, "instance_config")["a"]["model_deployments"] == deployments
+    assert note in text
+
+
+@pytest.mark.parametrize(
+    "deployments", [{"GPT-4o": "x", "gpt-4o": "x"}, {"GPT-4o": "x", "gpt-4.1": "y"}, {}]
+)
+def test_deployments_that_do_not_depend_on_case_have_no_note(database, old, deployments):
+    write(old, "instance_configs.json", {"a": record(model_deployments=deployments)})
+    assert "lower case" not in imported(database, old).as_text()
+
+
 def test_names_with_spaces_and_slashes(carried):
     assert carried(record("Azure East US/1")).keys() == {"Azure East US/1"}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from migrations.legacy.plan import make_plan
 from migrations.legacy.records import Era, Problem, Reading
-from tests.migrations.legacy.imports import CONFIG, FILE, LATER, NOW, found, planned
+from tests.migrations.legacy.imports import CONFIG, FILE, LATER, NOW, bad, found, planned
 
 SPLIT, FLAT, M2 = Era.SPLIT, Era.FLAT, Era.INSTANCE_STATE
 OTHER = CONFIG | {"api_base": "https://other.openai.azure.com"}
@@ -34,7 +34,7 @@ def assert_each_record_once(plan, records):
     rejected = [record for record, _ in plan.rejected]
     met = [*sources(plan), *merged, *rejected]
     assert sorted(map(id, met)) == sorted(map(id, records))
-    assert plan.found == len(plan.instances) + len(plan.merged) + plan.rejections
+    assert plan.found == len(plan.instances) + len(plan.merged) + len(plan.rejected)
 
 
 @pytest.mark.parametrize("eras", [[M2, SPLIT, FLAT], [SPLIT, FLAT, M2], [FLAT, M2, SPLIT]])
@@ -102,9 +102,17 @@ def test_a_record_with_a_name_only_beside_a_whole_one_is_merged():
     assert reasons(plan)["S2"].startswith("holds neither config nor state")
 
 
-def test_a_name_and_nothing_else_has_no_key():
-    plan = planned(found(config=None))
-    assert [p.field for p in plan.problems] == ["api_key"]
+@pytest.mark.parametrize("extra", [{}, {"tags": 1}])
+def test_a_name_in_a_file_of_states_is_what_is_left_of_an_instance(extra):
+    """As one that has counters: it may have been removed, so nobody asks for its key."""
+    instance = only(planned(found(config=None, extra=extra)))
+    assert (instance.config, instance.state, instance.state_extra) == (None, {}, extra)
+    assert instance.state_from is not None
+
+
+def test_names_in_files_of_states_must_agree_in_unknown_keys():
+    records = [found(config=None, extra={"tags": n}, place=str(n)) for n in (1, 2)]
+    assert [p.field for p in planned(*records).problems] == ["tags"]
 
 
 def test_duplicates_that_agree_are_merged():
@@ -232,12 +240,86 @@ def test_a_name_without_a_config_has_no_key_where_there_should_be_one(layout):
 
 
 def test_entries_that_are_no_records_are_found_and_rejected():
-    bad = Problem(FILE, "instances[1]", "", "", "", "This is no object.")
     whole = Problem(FILE, "", "", "", "", "The file is cut.")
-    plan = planned(found(), problems=(bad, whole), raw_bad=("text",))
-    assert (plan.found, plan.rejections, len(plan.instances)) == (2, 1, 1)
-    assert (plan.entry_problems, plan.file_problems) == ([bad], [whole])
-    assert plan.raw_bad == [(FILE, "text")]
+    entry = bad(None, raw="text", place="instances[1]")
+    plan = planned(found(), problems=(whole,), bad=(entry,))
+    assert (plan.found, len(plan.instances)) == (2, 1)
+    assert plan.rejected == [(entry, [entry.problem])]
+    assert plan.problems == [whole, entry.problem]
+
+
+@pytest.mark.parametrize("era", [FLAT, M2, Era.DATABASE])
+def test_an_older_record_does_not_take_the_place_of_an_entry_that_is_none(era):
+    entry, older = bad(), found(era=era, state={"total_requests": 5})
+    plan = planned(older, bad=(entry,))
+    assert plan.instances == []
+    assert [record for record, _ in plan.rejected] == [older, entry]
+    assert plan.problems == [entry.problem]
+
+
+def test_a_scalar_beside_records_is_a_setting_unless_an_instance_has_its_name():
+    aside = [bad(name, era=FLAT, layout="M3", raw="eu") for name in ("region", "a")]
+    older = found(era=M2)
+    plan = planned(older, aside=tuple(aside))
+    assert plan.settings == {"region": "eu"}
+    assert plan.instances == []
+    assert_each_record_once(plan, [older, aside[1]])
+
+
+def test_an_entry_that_is_none_of_an_older_era_stops_nothing_where_all_is_known():
+    plan = planned(found(state={"total_requests": 5}), bad=(bad(era=M2, layout="M2"),))
+    assert only(plan).state == {"total_requests": 5}
+    assert len(plan.merged) == 1
+
+
+def unreadable(layout):
+    problem = Problem(FILE, "", "", "", "Mend it.", "It is cut.")
+    return Reading(Path("cut.json"), "JSON", problems=(problem,), lost=layout)
+
+
+OLD = found(era=M2, layout="M2", state={"total_requests": 5}, place="M2")
+CUT = "cut.json is newer and cannot be read."
+
+
+@pytest.mark.parametrize(
+    "lost, records, imported",
+    [
+        ("S1", [OLD], []),  # its key and its limits may be long gone
+        ("D1", [OLD], []),
+        ("S1", [OLD, found("b", place="S1")], ["b"]),
+        # With state in one record, the config would come back without it.
+        ("S2", [OLD], []),
+        # What cannot be read is older, or as old.
+        ("M2", [OLD], ["a"]),
+        ("M1", [OLD], ["a"]),
+        ("D1", [found()], ["a"]),
+        ("S1", [found(config=None, state={"total_requests": 5})], ["a"]),
+    ],
+)
+def test_an_older_record_does_not_take_the_place_of_what_cannot_be_read(
+    lost, records, imported
+):
+    plan = make_plan([Reading(FILE, "M2", tuple(records)), unreadable(lost)], now=NOW)
+    assert [i.name for i in plan.instances] == imported
+    messages = {p.message for _, problems in plan.rejected for p in problems}
+    assert messages == ({CUT} if len(imported) < len({r.name for r in records}) else set())
+    assert plan.found == len(plan.instances) + len(plan.merged) + len(plan.rejected)
+
+
+def test_an_older_state_does_not_take_the_place_of_one_that_cannot_be_read():
+    readings = [Reading(FILE, "S1", (found(place="S1"), OLD)), unreadable("S2")]
+    plan = make_plan(readings, now=NOW)
+    assert [(i.name, i.state) for i in plan.instances] == [("a", {})]
+    assert [(r.place, [p.message for p in ps]) for r, ps in plan.rejected] == [("M2", [CUT])]
+
+
+def test_a_state_that_may_have_stood_in_an_entry_that_is_none_is_rejected_alone():
+    older = found(era=M2, layout="M2", state={"total_requests": 5}, place="M2")
+    for entry in (bad(layout="S2", place="S2"), bad(era=FLAT, layout="M3", place="M3")):
+        plan = planned(found(place="S1"), older, bad=(entry,))
+        (instance,) = plan.instances
+        assert (instance.state, instance.state_from) == ({}, None)
+        assert plan.rejected == [(entry, [entry.problem])]
 
 
 def test_rests_are_measured_by_the_clock_that_is_given():
@@ -286,14 +368,24 @@ record_sets = st.lists(
 )
 
 
+bad_sets = st.lists(
+    st.builds(
+        lambda name, era, layout: bad(name, era=era, layout=layout),
+        names,
+        st.sampled_from(list(Era)),
+        st.sampled_from(["S1", "S2", "M3"]),
+    ),
+    max_size=3,
+)
+
+
 @settings(max_examples=200, deadline=None)
-@given(record_sets, st.integers(0, 3))
+@given(record_sets, bad_sets)
 def test_whatever_is_found_is_imported_merged_or_rejected(records, entries):
-    bad = [Problem(FILE, f"[{n}]", "", "", "", "This is no object.") for n in range(entries)]
-    plan = planned(*records, problems=tuple(bad))
-    assert plan.found == len(records) + entries
-    assert_each_record_once(plan, records)
-    assert bool(plan.problems) == bool(plan.rejections)
+    plan = planned(*records, bad=tuple(entries))
+    assert plan.found == len(records) + len(entries)
+    assert_each_record_once(plan, [*records, *entries])
+    assert bool(plan.problems) == bool(plan.rejected)
     assert len({i.name for i in plan.instances}) == len(plan.instances)
 
 

@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 
 from migrations.legacy import report
 from migrations.legacy.records import Era, Problem
-from tests.migrations.legacy.imports import FILE, LATER, found, planned
+from tests.migrations.legacy.imports import FILE, LATER, bad, found, planned
 from tests.migrations.legacy.test_plan import record_sets
 
 KEY = "sk-planted-key-4711-0815"
@@ -114,7 +115,7 @@ def test_keys_and_passwords_are_nowhere_in_the_report():
         found("mixed up", api_key=PROXY, api_base=KEY, proxy_url=KEY),
         found(None, **SECRETS),
         settings={"ADMIN_API_KEY": KEY},
-        raw_bad=(KEY,),
+        bad=(bad(raw=KEY),),
     )
     assert len(plan.problems) > 4
     for text in (everything(plan), repr(plan), repr(plan.problems)):
@@ -122,21 +123,64 @@ def test_keys_and_passwords_are_nowhere_in_the_report():
         assert PASSWORD not in text
 
 
+HEX = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"401 invalid subscription key {HEX}",
+        f"401 invalid subscription key '{HEX}'.",
+        # Too short to look like a key; it is one of those in the files.
+        "Access denied due to invalid short.k7.",
+        "Access denied for <other.k8>: no such key",
+    ],
+)
+def test_a_key_in_an_error_text_is_masked(said):
+    plan = planned(
+        found(api_key="short.k7", state={"last_error": said}),
+        found("b", api_key="other.k8", max_tpm=-1),
+    )
+    for secret in (HEX, "short.k7", "other.k8"):
+        assert secret not in everything(plan)
+    assert report.as_json(plan)["instances"][0]["state"]["last_error"].startswith(said[:3])
+
+
+def test_an_error_text_that_was_no_text_is_masked_too():
+    plan = planned(found(state={"last_error": {"message": f"no key {HEX}"}}))
+    assert "converted last_error" in report.as_text(plan)
+    assert HEX not in everything(plan)
+
+
+@pytest.mark.parametrize("name", [HEX, "sk-planted-key-4711", "short.k7", f"x: {HEX}"])
+def test_a_key_that_became_a_name_is_masked(name):
+    states = found(config=None, state={"error_count": 1}, extra={name: 1})
+    plan = planned(found(api_key="short.k7", extra={name: 1}), states, settings={name: "1"})
+    assert name not in everything(plan)
+    assert "unknown keys of the state, kept with it: " in report.as_text(plan)
+
+
+@pytest.mark.parametrize(
+    "name", ["API_INSTANCE_A_MODEL_MAP_GPT4O_2024_11_20", "total_client_errors_of_2024", "模型"]
+)
+def test_other_names_are_told(name):
+    assert f"legacy_extra: {name}" in report.as_text(planned(found(extra={name: 1})))
+
+
 def test_rejected_records_are_told_whole_for_a_file_only_its_owner_reads():
-    entry = Problem(FILE, "instances[1]", "", "", "", "This is no object.")
-    bad = found(max_tpm=-5, state=STATE, extra={"tags": ["a"]}, api_key=KEY)
+    wrong = found(max_tpm=-5, state=STATE, extra={"tags": ["a"]}, api_key=KEY)
     other = found(config=None, state=STATE, place="S2")
-    plan = planned(bad, other, problems=(entry,), raw_bad=(["text"],))
-    first, second, third, fourth = report.rejected_json(plan)
+    plan = planned(wrong, other, bad=(bad(None, raw=["text"], place="[1]"),))
+    third, first, second = report.rejected_json(plan)
     assert (first["config"], first["state"], first["extra"]) == (
-        bad.config,
+        wrong.config,
         STATE,
         {"tags": ["a"]},
     )
     assert [p["field"] for p in first["problems"]] == ["max_tpm"]
     assert second["why"] == "another record of this instance cannot be carried"
-    assert third == {"file": str(FILE), "entry": ["text"]}
-    assert fourth["problems"][0]["record"] == "instances[1]"
+    assert (third["file"], third["place"], third["entry"]) == (str(FILE), "[1]", ["text"])
+    assert third["problems"][0]["record"] == "[1]"
 
 
 @settings(max_examples=100, deadline=None)

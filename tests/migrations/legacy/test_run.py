@@ -45,6 +45,11 @@ def hashes(folder):
     }
 
 
+def strict_json(file):
+    """Python's JSON has NaN, and others have not."""
+    return json.loads(file.read_text(), parse_constant=pytest.fail)
+
+
 def refusal(database, path, **options):
     """The report of an import that writes nothing."""
     before = contents(database)
@@ -107,18 +112,38 @@ def test_skipping_the_bad_imports_the_rest_and_keeps_the_bad_whole(database, old
     assert "b" not in rows(database, "instance_config")
     rejected = outcome.backup / REJECTED
     assert stat.S_IMODE(rejected.stat().st_mode) == 0o600
-    kept = json.loads(rejected.read_text())
+    kept = strict_json(rejected)
     if isinstance(bad, dict):
         whole = [each.get("config", {}) | each.get("state", {}) for each in kept]
         values = {k: v for k, v in (bad | bad.get("stats", {})).items() if k != "stats"}
         assert any(
-            all(repr(each.get(k)) == repr(v) for k, v in values.items()) for each in whole
+            all(str(each.get(k)).lower() == str(v).lower() for k, v in values.items())
+            for each in whole
         )
     else:
         assert [each["entry"] for each in kept if "entry" in each] == [bad]
     counts = report.counts(outcome.plan)
-    assert counts["found"] == 3
+    assert (counts["found"], counts["rejected"]) == (3, len(kept))
     assert counts["found"] == counts["imported"] + counts["merged"] + counts["rejected"]
+
+
+@pytest.mark.parametrize("entry", [None, 5, "text", []])
+def test_old_data_does_not_take_the_place_of_an_entry_that_is_none(database, old, entry):
+    write(old, "instance_configs.json", {"a": entry, "b": record("b")})
+    older = {"last_updated": 1.0, **envelope(record("a", api_key="sk-old-and-gone"))}
+    write(old, ".temp/instance_state.json", older)
+    outcome = imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"b"}
+    kept = strict_json(outcome.backup / REJECTED)
+    assert [each.get("entry", "a record") for each in kept] == ["a record", entry]
+
+
+def test_an_unknown_scalar_beside_the_records_stops_nothing_and_is_listed(database, old):
+    write(old, "instance_data.json", {"a": RECORD | STATE, "region": "eu", "timestamp": 1.0})
+    outcome = imported(database, old)
+    assert rows(database, "instance_config").keys() == {"a"}
+    assert "Settings of the old program, not carried: region" in outcome.as_text()
+    assert "1 records found = 1 imported + 0 merged + 0 rejected." in outcome.as_text()
 
 
 def test_a_truncated_file_stops_the_import_and_can_be_skipped(database, old):
@@ -130,6 +155,61 @@ def test_a_truncated_file_stops_the_import_and_can_be_skipped(database, old):
     assert "What bad files hold is not counted: 1." in outcome.as_text()
     (problem,) = json.loads((outcome.backup / REJECTED).read_text())
     assert problem["problems"][0]["file"] == str(cut)
+
+
+@pytest.mark.parametrize(
+    "name", ["instance_configs.json", "instance_data.json", "instance_state.db"]
+)
+def test_old_data_does_not_take_the_place_of_a_damaged_newer_file(database, old, name):
+    older = {"last_updated": 1.0, **envelope(record("a", api_key="sk-old-and-gone"))}
+    write(old, ".temp/instance_state.json", older)
+    newer = write(old, name, '{"a": {"api_key": "sk-new"')
+    line = f"instances[0] ('a'): {newer} is newer and cannot be read. Mend that file"
+    assert line in refusal(database, old)
+    outcome = imported(database, old, skip_bad=True)
+    assert contents(database)["instance_config"] == []
+    assert "1 records found = 0 imported + 0 merged + 1 rejected." in outcome.as_text()
+
+
+def test_old_state_does_not_take_the_place_of_a_damaged_newer_file(database, old):
+    write(old, "instance_configs.json", {"a": RECORD})
+    older = {"last_updated": 1.0, **envelope(record(stats={"error_count": 5}))}
+    write(old, ".temp/instance_state.json", older)
+    write(old, "states/now.json", '{"a": {"error_count"')
+    write(old, ".env", "INSTANCE_STATE_FILE=states/now.json\n")
+    imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"a"}
+    assert rows(database, "instance_state") == {}
+
+
+@pytest.mark.parametrize("spot", ['"weight": 1, "weight": 1', f'"weight": {"9" * 5000}'])
+def test_one_bad_spot_does_not_take_the_rest_of_the_file_along(database, old, spot):
+    a = f'{{"api_key": "{KEY}", {spot}}}'
+    write(old, "instance_configs.json", f'{{"a": {a}, "b": {json.dumps(record("b"))}}}')
+    text = refusal(database, old)
+    assert "instance_configs.json key 'a':" in text
+    assert "set_int_max_str_digits" not in text
+    outcome = imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"b"}
+    assert "2 records found = 1 imported + 0 merged + 1 rejected." in outcome.as_text()
+    assert len(strict_json(outcome.backup / REJECTED)) == 1
+
+
+@pytest.mark.parametrize("value", ["{!!binary aGk=: 1}", "&t [*t]"])
+def test_what_json_does_not_have_is_one_problem_in_inspection_and_import(database, old, value):
+    whole = f"api_key: {KEY}, api_base: 'https://a.example'"
+    text = f"instances: [{{name: a, {whole}, tags: {value}}}, {{name: b, {whole}}}]"
+    write(old, "config/base.yaml", text)
+    (problem,) = run.inspect(old, {}).problems
+    assert (problem.record, "plain YAML does not have" in problem.message) == (
+        "instances[0]",
+        True,
+    )
+    assert problem.message in refusal(database, old)
+    outcome = imported(database, old, skip_bad=True)
+    assert rows(database, "instance_config").keys() == {"b"}
+    (kept,) = strict_json(outcome.backup / REJECTED)
+    assert value in kept["entry"]
 
 
 def test_the_backup_holds_every_file_as_it_was(database, old):
@@ -339,7 +419,11 @@ generated = st.lists(
 def test_whatever_the_files_hold_the_counts_reconcile(database, old, one, two):
     write(old, "instances.json", envelope(*one))
     write(old, ".temp/instance_state.json", {"last_updated": 1.0, **envelope(*two)})
-    counts = report.counts(imported(database, old, skip_bad=True).plan)
+    outcome = imported(database, old, skip_bad=True)
+    counts = report.counts(outcome.plan)
+    if counts["rejected"]:
+        kept = max(outcome.backup.glob("rejected*"), key=lambda p: p.stat().st_mtime_ns)
+        assert len(strict_json(kept)) == counts["rejected"]
     assert counts["found"] == len(one) + len(two)
     assert counts["found"] == counts["imported"] + counts["merged"] + counts["rejected"]
 
@@ -420,3 +504,37 @@ def test_a_folder_without_a_known_name_tells_what_lies_there(tmp_path):
     (tmp_path / "shared.json").write_text("{}")
     with pytest.raises(run.ImportRefused, match=r"name the file itself.*shared\.json"):
         run.inspect(tmp_path, {})
+
+
+@pytest.fixture
+def home(tmp_path):
+    write(tmp_path, "home/.azure_openai_proxy/instance_state.db", b"SQLite format 3\x00")
+    return tmp_path / "home"
+
+
+def test_a_database_in_the_home_is_told_and_not_read(old, home):
+    """Nothing in the deployment's folder says that there is one."""
+    write(old, "instance_configs.json", {"a": RECORD})
+    default = home / ".azure_openai_proxy" / "instance_state.db"
+    plan = run.inspect(old, {"HOME": str(home)})
+    assert f"instance_state.db: {default} was not read" in report.as_text(plan)
+    assert [note["file"] for note in report.as_json(plan)["notes"]] == [str(default)]
+    assert (plan.files, plan.problems) == ([old / "instance_configs.json"], [])
+
+
+def test_a_database_in_the_home_is_told_where_there_is_nothing_else(old, home):
+    old.mkdir()
+    with pytest.raises(ImportRefused, match=str(home / ".azure_openai_proxy")):
+        run.inspect(old, {"HOME": str(home)})
+
+
+def test_a_database_in_the_home_is_not_told_where_it_is_none_of_this_deployment(old, home):
+    file = write(old, "instance_configs.json", {"a": RECORD})
+    environ = {"HOME": str(home)}
+    assert run.inspect(file, environ).file_notes == []
+    assert run.inspect(old, {}).file_notes == []
+    assert run.inspect(old, environ | {"INSTANCE_MANAGER_DB_PATH": "/x.db"}).file_notes == []
+    assert run.inspect(home, environ).file_notes == []  # it is read
+    write(old, "x.db", b"")
+    write(old, ".env", "INSTANCE_MANAGER_DB_PATH=x.db\n")
+    assert run.inspect(old, environ).file_notes == []

@@ -58,7 +58,7 @@ def test_damaged_records_do_not_hide_the_others():
     assert [each.name for each in reading.records] == [
         *("azure2", None, "azure2", "azure4", "azure5", "azure6", "az-strint", "az-neg")
     ]
-    assert [each.record for each in reading.problems] == ["instances[8]"]
+    assert [each.problem.record for each in reading.bad] == ["instances[8]"]
 
 
 def test_a_file_cut_in_the_middle_says_where():

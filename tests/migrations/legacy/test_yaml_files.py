@@ -153,17 +153,39 @@ def test_an_entry_that_is_no_mapping_is_a_problem_and_the_others_are_read():
         f"instances: [{{name: a}}, {KEY}, {{name: b, x: !secret {KEY}}}, {{name: c}}]"
     )
     assert [each.name for each in reading.records] == ["a", "c"]
-    assert {each.record for each in reading.problems} == {"instances[1]", "instances[2]"}
+    assert [(each.place, each.name) for each in reading.bad] == [
+        ("instances[1]", None),
+        ("instances[2]", "b"),
+    ]
     assert KEY not in told(reading)
 
 
 @pytest.mark.parametrize(
-    "line", ["x: !!int many", "x: !!python/name:os.system ''", "? [1]\n  : 2"]
+    "line",
+    [
+        *("x: !!int many", "x: !!python/name:os.system ''", "? [1]\n  : 2"),
+        # Python has it, and JSON, in which it would be kept, has not.
+        *("x: {!!binary aGk=: 1}", "!!binary aGk=: 1", "x: &t [*t]", "x: &t {y: *t}"),
+    ],
 )
 def test_what_plain_yaml_does_not_have_is_a_problem_of_one_record(line):
     reading = read(f"instances:\n- name: a\n- name: b\n  {line}\n")
     assert [each.name for each in reading.records] == ["a"]
-    assert [each.record for each in reading.problems] == ["instances[1]"]
+    assert [each.place for each in reading.bad] == ["instances[1]"]
+    assert line in reading.bad[0].raw  # as it is written, for rejected.json
+
+
+@pytest.mark.parametrize("items", ["- {0}\n- {1}", "  a: {0}\n  b: {1}"])
+@pytest.mark.parametrize("twice", ["weight: 1, weight: 2", "tags: [{x: 1, x: 2}]"])
+def test_a_key_that_stands_twice_in_a_record_is_a_problem_of_that_one(items, twice):
+    records = f"{{name: a, api_key: {KEY}, {twice}}}", "{name: b}"
+    reading = read("instances:\n" + items.format(*records))
+    assert [each.name for each in reading.records] == ["b"]
+    assert reading.problems == ()
+    (bad,) = reading.bad
+    assert (bad.name, bad.raw) == ("a", records[0])
+    assert "stands twice in one mapping (line 2)" in bad.problem.message
+    assert KEY not in told(reading)
 
 
 def test_numbers_within_a_value_are_numbers_whatever_they_are_called():
@@ -197,4 +219,4 @@ def test_a_file_that_is_cut_says_so(text):
 
 def test_yaml_that_holds_itself_comes_to_an_end():
     reading = read("instances:\n- &a {name: a, tags: [*a]}\nx: &x [*x]\ny: &y {z: *y}")
-    assert [each.name for each in reading.records] == ["a"]
+    assert [each.name for each in reading.bad] == ["a"]
