@@ -49,6 +49,8 @@ def test_people_get_a_table():
         "| command | seconds | of CPU | most memory, MB |",
         "| --- | ---: | ---: | ---: |",
         "| `a` | 1.50 | 1.25 | 80.2 |",
+        "",
+        "The aim: 10000 instances are imported in less than 10 s, where nobody else works.",
     ]
 
 
