@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from threading import Event
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
@@ -43,9 +42,6 @@ timeout = 60
 # Workers stop after the setting (post_worker_init); the parent kills them after this, so that
 # they have time to write what they counted.
 FLUSH_SECONDS = 5
-GC_THRESHOLD = 5_000
-# Made at the start: a rush of calls need not wait until the main loop has made them.
-READY_THREADS = 64
 DRAIN_STEP_SECONDS = 0.05
 graceful_timeout = _settings.graceful_timeout_seconds + FLUSH_SECONDS
 # The heartbeat's file: on a disk it would write to the journal every second.
@@ -74,20 +70,10 @@ def on_starting(server: Arbiter) -> None:
 def post_worker_init(worker: Worker) -> None:
     """Threads do not survive a fork, so they start here and not in the parent."""
     # What was made before the fork lives as long as we do; not looking at it again keeps
-    # its memory shared. What calls make is rarely a circle, so it is looked at less often.
+    # its memory shared.
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
-    _begin_threads(worker)
     worker.cfg.set("graceful_timeout", _settings.graceful_timeout_seconds)
     _parts(worker.app.wsgi()).start()
-
-
-def _begin_threads(worker: Worker) -> None:
-    """gthread makes its threads one by one as calls come, in the loop that accepts them."""
-    pool, go = worker.tpool, Event()
-    for _ in range(min(READY_THREADS, threads)):
-        pool.submit(go.wait)
-    go.set()
 
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:
