@@ -17,6 +17,7 @@ from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, Settings, load_settings
 from proxy.store.db import Database
+from proxy.web.app import Gateway
 
 __version__ = "0.1.0"
 
@@ -27,7 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Connects to nothing and starts nothing; `Parts.start` does. Raises SettingError.
     """
     settings = settings or load_settings()
-    app = Flask("proxy", instance_path=str(INSTANCE_FOLDER))
+    app = Gateway("proxy", instance_path=str(INSTANCE_FOLDER))
     app.extensions[EXTENSION] = make_parts(settings)
     web.register(app, version=__version__)
     cli.register(app)

@@ -25,7 +25,7 @@ except SettingError as error:
 chdir = str(ROOT)
 bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
 workers = _settings.workers
-worker_class = "gthread"
+worker_class = "proxy.worker.Worker"
 # Beyond those that calls may take, some for health checks, the admin API, and for telling the
 # next client that there is no place.
 KEPT_THREADS = 16

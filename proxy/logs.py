@@ -2,13 +2,15 @@
 
 import logging
 import os
-import queue
 import sys
 import tempfile
-from logging.handlers import QueueHandler, QueueListener
+import time
+from collections import deque
+from collections.abc import Sequence
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from proxy.runtime.periodic import Periodic
 from proxy.settings import SettingError, Settings
 
 FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
@@ -17,6 +19,11 @@ FILE_MODE = 0o600  # names of clients and models are nobody else's business
 KEPT_FILES = 7
 # A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
 MAX_WAITING_LINES = 50_000
+# Lines wait so long for others to be written with them: a thread that woke for each one would
+# take the interpreter from requests as often.
+WRITE_SECONDS = 0.1
+# Of lines that are written to the file at once, between two looks at its size.
+FILE_CHUNK_BYTES = 16_384
 
 LOGGER = logging.getLogger("proxy")
 
@@ -29,9 +36,10 @@ class LogWriter:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._listener: QueueListener | None = None
+        self._waiting: _Waiting | None = None
+        self._periodic: Periodic | None = None
         LOGGER.setLevel(settings.log_level.upper())
-        _replace_handlers(_stderr_handler())
+        _replace_handlers(_stderr_handler(_FORMATTER))
 
     def check(self) -> None:
         """Raises SettingError if the folder cannot be written."""
@@ -49,58 +57,103 @@ class LogWriter:
             ) from error
 
     def start(self) -> None:
-        """Once a process, after the fork: the listener is a thread."""
-        waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-        handlers: list[logging.Handler] = [_stderr_handler()]
+        """Once a process, after the fork: the lines are written by a thread."""
+        handlers = [_stderr_handler()]
         if self._settings.log_dir is not None:
             handlers.append(_file_handler(self._settings))
-        self._listener = QueueListener(waiting, *handlers)
-        self._listener.start()
-        _replace_handlers(_DroppingQueueHandler(waiting))
+        self._waiting = _Waiting(handlers)
+        self._periodic = Periodic("log", WRITE_SECONDS, self._waiting.write)
+        self._periodic.start()
+        _replace_handlers(self._waiting)
 
     def stop(self) -> None:
         """Idempotent. What waits is written first."""
-        if self._listener is None:
+        if self._waiting is None or self._periodic is None:
             return
-        _replace_handlers(_stderr_handler())
-        self._listener.stop()
-        for handler in self._listener.handlers:
+        _replace_handlers(_stderr_handler(_FORMATTER))
+        self._periodic.stop()
+        self._waiting.write()
+        for handler in self._waiting.handlers:
             handler.close()
-        self._listener = None
+        self._waiting = self._periodic = None
 
 
-class _DroppingQueueHandler(QueueHandler):
-    """A SimpleQueue takes a tenth of the time a Queue with a bound does; this is the bound."""
+class _Waiting(logging.Handler):
+    """Takes lines from all threads, for the one that writes them. A line is put into words
+    only then."""
 
-    queue: queue.SimpleQueue[logging.LogRecord]
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self.handlers = handlers
+        self._records: deque[logging.LogRecord] = deque()  # adding and taking are atomic
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Left as it is: it stays in this process, and is put into words by the thread that
-        writes it."""
-        return record
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the lock that handlers have."""
+        if len(self._records) < MAX_WAITING_LINES:
+            self._records.append(record)
+        return True
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        if self.queue.qsize() < MAX_WAITING_LINES:
-            self.queue.put(record)
+    def write(self) -> None:
+        """All that wait now, in chunks."""
+        lines: list[str] = []
+        size = 0
+        for _ in range(len(self._records)):  # what comes meanwhile is the next round's
+            line = self._words(self._records.popleft())
+            if line is None:
+                continue
+            lines.append(line)
+            size += len(line)
+            if size >= FILE_CHUNK_BYTES:
+                self._write(lines)
+                lines, size = [], 0
+        if lines:
+            self._write(lines)
+
+    def _words(self, record: logging.LogRecord) -> str | None:
+        try:
+            return _FORMATTER.format(record)
+        except Exception:  # noqa: BLE001  # whatever its arguments raise
+            self.handleError(record)
+            return None
+
+    def _write(self, lines: list[str]) -> None:
+        chunk = logging.makeLogRecord({"msg": "\n".join(lines)})
+        for handler in self.handlers:
+            handler.handle(chunk)
 
 
-def _stderr_handler() -> logging.Handler:
+class _Formatter(logging.Formatter):
+    """Puts a second into words once."""
+
+    _second = -1
+    _words = ""
+
+    def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802
+        second = int(record.created)
+        if second != self._second:
+            self._words = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second = second
+        return f"{self._words},{int(record.msecs):03d}"
+
+
+_FORMATTER = _Formatter(FORMAT)
+
+
+def _stderr_handler(formatter: logging.Formatter | None = None) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(formatter)
     return handler
 
 
 def _file_handler(settings: Settings) -> logging.Handler:
     assert settings.log_dir is not None, "only asked for with a folder"
-    handler = ConcurrentRotatingFileHandler(
+    return ConcurrentRotatingFileHandler(
         str(settings.log_dir / FILE_NAME),
         maxBytes=settings.log_max_bytes,
         backupCount=KEPT_FILES,
         encoding="utf-8",
         chmod=FILE_MODE,
     )
-    handler.setFormatter(logging.Formatter(FORMAT))
-    return handler
 
 
 def _replace_handlers(handler: logging.Handler) -> None:

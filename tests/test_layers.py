@@ -27,6 +27,7 @@ LAYERS = (
     ("__init__",),
     ("start",),
     ("demo",),
+    ("worker",),
     ("__main__", "gunicorn_conf", "wsgi", "migrations"),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -34,7 +35,8 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Parts that may know less than their layer allows; besides themselves.
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
-    "logs": {"settings"},
+    "logs": {"settings", "runtime"},
+    "worker": {"runtime"},
     "migrations": {"settings", "store", "legacy"},
     "legacy": {"core", "store", "web"},  # a config from outside is checked as the web's are
 }
@@ -70,7 +72,11 @@ OWNERS = {
         "proxy/web/quota_groups.py",
     ),
     "flask_swagger_ui": ("proxy/web/docs.py",),
-    "gunicorn": ("proxy/gunicorn_conf.py", "proxy/web/body.py"),  # the latter: its errors
+    "gunicorn": (
+        "proxy/gunicorn_conf.py",
+        "proxy/worker.py",
+        "proxy/web/body.py",
+    ),  # the latter: its errors
     "httptools": ("proxy/runtime/answer_reader.py",),
     "marshmallow": ("proxy/web/schemas.py", "proxy/web/documented.py"),
     "orjson": ("proxy/web/",),

@@ -37,7 +37,7 @@ def make_writer(make_settings):
 
 def threads():
     """Those that write lines."""
-    return [t for t in threading.enumerate() if "_monitor" in t.name]
+    return [t for t in threading.enumerate() if t.name == "log"]
 
 
 def test_before_it_is_started_lines_go_to_stderr_at_once(make_writer, capsys):
@@ -58,17 +58,20 @@ def test_once_started_lines_still_go_to_stderr(make_writer, capsys):
 def test_a_line_is_put_into_words_by_the_thread_that_writes_it(make_writer, capsys):
     class Said:
         by = None
+        told = threading.Event()
 
         def __str__(self):
-            Said.by = threading.current_thread()
+            Said.by = threading.current_thread().name
+            Said.told.set()
             return "words"
 
     writer = make_writer()
     writer.start()
     logger.info("in %s", Said())
+    assert Said.told.wait(WAIT_SECONDS)
     writer.stop()
     assert "in words\n" in capsys.readouterr().err
-    assert Said.by is not threading.current_thread()
+    assert Said.by == "log"
 
 
 def test_stdout_is_left_alone(make_writer, capsys):
@@ -204,7 +207,10 @@ def test_an_old_file_is_continued(make_writer, tmp_path):
     assert (tmp_path / "proxy.log").read_text().startswith("before\n")
 
 
-def test_a_large_file_is_rotated_and_seven_older_ones_are_kept(make_writer, tmp_path):
+def test_a_large_file_is_rotated_and_seven_older_ones_are_kept(
+    make_writer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(logs, "FILE_CHUNK_BYTES", 500)
     writer = make_writer(log_dir=tmp_path, log_max_bytes=1000)
     writer.start()
     for number in range(100):
@@ -212,8 +218,8 @@ def test_a_large_file_is_rotated_and_seven_older_ones_are_kept(make_writer, tmp_
     writer.stop()
     files = sorted(p.name for p in tmp_path.glob("proxy.log*"))
     assert files == ["proxy.log", *(f"proxy.log.{n}" for n in range(1, KEPT_FILES + 1))]
-    # Rotated before the line that comes after a thousand bytes.
-    assert all(1000 <= (tmp_path / name).stat().st_size < 1200 for name in files[1:])
+    # Rotated before the chunk that comes after a thousand bytes.
+    assert all(1000 <= (tmp_path / name).stat().st_size < 1700 for name in files[1:])
     assert "line 99 " in (tmp_path / "proxy.log").read_text()
 
 
@@ -231,6 +237,28 @@ def test_two_workers_share_the_file(make_settings, tmp_path):
     newest = (tmp_path / "proxy.log").read_text() + (tmp_path / "proxy.log.1").read_text()
     assert newest.count("line 49\n") == 2
     assert newest.count("line 48\n") == 2
+
+
+def test_lines_are_written_together(make_writer, monkeypatch):
+    class Pipe:
+        def __init__(self):
+            self.texts = []
+
+        def write(self, text):
+            self.texts.append(text)
+
+        def flush(self):
+            pass
+
+    pipe = Pipe()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    monkeypatch.setattr(logs, "WRITE_SECONDS", 3600.0)
+    writer = make_writer()
+    writer.start()
+    for number in range(100):
+        logger.info("line %d", number)
+    writer.stop()
+    assert [text.count("line") for text in pipe.texts if "line" in text] == [100]
 
 
 # Lines nobody takes.

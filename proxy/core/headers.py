@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 # RFC 9110, 7.6.1: they speak about one connection, not about the message.
 HOP_BY_HOP = frozenset(
@@ -39,6 +40,8 @@ _DURATION = re.compile("".join(_PART.format(unit=u) for u in ("h", "m(?!s)", "s"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
+KNOWN_NAMES = 256
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -49,27 +52,40 @@ def for_upstream(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {
         name: value
         for name, value in headers
-        if not (lower := name.lower()).startswith("x-forwarded-")
-        and lower not in NOT_UPSTREAM
-        and lower not in named
+        if _may_go_upstream(name) and not (named and name.lower() in named)
     }
 
 
 def for_client(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The upstream's headers that may go on."""
     headers = list(headers)
-    dropped = NOT_TO_CLIENT | _named_by_connection(headers)
+    named = _named_by_connection(headers)
     return [
         (name, value)
         for name, value in headers
-        if name.lower() not in dropped and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+        if _may_go_to_client(name)
+        and not (named and name.lower() in named)
+        and ((value.isascii() and value.isprintable()) or _VALUE.fullmatch(value))
     ]
 
 
 def for_client_stream(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """As `for_client`, and telling a proxy in front (nginx) not to collect the stream."""
     passed = [h for h in for_client(headers) if h[0].lower() != "x-accel-buffering"]
-    return [*passed, ("x-accel-buffering", "no")]
+    passed.append(("x-accel-buffering", "no"))
+    return passed
+
+
+# The same few names come with every message.
+@lru_cache(KNOWN_NAMES)
+def _may_go_upstream(name: str) -> bool:
+    lower = name.lower()
+    return lower not in NOT_UPSTREAM and not lower.startswith("x-forwarded-")
+
+
+@lru_cache(KNOWN_NAMES)
+def _may_go_to_client(name: str) -> bool:
+    return name.lower() not in NOT_TO_CLIENT and _NAME.fullmatch(name) is not None
 
 
 def request_id(given: str | None, fresh: str) -> str:
@@ -153,6 +169,6 @@ def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
     return {
         token.strip().lower()
         for name, value in headers
-        if name.lower() == "connection"
+        if len(name) == len("connection") and name.lower() == "connection"
         for token in value.split(",")
     }

@@ -6,6 +6,7 @@ the limits, the two ways a body can be cut short, and compression nobody asked f
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -18,6 +19,9 @@ MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 200
 
 BODILESS = frozenset({204, 304})  # whatever their headers say (RFC 9112, 6.3)
+
+KNOWN_NAMES = 256
+FRAMING = frozenset({"content-length", "transfer-encoding", "content-encoding"})
 
 # Bits for zlib: it tells the formats gzip and zlib apart by itself.
 _ANY_DEFLATE = 47
@@ -38,6 +42,7 @@ class BrokenAnswer(Exception):
 class AnswerReader:
     """`receive(n)` gives up to n bytes of the connection, none at its end.
 
+    `headers` is every line in order, its name in lower case (RFC 9110, 5.1: case says nothing).
     Every method that reads raises BrokenAnswer, and what `receive` raises: OSError. Not
     thread-safe.
     """
@@ -147,7 +152,7 @@ class AnswerReader:
             return  # a trailer
         if len(self.headers) >= MAX_HEADERS:
             raise BrokenAnswer(TOO_LARGE)
-        self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+        self.headers.append((_name(name), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
         if self._head_done:
@@ -159,7 +164,8 @@ class AnswerReader:
         self._head_done = True
         self._length_known = self.status in BODILESS
         for name, value in self.headers:
-            self._note(name.lower(), value.lower())
+            if name in FRAMING:
+                self._note(name, value.lower())
 
     def _note(self, name: str, value: str) -> None:
         """What a header says about the body. Of encodings we asked for none."""
@@ -182,6 +188,12 @@ class AnswerReader:
         if self._head_done and not self.complete:
             self.complete = True
             self._keep_alive = self._parser.should_keep_alive()
+
+
+# The same few names come with every answer.
+@lru_cache(KNOWN_NAMES)
+def _name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _why(error: HttpParserError) -> BrokenAnswer:

@@ -9,13 +9,15 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from datetime import timedelta
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import BaseAdapter
+from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from proxy.runtime.answer_reader import BROKE_OFF, AnswerReader, BrokenAnswer
@@ -60,7 +62,7 @@ class Outgoing(requests.PreparedRequest):
         line: Line | None = None,
         ends_at: float = math.inf,
     ) -> None:
-        super().__init__()
+        # Not its own, which makes what only its `prepare` fills.
         self.method = method
         self.url = url
         self.headers = headers  # type: ignore[assignment]  # only iterated over
@@ -148,7 +150,7 @@ class Transport(BaseAdapter):
                 return None
             raise _translated(error) from None
         connection.ends_at = request.ends_at
-        return _response(request, reader, body)
+        return _Response(request, reader.status, body)
 
 
 class Body:
@@ -270,13 +272,34 @@ def _sent(connection: Connection, head: bytes, body: bytes | None) -> bool:
     return True
 
 
-def _response(request: Outgoing, reader: AnswerReader, body: Body) -> requests.Response:
-    response = requests.Response()
-    response.status_code = reader.status
-    response.headers = CaseInsensitiveDict(reader.headers)
-    response.raw = body
-    response.request = request
-    return response
+class _Response(requests.Response):
+    """As requests' own; what that makes for browsers each time is made when it is asked for."""
+
+    _content: Any = False
+    _content_consumed = False
+    _next = None
+    encoding = None
+    reason = ""
+    elapsed = timedelta(0)
+
+    def __init__(self, request: Outgoing, status: int, body: "Body") -> None:
+        # Not its own: to make a jar for cookies takes longer than to read the answer's head.
+        self.status_code = status
+        self.url = str(request.url)
+        self.request = request
+        self.raw: Any = body
+
+    @cached_property
+    def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
+        return CaseInsensitiveDict(self.raw.header_items())
+
+    @cached_property
+    def history(self) -> list[requests.Response]:  # type: ignore[override]
+        return []
+
+    @cached_property
+    def cookies(self) -> RequestsCookieJar:  # type: ignore[override]
+        return RequestsCookieJar()
 
 
 def _translated(error: Exception) -> requests.RequestException:

@@ -1,28 +1,31 @@
 """A request's body, read whole and no further than it may be."""
 
-from flask import request
-from gunicorn.http.errors import ParseException
+from collections.abc import Mapping
+from typing import Any
 
-from proxy.context import parts
+from gunicorn.http.errors import ParseException
+from werkzeug.sansio.utils import get_content_length
+
+from proxy.context import Parts
 from proxy.errors import BadRequest, TooLarge
 
 
-def read_body() -> bytes:
+def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
     """Raises TooLarge, and BadRequest if it does not come as it was announced.
 
     Not the framework's `get_data`: of a chunked body above its limit that returns the
     beginning without a word.
     """
-    limit = parts().settings.max_body_bytes
-    announced = request.content_length
+    limit = mine.settings.max_body_bytes
+    announced = get_content_length(
+        environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
+    )
     if announced is not None and announced > limit:
         raise _too_large(limit)
-    if announced is None and not request.environ.get("wsgi.input_terminated"):
+    if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # the server cannot tell where a body would end, so there is none
     try:
-        body: bytes = request.environ["wsgi.input"].read(
-            limit + 1 if announced is None else announced
-        )
+        body: bytes = environ["wsgi.input"].read(limit + 1 if announced is None else announced)
     except (OSError, ParseException):  # of chunks that are none; its text would quote them
         raise BadRequest(
             "The request's body could not be read: its chunks are broken."

@@ -3,19 +3,21 @@
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 from flask import Flask, Response, g, jsonify, request
 
-from proxy.context import parts
+from proxy.context import Parts, parts
 from proxy.core import headers, tokens
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.types import Call, Client
 from proxy.errors import BadRequest, ModelNotFound
-from proxy.runtime.attempt import Attempt, excerpt
+from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
-from proxy.web.auth import authenticated_client
+from proxy.web.app import Relayed
+from proxy.web.auth import authenticated_client, client_of
 from proxy.web.body import read_body
 from proxy.web.errors import shown
 
@@ -30,6 +32,7 @@ MODELS = ("/v1/models", "/openai/v1/models", "/openai/models")
 MAX_MODEL_CHARACTERS = 200
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
+TIMEOUT_KEY = "HTTP_X_REQUEST_TIMEOUT_MS"  # as PEP 3333 calls it
 # The longest a request's body may take to arrive.
 BODY_SECONDS = 300.0
 # Beyond the call's time, for what tells the client that it is over.
@@ -56,20 +59,21 @@ def register(app: Flask) -> None:
 
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
-    client = g.client = authenticated_client()
-    calls, ends_at = parts().open_calls, _ends_at()
-    line = calls.begin(request.environ.get("gunicorn.socket"))
+    mine, environ = parts(), request.environ
+    client = g.client = client_of(mine, environ)
+    calls, ends_at = mine.open_calls, _ends_at(mine, environ)
+    line = calls.begin(environ.get("gunicorn.socket"))
     try:
         calls.end_by(line, min(ends_at, time.monotonic() + BODY_SECONDS))
-        body = read_body()
+        body = read_body(mine, environ)
         calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
-        attempt = g.attempt = _forwarded(endpoint, model, client, line, body, ends_at)
+        attempt = g.attempt = _forwarded(mine, endpoint, model, client, line, body, ends_at)
         response = _answered(attempt)
     except BaseException:
         calls.end(line)
         raise
     # Not before its last byte is out: until then it has a thread.
-    response.call_on_close(lambda: calls.end(line))
+    response.call_on_close(partial(calls.end, line))
     return response
 
 
@@ -77,8 +81,9 @@ def call_of(
     endpoint: str, model: str, body: bytes, fields: Mapping[str, Any], **more: Any
 ) -> Call:
     """`body` in our words; `fields` is what its JSON says, `more` what it does not."""
+    mine = parts()
     prompt = tokens.prompt(fields, ENDPOINTS[endpoint].prompt_fields)
-    prompt_tokens = parts().estimates.tokens(model, prompt)
+    prompt_tokens = mine.estimates.tokens(model, prompt)
     in_body = fields.get("model")
     return Call(
         endpoint=endpoint,
@@ -91,18 +96,25 @@ def call_of(
         prompt_tokens=prompt_tokens,
         reserved_tokens=prompt_tokens + _completion_tokens(endpoint, fields),
         choices=_choices(fields),
-        affinity=_affinity(endpoint, fields, body),
+        affinity=_affinity(mine.settings.policy, endpoint, fields, body),
         **more,
     )
 
 
 def _forwarded(
-    endpoint: str, model: str | None, client: Client, line: Line, body: bytes, ends_at: float
+    mine: Parts,
+    endpoint: str,
+    model: str | None,
+    client: Client,
+    line: Line,
+    body: bytes,
+    ends_at: float,
 ) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
     fields = _parsed(body)
-    asked = g.model = model_of(fields) if model is None else _routable(model)
-    g.tried = []
+    seen = g._get_current_object()
+    asked = seen.model = model_of(fields) if model is None else _routable(model)
+    seen.tried = []
     call = call_of(
         endpoint,
         asked,
@@ -110,11 +122,11 @@ def _forwarded(
         fields,
         client=client,
         headers=headers.for_upstream(request.headers.items()),
-        request_id=g.request_id,
+        request_id=seen.request_id,
         ends_at=ends_at,
-        is_hurried=TIMEOUT_HEADER in request.headers,
+        is_hurried=TIMEOUT_KEY in request.environ,
     )
-    return parts().forward.forward(call, g.tried, line)
+    return mine.forward.forward(call, seen.tried, line)
 
 
 def list_models() -> Response:
@@ -162,10 +174,10 @@ def _routable(model: str) -> str:
     return model
 
 
-def _ends_at() -> float:
+def _ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
     """Monotonic seconds: the setting's, or earlier if the client wants no later answer."""
-    seconds: float = parts().settings.deadline_seconds
-    given = request.headers.get(TIMEOUT_HEADER)
+    seconds: float = mine.settings.deadline_seconds
+    given = environ.get(TIMEOUT_KEY)
     if given is not None:
         if not re.fullmatch(r"[0-9]{1,9}", given) or int(given) == 0:
             raise BadRequest(
@@ -177,10 +189,10 @@ def _ends_at() -> float:
     return time.monotonic() + seconds
 
 
-def _affinity(endpoint: str, fields: Mapping[str, Any], body: bytes) -> bytes:
+def _affinity(policy: str, endpoint: str, fields: Mapping[str, Any], body: bytes) -> bytes:
     """What calls have in common whose prompts begin alike: the client's own word for it, else
     the first of the prompt as it was sent."""
-    if parts().settings.policy != "sticky":
+    if policy != "sticky":
         return b""
     key = fields.get("prompt_cache_key")
     if isinstance(key, str) and key:
@@ -215,16 +227,26 @@ def _response(attempt: Attempt) -> Response:
     answer = attempt.answer
     if attempt.body is None:
         lines = headers.for_client_stream(answer.header_items())
-        return Response(attempt, status=answer.status, headers=lines)
+        _add_missing_type(lines, answer.headers, EVENT_STREAM)
+        return Relayed(attempt, answer.status, lines)
     lines = headers.for_client(answer.header_items())
     body = attempt.body
     if answer.status >= 400 and not _has_openai_shape(body):
         body = _wrapped(attempt)
-        lines = [(n, v) for n, v in lines if n.lower() != "content-type"]
-    if not any(n.lower() == "content-type" for n, _ in lines):
-        lines.append(("content-type", "application/json"))  # or Flask would say it is HTML
+        lines = [(n, v) for n, v in lines if n != "content-type"]
+        lines.append(("content-type", "application/json"))
+    else:
+        _add_missing_type(lines, answer.headers, "application/json")
     attempt.close()
-    return Response(body, status=answer.status, headers=lines)
+    return Relayed(body, answer.status, lines)
+
+
+def _add_missing_type(
+    lines: list[tuple[str, str]], given: Mapping[str, str], content_type: str
+) -> None:
+    """Or Flask would say that it is HTML."""
+    if "content-type" not in given:
+        lines.append(("content-type", content_type))
 
 
 def _has_openai_shape(body: bytes) -> bool:

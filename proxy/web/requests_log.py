@@ -2,20 +2,28 @@
 
 import json
 import logging
+import random
 import re
-import secrets
 import time
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, g, request
 
 from proxy.core.headers import request_id
-from proxy.runtime.attempt import Attempt
+from proxy.web.app import Relayed
 
 logger = logging.getLogger(__name__)
 
 # Asked every few seconds by whoever watches us: a line each would bury the others.
 QUIET_PATHS = frozenset({"/health", "/ready"})
+
+# What a line tells, in this order. What a request did not come to is left out.
+FIELDS = (
+    *("id", "method", "path", "status", "ms", "client", "model"),
+    *("instance", "attempts", "tried"),
+    *("outcome", "prompt_tokens", "completion_tokens"),
+)
 
 _PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without space, quote and equals sign
 
@@ -26,55 +34,65 @@ def register(app: Flask) -> None:
 
 
 def begin() -> None:
-    g.started = time.monotonic()
-    g.request_id = request_id(request.headers.get("x-request-id"), secrets.token_hex(8))
+    seen = g._get_current_object()
+    seen.started = time.monotonic()
+    # Of 64 bits by chance, not from the system's source of secrets: it protects nothing.
+    given = request.environ.get("HTTP_X_REQUEST_ID")
+    seen.request_id = request_id(given, f"{random.getrandbits(64):016x}")
 
 
 def finish(response: Response) -> Response:
-    response.headers["x-request-id"] = g.request_id
-    seen = dict(g.__dict__)
-    method, path, status = request.method, request.path, response.status_code
+    seen = g._get_current_object().__dict__
+    if isinstance(response, Relayed):
+        response.headers.add("x-request-id", seen["request_id"])  # its upstream's was left out
+    else:
+        response.headers["x-request-id"] = seen["request_id"]
+    environ = request.environ
     # When the last byte is out: only then a stream's tokens and duration are known.
-    response.call_on_close(lambda: write_line(method, path, status, seen))
+    response.call_on_close(
+        partial(
+            write_line,
+            environ["REQUEST_METHOD"],
+            request.path,
+            response.status_code,
+            seen.copy(),
+        )
+    )
     return response
 
 
 def write_line(method: str, path: str, status: int, seen: dict[str, Any]) -> None:
     """`seen` is what the request left in `flask.g`. No header and no body is in it."""
-    attempt: Attempt | None = seen.get("attempt")
-    fields: dict[str, Any] = {
-        "id": seen["request_id"],
-        "method": method,
-        "path": path,
-        "status": status,
-        "ms": int((time.monotonic() - seen["started"]) * 1000),
-    }
-    if "client" in seen:
-        fields["client"] = seen["client"].name
-    if "model" in seen:
-        fields["model"] = seen["model"]
-    if "tried" in seen:
-        fields["instance"] = attempt.serving.config.name if attempt else ""
-        fields["attempts"] = len(seen["tried"])
-        fields["tried"] = ",".join(seen["tried"])
-    if attempt is not None:
-        fields["outcome"] = attempt.verdict.outcome
-        fields["prompt_tokens"] = attempt.usage.prompt_tokens
-        fields["completion_tokens"] = attempt.usage.completion_tokens
     level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-    logger.log(level, "request %s", _Line(fields))
+    if not logger.isEnabledFor(level):
+        return
+    ms = int((time.monotonic() - seen["started"]) * 1000)
+    values: list[object] = [seen["request_id"], method, path, status, ms]
+    client, attempt = seen.get("client"), seen.get("attempt")
+    values += (client and client.name, seen.get("model"))
+    tried = seen.get("tried")
+    if tried is not None:
+        values += (attempt.serving.config.name if attempt else "", len(tried), ",".join(tried))
+    if attempt is not None:  # it is not kept until it is written: it holds bodies
+        usage = attempt.usage
+        values += (attempt.verdict.outcome, usage.prompt_tokens, usage.completion_tokens)
+    logger.log(level, "request %s", _Line(values))
 
 
 class _Line:
     """Put into words only when it is written."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_values",)
 
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
+    def __init__(self, values: list[object]) -> None:
+        self._values = values
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={_quoted(value)}" for name, value in self._fields.items())
+        return " ".join(
+            f"{name}={_quoted(value)}"
+            for name, value in zip(FIELDS, self._values, strict=False)
+            if value is not None
+        )
 
 
 def _quoted(value: object) -> str:

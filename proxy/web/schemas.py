@@ -18,6 +18,7 @@ from marshmallow import (
     validate,
 )
 
+from proxy.context import parts
 from proxy.core.masking import masked, masked_key
 from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
 from proxy.core.types import InstanceConfig
@@ -464,7 +465,7 @@ def query_values() -> dict[str, str]:
 
 def body_json(*, default: Any = None) -> Any:
     """The request's body, whatever its content type: `curl -d` names the wrong one."""
-    body = read_body()
+    body = read_body(parts(), request.environ)
     if not body and default is not None:
         return default
     try:

@@ -1,11 +1,9 @@
 import io
 
 import pytest
-from flask import Flask
 from gunicorn.http.errors import InvalidChunkSize
 from werkzeug.test import create_environ
 
-from proxy.context import EXTENSION
 from proxy.errors import BadRequest, TooLarge
 from proxy.web.body import read_body
 
@@ -19,12 +17,9 @@ class Parts:
 
 
 def read(stream, **environ):
-    app = Flask(__name__)
-    app.extensions[EXTENSION] = Parts()
     given = create_environ("/", "http://localhost", method="POST")
     given.pop("CONTENT_LENGTH", None)
-    with app.request_context(given | {"wsgi.input": stream} | environ):
-        return read_body()
+    return read_body(Parts(), given | {"wsgi.input": stream} | environ)
 
 
 def chunked(data):

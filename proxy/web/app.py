@@ -1,0 +1,49 @@
+"""The Flask app and the response this gateway is made of: without what browsers need."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flask import Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface
+from werkzeug.datastructures import Headers
+
+NO_SESSION = NullSession()
+
+
+class _NoSessions(SessionInterface):
+    """Nobody has one: who calls shows a key each time."""
+
+    def open_session(self, _app: Flask, _request: Request) -> NullSession:
+        return NO_SESSION
+
+
+class Gateway(Flask):
+    session_interface = _NoSessions()
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Every one is; to find that out takes longer than most of them."""
+        return func
+
+
+class Relayed(Response):
+    """An upstream's answer. `lines` are its headers as `core.headers` lets them through: they
+    are neither checked nor copied again. A body of bytes tells its length."""
+
+    def __init__(
+        self, body: bytes | Iterable[bytes], status: int, lines: list[tuple[str, str]]
+    ) -> None:
+        super().__init__(None, status, _Lines(lines))
+        if not isinstance(body, bytes):
+            self.response = body
+            return
+        self.response = [body]
+        if not (status < 200 or status in (204, 304)):  # RFC 9110, 8.6
+            lines.append(("content-length", str(len(body))))
+
+    def get_wsgi_headers(self, _environ: Any) -> Headers:
+        return self.headers
+
+
+class _Lines(Headers):
+    def __init__(self, lines: list[tuple[str, str]]) -> None:
+        self._list = lines
