@@ -7,6 +7,7 @@ from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
 from proxy.logs import LogWriter
 from proxy.runtime.draining import Draining
+from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.open_calls import OpenCalls
@@ -39,7 +40,8 @@ def make_parts(settings: Settings) -> Parts:
     database = Database(settings.database_url)
     snapshots = Snapshots(database)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
-    open_calls = OpenCalls(settings.threads)
+    entry = Entry()
+    open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
     estimates = Estimates()
     upstream = Upstream(
         connections=settings.threads,
@@ -64,6 +66,7 @@ def make_parts(settings: Settings) -> Parts:
             estimates=estimates,
         ),
         operator=OperatorHand(database, state),
+        entry=entry,
         open_calls=open_calls,
         draining=Draining(),
         syncer=Syncer(

@@ -7,6 +7,7 @@ from flask import current_app
 
 from proxy.logs import LogWriter
 from proxy.runtime.draining import Draining
+from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.open_calls import OpenCalls
@@ -33,6 +34,7 @@ class Parts:
     estimates: Estimates
     forward: Forward
     operator: OperatorHand
+    entry: Entry
     open_calls: OpenCalls
     draining: Draining
     syncer: Syncer

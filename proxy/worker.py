@@ -12,6 +12,8 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from proxy.context import EXTENSION, Parts
+from proxy.runtime.buffers import thread_buffer
 from proxy.runtime.threads import ThreadPool
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
@@ -24,12 +26,32 @@ LINGER_MS = 5
 # Of a new one until its first byte, before the loop looks after it.
 FIRST_BYTE_MS = 5_000
 
+# Connections taken from the queue at once, before the loop looks at anything else. Not all
+# there are: the other workers are to have their share.
+ACCEPTED_AT_ONCE = 8
+
+READ_BYTES = 16_384
+# A larger body is not copied to go out with its head.
+MAX_JOINED_BYTES = 65_536
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """What differs from gunicorn's is here, by the methods it offers for that."""
+    """What differs from gunicorn's is here, by the methods it has for that."""
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        parts: Parts = self.wsgi.extensions[EXTENSION]
+        self._entry = parts.entry
 
     def get_thread_pool(self) -> ThreadPool:
         return ThreadPool(self.cfg.threads, ready=READY_THREADS)
+
+    def accept(self, listener: Any) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            before = self.nr_conns
+            super().accept(listener)
+            if self.nr_conns in (before, self.worker_connections):
+                return
 
     def enqueue_req(self, conn: Any) -> None:
         self.tpool.submit(partial(self._serve, conn))
@@ -40,9 +62,39 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             # As gunicorn does it, but without a selector for each connection.
             conn.data_ready = conn.data_ready or _is_readable(conn.sock, FIRST_BYTE_MS)
         while True:
-            kept = super().handle(conn)
+            if conn.initialized or conn.data_ready:
+                self._enter(conn)
+            try:
+                kept = super().handle(conn)
+            finally:
+                self._entry.leave()
             if kept is not True or not self.alive or not self._is_asked_again(conn):
                 return kept
+
+    def _enter(self, conn: Any) -> None:
+        """Takes its turn, if the request is there: who waits for the rest of one must not keep
+        others waiting."""
+        try:
+            conn.sock.setblocking(True)
+            conn.init()
+            unreader = conn.parser.unreader
+            if not unreader.buf.getvalue():
+                buffer = thread_buffer(READ_BYTES)
+                unreader.unread(bytes(buffer[: conn.sock.recv_into(buffer)]))
+            if is_whole(unreader.buf.getvalue()):
+                self._entry.enter()
+        except OSError:
+            pass  # gunicorn finds it again, and knows what to do
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        sock = conn.sock
+        conn.sock = joined = _Joined(sock)
+        try:
+            answered = super().handle_request(req, conn)
+            joined.flush()
+            return answered
+        finally:
+            conn.sock = sock
 
     def _is_asked_again(self, conn: Any) -> bool:
         if self.tpool.is_full:  # others wait for this thread
@@ -55,6 +107,43 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             done.value = self.handle(conn)
         finally:
             self.method_queue.defer(self.finish_request, conn, done)
+
+
+class _Joined:
+    """A client's socket. An answer's head, which is sent first, goes out with what comes next:
+    to send takes longer than to copy, and the interpreter is given away each time."""
+
+    __slots__ = ("_head", "_is_begun", "_sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._head = b""
+        self._is_begun = False
+
+    def sendall(self, data: bytes) -> None:
+        if not self._is_begun:
+            self._is_begun = True
+            self._head = data
+            return
+        if self._head:
+            if len(data) <= MAX_JOINED_BYTES:
+                data = self._head + data
+                self._head = b""
+            else:
+                self.flush()
+        self._sock.sendall(data)
+
+    def sendfile(self, *args: Any, **options: Any) -> int:
+        self.flush()
+        return self._sock.sendfile(*args, **options)
+
+    def flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._sock.sendall(head)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class _Done:
@@ -70,6 +159,21 @@ class _Done:
 
     def cancelled(self) -> bool:
         return False
+
+
+def is_whole(received: bytes) -> bool:
+    """A request's head is there, and as much of a body as it announces."""
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    head = received[:end].lower()
+    if b"\r\ntransfer-encoding:" in head:
+        return False
+    _, _, behind = head.partition(b"\r\ncontent-length:")
+    announced = behind.partition(b"\r\n")[0].strip()
+    if not announced:
+        return True
+    return announced.isdigit() and len(received) - end - 4 >= int(announced[:15])
 
 
 def _is_readable(sock: socket.socket, milliseconds: int) -> bool:

@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import ssl
-import threading
 import time
 from base64 import b64encode
 from collections import deque
@@ -24,6 +23,7 @@ import requests
 from urllib3.util.ssltransport import SSLTransport
 
 from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
+from proxy.runtime.buffers import thread_buffer
 from proxy.runtime.line import Line
 
 # Azure's front door closes what is idle for some minutes; better we do than it, just then.
@@ -107,13 +107,9 @@ class Connection:
 
     def receive(self, size: int) -> memoryview:
         """What has arrived, up to `size`, within the times; to be used before the thread
-        receives again. Raises OSError.
-
-        Into a buffer of the thread's: to allocate one for each wait and give most of it back
-        leaves holes everywhere, and the process grows for hours.
-        """
+        receives again. Raises OSError."""
         self._set_time()
-        buffer = _buffer(size)
+        buffer = thread_buffer(size)
         return buffer[: cast(int, self.sock.recv_into(buffer))]
 
     def send_all(self, data: bytes) -> None:
@@ -138,16 +134,6 @@ class Connection:
 
     def close(self) -> None:
         self.sock.close()
-
-
-_thread = threading.local()
-
-
-def _buffer(size: int) -> memoryview:
-    found: memoryview | None = getattr(_thread, "buffer", None)
-    if found is None or len(found) < size:
-        found = _thread.buffer = memoryview(bytearray(size))
-    return found if len(found) == size else found[:size]
 
 
 class Connections:
@@ -348,8 +334,9 @@ def _connect(sock: socket.socket, address: Any, seconds: float, line: Line) -> N
     connect, so it is held in between."""
     sock.setblocking(False)
     code = sock.connect_ex(address)
-    line.hold(partial(shut_down, sock))
+    line.hold(partial(shut_down, sock), waits=False)
     if code == errno.EINPROGRESS:
+        line.about_to_wait()
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLOUT)
         if not poll.poll(seconds * 1000):

@@ -5,18 +5,27 @@ from threading import Lock
 
 
 class Line:
-    """Of one call. Whoever waits holds the line with a function that wakes it."""
+    """Of one call. Whoever waits holds the line with a function that wakes it; `before_wait`
+    is called by the thread that is about to wait."""
 
-    __slots__ = ("_lock", "_wake", "is_cut")
+    __slots__ = ("_before_wait", "_lock", "_wake", "is_cut")
 
-    def __init__(self) -> None:
+    def __init__(self, before_wait: Callable[[], None] | None = None) -> None:
+        self._before_wait = before_wait
         self._lock = Lock()
         self._wake: Callable[[], None] | None = None
         self.is_cut = False
 
-    def hold(self, wake: Callable[[], None]) -> None:
+    def about_to_wait(self) -> None:
+        """What comes next may take long."""
+        if self._before_wait is not None:
+            self._before_wait()
+
+    def hold(self, wake: Callable[[], None], *, waits: bool = True) -> None:
         """From now on `cut` calls `wake`, which must not wait. Raises ConnectionAbortedError if
-        it was cut before."""
+        it was cut before. `waits` False: there is something to do before the waiting."""
+        if waits:
+            self.about_to_wait()
         with self._lock:
             self._wake = wake
             if self.is_cut:

@@ -25,11 +25,19 @@ class OpenCalls:
     """`begin` a call, `end` it when its answer is out. `end_by` says when that must be: a
     client may stop sending its request, or reading its answer, and stay. Thread-safe.
 
+    `before_wait` is called by a call's thread before it waits for anything (`Line`).
+
     Beyond `ceiling` calls nobody waits in a queue that only grows: the next is refused.
     """
 
-    def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ceiling: int,
+        clock: Callable[[], float] = time.monotonic,
+        before_wait: Callable[[], None] | None = None,
+    ) -> None:
         self.ceiling = ceiling
+        self._before_wait = before_wait
         self._lock = Lock()
         self._clients: dict[Line, socket.socket | None] = {}
         self._ends: dict[Line, float] = {}
@@ -44,7 +52,7 @@ class OpenCalls:
 
     def begin(self, client: socket.socket | None) -> Line:
         """The call's line, which is cut when `client` leaves. Raises Saturated."""
-        line = Line()
+        line = Line(self._before_wait)
         with self._lock:
             if len(self._clients) >= self.ceiling:
                 raise Saturated

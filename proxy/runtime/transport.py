@@ -136,11 +136,13 @@ class Transport(BaseAdapter):
         body = Body(reader, connection, self._connections, request.line)
         started = time.monotonic()
         try:
-            request.line.hold(partial(shut_down, connection.sock))
+            is_large = len(request.body or b"") > MAX_JOINED_BYTES
+            request.line.hold(partial(shut_down, connection.sock), waits=is_large)
             connection.silence_seconds = silence_seconds
             # The head as a whole: it may come byte by byte, or interim ones again and again.
             connection.ends_at = min(request.ends_at, started + silence_seconds)
             body.was_sent = _sent(connection, head, request.body)
+            request.line.about_to_wait()
             reader.read_head()
         except (OSError, BrokenAnswer) as error:
             body.close()

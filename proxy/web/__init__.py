@@ -1,6 +1,6 @@
 """Speaks: Flask and marshmallow at the edge."""
 
-from flask import Flask
+from flask import Flask, request
 
 from proxy.context import parts
 from proxy.web import docs, errors, health, openai, requests_log, retired
@@ -12,9 +12,16 @@ def register(app: Flask, *, version: str) -> None:
         app.config["MAX_CONTENT_LENGTH"] = parts().settings.max_body_bytes
     # Or a doubled slash would be redirected, to http:// even with TLS in front of us.
     app.url_map.merge_slashes = False
+    app.before_request(_let_others_begin)
     requests_log.register(app)
     openai.register(app)
     health.register(app)
     retired.register(app)
     docs.register(app, version=version)
     errors.register(app)  # last: it replaces what flask-smorest registers
+
+
+def _let_others_begin() -> None:
+    """Whatever is no call may wait for the database."""
+    if request.endpoint not in openai.CALLS:
+        parts().entry.leave()

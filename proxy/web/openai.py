@@ -40,12 +40,21 @@ LAST_WORDS_SECONDS = 1.0
 AFFINITY_BYTES = 1024  # Azure's prompt cache begins at 1,024 tokens and is found by the first
 
 
+def _call_name(endpoint: str, number: int) -> str:
+    return f"{endpoint}-{number}"
+
+
+# Flask's names of what is a call.
+CALLS = frozenset(_call_name(e, n) for e in ENDPOINTS for n in range(len(PATH_STYLES)))
+
+
 def register(app: Flask) -> None:
     for endpoint in ENDPOINTS:
         for number, style in enumerate(PATH_STYLES):
+            name = _call_name(endpoint, number)
             app.add_url_rule(
                 style.format(path=endpoint),
-                f"{endpoint}-{number}",
+                name,
                 serve,
                 methods=["POST"],
                 defaults={"endpoint": endpoint},
