@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.types import InstanceConfig, is_same_upstream
@@ -13,6 +14,8 @@ Place = tuple[str, str]
 UsageKey = tuple[int, str, str, str]
 # (second_at, instance, deployment)
 WindowKey = tuple[int, str, str]
+
+Key = TypeVar("Key")
 
 WHOLE_INSTANCE = ""
 
@@ -84,16 +87,20 @@ class Deltas:
         )
 
     def add_totals(self, instance: str, counts: Mapping[str, int]) -> None:
-        self.totals.setdefault(instance, Counter()).update(counts)
+        _add(self.totals, instance, counts)
 
     def add_window(self, key: WindowKey, tokens: int, requests: int) -> None:
-        self.windows.setdefault(key, Counter()).update(tokens=tokens, requests=requests)
+        row = self.windows.get(key)
+        if row is None:
+            row = self.windows[key] = Counter(tokens=0, requests=0)
+        row["tokens"] += tokens
+        row["requests"] += requests
 
     def add_usage(self, key: UsageKey, counts: Mapping[str, int]) -> None:
         if key not in self.usage and len(self.usage) >= MAX_USAGE_KEYS:
             minute, instance, _, client = key
             key = (minute // 3600 * 3600, instance, OTHER_MODEL, client)
-        self.usage.setdefault(key, Counter()).update(counts)
+        _add(self.usage, key, counts)
 
     def add_rest(self, place: Place, rest: Rest) -> None:
         present = self.rests.get(place)
@@ -151,6 +158,16 @@ class Deltas:
         """Drop seconds that are over: no limit asks for them any more."""
         for key in [k for k in self.windows if k[0] < before]:
             del self.windows[key]
+
+
+def _add(rows: dict[Key, Counter[str]], key: Key, counts: Mapping[str, int]) -> None:
+    """As a Counter's `update`, which takes four times as long."""
+    row = rows.get(key)
+    if row is None:
+        rows[key] = Counter(counts)
+        return
+    for name, number in counts.items():
+        row[name] += number
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ What remains beside a 429 is not looked at: the 429 says itself how long it is t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 # After that long what remained then says nothing: most of the minute's budget is back.
 TRUSTED_SECONDS = 10.0
@@ -42,23 +42,24 @@ class Hint:
 
     def less(self, tokens: int) -> "Hint":
         """After a call of `tokens` was begun."""
-        return replace(
-            self,
-            remaining_tokens=_less(self.remaining_tokens, tokens),
-            remaining_requests=_less(self.remaining_requests, 1),
+        return Hint(
+            self.at,
+            self.limit_tokens,
+            _less(self.remaining_tokens, tokens),
+            _less(self.remaining_requests, 1),
         )
 
 
 def hint(headers: Mapping[str, str], now: float, *, is_throttled: bool) -> Hint | None:
     """What an answer's headers say; None if nothing. The names are in lower case."""
-    found = Hint(now, _number(headers.get("x-ratelimit-limit-tokens")))
+    limit_tokens = _number(headers.get("x-ratelimit-limit-tokens"))
+    tokens = requests = None
     if not is_throttled:
-        found = replace(
-            found,
-            remaining_tokens=_number(headers.get("x-ratelimit-remaining-tokens")),
-            remaining_requests=_number(headers.get("x-ratelimit-remaining-requests")),
-        )
-    return None if found == Hint(now) else found
+        tokens = _number(headers.get("x-ratelimit-remaining-tokens"))
+        requests = _number(headers.get("x-ratelimit-remaining-requests"))
+    if limit_tokens is None and tokens is None and requests is None:
+        return None
+    return Hint(now, limit_tokens, tokens, requests)
 
 
 def _number(text: str | None) -> int | None:

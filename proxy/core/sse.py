@@ -84,10 +84,13 @@ class StreamWatcher:
         if b"[DONE]" in whole:
             self.done = self.done or _DONE.search(whole) is not None
         self._follow_choices(whole)
-        if not self.content or (b"error" in whole and _ERROR.search(whole)):
+        may_fail = b"error" in whole and _ERROR.search(whole) is not None
+        if may_fail or not self.content:
             for event in _split(whole):
+                if self.content and not may_fail:
+                    break  # it says something: that is all there is to know
                 self._look_into(event)
-        if not _USAGE.search(whole):
+        if b'"usage"' not in whole or not _USAGE.search(whole):
             return whole if self._hide_usage else chunk
         kept = b"".join(event for event in _split(whole) if not self._is_hidden(event))
         return kept if self._hide_usage else chunk
@@ -147,7 +150,7 @@ class StreamWatcher:
             self._has_choices = _CHOICES.search(events) is not None
         if _FINISH.search(events) is None:
             return
-        for event in _split(events):
+        for event in filter(_FINISH.search, _split(events)):
             choices = _json_object(_data(event)).get("choices")
             for choice in choices if isinstance(choices, list) else ():
                 if isinstance(choice, dict) and choice.get("finish_reason"):

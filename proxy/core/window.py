@@ -42,7 +42,12 @@ class Window:
         size = len(self._buckets)
         newest = self._newest
         oldest = max(second - seconds, newest - size) + 1
-        return max(sum(self._buckets[s % size] for s in range(oldest, newest + 1)), 0)
+        if oldest > newest:
+            return 0
+        first, last = oldest % size, newest % size
+        if first <= last:
+            return max(sum(self._buckets[first : last + 1]), 0)
+        return max(sum(self._buckets[first:]) + sum(self._buckets[: last + 1]), 0)
 
     def replace(self, amounts: Iterable[tuple[int, int]], second: int) -> None:
         """Forget everything and begin with these (second, amount) pairs."""
