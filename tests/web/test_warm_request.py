@@ -1,0 +1,182 @@
+"""What makes a request fast, as counts: times depend on the machine, these do not."""
+
+import json
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+
+import orjson
+import pytest
+from sqlalchemy import event
+
+from proxy.core.sse import StreamWatcher
+from proxy.runtime.connections import Connection
+from proxy.web import openai
+from tests.web.conftest import CHAT, STREAM
+
+WARM = 3  # requests until everything that is made once is there
+
+EVENT = (
+    b'data: {"choices":[{"content_filter_results":{},"delta":{"content":" word"},'
+    b'"finish_reason":null,"index":0,"logprobs":null}],"created":1750154400,"id":"chatcmpl-1",'
+    b'"model":"gpt-4o-2024-11-20","object":"chat.completion.chunk"}\n\n'
+)
+
+_watched: dict[int, Counter] = {}
+
+
+def _note(name, _arguments):
+    counts = _watched.get(threading.get_ident())
+    if counts is not None:
+        counts[name] += 1
+
+
+# Hooks cannot be taken away again: one for all, which does nothing while nobody is watched.
+sys.addaudithook(_note)
+
+
+@pytest.fixture
+def watched():
+    """What this thread asks of the system, by the names of Python's audit events."""
+    counts = Counter()
+    yield counts
+    _watched.pop(threading.get_ident(), None)
+
+
+def begin(counts):
+    _watched[threading.get_ident()] = counts
+
+
+@pytest.fixture(params=[CHAT, STREAM], ids=["plain", "stream"])
+def body(request):
+    return request.param
+
+
+@pytest.fixture
+def warm(world, body):
+    """A world in which this body was asked for before."""
+    world.add("a", max_tpm=10_000_000, max_rpm=1_000_000)
+    for _ in range(WARM):
+        assert world.ask(body).status_code == 200
+    return world
+
+
+def test_it_makes_no_sql_statement(warm, body):
+    statements = []
+    event.listen(
+        warm.parts.database.engine,
+        "before_cursor_execute",
+        lambda *arguments: statements.append(arguments[2]),
+    )
+    assert warm.ask(body).status_code == 200
+    assert statements == []
+    warm.parts.syncer.sync()  # the listener does hear them
+    assert statements
+
+
+def test_it_opens_no_file_no_connection_and_no_thread(warm, body, watched):
+    begin(watched)
+    answer = warm.ask(body)
+    found = watched.copy()
+    assert answer.status_code == 200
+    for name in (
+        "open",
+        "os.listdir",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "sqlite3.connect",
+    ):
+        assert found[name] == 0, name
+    assert found["_thread.start_new_thread"] == 0
+
+
+def test_the_hook_hears_what_a_first_request_opens(world, watched):
+    world.add("a")
+    begin(watched)
+    assert world.ask().status_code == 200
+    assert watched["socket.connect"] == 1
+
+
+@pytest.mark.parametrize("body", [CHAT], ids=["plain"])
+def test_its_body_is_parsed_once(warm, body, monkeypatch):
+    parsed = []
+
+    class Counted:
+        JSONDecodeError, dumps = orjson.JSONDecodeError, staticmethod(orjson.dumps)
+
+        @staticmethod
+        def loads(data):
+            parsed.append(data)
+            return orjson.loads(data)
+
+    loads, mine = json.loads, threading.get_ident()
+
+    def counted(data, **options):
+        if threading.get_ident() == mine:  # and not the simulated instance
+            parsed.append(data)
+        return loads(data, **options)
+
+    monkeypatch.setattr(openai, "orjson", Counted)
+    monkeypatch.setattr(json, "loads", counted)
+    assert warm.ask(body).status_code == 200
+    assert parsed == [json.dumps(body).encode()]
+
+
+def test_it_is_sent_upstream_in_one_piece(warm, body, monkeypatch):
+    sent, send = [], Connection.send_all
+    monkeypatch.setattr(
+        Connection, "send_all", lambda mine, data: (sent.append(data), send(mine, data))
+    )
+    assert warm.ask(body).status_code == 200
+    assert len(sent) == 1
+
+
+def calls_of(act):
+    """How many Python functions it calls."""
+    counts = Counter()
+    sys.setprofile(lambda _frame, what, _argument: counts.update([what]))
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return counts["call"]
+
+
+def test_an_event_costs_few_calls_and_is_not_parsed(monkeypatch):
+    watcher = StreamWatcher()
+    watcher.feed(EVENT)
+    assert watcher.content
+
+    def never(*_arguments):
+        raise AssertionError("an event of text is parsed")
+
+    monkeypatch.setattr(json, "loads", never)
+    assert calls_of(lambda: watcher.feed(EVENT)) <= 6
+
+
+def peak_bytes(events):
+    """Of what is allocated at once while so many events go by."""
+    watcher = StreamWatcher()
+    watcher.feed(EVENT)
+    tracemalloc.start()
+    try:
+        for _ in range(events):
+            assert watcher.feed(EVENT) == EVENT
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_stream_holds_does_not_grow_with_its_events():
+    peak_bytes(10)
+    assert peak_bytes(20_000) <= peak_bytes(200) + 2_048
+
+
+def test_an_event_that_is_cut_holds_one_event_at_most():
+    watcher = StreamWatcher(hide_usage=True)
+    for _ in range(1_000):
+        watcher.feed(EVENT[:100])
+        watcher.feed(EVENT[100:] + EVENT[:50])
+        watcher.feed(EVENT[50:])
+        assert len(watcher._tail) < len(EVENT)
