@@ -1,6 +1,6 @@
 """The Flask app and the response this gateway is made of: without what browsers need."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flask import Flask, Request, Response
@@ -40,8 +40,24 @@ class Relayed(Response):
         if not (status < 200 or status in (204, 304)):  # RFC 9110, 8.6
             lines.append(("content-length", str(len(body))))
 
+    def get_app_iter(self, _environ: Any) -> Iterable[bytes]:
+        return _Closing(self.response, self.close)
+
     def get_wsgi_headers(self, _environ: Any) -> Headers:
         return self.headers
+
+
+class _Closing:
+    """What is relayed, and what is to be done at its end, however it comes."""
+
+    __slots__ = ("_body", "close")
+
+    def __init__(self, body: Any, close: Callable[[], None]) -> None:
+        self._body = body
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
 
 
 class _Lines(Headers):
