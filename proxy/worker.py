@@ -26,9 +26,9 @@ LINGER_MS = 5
 # Of a new one until its first byte, before the loop looks after it.
 FIRST_BYTE_MS = 5_000
 
-# Connections taken from the queue at once, before the loop looks at anything else. Not all
-# there are: the other workers are to have their share.
-ACCEPTED_AT_ONCE = 8
+# Connections taken from the queue at once, before the loop looks at anything else: one for so
+# many as there are. A few clients are shared among the workers; of a crowd nobody waits long.
+CONNECTIONS_FOR_EACH = 8
 
 READ_BYTES = 16_384
 # A larger body is not copied to go out with its head.
@@ -47,7 +47,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return ThreadPool(self.cfg.threads, ready=READY_THREADS)
 
     def accept(self, listener: Any) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(1 + self.nr_conns // CONNECTIONS_FOR_EACH):
             before = self.nr_conns
             super().accept(listener)
             if self.nr_conns in (before, self.worker_connections):

@@ -251,21 +251,25 @@ def test_an_app_that_fails_leaves_its_place(worker, ends):
     assert (worker._entry.entered, worker._entry.inside) == (1, 0)
 
 
-def test_several_connections_are_taken_at_once(worker, monkeypatch):
+def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypatch):
     served = []
     monkeypatch.setattr(worker, "enqueue_req", served.append)
+
+    def taken():
+        before = worker.nr_conns
+        worker.accept(listener)
+        return worker.nr_conns - before
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         clients = [socket.create_connection(listener.getsockname()) for _ in range(10)]
-        worker.accept(listener)
-        assert worker.nr_conns == len(served) == workers.ACCEPTED_AT_ONCE
-        worker.worker_connections = 9
-        worker.accept(listener)
-        assert worker.nr_conns == 9
+        assert [taken() for _ in range(9)] == [1] * 8 + [2]
+        assert taken() == 0  # there is nobody left
+        clients += [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        worker.worker_connections = 11
+        assert taken() == 1  # and no more than it may have
         worker.worker_connections = 100
-        worker.accept(listener)
-        worker.accept(listener)  # there is nobody left
-        assert worker.nr_conns == 10
+        assert taken() == 2
     for end in (*clients, *(conn.sock for conn in served)):
         end.close()
 

@@ -165,7 +165,7 @@ class TestDatabase:
             other.execute("ROLLBACK")
         assert set(outcomes) == {"200"}
         until(lambda: fresh.agreed(lambda: health(fresh)["status"], "ok"), "it is over")
-        assert "The database works again; what waited is written." in fresh.log
+        until(lambda: "The database works again; what waited is written." in fresh.log, "told")
         assert fresh.stop() == 0
         assert requests_in_database(fresh) == outcomes["200"]
 

@@ -79,7 +79,7 @@ class TestOneInstance:
         assert state["last_error"] == "the connection was refused"
         # Three open it; those that were under way meanwhile come on top, and trials.
         assert 3 <= state["total_upstream_other_errors"] < 100
-        assert "east fails, and is left alone for a while" in pair.log
+        until(lambda: "east fails, and is left alone for a while" in pair.log, "it is told")
 
     @pytest.mark.parametrize(
         "address", ["http://no-such-host.invalid", "https://127.0.0.1:{tls}"]
@@ -101,7 +101,10 @@ class TestOneInstance:
         simulator["east"].faults["*"] = fault
         assert ask(pair, 50) == {"200": 50}
         until(lambda: status(pair, "east") == "misconfigured", "it says so")
-        assert "east refuses the gateway; a person has to mend its config" in pair.log
+        until(
+            lambda: "east refuses the gateway; a person has to mend its config" in pair.log,
+            "it is told",
+        )
         simulator["west"].faults["*"] = fault
         answer = pair.chat()
         assert (answer.status_code, answer.json()["error"]["code"]) == (

@@ -1,0 +1,24 @@
+import threading
+
+from proxy.runtime.buffers import thread_buffer
+
+
+def test_a_thread_uses_the_same_memory_again():
+    first = thread_buffer(100)
+    assert len(first) == 100
+    first[:4] = b"used"
+    assert thread_buffer(100)[:4] == b"used"
+
+
+def test_it_is_as_long_as_was_asked():
+    assert [len(thread_buffer(n)) for n in (10, 1000, 10)] == [10, 1000, 10]
+
+
+def test_threads_do_not_share_it():
+    thread_buffer(10)[:4] = b"mine"
+    found = []
+    thread = threading.Thread(target=lambda: found.append(bytes(thread_buffer(10)[:4])))
+    thread.start()
+    thread.join()
+    assert found == [bytes(4)]
+    assert thread_buffer(10)[:4] == b"mine"
