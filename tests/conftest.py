@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import event
 
 from proxy.settings import load_settings
 from proxy.store import schema
@@ -31,6 +32,22 @@ def database(database_file):
     database = Database(f"sqlite:///{database_file}")
     yield database
     database.dispose()
+
+
+@pytest.fixture
+def statements():
+    """A function that gives the list of what a database's driver is asked from now on."""
+
+    def listen(database):
+        asked = []
+
+        def trace(connection, *_):
+            connection.set_trace_callback(asked.append)
+
+        event.listen(database.engine, "checkout", trace)
+        return asked
+
+    return listen
 
 
 @pytest.fixture

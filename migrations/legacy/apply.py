@@ -25,6 +25,7 @@ from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.report import counts
 from migrations.legacy.showing import json_of
 from proxy.core.masking import masked
+from proxy.store import states
 
 AUTHOR = "migration"
 ACTION = "instance imported"
@@ -194,8 +195,12 @@ def _add_states(
 ) -> None:
     """Adds each old state that was not added before."""
     added, present = _added_states(connection, tables, plan, result)
+    if not added:
+        return
+    # By which workers that run already see that there is something new.
+    written = {"legacy_imported_at": now, "write_number": states.next_number(connection)}
     new = [
-        {"instance_name": e.name, "legacy_imported_at": now, **_values(e, {})}
+        {"instance_name": e.name, **written, **_values(e, {})}
         for e in added
         if e.name not in present
     ]
@@ -207,7 +212,7 @@ def _add_states(
     if new:
         connection.execute(insert(tables.state), new)
     if more:
-        _add_to_states(connection, tables.state, more, now)
+        _add_to_states(connection, tables.state, more, written)
     _add_rests(connection, tables.rests, added, now)
 
 
@@ -255,7 +260,7 @@ def _values(each: Imported, present: Mapping[Any, Any]) -> Row:
 
 
 def _add_to_states(
-    connection: Connection, table: Table, rows: Sequence[Row], now: float
+    connection: Connection, table: Table, rows: Sequence[Row], written: Row
 ) -> None:
     """`rows` hold what the file says as `old_<column>`, and the instance's name as `of`."""
     given: dict[str, Any] = {
@@ -267,7 +272,7 @@ def _add_to_states(
         # By the database: workers may have added since the rows were read.
         given[name] = table.c[name] + given[name]
     here = table.c.instance_name == bindparam("of")
-    statement = update(table).where(here).values(legacy_imported_at=now, **given)
+    statement = update(table).where(here).values(**written, **given)
     connection.execute(statement, rows)
 
 

@@ -112,6 +112,11 @@ class Deltas:
         for name, at in moments.items():
             mine[name] = max(at, mine.get(name, 0.0))
 
+    def voidable(self) -> set[str]:
+        """Instances of which something was measured that an operator can make void."""
+        failed = {n for n, moments in self.moments.items() if "last_failure_time" in moments}
+        return failed | self.errors.keys() | self.breakers.keys() | {n for n, _ in self.rests}
+
     def drop_before(self, instance: str, before: float) -> None:
         """Forget rests and failures of an instance from before an operator cleared it."""
         moments = self.moments.get(instance, {})
@@ -186,11 +191,15 @@ class SharedInstance:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """Everything the workers of a host share.
+    """Everything the workers of a host share, or what of it changed since it was last read.
 
-    `windows`: (instance, deployment) -> (second, tokens, requests) of the last minute.
+    `windows`: (instance, deployment) -> (second, tokens, requests) of the last minute; sums,
+    also where only changes were read. `rests` are always all. `number` is of the last write
+    that is in it: with it the next read begins.
     """
 
     instances: Mapping[str, SharedInstance] = field(default_factory=dict)
     rests: Mapping[Place, Rest] = field(default_factory=dict)
     windows: Mapping[Place, list[tuple[int, int, int]]] = field(default_factory=dict)
+    number: int = 0
+    is_whole: bool = True

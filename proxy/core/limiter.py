@@ -53,6 +53,11 @@ class Meter:
         if requests:
             self.requests.add(requests, second)
 
+    @property
+    def newest(self) -> int:
+        """The last second to which anything was added."""
+        return max(self.tokens.newest, self.requests.newest)
+
     def note_lately(self, tokens: int, requests: int, second: int) -> None:
         if self.lately is None:
             self.lately = Meter()

@@ -31,6 +31,10 @@ class Window:
         self._buckets[second % len(self._buckets)] += amount
         self._total += amount
 
+    @property
+    def newest(self) -> int:
+        return self._newest
+
     def total(self, second: int) -> int:
         """The sum as of `second`; never below 0."""
         self._look(second)
@@ -90,8 +94,11 @@ class Window:
         if second <= self._newest:
             return
         size = len(self._buckets)
-        # At most one lap: after a long silence every bucket is stale anyway.
-        for stale in range(max(self._newest + 1, second - size + 1), second + 1):
-            self._total -= self._buckets[stale % size]
-            self._buckets[stale % size] = 0
+        if second - self._newest >= size:  # after a long silence every bucket is stale
+            self._buckets = [0] * size
+            self._total = 0
+        else:
+            for stale in range(self._newest + 1, second + 1):
+                self._total -= self._buckets[stale % size]
+                self._buckets[stale % size] = 0
         self._newest = second

@@ -18,8 +18,9 @@ class OperatorHand:
     def clear_errors(self, name: str) -> None:
         """All is well: errors and rests measured until now are void."""
         with self._database.write() as connection:
-            states.clear_errors(connection, name, time.time())
-        self._state.clear(name)
+            now = time.time()
+            states.clear_errors(connection, name, now)
+        self._state.clear(name, now)
 
     def set_rest(self, name: str, until: float | None) -> None:
         """Leave the instance alone until then, instead of any other rest; None: no rest."""

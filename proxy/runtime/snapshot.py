@@ -15,7 +15,10 @@ from proxy.store.quota_groups import StoredGroup
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`catalog` knows the enabled instances, `disabled` the others; `clients`: by key hash."""
+    """`catalog` knows the enabled instances, `disabled` the others; `clients`: by key hash.
+
+    `configs`: those of the instances, by name.
+    """
 
     revision: int = 0
     instances: Mapping[str, StoredInstance] = field(default_factory=dict)
@@ -23,9 +26,7 @@ class Snapshot:
     groups: Mapping[str, StoredGroup] = field(default_factory=dict)
     catalog: Catalog = field(default_factory=lambda: Catalog([]))
     disabled: Catalog = field(default_factory=lambda: Catalog([]))
-
-    def configs(self) -> dict[str, InstanceConfig]:
-        return {name: stored.config for name, stored in self.instances.items()}
+    configs: Mapping[str, InstanceConfig] = field(default_factory=dict)
 
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
@@ -71,6 +72,7 @@ class Snapshots:
             groups,
             Catalog(_configs(stored, enabled=True), limits),
             Catalog(_configs(stored, enabled=False)),
+            {s.config.name: s.config for s in stored},
         )
         with self._lock:
             if fresh.revision > self.current.revision or self._is_another_database:

@@ -18,6 +18,7 @@ from proxy.core.deltas import (
     WHOLE_INSTANCE,
     Deltas,
     LastError,
+    Place,
     Rest,
     SharedInstance,
     SharedState,
@@ -32,6 +33,7 @@ from proxy.core.limiter import (
     reservation_tokens,
 )
 from proxy.core.live import ALONE, Live, Refusal
+from proxy.core.tally import Tally
 from proxy.core.types import (
     NO_USAGE,
     Call,
@@ -122,6 +124,14 @@ class State:
         self._meters: dict[MeterKey, Meter] = {}
         self._pending = Deltas()
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
+        # What the meters hold besides, as of the last `merge`.
+        self._tally = Tally()
+        self._configs = NO_CONFIGS
+        self._is_adrift = False  # something counted in other meters than `_configs` say
+        self._meters_at: dict[Place, tuple[Meter, ...]] = {}
+        self._noted: set[Meter] = set()  # those with what was added lately
+        self._resting: set[str] = set()  # nobody else has rests
+        self._next_sweep = 0
 
     # A call's way: for each attempt start, answered if it was, and finish.
 
@@ -251,14 +261,17 @@ class State:
 
     # The operator's hand.
 
-    def clear(self, name: str) -> None:
-        """Errors and rests measured until now are void."""
-        now = self._clock()
+    def clear(self, name: str, at: float | None = None) -> None:
+        """Errors and rests measured until now are void, or until `at`: then the database was
+        cleared."""
+        now = self._clock() if at is None else at
         with self._lock:
             live = self._live(name)
             self._clear(live, name, now)
             self._pending.totals.get(name, Counter()).pop("error_count", None)
             self._pending.errors.pop(name, None)
+            if (live.shared.cleared_at or 0.0) >= now:
+                return  # a sync was faster, and what it read may be newer
             # Everyone's, as of the last sync: cleared in the database, shown so at once.
             live.shared = replace(
                 live.shared,
@@ -323,20 +336,22 @@ class State:
     ) -> None:
         """Everyone's sums, with what was measured here since they were read on top.
 
-        `configs` say in which meters an instance's deployments count.
+        `configs` say in which meters an instance's deployments count; as long as they are the
+        same object, nothing in them changed. It takes as long as what is shared is long.
         """
+        second = int(self._clock())
         with self._lock:
             written, self._taken = self._taken, Deltas()
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
-            self._recount(shared, written, configs)
-            for live in self._lives.values():
-                live.rests.clear()
-            for rests in (shared.rests, self._pending.rests):
-                for (name, deployment), rest in rests.items():
-                    present = self._live(name).rests.get(deployment)
-                    if present is None or rest.until > present.until:
-                        self._live(name).rests[deployment] = rest
+            if shared.is_whole or configs is not self._configs or self._is_adrift:
+                self._configs = configs
+                self._recount(shared)
+            else:
+                self._count(shared, written)
+            self._note_lately(written)
+            self._sweep(second)
+            self._replace_rests(shared.rests)
 
     # Below: only with the lock held.
 
@@ -384,30 +399,72 @@ class State:
             meter = self._meters[key] = Meter()
         return meter
 
-    def _recount(
-        self, shared: SharedState, written: Deltas, configs: Mapping[str, InstanceConfig]
-    ) -> None:
-        """Fills the meters anew. `written` is among the shared, and heard of by the others
-        only in their next round."""
-        self._meters = {}
-        for (name, deployment), rows in shared.windows.items():
-            for meter in self._meters_of(configs.get(name), name, deployment):
-                for at, tokens, requests in rows:
-                    meter.add(tokens, requests, at)
-        for deltas in (written, self._pending):
-            for (at, name, deployment), counts in deltas.windows.items():
-                tokens, requests = counts["tokens"], counts["requests"]
-                for meter in self._meters_of(configs.get(name), name, deployment):
-                    meter.note_lately(tokens, requests, at)
-                    if deltas is not written:
+    def _recount(self, shared: SharedState) -> None:
+        """Fills the meters anew."""
+        if shared.is_whole:
+            self._tally = Tally()
+        for place, rows in shared.windows.items():
+            self._tally.hear(place, rows)
+        self._meters, self._meters_at, self._is_adrift = {}, {}, False
+        for place, at, tokens, requests in self._tally.rows():
+            for meter in self._meters_of(place):
+                meter.add(tokens, requests, at)
+        for key, counts in self._pending.windows.items():
+            for meter in self._meters_of(key[1:]):
+                meter.add(counts["tokens"], counts["requests"], key[0])
+
+    def _count(self, shared: SharedState, written: Deltas) -> None:
+        """Adds to the meters what others did. What was written here is in them already."""
+        for place, rows in shared.windows.items():
+            for at, tokens, requests in self._tally.hear(place, rows):
+                mine = written.windows.get((at, *place))
+                if mine is not None:
+                    tokens, requests = tokens - mine["tokens"], requests - mine["requests"]
+                if tokens or requests:
+                    for meter in self._meters_of(place):
                         meter.add(tokens, requests, at)
 
-    def _meters_of(
-        self, config: InstanceConfig | None, name: str, deployment: str
-    ) -> list[Meter]:
+    def _note_lately(self, written: Deltas) -> None:
+        """`written` is heard of by the others only in their next round."""
+        if not self._peers.others:
+            return
+        for meter in self._noted:
+            meter.lately = None
+        self._noted.clear()
+        for deltas in (written, self._pending):
+            for key, counts in deltas.windows.items():
+                for meter in self._meters_of(key[1:]):
+                    if meter not in self._noted:
+                        self._noted.add(meter)
+                        meter.lately = None
+                    meter.note_lately(counts["tokens"], counts["requests"], key[0])
+
+    def _sweep(self, second: int) -> None:
+        """Now and then forgets what no limit asks for any more: clients name deployments."""
+        oldest = second - COUNTED_SECONDS
+        self._tally.forget(oldest)
+        if second >= self._next_sweep or second < self._next_sweep - COUNTED_SECONDS:
+            self._next_sweep = second + COUNTED_SECONDS
+            self._meters = {k: m for k, m in self._meters.items() if m.newest > oldest}
+            self._meters_at = {}
+
+    def _replace_rests(self, shared: Mapping[Place, Rest]) -> None:
+        for name in self._resting:
+            self._live(name).rests.clear()
+        self._resting.clear()
+        for rests in (shared, self._pending.rests):
+            for (name, deployment), rest in rests.items():
+                self._let_rest(name, deployment, rest)
+
+    def _meters_of(self, place: Place) -> tuple[Meter, ...]:
         """All in which calls to this deployment count."""
-        keys = meters(config, deployment) if config else (instance_meter(name),)
-        return [self._meter(key) for key in keys]
+        found = self._meters_at.get(place)
+        if found is None:
+            name, deployment = place
+            config = self._configs.get(name)
+            keys = meters(config, deployment) if config else (instance_meter(name),)
+            found = self._meters_at[place] = tuple(map(self._meter, keys))
+        return found
 
     def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
         at = reservation.second
@@ -416,15 +473,22 @@ class State:
             meter.add(tokens, requests, at)
             if self._peers.others:
                 meter.note_lately(tokens, requests, at)
-        key = (at, reservation.config.name, reservation.deployment)
+        config = reservation.config
+        if self._configs.get(config.name) is not config:
+            self._is_adrift = True
+        key = (at, config.name, reservation.deployment)
         self._pending.add_window(key, tokens, requests)
 
     def _add_rest(self, name: str, deployment: str, rest: Rest) -> None:
+        self._let_rest(name, deployment, rest)
+        self._pending.add_rest((name, deployment), rest)
+
+    def _let_rest(self, name: str, deployment: str, rest: Rest) -> None:
+        self._resting.add(name)
         rests = self._live(name).rests
         present = rests.get(deployment)
         if present is None or rest.until > present.until:
             rests[deployment] = rest
-        self._pending.add_rest((name, deployment), rest)
 
     def _adopt(self, live: Live, name: str, instance: SharedInstance) -> None:
         if (instance.cleared_at or 0.0) > (live.shared.cleared_at or 0.0):

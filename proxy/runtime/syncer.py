@@ -40,6 +40,10 @@ class Syncer:
         self._clock = clock
         self._detector: ChangeDetector | None = None
         self._file = FileWatch(database)
+        # Of the last read: the number with which the next begins (None: it reads all), and when
+        # a round last began.
+        self._number: int | None = None
+        self._began_at = 0.0
         self._periodic = Periodic("syncer", interval_seconds, self._round)
         self._next_housekeeping = 0.0
         self.problem: str | None = None
@@ -80,6 +84,7 @@ class Syncer:
         """All in one transaction: what is read back holds what was just written, a failure
         leaves neither, and the config cannot move in between."""
         self._follow_the_file()
+        now = self._now()
         deltas = self._state.take()
         try:
             if not deltas and not self._someone_else_wrote():
@@ -88,14 +93,16 @@ class Syncer:
             transaction = self._database.write if deltas else self._database.read
             with transaction() as connection:
                 snapshot = self._snapshots.load(connection)
-                deltas.drop_stale(snapshot.configs())
+                deltas.drop_stale(snapshot.configs)
                 states.add(connection, deltas)
                 usage.add(connection, deltas)
-                shared = states.read(connection, self._clock())
+                shared = states.read(connection, now, self._number)
         except BaseException:  # whatever it was, no count is lost
             self._state.give_back(deltas)
             raise
-        self._state.merge(shared, snapshot.configs())
+        self._number = None  # should merging fail
+        self._state.merge(shared, snapshot.configs)
+        self._number = shared.number
 
     def _follow_the_file(self) -> None:
         """Connections keep a file open that was replaced: a restored backup has to be opened,
@@ -105,6 +112,15 @@ class Syncer:
             self._close_detector()
             self._database.dispose()
             self._snapshots.forget()
+            self._number = None
+
+    def _now(self) -> float:
+        """Where the clock was set back, seconds count again that were over: all is read."""
+        now = self._clock()
+        if now < self._began_at:
+            self._number = None
+        self._began_at = now
+        return now
 
     def _someone_else_wrote(self) -> bool:
         if self._detector is None:

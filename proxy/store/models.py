@@ -107,6 +107,7 @@ class InstanceStateRow(Base):
     legacy_state: Mapped[dict[str, Any] | None]
     # When the old program's totals were added; once each.
     legacy_imported_at: Mapped[float | None]
+    write_number: Mapped[int] = mapped_column(default=0, index=True)  # see StateWriteRow
 
 
 class DeploymentStateRow(Base):
@@ -134,6 +135,21 @@ class StateWindowRow(Base):
     deployment: Mapped[str] = mapped_column(String(200), primary_key=True)
     tokens: Mapped[int] = mapped_column(default=0)
     requests: Mapped[int] = mapped_column(default=0)
+    write_number: Mapped[int] = mapped_column(default=0, index=True)  # see StateWriteRow
+
+
+class StateWriteRow(Base):
+    """How many transactions wrote state: one row, and none before the first.
+
+    Each takes the next number and leaves it in the rows it changes, so that a worker need read
+    only those with a higher one than it knows. Whoever takes a number keeps others from it
+    until the transaction ends: when one is seen, all before it are.
+    """
+
+    __tablename__ = "state_write"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int]
 
 
 class UsageRow(Base):

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
+from proxy.store.db import Prepared
 from proxy.store.models import RevisionRow
 
 
@@ -26,6 +27,10 @@ def record(
     return row.id
 
 
+_NEWEST = Prepared(select(func.max(RevisionRow.id)))
+
+
 def newest(connection: Connection) -> int:
     """The number of the last revision; 0 before the first."""
-    return connection.execute(select(func.max(RevisionRow.id))).scalar() or 0
+    ((number,),) = _NEWEST.rows(connection)
+    return number or 0

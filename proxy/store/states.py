@@ -1,20 +1,65 @@
 """State between memory and SQLite: deltas are added in SQL, everyone's sums read back."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, RowMapping, Table, case, delete, func, select
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
 
 from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, Place, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
-from proxy.store.db import upsert
-from proxy.store.models import DeploymentStateRow, InstanceStateRow, StateWindowRow
+from proxy.store.db import Prepared, upsert, upsert_statement
+from proxy.store.models import (
+    DeploymentStateRow,
+    InstanceStateRow,
+    StateWindowRow,
+    StateWriteRow,
+)
 
 KEPT_WINDOW_SECONDS = 120
 BREAKER_COLUMNS = tuple(f"breaker_{f.name}" for f in fields(BreakerNews))
 MOMENTS = ("last_used", "last_success_time", "last_failure_time")
+INSTANCE_COLUMNS = (
+    "instance_name",
+    *TOTALS,
+    *MOMENTS,
+    "last_error",
+    "last_error_time",
+    "cleared_at",
+    *BREAKER_COLUMNS,
+)
+NAMES_AT_ONCE = 1000  # databases bound the parameters of a statement
+
+_INSTANCES = select(*(InstanceStateRow.__table__.c[c] for c in INSTANCE_COLUMNS))
+_ONE_INSTANCE = _INSTANCES.where(InstanceStateRow.instance_name == bindparam("name"))
+_CLEARED = select(InstanceStateRow.instance_name, InstanceStateRow.cleared_at)
+# What is read in every round.
+_NUMBER = Prepared(select(StateWriteRow.number))
+_CHANGED_INSTANCES = Prepared(
+    _INSTANCES.where(InstanceStateRow.write_number > bindparam("since"))
+)
+_CHANGED_WINDOWS = Prepared(
+    select(
+        StateWindowRow.instance_name,
+        StateWindowRow.deployment,
+        StateWindowRow.second_at,
+        StateWindowRow.tokens,
+        StateWindowRow.requests,
+    ).where(StateWindowRow.write_number > bindparam("since"))
+)
+_RESTS = Prepared(
+    select(
+        DeploymentStateRow.instance_name,
+        DeploymentStateRow.deployment,
+        DeploymentStateRow.rate_limited_until,
+        DeploymentStateRow.rest_reason,
+        DeploymentStateRow.rest_set_at,
+    ).where(DeploymentStateRow.rate_limited_until > bindparam("now"))
+)
+
+BEFORE_ALL = -1
 
 
 def add(connection: Connection, deltas: Deltas) -> None:
@@ -23,9 +68,12 @@ def add(connection: Connection, deltas: Deltas) -> None:
     Takes out of `deltas` what an operator has made void since it was measured: a worker
     that writes a moment later would bring it back for all.
     """
+    if not deltas:
+        return
+    number = next_number(connection)
     _drop_void(connection, deltas)
-    upsert(connection, InstanceStateRow, _instance_rows(deltas), _merge_instance)
-    upsert(connection, InstanceStateRow, _breaker_rows(deltas), _merge_breaker)
+    upsert(connection, InstanceStateRow, _instance_rows(deltas, number), _merge_instance)
+    upsert(connection, InstanceStateRow, _breaker_rows(deltas, number), _merge_breaker)
     upsert(
         connection,
         DeploymentStateRow,
@@ -51,6 +99,7 @@ def add(connection: Connection, deltas: Deltas) -> None:
                 "deployment": deployment,
                 "tokens": counts["tokens"],
                 "requests": counts["requests"],
+                "write_number": number,
             }
             for (second, instance, deployment), counts in deltas.windows.items()
         ],
@@ -58,77 +107,61 @@ def add(connection: Connection, deltas: Deltas) -> None:
     )
 
 
-def read(connection: Connection, now: float) -> SharedState:
-    """What all workers measured, as of now."""
-    instances = {
-        row["instance_name"]: _shared(row)
-        for row in connection.execute(select(InstanceStateRow.__table__)).mappings()
-    }
-    rests: dict[Place, Rest] = {}
-    for row in connection.execute(
-        select(DeploymentStateRow.__table__).where(DeploymentStateRow.rate_limited_until > now)
-    ).mappings():
-        rests[row["instance_name"], row["deployment"]] = Rest(
-            row["rate_limited_until"], row["rest_reason"], row["rest_set_at"]
-        )
+def next_number(connection: Connection) -> int:
+    """Of this transaction, for the `write_number` of all it changes; others wait for it to end
+    before they take theirs."""
+    counted = upsert_statement(
+        connection.dialect.name, StateWriteRow, _one_more, ("id", "number"), "number"
+    )
+    ((number,),) = counted.rows(connection, id=1, number=1)
+    return cast(int, number)
+
+
+def read(connection: Connection, now: float, since: int | None = None) -> SharedState:
+    """What all workers measured, as of now; with `since` only what changed after the read that
+    gave that number. All, too, if the database never had it: it is another one."""
+    number = next((number for (number,) in _NUMBER.rows(connection)), 0)
+    is_whole = since is None or number < since
+    instances: dict[str, SharedInstance] = {}
     windows: dict[Place, list[tuple[int, int, int]]] = {}
-    for name, deployment, second, tokens, requests in connection.execute(
-        select(
-            StateWindowRow.instance_name,
-            StateWindowRow.deployment,
-            StateWindowRow.second_at,
-            StateWindowRow.tokens,
-            StateWindowRow.requests,
-        ).where(
-            StateWindowRow.second_at > int(now) - COUNTED_SECONDS,
-            # What lies further ahead was counted by a clock that was set back since.
-            StateWindowRow.second_at < int(now) + COUNTED_SECONDS,
-        )
-    ):
-        windows.setdefault((name, deployment), []).append((second, tokens, requests))
-    return SharedState(instances, rests, windows)
+    if is_whole or number != since:
+        after = BEFORE_ALL if is_whole else since
+        instances = dict(map(_shared, _CHANGED_INSTANCES.rows(connection, since=after)))
+        windows = _windows(_CHANGED_WINDOWS.rows(connection, since=after), int(now))
+    rests = {
+        (name, deployment): Rest(until, reason, set_at)
+        for name, deployment, until, reason, set_at in _RESTS.rows(connection, now=now)
+    }
+    return SharedState(instances, rests, windows, number, is_whole)
+
+
+def _windows(rows: Iterable[Any], second: int) -> dict[Place, list[tuple[int, int, int]]]:
+    """Of the seconds that count. Chosen here and not by the database, which would rather look
+    at all of them than at what changed."""
+    oldest = second - COUNTED_SECONDS
+    # What lies further ahead was counted by a clock that was set back since.
+    newest = second + COUNTED_SECONDS
+    found: dict[Place, list[tuple[int, int, int]]] = {}
+    for name, deployment, at, tokens, requests in rows:
+        if oldest < at < newest:
+            found.setdefault((name, deployment), []).append((at, tokens, requests))
+    return found
 
 
 def read_one(connection: Connection, name: str) -> SharedInstance | None:
     """One instance's, also after it was removed from the config; None if never used."""
-    found = connection.execute(
-        select(InstanceStateRow.__table__).where(InstanceStateRow.instance_name == name)
-    ).mappings()
-    row = found.first()
-    return None if row is None else _shared(row)
+    row = connection.execute(_ONE_INSTANCE, {"name": name}).first()
+    return None if row is None else _shared(row)[1]
 
 
 def clear_errors(connection: Connection, name: str, now: float) -> None:
     """An operator says it is well: errors and rests measured before `now` are void."""
-    clear_rests(connection, name, now)
-    upsert(
-        connection,
-        InstanceStateRow,
-        [{"instance_name": name, "cleared_at": now}],
-        lambda _present, _given: {
-            "error_count": 0,
-            "last_error": None,
-            "last_error_time": None,
-        },
-    )
+    _clear(connection, name, now, _without_errors)
 
 
 def clear_rests(connection: Connection, name: str, now: float) -> None:
     """Ends the instance's rests in all workers; what they set later counts again."""
-    connection.execute(
-        delete(DeploymentStateRow).where(DeploymentStateRow.instance_name == name)
-    )
-    upsert(
-        connection,
-        InstanceStateRow,
-        [{"instance_name": name, "cleared_at": now}],
-        lambda _present, given: {
-            "cleared_at": given.cleared_at,
-            "last_failure_time": None,
-            **dict.fromkeys(BREAKER_COLUMNS, 0.0),
-            "breaker_changed_at": given.cleared_at,
-        },
-    )
+    _clear(connection, name, now, _without_rests)
 
 
 def forget_old(connection: Connection, now: float) -> None:
@@ -141,19 +174,33 @@ def forget_old(connection: Connection, now: float) -> None:
     )
 
 
-def _drop_void(connection: Connection, deltas: Deltas) -> None:
-    rows = connection.execute(
-        select(InstanceStateRow.instance_name, InstanceStateRow.cleared_at)
+def _clear(
+    connection: Connection,
+    name: str,
+    now: float,
+    merge: Callable[[Table, Any], dict[str, Any]],
+) -> None:
+    number = next_number(connection)
+    connection.execute(
+        delete(DeploymentStateRow).where(DeploymentStateRow.instance_name == name)
     )
-    for name, cleared_at in rows:
-        if cleared_at is None:
-            continue
-        deltas.drop_before(name, cleared_at)
-        if name in deltas.errors and deltas.errors[name].at <= cleared_at:
-            del deltas.errors[name]
+    row = {"instance_name": name, "cleared_at": now, "write_number": number}
+    upsert(connection, InstanceStateRow, [row], merge)
 
 
-def _instance_rows(deltas: Deltas) -> list[dict[str, Any]]:
+def _drop_void(connection: Connection, deltas: Deltas) -> None:
+    names = sorted(deltas.voidable())
+    for first in range(0, len(names), NAMES_AT_ONCE):
+        some = InstanceStateRow.instance_name.in_(names[first : first + NAMES_AT_ONCE])
+        for name, cleared_at in connection.execute(_CLEARED.where(some)):
+            if cleared_at is None:
+                continue
+            deltas.drop_before(name, cleared_at)
+            if name in deltas.errors and deltas.errors[name].at <= cleared_at:
+                del deltas.errors[name]
+
+
+def _instance_rows(deltas: Deltas, number: int) -> list[dict[str, Any]]:
     rows = []
     for name in sorted({*deltas.totals, *deltas.moments, *deltas.errors}):
         counts = deltas.totals.get(name, Counter())
@@ -164,22 +211,44 @@ def _instance_rows(deltas: Deltas) -> list[dict[str, Any]]:
         row |= {column: moments.get(column) for column in MOMENTS}
         row["last_error"] = error.message if error else None
         row["last_error_time"] = error.at if error else None
+        row["write_number"] = number
         rows.append(row)
     return rows
 
 
-def _breaker_rows(deltas: Deltas) -> list[dict[str, Any]]:
+def _breaker_rows(deltas: Deltas, number: int) -> list[dict[str, Any]]:
     return [
-        {"instance_name": name} | {f"breaker_{field}": value for field, value in news.items()}
+        {"instance_name": name, "write_number": number}
+        | {f"breaker_{field}": value for field, value in news.items()}
         for name, news in sorted((n, asdict(b)) for n, (b, _) in deltas.breakers.items())
     ]
+
+
+def _one_more(present: Table, _given: Any) -> dict[str, Any]:
+    return {"number": present.c.number + 1}
+
+
+def _without_rests(_present: Table, given: Any) -> dict[str, Any]:
+    return {
+        "cleared_at": given.cleared_at,
+        "last_failure_time": None,
+        **dict.fromkeys(BREAKER_COLUMNS, 0.0),
+        "breaker_changed_at": given.cleared_at,
+        "write_number": given.write_number,
+    }
+
+
+def _without_errors(present: Table, given: Any) -> dict[str, Any]:
+    none = {"error_count": 0, "last_error": None, "last_error_time": None}
+    return _without_rests(present, given) | none
 
 
 def _merge_breaker(present: Table, given: Any) -> dict[str, Any]:
     """The later change is right."""
     changed_at = func.coalesce(present.c.breaker_changed_at, 0.0)
     is_later = given.breaker_changed_at > changed_at
-    return {c: case((is_later, given[c]), else_=present.c[c]) for c in BREAKER_COLUMNS}
+    new = {c: case((is_later, given[c]), else_=present.c[c]) for c in BREAKER_COLUMNS}
+    return new | {"write_number": given.write_number}
 
 
 def _merge_instance(present: Table, given: Any) -> dict[str, Any]:
@@ -187,7 +256,7 @@ def _merge_instance(present: Table, given: Any) -> dict[str, Any]:
     new |= {c: _later(present.c[c], given[c]) for c in (*MOMENTS, "last_error_time")}
     is_newer = given.last_error_time > func.coalesce(present.c.last_error_time, 0.0)
     new["last_error"] = case((is_newer, given.last_error), else_=present.c.last_error)
-    return new
+    return new | {"write_number": given.write_number}
 
 
 def _merge_rest(present: Table, given: Any) -> dict[str, Any]:
@@ -199,7 +268,8 @@ def _merge_rest(present: Table, given: Any) -> dict[str, Any]:
 
 
 def _add_window(present: Table, given: Any) -> dict[str, Any]:
-    return {c: present.c[c] + given[c] for c in ("tokens", "requests")}
+    new = {c: present.c[c] + given[c] for c in ("tokens", "requests")}
+    return new | {"write_number": given.write_number}
 
 
 def _later(present: Any, given: Any) -> Any:
@@ -210,12 +280,14 @@ def _later(present: Any, given: Any) -> Any:
     )
 
 
-def _shared(row: RowMapping) -> SharedInstance:
-    return SharedInstance(
-        totals={c: row[c] for c in TOTALS},
-        cleared_at=row["cleared_at"],
-        breaker=BreakerNews(*(row[c] or 0.0 for c in BREAKER_COLUMNS)),
-        last_error=row["last_error"],
-        last_error_time=row["last_error_time"],
-        **{c: row[c] for c in MOMENTS},
+def _shared(row: Sequence[Any]) -> tuple[str, SharedInstance]:
+    """Of INSTANCE_COLUMNS. The instance's name, and what is shared of it."""
+    columns = dict(zip(INSTANCE_COLUMNS, row, strict=True))
+    return columns["instance_name"], SharedInstance(
+        totals={c: columns[c] for c in TOTALS},
+        cleared_at=columns["cleared_at"],
+        breaker=BreakerNews(*(columns[c] or 0.0 for c in BREAKER_COLUMNS)),
+        last_error=columns["last_error"],
+        last_error_time=columns["last_error_time"],
+        **{c: columns[c] for c in MOMENTS},
     )

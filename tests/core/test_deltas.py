@@ -136,6 +136,16 @@ def test_what_was_measured_before_a_clearing_is_dropped_and_nothing_else():
     deltas.drop_before("nobody", before=10.0)
 
 
+def test_what_can_be_voided_is_what_a_clearing_drops():
+    deltas = some()
+    deltas.note("b", last_used=1.0, last_success_time=1.0)
+    deltas.note("c", last_failure_time=1.0)
+    deltas.breakers["d"] = (BreakerNews(changed_at=1.0), config("d"))
+    deltas.add_rest(("e", ""), Rest(2.0, "throttled", 1.0))
+    deltas.errors["f"] = LastError("no", 1.0)
+    assert deltas.voidable() == {"a", "c", "d", "e", "f"}
+
+
 def test_what_was_earned_with_a_config_that_is_no_longer_in_use_is_dropped():
     old, new = config(api_key="old"), config(api_key="new")
     deltas = Deltas()

@@ -182,6 +182,13 @@ def test_a_meter_counts_tokens_and_requests_apart():
     assert (meter.tokens.total(NOW), meter.requests.total(NOW)) == (10, 2)
 
 
+def test_a_meters_newest_second_is_that_of_tokens_or_of_requests():
+    meter = Meter()
+    meter.add(30, 0, NOW)
+    meter.add(0, 1, NOW + 2)
+    assert meter.newest == NOW + 2
+
+
 def lately(amount, requests=0):
     """A meter in which this worker alone counted, since the others were heard of."""
     meter = used((0, amount), requests=[0] * requests)

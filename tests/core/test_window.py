@@ -200,3 +200,10 @@ def test_what_is_settled_late_forgets_nothing():
     window.add(5, 2000)
     window.add(-5, 100)
     assert window.total(2000) == 5
+
+
+def test_the_newest_second_is_the_last_to_which_something_was_added():
+    window = Window()
+    window.add(1, 100)
+    window.add(1, 90)
+    assert window.newest == 100

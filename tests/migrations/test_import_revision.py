@@ -86,6 +86,9 @@ def without_imports(database):
     return {k: v for k, v in contents(database).items() if k != "legacy_import"}
 
 
+NOT_MEASURED = ("instance_name", "legacy_state", "legacy_imported_at", "write_number")
+
+
 def measured(database):
     """What is not zero of each instance's state, and its rest."""
     there = contents(database)
@@ -93,7 +96,7 @@ def measured(database):
         (row["instance_name"], k): v
         for row in there["instance_state"]
         for k, v in row.items()
-        if v and k not in ("instance_name", "legacy_state", "legacy_imported_at")
+        if v and k not in NOT_MEASURED
     }
     return numbers, [row["rate_limited_until"] for row in there["deployment_state"]]
 

@@ -80,6 +80,26 @@ def test_a_worker_that_writes_later_brings_no_rest_back(hand, database, state, o
         assert (worker.view("a").status, worker.view("a").rests) == ("healthy", {})
 
 
+def test_what_others_measured_since_a_clearing_stays_when_a_sync_was_faster(
+    database, state, operator, monkeypatch
+):
+    measure(state, FAILED)
+    write(database, state)
+    clear = state.clear
+
+    def late(*arguments):
+        other = State()
+        measure(other, FAILED)
+        write(database, other)
+        write(database, state)
+        clear(*arguments)
+
+    monkeypatch.setattr(state, "clear", late)
+    operator.clear_errors("a")
+    view = state.view("a")
+    assert (view.totals["error_count"], view.last_error) == (1, FAILED.error)
+
+
 def test_what_is_measured_after_a_clearing_counts(database, state, operator):
     operator.clear_errors("a")
     measure(state, THROTTLED)

@@ -14,7 +14,7 @@ from proxy.core import verdict as verdicts
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
-from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.live import Refusal
 from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
@@ -661,6 +661,94 @@ def test_a_clearing_of_long_ago_voids_nothing_new(state, clock):
     shared = SharedInstance(cleared_at=cleared_at, breaker=taken.breakers["a"][0])
     state.merge(SharedState({"a": shared}, taken.rests))
     assert (state.view("a").status, state.view("a").breaker) == ("rate_limited", "open")
+
+
+# What changed since the last merge.
+
+
+def changed(number, *rows, name="a"):
+    """Sums of seconds, as they are now."""
+    return SharedState(windows={(name, MODEL): list(rows)}, number=number, is_whole=False)
+
+
+def heard(clock, *rows):
+    """A worker that counts in these configs, and has read all once."""
+    state, configs = State(clock, peers=Peers(others=1)), {"a": A}
+    state.merge(SharedState(windows={("a", MODEL): list(rows)}), configs)
+    return state, configs
+
+
+def test_a_sum_that_is_heard_again_counts_once(clock):
+    second = int(clock.now)
+    state, configs = heard(clock, (second - 1, 10, 1), (second, 20, 2))
+    for number in (1, 2):
+        state.merge(changed(number, (second, 25, 3)), configs)
+    view = state.view("a")
+    assert (view.current_tpm, view.current_rpm) == (35, 4)
+
+
+def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(clock):
+    second = int(clock.now)
+    state, configs = heard(clock, (second, 20, 1))
+    state.start(serving(A), TEN)
+    state.take()
+    state.start(serving(A), TEN)
+    state.merge(changed(1, (second, 35, 3)), configs)  # 5 are another worker's
+    view = state.view("a")
+    assert (view.current_tpm, view.current_rpm) == (45, 4)
+    lately = state._meters["instance", "a", ""].lately
+    assert (lately.tokens.total(second), lately.requests.total(second)) == (20, 2)
+    state.take()
+    state.merge(changed(2, (second, 45, 4)), configs)
+    state.merge(changed(2), configs)
+    assert state._meters["instance", "a", ""].lately is None
+
+
+def test_what_was_given_back_is_counted_once_when_it_is_written(clock):
+    second = int(clock.now)
+    state, configs = heard(clock)
+    state.start(serving(A), TEN)
+    state.give_back(state.take())
+    state.start(serving(A), TEN)
+    state.take()
+    state.merge(changed(1, (second, 20, 2)), configs)
+    assert (state.view("a").current_tpm, state.view("a").current_rpm) == (20, 2)
+
+
+def test_what_an_old_config_counted_elsewhere_counts_where_the_present_one_says(clock):
+    old = limiter.serving(config("a", quota_group="g"), MODEL)
+    new = config("a", quota_group="h")
+    state = State(clock)
+    reservation = state.start(old, TEN)
+    written = state.take()
+    state.merge(SharedState(windows={("a", MODEL): [(int(clock.now), 10, 1)]}), {"a": new})
+    state.finish(reservation, DONE)
+    state.take()
+    state.merge(changed(1, (int(clock.now), 7, 1)), state._configs)
+    meters = {key: m.tokens.total(int(clock.now)) for key, m in state._meters.items()}
+    assert meters == dict.fromkeys(limiter.meters(new, MODEL), 7)
+    assert written.windows
+
+
+def test_instances_that_did_not_change_are_as_they_were(clock):
+    state, configs = heard(clock)
+    shared = SharedInstance({"total_requests": 5}, last_error="x", last_error_time=1.0)
+    state.merge(SharedState({"a": shared, "b": shared}), configs)
+    more = {"b": SharedInstance({"total_requests": 6})}
+    state.merge(SharedState(more, is_whole=False), configs)
+    found = [state.view(name) for name in ("a", "b")]
+    assert [v.totals["total_requests"] for v in found] == [5, 6]
+    assert [v.last_error for v in found] == ["x", None]
+
+
+def test_deployments_that_nobody_asks_any_more_leave_no_meters(clock):
+    state, configs = heard(clock)
+    for number in range(3 * COUNTED_SECONDS):
+        row = {("a", f"client-{number}"): [(int(clock.now), 1, 1)]}
+        state.merge(SharedState(windows=row, is_whole=False), configs)
+        clock.now += 1
+    assert len(state._meters) <= 2 * COUNTED_SECONDS + 1
+    assert state.view("a").current_rpm == WINDOW_SECONDS - 1
 
 
 class Bank:

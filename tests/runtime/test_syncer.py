@@ -3,7 +3,10 @@ import os
 import shutil
 import sqlite3
 import threading
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import Deltas
-from proxy.core.limiter import Peers
+from proxy.core.limiter import Meter, Peers
 from proxy.core.live import ALONE, Refusal
 from proxy.core.types import Usage
 from proxy.core.verdict import Verdict
@@ -48,8 +51,10 @@ class Worker:
             clock=clock,
         )
 
-    def measure(self, *endings, of=None):
-        reservations = [self.state.start(serving(of or A), call()) for _ in endings]
+    def measure(self, *endings, of=A):
+        """`of` one instance, or of each ending's."""
+        each = of if isinstance(of, list) else [of] * len(endings)
+        reservations = [self.state.start(serving(config), call()) for config in each]
         for reservation, ending in zip(reservations, endings, strict=True):
             self.state.finish(reservation, ending)
 
@@ -273,6 +278,61 @@ def test_a_round_reads_if_only_others_wrote(faulty, make_worker):
     faulty.syncer.sync()
     assert faulty.database.done == ["read"]
     assert faulty.requests() == 1
+
+
+# What a round costs.
+
+
+def busy(make_worker, others):
+    """A worker, and another that measured of "a", among so many that were used before."""
+    one, two = make_worker(), make_worker()
+    add(one.database, A, *[config(f"other-{n}") for n in range(others)])
+    for worker in (one, two):
+        worker.syncer.sync()
+    one.measure(*[DONE] * others, of=[config(f"other-{n}") for n in range(others)])
+    for _ in range(2):
+        for worker in (one, two):
+            worker.measure(DONE)
+            worker.syncer.sync()
+    return one, two
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_round_costs_the_same_however_many_instances_nobody_asks(
+    is_idle, make_worker, tmp_path, migrated_file, clock, statements, monkeypatch
+):
+    found = []
+
+    def read(*arguments):
+        found.append(read_all(*arguments))
+        return found[-1]
+
+    read_all = states.read
+    monkeypatch.setattr(states, "read", read)
+    costs = []
+    for others in (0, 50):
+        one, two = busy(make_worker_on(tmp_path / f"{others}.db", migrated_file, clock), others)
+        two.measure(DONE)
+        two.syncer.sync()
+        if not is_idle:
+            one.measure(DONE)
+        asked = statements(one.database)
+        one.syncer.sync()
+        shared = found[-1]
+        costs.append(
+            (len(asked), len(shared.instances), sum(map(len, shared.windows.values())))
+        )
+        for worker in (one, two):
+            worker.syncer.stop()
+            worker.database.dispose()
+    assert costs[0] == costs[1]
+    assert costs[0][0] <= (9 if is_idle else 14)
+    assert costs[0][1:] == (1, 1)
+
+
+def make_worker_on(path, migrated_file, clock):
+    shutil.copy(migrated_file, path)
+    return lambda: Worker(Database(f"sqlite:///{path}"), clock)
 
 
 # A database that does not do what it is asked.
@@ -636,3 +696,216 @@ def test_housekeeping_is_done_now_and_then(make_worker, database, clock):
     clock.now += 1
     worker.syncer.sync()
     assert count(database) == (0, 0)
+
+
+# What a worker keeps and what it hears in differences are, at any moment, what all is.
+
+
+def everything(worker, taken, now):
+    """A state that read all anew, and wrote what the worker did."""
+    fresh = State(worker.state._clock, peers=TWO)
+    fresh._taken = taken
+    with worker.database._database.read() as connection:
+        fresh.merge(states.read(connection, now), worker.snapshots.current.configs)
+    return fresh
+
+
+def metered(state, now):
+    """What limits are compared with, where it is not 0."""
+    found = {}
+    for key, meter in state._meters.items():
+        lately = meter.lately or Meter()
+        sums = [m.total(int(now)) for m in (meter.tokens, meter.requests)]
+        sums += [m.total(int(now)) for m in (lately.tokens, lately.requests)]
+        if any(sums):
+            found[key] = sums
+    return found
+
+
+def shown(state):
+    """Each instance as operators see it, but for what is this worker's alone."""
+    views = [state.view(name) for name in NAMES]
+    return [replace(v, last_used=0, status="", breaker="", open_until=None) for v in views]
+
+
+NAMES = ("a", "b", "c")
+TWO = Peers(others=1, sync_seconds=0.2)
+FAILED = Ending(verdicts.FAILED, error="it broke off its answer")
+
+
+class Walk:
+    """Two workers on one database that do one thing after the other, by chance."""
+
+    def __init__(self, seed, database_file, clock):
+        self.random = Random(seed)
+        self.clock = clock
+        databases = [Faulty(Database(f"sqlite:///{database_file}")) for _ in range(2)]
+        self.workers = [Worker(database, clock, peers=TWO) for database in databases]
+        self.open = []
+        self.compared = Counter()
+        add(databases[0]._database, *[config(name, rate_limit_enabled=False) for name in NAMES])
+        for worker in self.workers:
+            worker.syncer.sync()
+
+    def step(self):
+        acts = [self.start] * 8 + [self.finish] * 8 + [self.sync] * 6 + [self.wait] * 3
+        acts += [self.fail_to_sync, self.change, self.clear, self.clear_rests]
+        self.random.choice(acts)()
+
+    def start(self):
+        worker = self.random.choice(self.workers)
+        name = self.random.choice(NAMES)
+        stored = worker.snapshots.current.instances[name]
+        deployment = self.random.choice(["gpt", "mini"])
+        asked = call(reserved_tokens=self.random.randrange(1, 50))
+        found = worker.state.start(serving(stored.config, deployment), asked)
+        if isinstance(found, Reservation):
+            self.open.append((worker, found))
+
+    def finish(self):
+        if self.open:
+            worker, reservation = self.open.pop(self.random.randrange(len(self.open)))
+            usage = Usage(self.random.randrange(60))
+            ending = self.random.choice([DONE, Ending(verdicts.SUCCEEDED, usage), FAILED])
+            worker.state.finish(reservation, ending)
+
+    def sync(self):
+        worker = self.random.choice(self.workers)
+        merges, taken = [], Deltas()
+        taken.windows = {k: Counter(c) for k, c in worker.state._pending.windows.items()}
+        merge = worker.state.merge
+
+        def merged(shared, configs):
+            merges.append(shared.is_whole)
+            merge(shared, configs)
+
+        worker.state.merge = merged
+        worker.syncer.sync()
+        worker.state.merge = merge
+        assert worker.syncer.problem is None
+        if merges:
+            self.compare(worker, taken)
+            self.compared[merges[0]] += 1
+
+    def compare(self, worker, taken):
+        fresh = everything(worker, taken, self.clock.now)
+        assert metered(worker.state, self.clock.now) == metered(fresh, self.clock.now)
+        assert shown(worker.state) == shown(fresh)
+
+    def fail_to_sync(self):
+        """Before anything was written, or when some was."""
+        worker = self.random.choice(self.workers)
+        with pytest.MonkeyPatch.context() as patch:
+            if self.random.random() < 0.5:
+                patch.setattr(usage, "add", fail)
+            else:
+                patch.setattr(worker.database, "fault", StoreUnavailable(LOCKED))
+            worker.syncer.sync()
+
+    def change(self):
+        name, group = self.random.choice(NAMES), self.random.choice([None, "g", "h"])
+        with self.workers[0].database._database.session() as session:
+            instances.change(session, name, {"quota_group": group}, author="test")
+        if self.random.random() < 0.5:
+            self.workers[0].snapshots.reload()  # as the worker does whose API was asked
+
+    def clear(self):
+        worker, name = self.random.choice(self.workers), self.random.choice(NAMES)
+        with worker.database._database.write() as connection:
+            states.clear_errors(connection, name, self.clock.now)
+        worker.state.clear(name, self.clock.now)
+
+    def clear_rests(self):
+        worker, name = self.random.choice(self.workers), self.random.choice(NAMES)
+        with worker.database._database.write() as connection:
+            states.clear_rests(connection, name, self.clock.now)
+        worker.state.clear_rests(name)
+
+    def wait(self):
+        self.clock.now += self.random.choice([0.1, 0.4, 1.0, 3.0, 20.0, 61.0])
+
+    def stop(self):
+        for worker in self.workers:
+            worker.syncer.stop()
+            worker.database._database.dispose()
+
+
+def fail(*_):
+    raise StoreUnavailable(LOCKED)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_heard_in_differences_is_what_is_read_at_once(seed, database_file, clock):
+    walk = Walk(seed, database_file, clock)
+    for _ in range(400):
+        walk.step()
+    walk.stop()
+    assert walk.compared[False] > 30  # rounds that read but changes
+
+
+# A count from now is one of the future then, and too far in it if it was set back by much.
+@pytest.mark.parametrize("seconds, counted", [(5.0, 3), (100.0, 2)])
+def test_where_the_clock_was_set_back_all_is_read_again(seconds, counted, make_worker, clock):
+    one, two = make_worker(), make_worker()
+    for later in (seconds, 0.0):
+        two.measure(DONE)
+        for worker in (two, one):
+            worker.syncer.sync()
+        clock.now += later
+    clock.now -= seconds
+    one.measure(DONE)
+    one.syncer.sync()
+    assert one.state.view("a").current_rpm == counted
+
+
+def test_a_clock_that_was_set_back_while_the_database_was_away_is_noticed_too(faulty, clock):
+    faulty.measure(DONE)
+    faulty.syncer.sync()
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    clock.now -= 100
+    faulty.syncer.sync()
+    faulty.state.view("a")  # a look at the meters, by which they forget what is ahead
+    clock.now += 101
+    faulty.database.fault = None
+    faulty.measure(DONE)
+    faulty.syncer.sync()
+    assert faulty.state.view("a").current_rpm == 2
+
+
+def test_another_database_with_more_writes_is_read_whole(
+    make_worker, database_file, migrated_file
+):
+    """Its numbers are as high as those the worker knows, but its file is another."""
+    worker = make_worker()
+    worker.measure(DONE)
+    worker.syncer.sync()
+    path = shutil.copy(migrated_file, f"{database_file}.backup")
+    other = Worker(Database(f"sqlite:///{path}"), worker.state._clock)
+    for _ in range(2):
+        other.measure(DONE, DONE, of=config("b"))
+        other.syncer.sync()
+    other.syncer.stop()
+    other.database.dispose()
+    for side in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(f"{database_file}{side}")
+    os.replace(path, database_file)
+    worker.syncer.sync()
+    assert worker.requests("b") == 4
+    assert worker.state.view("a").current_rpm == 0
+
+
+def test_a_merge_that_broke_off_is_followed_by_a_read_of_all(make_worker, monkeypatch):
+    one, two = make_worker(), make_worker()
+    add(one.database, A)
+    for worker in (one, two):
+        worker.syncer.sync()
+        worker.measure(DONE, of=one.snapshots.current.instances["a"].config)
+    two.syncer.sync()
+    with monkeypatch.context() as patch:
+        patch.setattr(one.state, "_count", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            one.syncer.sync()
+    one.measure(DONE, of=one.snapshots.current.instances["a"].config)
+    one.syncer.sync()
+    assert (one.requests(), one.state.view("a").current_rpm) == (3, 3)

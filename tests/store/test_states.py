@@ -5,6 +5,7 @@ import pytest
 from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance
 from proxy.store import states
+from proxy.store.models import StateWindowRow
 from tests.builders import config
 
 NOW = 1_700_000_000.5
@@ -353,3 +354,143 @@ def test_an_instance_that_was_never_used_has_no_state(database, add):
     add(deltas(total_requests=1))
     with database.read() as connection:
         assert states.read_one(connection, "b") is None
+
+
+# Only what changed.
+
+
+@pytest.fixture
+def changes(database):
+    """What was written since the last look, as a worker sees it."""
+    number = None
+
+    def read():
+        nonlocal number
+        with database.read() as connection:
+            found = states.read(connection, NOW, number)
+        number = found.number
+        return found
+
+    return read
+
+
+def test_the_first_look_finds_all_and_the_next_what_was_written_since(add, changes):
+    add(deltas(total_requests=1), window(10), window(20, second=SECOND - 1, name="b"))
+    first = changes()
+    assert (first.is_whole, set(first.windows)) == (True, {("a", "gpt"), ("b", "gpt")})
+    other = deltas(total_requests=2)
+    other.add_totals("c", {"total_requests": 1})
+    other.add(window(5))
+    add(other)
+    second = changes()
+    assert not second.is_whole
+    assert {n: i.totals["total_requests"] for n, i in second.instances.items()} == {
+        "a": 3,
+        "c": 1,
+    }
+    assert second.windows == {("a", "gpt"): [(SECOND, 15, 2)]}
+
+
+def test_where_nothing_was_written_nothing_is_read(add, changes):
+    add(deltas(total_requests=1), window(10))
+    changes()
+    again = changes()
+    assert (again.instances, again.windows, again.is_whole) == ({}, {}, False)
+
+
+def test_rests_are_all_read_each_time(add, changes):
+    add(resting(NOW + 5))
+    for _ in range(2):
+        assert set(changes().rests) == {("a", "gpt")}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [deltas(total_requests=1), noted(last_used=NOW), failed("boom", NOW), resting(NOW + 5)],
+)
+def test_a_write_that_voids_nothing_is_one_number(written, add, changes):
+    before = changes().number
+    add(written)
+    assert changes().number == before + 1
+
+
+@pytest.mark.parametrize("clear", [states.clear_errors, states.clear_rests])
+def test_an_operators_clearing_is_a_change(add, act, changes, clear):
+    add(failed("boom", NOW - 1))
+    changes()
+    act(clear, "a", NOW)
+    assert changes().instances["a"].cleared_at == NOW
+
+
+def test_a_breakers_news_are_a_change(add, changes):
+    add(deltas(total_requests=1))
+    changes()
+    add(broken(NOW, open_until=NOW + 4))
+    assert changes().instances["a"].breaker.open_until == NOW + 4
+
+
+def test_old_windows_that_are_forgotten_are_no_change(add, act, changes):
+    add(window(10, second=SECOND - states.KEPT_WINDOW_SECONDS - 1))
+    changes()
+    act(states.forget_old, NOW)
+    assert changes().windows == {}
+
+
+def test_a_database_that_never_had_the_number_is_read_whole(database, add):
+    add(deltas(total_requests=1), window(10))
+    for since, is_whole in ((1, False), (2, False), (3, True)):
+        with database.read() as connection:
+            found = states.read(connection, NOW, since)
+        assert found.is_whole is is_whole
+    assert (set(found.instances), set(found.windows)) == ({"a"}, {("a", "gpt")})
+
+
+def test_what_was_there_before_writes_had_numbers_is_read_at_first(database, changes):
+    with database.write() as connection:
+        connection.execute(StateWindowRow.__table__.insert(), [old_row()])
+    assert changes().windows == {("a", "gpt"): [(SECOND, 7, 1)]}
+
+
+def old_row():
+    names = {"instance_name": "a", "deployment": "gpt"}
+    return names | {"second_at": SECOND, "tokens": 7, "requests": 1, "write_number": 0}
+
+
+def test_what_changed_is_found_without_a_look_at_the_rest(database, statements, changes):
+    changes()
+    asked = statements(database)
+    add_one(database)
+    changes()
+    reads = [s for s in asked if s.startswith("SELECT") and "write_number >" in s]
+    assert len(reads) == 2
+    with database.read() as connection:
+        for read in reads:
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {read}").all()
+            assert "SEARCH" in plan[3]
+            assert "_write_number" in plan[3]
+
+
+def add_one(database):
+    made = deltas(total_requests=1)
+    made.add(window(1))
+    with database.write() as connection:
+        states.add(connection, made)
+
+
+def test_only_what_an_operator_can_void_is_looked_up(database, statements):
+    add_one(database)
+    asked = statements(database)
+    add_one(database)
+    assert not [s for s in asked if s.startswith("SELECT")]
+
+
+def test_of_more_instances_than_are_asked_for_at_once_all_are_voided(
+    database, act, monkeypatch, shared
+):
+    monkeypatch.setattr(states, "NAMES_AT_ONCE", 2)
+    late = Deltas()
+    for name in "abcde":
+        act(states.clear_rests, name, NOW)
+        late.add_rest((name, "gpt"), Rest(NOW + 9, "throttled", NOW - 1))
+    act(states.add, late)
+    assert shared().rests == {}

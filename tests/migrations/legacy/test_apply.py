@@ -132,8 +132,8 @@ def test_of_two_last_errors_and_uses_the_later_counts(database):
                 "INSERT INTO instance_state (instance_name, last_error, last_error_time,"
                 " last_used, total_requests, successful_requests, error_count,"
                 " total_tokens_served, total_upstream_400_errors, total_upstream_429_errors,"
-                " total_upstream_500_errors, total_upstream_other_errors, latency_total_ms)"
-                f" VALUES ('{name}', 'ours', {error_time}, {used}, {'0, ' * 8} 0)"
+                " total_upstream_500_errors, total_upstream_other_errors, latency_total_ms,"
+                f" write_number) VALUES ('{name}', 'ours', {error_time}, {used}, {'0, ' * 9} 0)"
             )
     old = {"last_error": "theirs", "last_error_time": 5.0, "last_used": 5.0}
     applied(database, found("later", state=old), found("earlier", state=old))
@@ -301,3 +301,14 @@ def test_statements_do_not_grow_with_the_number_of_instances(database):
     applied(database, *records("used", 500))
     assert len(statements) <= few + 2
     assert len(rows(database, "instance_state")) == 1002
+
+
+def test_workers_that_run_see_what_was_added(database):
+    add_deltas(database, total_requests=1)
+    with database.read() as connection:
+        before = states.read(connection, NOW)
+    applied(database, found(state={"total_requests": 4}), found("b", state={"error_count": 1}))
+    with database.read() as connection:
+        since = states.read(connection, NOW, before.number).instances
+    assert since["a"].totals["total_requests"] == 5
+    assert since["b"].totals["error_count"] == 1

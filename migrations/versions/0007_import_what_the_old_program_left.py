@@ -6,10 +6,11 @@ writes the present config and state in the old program's layout; it deletes noth
 the state as one that these files hold.
 
 It is always the last revision: it uses the tables as the program knows them, and `downgrade -1`
-is the way back. A revision that changes a table goes before it and takes its number.
+is the way back. A revision that changes a table goes before it; the number it had stays, as a
+revision that does nothing, for databases that have passed it.
 
-Revision ID: 0005
-Revises: 0004
+Revision ID: 0007
+Revises: 0006
 """
 
 import logging
@@ -23,8 +24,8 @@ from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
 
-revision = "0005"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
