@@ -40,7 +40,7 @@ from loadlib.gateway import GatewayGone
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 PEERS_FOLDER = CACHE / "azure-openai-gateway-bench"
 
-QUICK_ROUNDS, QUICK_SECONDS = 1, 2.0
+QUICK_ROUNDS, QUICK_SECONDS = 1, 1.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     rows = ",".join(running.ROWS)
-    parser.add_argument("--only", metavar="ROW,...", default=rows, help=f"of {rows}")
+    parser.add_argument("--only", metavar="ROW,...", help=f"of {rows}")
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--long", action="store_true", help="a million requests for `memory`")
     parser.add_argument("--rounds", type=whole_number, help="default: 3")
@@ -104,7 +104,12 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     defaults = (QUICK_ROUNDS, QUICK_SECONDS) if arguments.quick else (3, 5.0)
     arguments.rounds = arguments.rounds or defaults[0]
     arguments.seconds = arguments.seconds or defaults[1]
-    arguments.only = _chosen(parser, "--only", arguments.only, list(running.ROWS))
+    rows_wanted = list(running.ROWS)
+    if arguments.only is not None:
+        rows_wanted = _chosen(parser, "--only", arguments.only, rows_wanted)
+    elif arguments.quick:
+        rows_wanted = [row for row in rows_wanted if row not in running.SLOW_ROWS]
+    arguments.only = rows_wanted
     arguments.peers_wanted = _chosen(parser, "--with", arguments.peers_wanted, list(PEERS))
     return arguments
 

@@ -17,6 +17,8 @@ from benchlib.places import API_VERSION, MODEL, UPSTREAM_KEY, WORKERS, Place, se
 
 LITELLM_VERSION = "1.108.7"
 PORTKEY_VERSION = "1.15.2"
+# With later ones that it allows, it answers 500 to every stream.
+PORTKEYS_SERVER_VERSION = "1.13.8"
 
 CLIENT_KEY = "sk-bench"
 START_SECONDS = 180.0
@@ -103,9 +105,13 @@ def _litellm(place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
 
 
 def _install_portkey(place: Path) -> None:
-    quiet = ("--no-audit", "--no-fund", "--silent")
-    package = f"@portkey-ai/gateway@{PORTKEY_VERSION}"
-    _run("npm", "install", *quiet, "--prefix", place, package)
+    wanted = {
+        "private": True,
+        "dependencies": {"@portkey-ai/gateway": PORTKEY_VERSION},
+        "overrides": {"@hono/node-server": PORTKEYS_SERVER_VERSION},
+    }
+    (place / "package.json").write_text(json.dumps(wanted))
+    _run("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", place)
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchlib import bodies, growth, locked, peers, places, plain, starting, streams
-from benchlib.loads import upstream
+from benchlib.loads import Ask, upstream
 from benchlib.stage import Options, Progress, Stage
 from benchlib.table import Results
 from benchlib.tools import Tools
+
+WARM_SECONDS, PEERS_WARM_SECONDS = 0.3, 5.0
 
 # Their order is the table's.
 ROWS: dict[str, Callable[[Stage], None]] = {
@@ -24,6 +26,8 @@ ROWS: dict[str, Callable[[Stage], None]] = {
     "start": starting.start,
     "memory": starting.memory,
 }
+# Left out of a quick run, unless it is asked for by name.
+SLOW_ROWS = ("memory",)
 
 
 @contextmanager
@@ -55,7 +59,7 @@ def stage(
                 others.append(stack.enter_context(peer.start(place, folder, fake.port)))
             except (peers.NotInstalled, places.DidNotStart) as error:
                 results.notes.append(f"{name} {peer.version} was not measured: {error}")
-        yield Stage(
+        made = Stage(
             options,
             tools,
             fake,
@@ -67,6 +71,21 @@ def stage(
             others,
             results,
         )
+        warm_up(made)
+        yield made
+
+
+def warm_up(made: Stage) -> None:
+    """Some load most of what they need with the first requests only."""
+    made.upstream.behave(events=5, interval_ms=0)
+    for place in (made.empty, made.gateway, *made.peers):
+        seconds = PEERS_WARM_SECONDS if place in made.peers else WARM_SECONDS
+        plain_ask = Ask((made.body(),), connections=plain.CONNECTIONS, seconds=seconds)
+        made.make("warming up", place, plain_ask)
+        if place is not made.empty:
+            body = made.body(stream=True)
+            ask = Ask((body,), connections=plain.CONNECTIONS, seconds=seconds, events=5)
+            made.make("warming up with streams", place, ask)
 
 
 def measure(built: Stage, rows: Sequence[str]) -> Results:
