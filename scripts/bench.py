@@ -8,8 +8,9 @@ Builds its own upstream and client in C, starts a gateway with client keys, limi
 and request log, and measures it beside what it is compared with, taking turns: the upstream
 itself, an empty Flask view on the same gunicorn, and other gateways where --with names them
 (they are installed into environments of their own). Figures are medians over the rounds; what
-is in brackets is the ratio to the base. Exit code 1 if any request to us failed: then the
-figures are worth nothing. Timings are reported, never judged.
+is in brackets is the ratio to the base. The gateway's settings are the defaults, or what the
+environment says: PROXY_LOG_LEVEL=warning scripts/bench --only plain. Exit code 1 if any request
+failed: then the figures are worth nothing. Timings are reported, never judged.
 """
 
 import argparse

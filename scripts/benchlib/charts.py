@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 
 from benchlib.loads import Ask
-from benchlib.places import Place
+from benchlib.peers import PEERS
+from benchlib.places import DIRECT, EMPTY, GATEWAY, Place
 from benchlib.stage import Stage
 
 CONNECTIONS = (1, 4, 16, 64, 256)
@@ -22,9 +23,9 @@ WARM_SECONDS = 0.5
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 46, 52
-LINES_OF_GRID = 4
 # Told apart by those who see fewer colours, on white and on black (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+COLOUR_OF = dict(zip((GATEWAY, DIRECT, EMPTY, *PEERS), COLOURS, strict=True))
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f; }
 .title { font-size: 15px; font-weight: 600; }
@@ -131,9 +132,9 @@ def svg(chart: Chart) -> str:
         *_ticks(chart),
     ]
     ends: list[float] = []
-    for number, (place, values) in enumerate(chart.lines.items()):
+    for place, values in chart.lines.items():
         if values:
-            parts.append(_line(place, values, number, chart, (bottom, top), ends))
+            parts.append(_line(place, values, chart, (bottom, top), ends))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -175,13 +176,12 @@ def _ticks(chart: Chart) -> list[str]:
 def _line(
     place: str,
     values: Sequence[float],
-    number: int,
     chart: Chart,
     bounds: tuple[int, int],
     ends: list[float],
 ) -> str:
     """With its name at its end; names that would lie upon each other are moved apart."""
-    colour = COLOURS[number % len(COLOURS)]
+    colour = COLOUR_OF[place]
     points = [(_across(n, chart), _height(v, bounds)) for n, v in enumerate(values)]
     x, y = points[-1]
     while any(abs(y - other) < 16 for other in ends):

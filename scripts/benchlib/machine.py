@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchlib.places import WORKERS
+from proxy.settings import SETTINGS
 
 CPU_INFO = Path("/proc/cpuinfo")
 LIBRARIES = ("gunicorn", "flask", "requests")
@@ -25,7 +26,17 @@ def facts(rounds: int, seconds: float) -> dict[str, str | int]:
         "workers": WORKERS,
         "rounds": rounds,
         "seconds each": f"{seconds:g}",
+        **changed_settings(),
     }
+
+
+def changed_settings() -> dict[str, str]:
+    """Those that the environment sets: the gateway is measured with them."""
+    return {s.name: os.environ[s.name] for s in SETTINGS if _is_shown(s.name)}
+
+
+def _is_shown(name: str) -> bool:
+    return name.startswith("PROXY_") and bool(os.environ.get(name))
 
 
 def cpu_model(text: str) -> str:

@@ -21,7 +21,8 @@ from proxy.settings import ROOT
 MODEL = "gpt-4o"
 UPSTREAM_KEY = "bench-upstream-key"
 API_VERSION = "2024-10-21"
-WORKERS = 2
+# As other settings, of the environment if it says so.
+WORKERS = int(os.environ.get("PROXY_WORKERS", "2"))
 INSTANCES = 3
 
 # As large as what the upstream's headers say: all is counted, and nothing is refused.

@@ -68,6 +68,7 @@ def stage(
             places.direct(fake.port),
             empty,
             places.through(started),
+            folder / "gateway/proxy.db",
             others,
             results,
         )

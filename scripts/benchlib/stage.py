@@ -55,6 +55,7 @@ class Stage:
     direct: Place
     empty: Place
     gateway: Place
+    database: Path  # the gateway's
     peers: Sequence[Place] = ()
     results: Results = field(default_factory=Results)
     _bodies: dict[str, Path] = field(default_factory=dict)

@@ -20,6 +20,7 @@ STREAMS, EVENTS, INTERVAL_MS = 256, 100, 20.0
 
 OPEN, OPEN_EVENTS, OPEN_INTERVAL_MS = 2000, 50, 200.0
 OPEN_RAMP_SECONDS = 6.0
+OPEN_TIMEOUT_SECONDS = 30.0  # three times as long as a stream lasts
 OPEN_THREADS = 1100  # of a worker: all of two workers' streams, unevenly shared
 OPEN_FILES = 3 * OPEN
 
@@ -169,6 +170,7 @@ def _many_open(stage: Stage, started: Gateway) -> None:
         requests=OPEN,
         ramp_seconds=OPEN_RAMP_SECONDS,
         events=OPEN_EVENTS,
+        timeout_seconds=OPEN_TIMEOUT_SECONDS,
     )
     title = f"{OPEN:,} open streams, {OPEN_INTERVAL_MS:g} ms between events"
     base = stage.make("open", stage.direct, ask)

