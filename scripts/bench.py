@@ -1,6 +1,6 @@
 """What the gateway costs on this machine: one table, all of it measured in one run.
 
-    scripts/bench --quick                       # less than two minutes
+    scripts/bench --quick                       # about two minutes
     scripts/bench --rounds 5 --with litellm,portkey --json found.json --charts docs/images
     scripts/bench --only plain,streams
 
@@ -85,7 +85,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     rows = ",".join(running.ROWS)
     parser.add_argument("--only", metavar="ROW,...", help=f"of {rows}")
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"one short round, without {' and '.join(running.SLOW_ROWS)}",
+    )
     parser.add_argument("--long", action="store_true", help="a million requests for `memory`")
     parser.add_argument("--rounds", type=whole_number, help="default: 3")
     parser.add_argument("--seconds", type=positive_number, help="of each; default: 5")
