@@ -1,6 +1,5 @@
 """A gateway of our own: started as ./scripts/run does, with a database that is thrown away."""
 
-import http.client
 import os
 import signal
 import socket
@@ -15,11 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 from loadlib.azure import Started
+from loadlib.health import asked
 from proxy import create_app
 from proxy.context import EXTENSION, Parts
 from proxy.core.types import InstanceConfig
 from proxy.settings import ROOT, SETTINGS, Settings, load_settings
 from proxy.store import instances, keys, schema
+from proxy.store.models import ClientKeyRow
 
 AUTHOR = "load test"
 START_SECONDS = 30.0
@@ -50,7 +51,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One that was started. `key` is its only client's."""
+    """One that was started. `key` is a client's."""
 
     settings: Settings
     process: subprocess.Popen[bytes]
@@ -82,7 +83,7 @@ class Gateway:
     def wait_until_healthy(self) -> None:
         """Raises GatewayGone."""
         ends_at = time.monotonic() + START_SECONDS
-        while not _is_healthy(self.settings):
+        while not asked(self.settings, "/health"):
             self.check()
             if time.monotonic() > ends_at:
                 raise GatewayGone(f"The gateway does not answer. {self._last_words()}")
@@ -101,12 +102,14 @@ def gateway(
     *,
     settings: Mapping[str, str] = NOTHING,
     fields: Mapping[str, Any] = NOTHING,
+    clients: int = 1,
 ) -> Iterator[Gateway]:
     """Raises GatewayGone. Settings that are not given are the defaults, or what the
-    environment says; `fields` are of each instance's config."""
+    environment says; `fields` are of each instance's config; `clients` is how many have a
+    key."""
     environment = {**_environment(folder), **settings}
     loaded = load_settings(environment, env_file=None)
-    key = _filled_database(loaded, resources, {"supported_models": (model,), **fields})
+    key = _filled_database(loaded, resources, {"supported_models": (model,), **fields}, clients)
     log = folder / "gateway.log"
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
@@ -148,9 +151,9 @@ def free_port() -> int:
 
 
 def _filled_database(
-    settings: Settings, resources: Sequence[Started], fields: Mapping[str, Any]
+    settings: Settings, resources: Sequence[Started], fields: Mapping[str, Any], clients: int
 ) -> str:
-    """The schema, the resources as instances without limits, a client; returns its key."""
+    """The schema, the resources as instances without limits, clients; returns one's key."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
     try:
         schema.upgrade(parts.database)
@@ -165,20 +168,18 @@ def _filled_database(
                 for resource in resources
             ]
             instances.add(session, configs, author=AUTHOR)
+            # Not by keys.add, which asks and writes a revision for each of thousands.
+            session.add_all(_other_client(number) for number in range(1, clients))
             return keys.add(session, AUTHOR, author=AUTHOR)
     finally:
         parts.database.dispose()
 
 
-def _is_healthy(settings: Settings) -> bool:
-    connection = http.client.HTTPConnection(settings.bind, settings.port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+def _other_client(number: int) -> ClientKeyRow:
+    name = f"client-{number}"
+    return ClientKeyRow(
+        name=name, key_hash=keys.key_hash(name), key_hint=name[-4:], created_at=time.time()
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -193,13 +194,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def children(pid: int) -> list[int]:
     """Processes whose parent it is, the oldest first."""
-    stats = ((int(path.name), _stat(int(path.name))) for path in PROC.glob("[0-9]*"))
+    stats = ((int(path.name), stat(int(path.name))) for path in PROC.glob("[0-9]*"))
     return sorted(child for child, fields in stats if fields and int(fields[1]) == pid)
 
 
 def cpu_seconds(pid: int) -> float:
     """User and system time so far; to the clock tick, mostly 10 ms."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND if fields else 0.0
 
 
@@ -229,7 +230,7 @@ def pss_mb(lines: Iterable[str]) -> float:
     return int(kilobytes) / 1024
 
 
-def _stat(pid: int) -> list[str]:
+def stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat behind the name, from `state`; empty if it has gone."""
     try:
         text = (PROC / str(pid) / "stat").read_text()

@@ -8,7 +8,6 @@ from collections import Counter
 
 import orjson
 import pytest
-from sqlalchemy import event
 
 from proxy.core.sse import StreamWatcher
 from proxy.runtime.connections import Connection
@@ -62,17 +61,12 @@ def warm(world, body):
     return world
 
 
-def test_it_makes_no_sql_statement(warm, body):
-    statements = []
-    event.listen(
-        warm.parts.database.engine,
-        "before_cursor_execute",
-        lambda *arguments: statements.append(arguments[2]),
-    )
+def test_it_makes_no_sql_statement(warm, body, statements):
+    asked = statements(warm.parts.database)
     assert warm.ask(body).status_code == 200
-    assert statements == []
-    warm.parts.syncer.sync()  # the listener does hear them
-    assert statements
+    assert asked == []
+    warm.parts.syncer.sync()  # that is heard
+    assert asked
 
 
 def test_it_opens_no_file_no_connection_and_no_thread(warm, body, watched):

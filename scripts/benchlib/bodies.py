@@ -1,0 +1,68 @@
+"""Large requests and answers: what is added to them, and the memory they take."""
+
+from pathlib import Path
+
+from loadlib.gateway import PROC, children
+
+from benchlib.loads import Ask
+from benchlib.places import DIRECT, our_gateway, through
+from benchlib.stage import Stage
+from benchlib.table import Measure
+
+MB = 1_000_000
+REQUEST_MB, ANSWER_MB = 20, 50
+WARM_REQUESTS = 200
+REQUESTS = 3  # one after the other
+PEAK_RESET = "5"  # proc(5), clear_refs: VmHWM begins anew
+
+
+def large(stage: Stage) -> None:
+    cases = (
+        (f"request of {REQUEST_MB} MB", REQUEST_MB, stage.body(prompt_bytes=REQUEST_MB * MB)),
+        (f"answer of {ANSWER_MB} MB", ANSWER_MB, stage.body()),
+    )
+    with our_gateway(stage.folder / "bodies", stage.upstream.url) as started:
+        place = through(started)
+        for _ in range(stage.options.rounds):
+            for title, megabytes, body in cases:
+                stage.upstream.behave()
+                stage.make("warm", place, Ask((stage.body(),), 4, requests=WARM_REQUESTS))
+                is_answer = megabytes == ANSWER_MB
+                stage.upstream.behave(answer_bytes=megabytes * MB if is_answer else 1000)
+                ask = Ask((body,), requests=REQUESTS)
+                base = stage.make("bodies", stage.direct, ask).load.total_us["p50"] / 1000
+                with Peaks(started.process.pid) as peaks:
+                    took = stage.make("bodies", place, ask).load.total_us["p50"] / 1000
+                time = Measure(f"{title}: time", "ms", DIRECT)
+                stage.results.note(time, DIRECT, base)
+                stage.results.note(time, place.name, took)
+                growth = Measure(f"{title}: peak memory of a worker", "times the body")
+                stage.results.note(growth, place.name, peaks.grown_mb / megabytes)
+
+
+class Peaks:
+    """`grown_mb`: how far the worker that grew most did so at its highest, from the entry."""
+
+    def __init__(self, pid: int) -> None:
+        self._pids = children(pid)
+        self._before: dict[int, float] = {}
+        self.grown_mb = 0.0
+
+    def __enter__(self) -> "Peaks":
+        for pid in self._pids:
+            (PROC / str(pid) / "clear_refs").write_text(PEAK_RESET)
+            self._before[pid] = status_mb(PROC / str(pid) / "status", "VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.grown_mb = max(
+            status_mb(PROC / str(pid) / "status", "VmHWM") - self._before[pid]
+            for pid in self._pids
+        )
+
+
+def status_mb(path: Path, name: str) -> float:
+    """A line such as "VmRSS:  1234 kB", in millions of bytes as bodies are."""
+    lines = path.read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024 / MB

@@ -1,0 +1,147 @@
+"""Other gateways, each in an environment of its own, in front of the same upstream."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadlib.gateway import free_port
+
+from benchlib.loads import HOST, Target
+from benchlib.places import API_VERSION, MODEL, UPSTREAM_KEY, WORKERS, Place, served
+
+LITELLM_VERSION = "1.108.7"
+PORTKEY_VERSION = "1.15.2"
+# With later ones that it allows, it answers 500 to every stream.
+PORTKEYS_SERVER_VERSION = "1.13.8"
+
+CLIENT_KEY = "sk-bench"
+START_SECONDS = 180.0
+STAMP = ".installed"
+
+
+class NotInstalled(Exception):
+    """A peer could not be installed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """`install` brings it into an empty folder; `start` listens while it is entered."""
+
+    name: str
+    version: str
+    install: Callable[[Path], None]
+    start: Callable[[Path, Path, int], AbstractContextManager[Place]]
+
+
+def installed(peer: Peer, folder: Path) -> Path:
+    """Where it is, after it was brought there if it was not. Raises NotInstalled."""
+    place = folder / f"{peer.name}-{peer.version}"
+    if not (place / STAMP).exists():
+        shutil.rmtree(place, ignore_errors=True)  # of an installation that was broken off
+        place.mkdir(parents=True)
+        peer.install(place)
+        (place / STAMP).touch()
+    return place
+
+
+def _run(*command: str | Path) -> None:
+    """Raises NotInstalled."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise NotInstalled(f"{command[0]} is not installed") from error
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise NotInstalled(f"{command[0]} ended with code {done.returncode}: {' '.join(last)}")
+
+
+def _install_litellm(place: Path) -> None:
+    _run(sys.executable, "-m", "venv", place)
+    python = place / "bin/python"
+    _run(python, "-m", "pip", "install", "--quiet", f"litellm[proxy]=={LITELLM_VERSION}")
+
+
+@contextmanager
+def _litellm(place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
+    """As its documentation advises for production, but for what needs a database: a worker a
+    core, errors only in its log, no calls home."""
+    config = {
+        "model_list": [
+            {
+                "model_name": MODEL,
+                "litellm_params": {
+                    "model": f"azure/{MODEL}",
+                    "api_base": f"http://{HOST}:{upstream_port}",
+                    "api_key": UPSTREAM_KEY,
+                    "api_version": API_VERSION,
+                },
+            }
+        ],
+        "litellm_settings": {"set_verbose": False, "telemetry": False},
+        "general_settings": {"master_key": CLIENT_KEY},
+    }
+    file = folder / "litellm.yaml"
+    file.write_text(json.dumps(config))  # which is YAML, too
+    port = free_port()
+    command = [str(place / "bin/litellm"), "--config", str(file), "--host", HOST]
+    command += ["--port", str(port), "--num_workers", str(WORKERS)]
+    environment = {
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PATH": f"{place / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    with served(
+        command, environment, port, folder / "litellm.log", start_seconds=START_SECONDS
+    ) as process:
+        headers = (f"Authorization: Bearer {CLIENT_KEY}",)
+        yield Place("litellm", Target(port, "/v1/chat/completions", headers), process.pid)
+
+
+def _install_portkey(place: Path) -> None:
+    wanted = {
+        "private": True,
+        "dependencies": {"@portkey-ai/gateway": PORTKEY_VERSION},
+        "overrides": {"@hono/node-server": PORTKEYS_SERVER_VERSION},
+    }
+    (place / "package.json").write_text(json.dumps(wanted))
+    _run("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", place)
+
+
+@contextmanager
+def _portkey(place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
+    """It is one process; Node.js' own cluster makes as many of it as others have workers."""
+    program = place / "node_modules/@portkey-ai/gateway/build/start-server.js"
+    port = free_port()
+    file = folder / "portkey.cjs"
+    file.write_text(
+        "const cluster = require('node:cluster');\n"
+        f"cluster.setupPrimary({{exec: {json.dumps(str(program))},"
+        f" args: ['--port={port}', '--headless']}});\n"
+        f"for (let i = 0; i < {WORKERS}; i++) cluster.fork();\n"
+    )
+    headers = (
+        f"Authorization: Bearer {UPSTREAM_KEY}",
+        "x-portkey-provider: openai",
+        f"x-portkey-custom-host: http://{HOST}:{upstream_port}/v1",
+    )
+    environment = {"NODE_ENV": "production"}
+    with served(
+        ["node", str(file)], environment, port, folder / "portkey.log", start_seconds=60
+    ) as process:
+        yield Place("portkey", Target(port, "/v1/chat/completions", headers), process.pid)
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("litellm", LITELLM_VERSION, _install_litellm, _litellm),
+        Peer("portkey", PORTKEY_VERSION, _install_portkey, _portkey),
+    )
+}
