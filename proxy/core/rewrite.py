@@ -9,6 +9,7 @@ from proxy.core.types import Call, Serving
 from proxy.errors import BadRequest
 
 _DECODER = json.JSONDecoder()
+_BEGINNING = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*(?=")')
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SIGNS = {sign: re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*") for sign in "{:,"}
 
@@ -35,8 +36,21 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> bytes:
     if ask_usage:
         given = call.stream_options if isinstance(call.stream_options, dict) else {}
         options = {**given, "include_usage": True}
-        body = with_field(body, "stream_options", options)
+        add = with_first_field if call.lacks_stream_options else with_field
+        body = add(body, "stream_options", options)
     return body
+
+
+def with_first_field(body: bytes, name: str, value: object) -> bytes:
+    """`body`, a JSON object that is not empty and has no such field, with it before the others.
+
+    As `with_field` would, but without looking for it.
+    """
+    match = _BEGINNING.match(body)
+    if match is None:
+        raise ValueError("no JSON object with fields")
+    field = f"{json.dumps(name)}:{json.dumps(value, separators=(',', ':'))},".encode()
+    return b"".join((body[: match.end()], field, body[match.end() :]))
 
 
 def with_field(body: bytes, name: str, value: object) -> bytes:

@@ -3,7 +3,7 @@
 The counts of a prompt become tokens by an estimator (core/estimator.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from proxy.core.images import UNKNOWN_TOKENS, image_tokens
@@ -21,6 +21,8 @@ MAX_TOKENS = 2**31 - 1
 
 # What Azure admits a chat request with when it names no limit of its own.
 DEFAULT_COMPLETION_TOKENS = 16
+
+PART_CHARACTERS = 65_536  # looked at together
 
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 
@@ -63,10 +65,32 @@ def prompt(body: Mapping[str, Any], fields: Iterable[str]) -> Prompt:
             todo.extend(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             ready += 1
-    return Prompt(_counts("\n".join(texts)), media, ready)
+    return Prompt(_counts(texts), media, ready)
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def _counts(texts: Iterable[str]) -> tuple[int, ...]:
+    """Of all, with a line end between each and the next."""
+    counts = [_counts_of(part)[1:] for part in _parts(texts)]
+    return (1, *map(sum, zip(*counts, strict=True)))
+
+
+def _parts(texts: Iterable[str]) -> Iterator[str]:
+    """The texts as one, in parts of about PART_CHARACTERS: a prompt may have megabytes, which
+    are not to be copied again and again, or millions of short ones."""
+    gathered: list[str] = []
+    size = 0
+    for text in texts:
+        gathered.append(text)
+        size += len(text)
+        if size >= PART_CHARACTERS:
+            whole = "\n".join(gathered) if len(gathered) > 1 else text
+            for at in range(0, len(whole), PART_CHARACTERS):
+                yield whole[at : at + PART_CHARACTERS]
+            gathered, size = [""], 0  # a line end before what comes next
+    yield "\n".join(gathered)
+
+
+def _counts_of(text: str) -> tuple[int, ...]:
     data = text.encode("utf-8", "surrogatepass")
     size = len(data)
     letters = size - len(data.translate(None, _LETTERS))

@@ -116,6 +116,7 @@ class Call:
     stream: bool = False
     body_model: str | None = None
     stream_options: object = None
+    lacks_stream_options: bool = False  # the body surely has no such field
     prompt: Prompt = NO_PROMPT
     prompt_tokens: int = 0
     reserved_tokens: int = 0

@@ -101,6 +101,7 @@ def call_of(
         stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
         body_model=in_body if isinstance(in_body, str) else None,
         stream_options=fields.get("stream_options"),
+        lacks_stream_options="stream_options" not in fields,
         prompt=prompt,
         prompt_tokens=prompt_tokens,
         reserved_tokens=prompt_tokens + _completion_tokens(endpoint, fields),
@@ -120,11 +121,19 @@ def _forwarded(
     ends_at: float,
 ) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
+    call = _call(endpoint, model, client, body, ends_at)
+    return mine.forward.forward(call, g.tried, line)
+
+
+def _call(
+    endpoint: str, model: str | None, client: Client, body: bytes, ends_at: float
+) -> Call:
+    """What its JSON holds is given up before anybody waits."""
     fields = _parsed(body)
     seen = g._get_current_object()
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     seen.tried = []
-    call = call_of(
+    return call_of(
         endpoint,
         asked,
         body,
@@ -135,7 +144,6 @@ def _forwarded(
         ends_at=ends_at,
         is_hurried=TIMEOUT_KEY in request.environ,
     )
-    return mine.forward.forward(call, seen.tried, line)
 
 
 def list_models() -> Response:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.core.rewrite import asks_for_usage, body_for, with_field
+from proxy.core.rewrite import asks_for_usage, body_for, with_field, with_first_field
 from proxy.errors import BadRequest
 from tests.builders import call, config, serving
 
@@ -222,3 +222,16 @@ def test_we_ask_for_a_streams_usage_if_we_may_and_the_client_does_not(asked, ins
 def test_stream_options_that_are_none_are_left_for_the_upstream_to_refuse():
     asked = call(stream=True, stream_options="yes")
     assert not asks_for_usage(asked, serving())
+
+
+@given(objects(), st.sampled_from([True, {"a": 1}, "x"]))
+def test_a_field_that_is_surely_missing_is_added_as_if_it_had_been_looked_for(pair, value):
+    body = pair[0].encode("utf-8", "surrogatepass")
+    if json.loads(body):
+        assert with_first_field(body, "missing", value) == with_field(body, "missing", value)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'"a"', b"", b"{ }"])
+def test_what_has_no_fields_gets_none_unseen(body):
+    with pytest.raises(ValueError, match="no JSON object with fields"):
+        with_first_field(body, "a", 1)

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core import tokens
 from proxy.core.images import UNKNOWN_TOKENS
 from proxy.core.prompt import NO_PROMPT, Prompt
 from proxy.core.tokens import MAX_TOKENS, completion_limit_tokens, prompt
@@ -51,6 +52,16 @@ def test_every_character_is_counted_once_by_its_kind(text):
     for character in text:
         expected[kind(character)] += 1
     assert list(counted(text)) == expected
+
+
+@given(st.lists(st.text(max_size=12), max_size=12), st.integers(1, 9))
+def test_in_how_many_parts_it_is_counted_makes_no_difference(texts, size):
+    whole = prompt({"input": "\n".join(texts)}, ["input"])
+    before, tokens.PART_CHARACTERS = tokens.PART_CHARACTERS, size
+    try:
+        assert prompt({"input": texts}, ["input"]) == whole
+    finally:
+        tokens.PART_CHARACTERS = before
 
 
 @pytest.mark.parametrize(
