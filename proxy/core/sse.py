@@ -203,12 +203,18 @@ def _count(value: object) -> int:
 
 def _split(events: bytes) -> list[bytes]:
     """Events with the empty lines that end them."""
+    if b"\r" not in events:
+        *whole, rest = events.split(b"\n\n")
+        found = [part + b"\n\n" for part in whole]
+        return [*found, rest] if rest else found
     cuts = [m.end() for m in _EVENT_END.finditer(events)]
     parts = [events[a:b] for a, b in zip([0, *cuts], [*cuts, len(events)], strict=True)]
     return [p for p in parts if p]
 
 
 def _data(event: bytes) -> bytes:
+    if event.startswith(b"data:") and event.find(b"\n") == len(event) - 2:
+        return event[5:].strip()  # the usual: one line, and the empty one
     lines = (line for line in event.splitlines() if line.startswith(b"data:"))
     return b"\n".join(line[5:].strip() for line in lines)
 
