@@ -53,9 +53,9 @@ loglevel = _settings.log_level
 proc_name = "azure-openai-gateway"
 
 
-# A thread that waits for the interpreter wakes so often to ask for it. By default that is every
-# 5 ms: of a thousand open streams, a hundred may wait, and are busy with waking. Those that have
-# it give it back at each system call, so nobody waits so long for anything but arithmetic.
+# A thread that waits for the interpreter wakes so often to ask for it: by default every 5 ms.
+# Of a thousand open streams a hundred may wait, and only wake and wake. Who has it
+# gives it back at each system call, so nobody waits so long for anything but arithmetic.
 SWITCH_SECONDS = 0.05
 
 

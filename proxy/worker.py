@@ -5,6 +5,7 @@ two switches of threads, a pipe, and four system calls. Here the thread looks fo
 whether the client asks again, and goes on itself.
 """
 
+import math
 import select
 import socket
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from proxy.context import EXTENSION, Parts
-from proxy.runtime.buffers import thread_buffer
+from proxy.runtime.buffers import thread_buffer, timeval
 from proxy.runtime.threads import ThreadPool
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
@@ -54,6 +55,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 return
 
     def enqueue_req(self, conn: Any) -> None:
+        if not isinstance(conn.sock, ClientSocket):
+            conn.sock = ClientSocket(conn.sock)
         self.tpool.submit(partial(self._serve, conn))
 
     def handle(self, conn: Any) -> Any:
@@ -87,19 +90,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             pass  # gunicorn finds it again, and knows what to do
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        sock = conn.sock
-        conn.sock = joined = _Joined(sock)
-        try:
-            answered = super().handle_request(req, conn)
-            joined.flush()
-            return answered
-        finally:
-            conn.sock = sock
+        conn.sock.begin_answer()
+        kept = super().handle_request(req, conn)
+        conn.sock.flush()
+        return kept
 
     def _is_asked_again(self, conn: Any) -> bool:
+        unreader = conn.parser.unreader
         if self.tpool.is_full:  # others wait for this thread
             return False
-        return bool(conn.parser.unreader.buf.getvalue()) or _is_readable(conn.sock, LINGER_MS)
+        if unreader.buf.getvalue():
+            return True
+        try:
+            data = conn.sock.received(LINGER_MS)
+        except OSError:
+            return True  # gunicorn finds it again, and knows what to do
+        if data:
+            unreader.unread(data)
+        return data is not None
 
     def _serve(self, conn: Any) -> None:
         done = _Done()
@@ -109,20 +117,29 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.method_queue.defer(self.finish_request, conn, done)
 
 
-class _Joined:
-    """A client's socket. An answer's head, which is sent first, goes out with what comes next:
-    to send takes longer than to copy, and the interpreter is given away each time."""
+class ClientSocket:
+    """A client's socket that gives the interpreter away less often: that happens at each system
+    call, and where many threads wait for it, to get it back takes longer than the call.
 
-    __slots__ = ("_head", "_is_begun", "_sock")
+    An answer's head, which is sent first, goes out with what comes next. To be told a second
+    time that it is to block, or not, asks the system nothing.
+    """
+
+    __slots__ = ("_head", "_is_answering", "_is_blocking", "_sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._is_blocking: bool | None = None
         self._head = b""
-        self._is_begun = False
+        self._is_answering = True
+
+    def begin_answer(self) -> None:
+        """What is sent next is a head."""
+        self._is_answering = False
 
     def sendall(self, data: bytes) -> None:
-        if not self._is_begun:
-            self._is_begun = True
+        if not self._is_answering:
+            self._is_answering = True
             self._head = data
             return
         if self._head:
@@ -141,6 +158,25 @@ class _Joined:
         head, self._head = self._head, b""
         if head:
             self._sock.sendall(head)
+
+    def setblocking(self, is_blocking: bool) -> None:
+        if is_blocking is not self._is_blocking:
+            self._sock.setblocking(is_blocking)
+            self._is_blocking = is_blocking
+
+    def received(self, milliseconds: int) -> bytes | None:
+        """What arrives within that time: b"" is the end, None is nothing. Only while it is
+        blocking."""
+        self._sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(milliseconds / 1000)
+        )
+        try:
+            buffer = thread_buffer(READ_BYTES)
+            return bytes(buffer[: self._sock.recv_into(buffer)])
+        except BlockingIOError:
+            return None
+        finally:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(math.inf))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -176,7 +212,7 @@ def is_whole(received: bytes) -> bool:
     return announced.isdigit() and len(received) - end - 4 >= int(announced[:15])
 
 
-def _is_readable(sock: socket.socket, milliseconds: int) -> bool:
+def _is_readable(sock: ClientSocket, milliseconds: int) -> bool:
     """Also where its end can be read."""
     number = sock.fileno()
     if number < 0:

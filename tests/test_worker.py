@@ -11,7 +11,7 @@ from gunicorn.workers.gthread import TConn
 from proxy import worker as workers
 from proxy.runtime.entry import Entry
 from proxy.runtime.threads import ThreadPool
-from proxy.worker import Worker, is_whole
+from proxy.worker import ClientSocket, Worker, is_whole
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
@@ -69,6 +69,7 @@ def ends(worker):
     client.settimeout(WAIT_SECONDS)
     with client:
         conn = TConn(worker.cfg, served, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        conn.sock = ClientSocket(served)
         yield client, conn
         conn.sock.close()
 
@@ -190,14 +191,42 @@ def test_head_and_first_bytes_are_sent_at_once(app, sent, worker, ends, monkeypa
     monkeypatch.setattr(workers, "LINGER_MS", 0)
     client, conn = ends
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 500_000)
-    conn.sock = counted = Counted(conn.sock)
+    counted = Counted(conn.sock)
+    conn.sock = ClientSocket(counted)
     worker.wsgi = app
     client.sendall(GET % 1)
     assert worker.handle(conn) is True
-    assert conn.sock is counted
     head, _, first = counted.sent[0].partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert [b"\r\n\r\n" + first, *counted.sent[1:]] == sent
+
+
+def test_it_is_told_only_once_that_it_is_to_block(ends):
+    class Told:
+        def __init__(self):
+            self.blocking = []
+
+        def setblocking(self, is_blocking):
+            self.blocking.append(is_blocking)
+
+    sock = ClientSocket(Told())
+    for is_blocking in (False, True, True, False, False, True):
+        sock.setblocking(is_blocking)
+    assert sock._sock.blocking == [False, True, False, True]
+
+
+def test_a_connections_first_task_gives_it_such_a_socket(worker, monkeypatch):
+    ours, theirs = socket.socketpair()
+    tasks = []
+    monkeypatch.setattr(worker, "tpool", SimpleNamespace(submit=tasks.append))
+    with ours, theirs:
+        conn = TConn(worker.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        worker.enqueue_req(conn)
+        first = conn.sock
+        worker.enqueue_req(conn)
+        assert isinstance(first, ClientSocket)
+        assert conn.sock is first
+    assert len(tasks) == 2
 
 
 def test_an_answer_without_a_body_is_sent(worker, ends, monkeypatch):

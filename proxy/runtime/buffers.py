@@ -1,5 +1,7 @@
-"""What threads receive into."""
+"""What threads receive into, and for how long."""
 
+import math
+import struct
 import threading
 
 _thread = threading.local()
@@ -15,3 +17,11 @@ def thread_buffer(size: int) -> memoryview:
     if found is None or len(found) < size:
         found = _thread.buffer = memoryview(bytearray(size))
     return found if len(found) == size else found[:size]
+
+
+def timeval(seconds: float) -> bytes:
+    """For setsockopt(SO_RCVTIMEO or SO_SNDTIMEO); infinity is no end."""
+    if seconds == math.inf:
+        return struct.pack("@ll", 0, 0)
+    whole = int(seconds)
+    return struct.pack("@ll", whole, max(int((seconds - whole) * 1_000_000), 1))

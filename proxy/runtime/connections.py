@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import time
 from base64 import b64encode
 from collections import deque
@@ -23,7 +24,7 @@ import requests
 from urllib3.util.ssltransport import SSLTransport
 
 from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
-from proxy.runtime.buffers import thread_buffer
+from proxy.runtime.buffers import thread_buffer, timeval
 from proxy.runtime.line import Line
 
 # Azure's front door closes what is idle for some minutes; better we do than it, just then.
@@ -40,6 +41,11 @@ _OPTIONS = (
     # Heads and events are small: none is to wait for the one before to be acknowledged.
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
+
+# linux/tcp.h: of the structure tcp_info the part that ends with the bytes received (Linux 4.1).
+TCP_INFO_BYTES = 136
+_RECEIVED = struct.Struct("@Q")
+TCP_ESTABLISHED = 1  # its first byte then
 
 REFUSED = "the connection was refused"
 UNKNOWN_HOST = "its host name could not be resolved"
@@ -83,7 +89,7 @@ class Connection:
 
     __slots__ = (
         "_clock",
-        "_poll",
+        "_received_bytes",
         "_set_seconds",
         "ends_at",
         "idle_since",
@@ -103,34 +109,67 @@ class Connection:
         self.ends_at = math.inf
         self._set_seconds = -1.0
         self._clock = clock
-        self._poll: select.poll | None = None
+        self._received_bytes = 0
+        if type(sock) is socket.socket:
+            sock.settimeout(None)
 
     def receive(self, size: int) -> memoryview:
         """What has arrived, up to `size`, within the times; to be used before the thread
         receives again. Raises OSError."""
         self._set_time()
         buffer = thread_buffer(size)
-        return buffer[: cast(int, self.sock.recv_into(buffer))]
+        try:
+            size = cast(int, self.sock.recv_into(buffer))
+        except BlockingIOError:
+            raise TimeoutError from None
+        self._received_bytes += size
+        return buffer[:size]
 
     def send_all(self, data: bytes) -> None:
         """As the socket's own, within the times. Raises OSError."""
         self._set_time()
-        self.sock.sendall(data)
+        try:
+            self.sock.sendall(data)
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def _set_time(self) -> None:
         seconds = min(self.silence_seconds, self.ends_at - self._clock())
         if seconds <= 0:
             raise TimeoutError
-        if seconds != self._set_seconds:
-            self._set_seconds = seconds
+        # It is asked for each time, and mostly a moment less than before: that is near enough.
+        if seconds <= self._set_seconds <= seconds * 1.01:
+            return
+        self._set_seconds = seconds
+        if type(self.sock) is socket.socket:
+            # The system's own. Python's is a question before each call whether it would wait:
+            # the interpreter would be given away twice.
+            limit = timeval(seconds)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        else:
             self.sock.settimeout(None if seconds == math.inf else seconds)
 
+    def note_idle(self, now: float) -> None:
+        """Nobody uses it from now on."""
+        self.idle_since = now
+        if isinstance(self.sock, ssl.SSLSocket):  # what it receives is not what we read
+            _, self._received_bytes = self._standing()
+
     def is_stale(self) -> bool:
-        """The peer has closed it, or says something nobody asked for."""
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.sock.fileno(), select.POLLIN)
-        return bool(self._poll.poll(0))
+        """Since it is idle the peer has closed it, or says something nobody asked for."""
+        if isinstance(self.sock, SSLTransport):
+            return bool(select.select([self.sock.fileno()], [], [], 0)[0])
+        return self._standing() != (TCP_ESTABLISHED, self._received_bytes)
+
+    def _standing(self) -> tuple[int, int]:
+        """Its state, and how many bytes it received. Asked of TCP, because to ask whether it
+        can be read gives the interpreter away."""
+        info = cast(socket.socket, self.sock).getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES
+        )
+        received_bytes: int = _RECEIVED.unpack_from(info, TCP_INFO_BYTES - _RECEIVED.size)[0]
+        return info[0], received_bytes
 
     def close(self) -> None:
         self.sock.close()
@@ -174,7 +213,7 @@ class Connections:
         if len(idle) >= self._kept or self._closed:
             connection.close()
             return
-        connection.idle_since = self._clock()
+        connection.note_idle(self._clock())
         idle.append(connection)
         if self._closed:  # just now, by another thread that did not see this one
             self.close()

@@ -1,6 +1,10 @@
+import math
+import struct
 import threading
 
-from proxy.runtime.buffers import thread_buffer
+import pytest
+
+from proxy.runtime.buffers import thread_buffer, timeval
 
 
 def test_a_thread_uses_the_same_memory_again():
@@ -22,3 +26,11 @@ def test_threads_do_not_share_it():
     thread.join()
     assert found == [bytes(4)]
     assert thread_buffer(10)[:4] == b"mine"
+
+
+@pytest.mark.parametrize(
+    "seconds, expected",
+    [(math.inf, (0, 0)), (60, (60, 1)), (0.25, (0, 250_000)), (1e-9, (0, 1))],
+)
+def test_how_the_system_is_told_a_time(seconds, expected):
+    assert struct.unpack("@ll", timeval(seconds)) == expected
