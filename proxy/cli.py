@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from threading import Event
 
 import click
 from flask import Flask
 from flask.cli import AppGroup
 
-from proxy.cli_legacy import legacy_cli
 from proxy.cli_told import told
 from proxy.context import parts
 from proxy.simulator import Resource, Simulator, describe
@@ -21,9 +21,27 @@ MAX_PORT = 65_535
 keys_cli = AppGroup("keys", help="Client keys.")
 
 
+class _Later(click.Group):
+    """`flask legacy`, loaded when it is asked for: a server is up sooner without it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._loaded().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._loaded().get_command(ctx, cmd_name)
+
+    @staticmethod
+    def _loaded() -> click.Group:
+        group: click.Group = import_module("proxy.cli_legacy").legacy_cli
+        return group
+
+
+LEGACY = _Later("legacy", help="The files of an older proxy.")
+
+
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
-    app.cli.add_command(legacy_cli)
+    app.cli.add_command(LEGACY)
     app.cli.add_command(mock)
 
 

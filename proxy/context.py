@@ -1,5 +1,6 @@
 """The objects one app is made of, found from a request."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
 
@@ -42,6 +43,7 @@ class Parts:
 
     def start(self) -> None:
         self.log_writer.start()
+        self.forward.start()
         self.syncer.start()
         self.open_calls.start()
         self.upstream.start()
@@ -51,13 +53,13 @@ class Parts:
 
         Order matters: what is stopped last may still be used by the others.
         """
-        self.open_calls.stop()
-        cut_off = self.forward.settle_open()
-        self.syncer.stop()
-        self.upstream.close()
-        self.database.dispose()
-        self.log_writer.stop()
-        return cut_off
+        with ExitStack() as steps:  # the last that is pushed is the first; each whatever fails
+            steps.callback(self.log_writer.stop)
+            steps.callback(self.database.dispose)
+            steps.callback(self.upstream.close)
+            steps.callback(self.syncer.stop)
+            self.open_calls.stop()
+            return self.forward.settle_open()
 
 
 def parts() -> Parts:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import runpy
 import sys
 
 from proxy import create_app
@@ -33,14 +34,16 @@ instances at your cost. Only for networks in which you trust everyone.
 
 
 def serve(settings: Settings) -> int:
-    """Does not return: gunicorn takes this process over, so that signals reach it."""
+    """Returns when gunicorn ends, which takes this process over: signals reach it, and what is
+    loaded is not loaded again."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
     prepare(parts)
     parts.database.dispose()
     logging.shutdown()
-    command = gunicorn_command()
     os.chdir(ROOT)
-    os.execv(command[0], command)
+    _, _, module, *sys.argv[1:] = gunicorn_command()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return 0
 
 
 def prepare(parts: Parts) -> None:

@@ -8,10 +8,11 @@ whether the client asks again, and goes on itself.
 import math
 import select
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from proxy.context import EXTENSION, Parts
 from proxy.runtime.buffers import thread_buffer, timeval
@@ -56,7 +57,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def enqueue_req(self, conn: Any) -> None:
         if not isinstance(conn.sock, ClientSocket):
-            conn.sock = ClientSocket(conn.sock)
+            conn.sock = ClientSocket(conn.sock, self._entry.leave)
         self.tpool.submit(partial(self._serve, conn))
 
     def handle(self, conn: Any) -> Any:
@@ -64,9 +65,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if not conn.initialized:
             # As gunicorn does it, but without a selector for each connection.
             conn.data_ready = conn.data_ready or _is_readable(conn.sock, FIRST_BYTE_MS)
+            if not conn.data_ready:
+                return _DEFER  # or gunicorn would wait as long again
         while True:
-            if conn.initialized or conn.data_ready:
-                self._enter(conn)
+            self._enter(conn)
             try:
                 kept = super().handle(conn)
             finally:
@@ -95,6 +97,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         conn.sock.flush()
         return kept
 
+    def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
+        self._entry.leave()  # what was not read of a body is waited for
+        return super()._keepalive_after(conn, keepalive)
+
+    def handle_error(self, *args: Any) -> Any:
+        self._entry.leave()  # it writes to the client
+        return super().handle_error(*args)
+
     def _is_asked_again(self, conn: Any) -> bool:
         unreader = conn.parser.unreader
         if self.tpool.is_full:  # others wait for this thread
@@ -114,7 +124,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             done.value = self.handle(conn)
         finally:
-            self.method_queue.defer(self.finish_request, conn, done)
+            if done.value:
+                self.method_queue.defer(self.finish_request, conn, done)
+            else:
+                self._close(conn)
+
+    def _close(self, conn: Any) -> None:
+        """Here, and not in the loop as gunicorn does it: it waits for the client to go."""
+        try:
+            conn.close(graceful=True)
+        except OSError:
+            conn.close()
+        finally:
+            self.method_queue.defer(self._forget)
+
+    def _forget(self) -> None:
+        self.nr_conns -= 1
 
 
 class ClientSocket:
@@ -122,13 +147,15 @@ class ClientSocket:
     call, and where many threads wait for it, to get it back takes longer than the call.
 
     An answer's head, which is sent first, goes out with what comes next. To be told a second
-    time that it is to block, or not, asks the system nothing.
+    time that it is to block, or not, asks the system nothing. `before_send` is called before
+    anything is sent: its client may not read.
     """
 
-    __slots__ = ("_head", "_is_answering", "_is_blocking", "_sock")
+    __slots__ = ("_before_send", "_head", "_is_answering", "_is_blocking", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, before_send: Callable[[], None]) -> None:
         self._sock = sock
+        self._before_send = before_send
         self._is_blocking: bool | None = None
         self._head = b""
         self._is_answering = True
@@ -137,7 +164,12 @@ class ClientSocket:
         """What is sent next is a head."""
         self._is_answering = False
 
+    def send(self, data: bytes) -> int:
+        self._before_send()
+        return self._sock.send(data)
+
     def sendall(self, data: bytes) -> None:
+        self._before_send()
         if not self._is_answering:
             self._is_answering = True
             self._head = data
@@ -209,7 +241,10 @@ def is_whole(received: bytes) -> bool:
     announced = behind.partition(b"\r\n")[0].strip()
     if not announced:
         return True
-    return announced.isdigit() and len(received) - end - 4 >= int(announced[:15])
+    # What begins with many zeros is a number, too: nobody has to wait for such a one.
+    if not announced.isdigit() or len(announced) > 15:
+        return False
+    return len(received) - end - 4 >= int(announced)
 
 
 def _is_readable(sock: ClientSocket, milliseconds: int) -> bool:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import TConn
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from proxy import worker as workers
 from proxy.runtime.entry import Entry
@@ -69,7 +69,7 @@ def ends(worker):
     client.settimeout(WAIT_SECONDS)
     with client:
         conn = TConn(worker.cfg, served, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        conn.sock = ClientSocket(served)
+        conn.sock = ClientSocket(served, worker._entry.leave)
         yield client, conn
         conn.sock.close()
 
@@ -128,7 +128,7 @@ def test_a_worker_that_ends_gives_its_clients_up(worker, ends):
 
 def test_a_client_that_says_nothing_has_no_thread_for_long(worker, ends, monkeypatch):
     monkeypatch.setattr(workers, "FIRST_BYTE_MS", 0)
-    monkeypatch.setattr("gunicorn.workers.gthread.DEFAULT_WORKER_DATA_TIMEOUT", 0.01)
+    monkeypatch.setattr("gunicorn.workers.gthread.DEFAULT_WORKER_DATA_TIMEOUT", 3600)
     _, conn = ends
     assert worker.handle(conn) not in (True, False)  # gunicorn's word for "later"
 
@@ -192,7 +192,7 @@ def test_head_and_first_bytes_are_sent_at_once(app, sent, worker, ends, monkeypa
     client, conn = ends
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 500_000)
     counted = Counted(conn.sock)
-    conn.sock = ClientSocket(counted)
+    conn.sock = ClientSocket(counted, worker._entry.leave)
     worker.wsgi = app
     client.sendall(GET % 1)
     assert worker.handle(conn) is True
@@ -209,7 +209,7 @@ def test_it_is_told_only_once_that_it_is_to_block(ends):
         def setblocking(self, is_blocking):
             self.blocking.append(is_blocking)
 
-    sock = ClientSocket(Told())
+    sock = ClientSocket(Told(), lambda: None)
     for is_blocking in (False, True, True, False, False, True):
         sock.setblocking(is_blocking)
     assert sock._sock.blocking == [False, True, False, True]
@@ -268,6 +268,48 @@ def test_a_client_that_has_gone_is_not_served(worker, ends, paths):
     assert paths == []
 
 
+def test_a_client_that_does_not_read_keeps_nobody_out(worker, ends, monkeypatch):
+    monkeypatch.setattr(workers, "LINGER_MS", 0)
+    client, conn = ends
+    inside = []
+
+    class Slow(Counted):
+        def sendall(self, data):
+            inside.append(worker._entry.inside)
+            super().sendall(data)
+
+    conn.sock = ClientSocket(Slow(conn.sock), worker._entry.leave)
+    client.sendall(GET % 1)
+    assert worker.handle(conn) is True
+    assert (worker._entry.entered, inside) == (1, [0])
+
+
+def test_a_rest_of_a_body_is_awaited_outside(worker, ends, monkeypatch):
+    inside = []
+    monkeypatch.setattr(workers, "LINGER_MS", 0)
+    monkeypatch.setattr(
+        ThreadWorker,
+        "_keepalive_after",
+        lambda _worker, _conn, kept: inside.append(worker._entry.inside) or kept,
+    )
+    client, conn = ends
+    client.sendall(GET % 1)
+    assert worker.handle(conn) is True
+    assert (worker._entry.entered, inside) == (1, [0])
+
+
+def test_a_connection_is_closed_by_its_own_thread(worker, ends):
+    client, conn = ends
+    closed, worker.nr_conns = [], 1
+    conn.close = lambda graceful=False: closed.append((graceful, threading.current_thread()))
+    client.close()
+    worker._serve(conn)
+    assert closed == [(True, threading.current_thread())]
+    assert worker.nr_conns == 1  # the loop's own, which hears of it
+    worker.method_queue.run_callbacks(None)
+    assert worker.nr_conns == 0
+
+
 def test_an_app_that_fails_leaves_its_place(worker, ends):
     def app(_environ, _start_response):
         raise LookupError
@@ -313,6 +355,8 @@ def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypat
         (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", True),
         (b"POST / HTTP/1.1\r\ncontent-length:3\r\nX: 1\r\n\r\nabcd", True),
         (b"POST / HTTP/1.1\r\nX-Content-Length: 9\r\n\r\n", True),
+        # A number that is none nobody is to wait for: 100, and no body.
+        (b"POST / HTTP/1.1\r\nContent-Length: 0000000000000000100\r\n\r\n", False),
         (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\nabc", False),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\nabc", False),
         (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 10_000 + b"\r\n\r\nabc", False),

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from alembic import context, op
+from sqlalchemy import func, select, table
 
 from migrations.legacy.export import export, mark_written_out, unknown_providers
 from migrations.legacy.run import ImportRefused, import_legacy
@@ -43,6 +44,9 @@ def upgrade() -> None:
             " PROXY_LEGACY_PATH, or later with `flask legacy import PATH`."
         )
         return
+    if "legacy" not in arguments and _has_imported():
+        logger.info("Data of an old proxy was imported before; `-x legacy=PATH` does it again.")
+        return
     outcome = import_legacy(
         op.get_bind(),
         source,
@@ -64,6 +68,12 @@ def downgrade() -> None:
             "The old program knows no azure_v1; written as azure, to be checked by hand: %s",
             ", ".join(changed),
         )
+
+
+def _has_imported() -> bool:
+    """As 0005, say, which this was once: what PROXY_LEGACY_PATH names may have gone since."""
+    found = op.get_bind().execute(select(func.count()).select_from(table("legacy_import")))
+    return bool(found.scalar_one())
 
 
 def _source(arguments: dict[str, str]) -> Path | None:

@@ -242,4 +242,6 @@ def _says_something(choice: Any) -> bool:
 
 def _message(error: Any) -> str:
     text = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(text or "an error without a message").split())[:ERROR_CHARACTERS]
+    words = " ".join(str(text or "an error without a message").split())[:ERROR_CHARACTERS]
+    # JSON can spell half a character (\ud800), which neither a database nor a client takes.
+    return words.encode("utf-8", "replace").decode()

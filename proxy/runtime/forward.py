@@ -118,6 +118,10 @@ class Forward:
         self._open: set[Attempt] = set()  # adding and discarding are atomic
         self.waiting = WaitingRoom(places=waiting_places, clock=clock)
 
+    def start(self) -> None:
+        """Once a process, after the fork: or all workers would draw the same."""
+        self._random.seed()
+
     def forward(self, call: Call, tried: list[str], line: Line | None = None) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
@@ -282,7 +286,7 @@ class Forward:
         before = trip.attempt
         if before is not None:
             what = "it once more" if before.serving is serving else "another"
-            logger.info("%s %s, trying %s", trip.call.request_id, before, what)
+            logger.info("%s %s, trying %s", trip.call.request_id, str(before), what)
         attempt = Attempt(
             self._state,
             reservation,
@@ -329,7 +333,8 @@ class Forward:
             raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
             return attempt
-        logger.warning("%s %s, and nobody else can serve it", call.request_id, attempt)
+        # In words at once: a line that waits to be written must hold no bodies.
+        logger.warning("%s %s, and nobody else can serve it", call.request_id, str(attempt))
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
             raise self._nobody(trip)
         raise _unreachable(call, attempt)

@@ -234,7 +234,9 @@ class State:
             self._pending.note(name, last_used=now)
             event = self._judge(live, reservation, ending, now)
             if ending.error and verdict.outcome in ERRORS:
-                message = ending.error[:LAST_ERROR_CHARACTERS]
+                # What no database takes must not keep all else from it.
+                text = ending.error.encode("utf-8", "replace").decode()
+                message = text[:LAST_ERROR_CHARACTERS]
                 self._pending.errors[name] = LastError(message, now)
             if verdict.rest_seconds > 0:
                 place = WHOLE_INSTANCE if verdict.whole_instance else reservation.deployment

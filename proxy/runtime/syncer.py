@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from proxy.core.limiter import COUNTED_SECONDS
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
@@ -44,6 +45,7 @@ class Syncer:
         # a round last began.
         self._number: int | None = None
         self._began_at = 0.0
+        self._reads_all_until = 0.0
         self._periodic = Periodic("syncer", interval_seconds, self._round)
         self._next_housekeeping = 0.0
         self.problem: str | None = None
@@ -118,6 +120,8 @@ class Syncer:
         """Where the clock was set back, seconds count again that were over: all is read."""
         now = self._clock()
         if now < self._began_at:
+            self._reads_all_until = self._began_at + COUNTED_SECONDS
+        if now < self._reads_all_until:
             self._number = None
         self._began_at = now
         return now

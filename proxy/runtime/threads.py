@@ -81,7 +81,14 @@ class ThreadPool:
             each.woken.release()
 
     def _start(self, task: Task | None) -> None:
-        Thread(target=self._run, args=(task,), name="request", daemon=True).start()
+        try:
+            Thread(target=self._run, args=(task,), name="request", daemon=True).start()
+        except RuntimeError:  # the system has no more; those that are there go on
+            logger.error("No more threads can be made: there are %d.", self.count - 1)
+            with self._lock:
+                self.count -= 1
+                if task is not None:
+                    self._waiting.append(task)
 
     def _run(self, task: Task | None) -> None:
         mine = _Idle()

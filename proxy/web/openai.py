@@ -244,7 +244,7 @@ def _response(attempt: Attempt) -> Response:
     answer = attempt.answer
     if attempt.body is None:
         lines = headers.for_client_stream(answer.header_items())
-        _add_missing_type(lines, answer.headers, EVENT_STREAM)
+        _add_missing_type(lines, EVENT_STREAM)
         return Relayed(attempt, answer.status, lines)
     lines = headers.for_client(answer.header_items())
     body = attempt.body
@@ -253,16 +253,14 @@ def _response(attempt: Attempt) -> Response:
         lines = [(n, v) for n, v in lines if n != "content-type"]
         lines.append(("content-type", "application/json"))
     else:
-        _add_missing_type(lines, answer.headers, "application/json")
+        _add_missing_type(lines, "application/json")
     attempt.close()
     return Relayed(body, answer.status, lines)
 
 
-def _add_missing_type(
-    lines: list[tuple[str, str]], given: Mapping[str, str], content_type: str
-) -> None:
+def _add_missing_type(lines: list[tuple[str, str]], content_type: str) -> None:
     """Or Flask would say that it is HTML."""
-    if "content-type" not in given:
+    if not any(name == "content-type" for name, _ in lines):
         lines.append(("content-type", content_type))
 
 

@@ -11,6 +11,7 @@ _HOOKS = {setting.name for setting in KNOWN_SETTINGS if setting.section == "Serv
 _NAMES = {setting.name for setting in KNOWN_SETTINGS} - _HOOKS
 globals().update({n: v for n, v in vars(gunicorn_conf).items() if n in _NAMES})
 
+worker_class = "gthread"  # gunicorn's own; the gateway's is a part of what is measured
 proc_name = "empty-flask"
 
 

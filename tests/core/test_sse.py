@@ -486,3 +486,9 @@ def test_a_last_event_may_lack_its_empty_line(raw):
     watcher.feed(HELLO + raw)
     assert watcher.is_whole()
     assert watcher.interrupt() == b"\n\n"  # it looks, and takes nothing
+
+
+def test_half_a_character_in_an_error_becomes_one_that_can_be_written():
+    watcher = StreamWatcher()
+    watcher.feed(b'data: {"error": {"message": "half \\ud83d of it"}}\n\n')
+    assert watcher.error == "half ? of it"

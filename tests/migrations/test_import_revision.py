@@ -250,6 +250,21 @@ def test_going_back_writes_the_old_files_and_keeps_what_is_there(empty, old, tol
     assert len(folders(empty, "backup")) == 1
 
 
+def test_what_was_imported_as_an_earlier_revision_is_not_imported_again(
+    empty, old, monkeypatch, told
+):
+    monkeypatch.setenv("PROXY_LEGACY_PATH", str(old))
+    schema.upgrade(empty)
+    before = without_imports(empty)
+    with empty.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
+    (old.parent / "emptied").mkdir()
+    monkeypatch.setenv("PROXY_LEGACY_PATH", str(old.parent / "emptied"))
+    schema.upgrade(empty)
+    assert without_imports(empty) == before
+    assert "was imported before" in told()
+
+
 def test_what_going_back_wrote_can_be_imported_again(empty, old, tmp_path, monkeypatch):
     monkeypatch.setenv("PROXY_LEGACY_PATH", str(old))
     schema.upgrade(empty)

@@ -1,5 +1,6 @@
 import contextlib
 import math
+import random
 import threading
 import time
 from collections import deque
@@ -1068,3 +1069,11 @@ def test_a_stream_that_nobody_iterates_gives_its_room_back():
     world = World(A, a=stream(token(), token()))
     world.attempt(stream=True).close()
     assert world.in_flight() == 0
+
+
+def test_workers_that_were_forked_from_one_process_draw_each_its_own():
+    one, other = World(config("a")), World(config("a"))
+    for world in (one, other):
+        world.gateway._random.setstate(random.Random(1).getstate())
+        world.gateway.start()
+    assert one.gateway._random.random() != other.gateway._random.random()

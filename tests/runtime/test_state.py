@@ -382,6 +382,11 @@ def test_the_last_error_is_the_instances_own(outcome, is_error, state, clock):
     assert view.last_used == clock.now
 
 
+def test_an_error_that_no_database_takes_keeps_nothing_from_it(state):
+    once(state, Ending(Verdict("failed"), error="half \ud83d of it"))
+    assert state.view("a").last_error == "half ? of it"
+
+
 def test_usage_is_counted_by_minute_model_and_client(state, clock):
     ending = Ending(verdicts.SUCCEEDED, Usage(4, 3, 2), latency_ms=20, first_byte_ms=5)
     clock.now += 59.9

@@ -858,6 +858,21 @@ def test_where_the_clock_was_set_back_all_is_read_again(seconds, counted, make_w
     assert one.state.view("a").current_rpm == counted
 
 
+def test_after_that_all_is_read_until_the_clock_is_where_it_was(make_worker, clock):
+    """What lies ahead is not counted when it is read, and not told again when it is over."""
+    one, two = make_worker(), make_worker()
+    two.measure(DONE)
+    for worker in (two, one):
+        worker.syncer.sync()
+    clock.now -= 100
+    one.measure(DONE)
+    one.syncer.sync()
+    clock.now += 101
+    one.measure(DONE)
+    one.syncer.sync()
+    assert one.state.view("a").current_rpm == 2
+
+
 def test_a_clock_that_was_set_back_while_the_database_was_away_is_noticed_too(faulty, clock):
     faulty.measure(DONE)
     faulty.syncer.sync()

@@ -124,6 +124,22 @@ def test_a_task_that_fails_is_told_and_its_thread_goes_on(make_pool, monkeypatch
     task.let_go.set()
 
 
+def test_where_the_system_gives_no_thread_a_task_waits_for_one(make_pool, monkeypatch):
+    pool, done = make_pool(2), []
+    (first,) = begun(pool)
+    second = Task(done)
+    second.let_go.set()
+
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    pool.submit(second)
+    assert pool.count == 1
+    first.let_go.set()
+    until(lambda: done == [second])
+
+
 def test_who_is_idle_for_long_ends_but_for_the_ready_ones(make_pool):
     pool = make_pool(5, ready=2, idle_seconds=0.01)
     for task in begun(pool, 5):

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from proxy.web.health import LATE_SECONDS
@@ -95,3 +97,18 @@ def test_a_database_that_is_away_shows_and_passes(world, database_file):
     assert world.client.get("/health").get_json() == FINE
     assert world.client.get("/ready").status_code == 200
     assert world.state()["total_requests"] == 2
+
+
+def test_what_fails_at_the_end_keeps_nothing_else_from_ending(world, monkeypatch):
+    ended = []
+    monkeypatch.setattr(world.parts.upstream, "close", lambda: ended.append("upstream"))
+
+    def fail():
+        raise LookupError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.parts.syncer, "stop", fail)
+        with pytest.raises(LookupError):
+            world.parts.stop()
+    assert ended == ["upstream"]
+    assert not any(t.name == "log" for t in threading.enumerate())

@@ -699,3 +699,11 @@ def test_a_call_has_its_place_until_its_last_byte_is_out(world, stream):
 )
 def test_an_answer_has_as_many_choices_as_were_asked_for(fields, choices):
     assert openai._choices(fields) == choices
+
+
+def test_an_answer_whose_type_was_left_out_is_json_and_not_html():
+    lines = [("x-ms-region", "East")]
+    openai._add_missing_type(lines, "application/json")
+    assert lines == [("x-ms-region", "East"), ("content-type", "application/json")]
+    openai._add_missing_type(lines, "text/event-stream")
+    assert len(lines) == 2
