@@ -33,6 +33,33 @@ class Peers:
     sync_seconds: float = 0.0
 
 
+class Lately:
+    """Tokens and requests of few seconds. Made anew for each meter after each sync, so it has
+    none of the room that a window has."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, tuple[int, int]] = {}
+
+    def add(self, tokens: int, requests: int, second: int) -> None:
+        if len(self._seconds) > 2 * COUNTED_SECONDS:  # no sync for long
+            oldest = second - COUNTED_SECONDS
+            self._seconds = {at: n for at, n in self._seconds.items() if at > oldest}
+        tokens_before, requests_before = self._seconds.get(second, (0, 0))
+        self._seconds[second] = (tokens_before + tokens, requests_before + requests)
+
+    def tokens(self, second: int) -> int:
+        """The sum as of `second`; never below 0."""
+        oldest = second - COUNTED_SECONDS
+        return max(sum(n for at, (n, _) in self._seconds.items() if at > oldest), 0)
+
+    def requests(self, second: int, seconds: int = COUNTED_SECONDS) -> int:
+        """The sum over so many seconds, as of `second`."""
+        oldest = second - seconds
+        return sum(n for at, (_, n) in self._seconds.items() if at > oldest)
+
+
 class Meter:
     """Tokens and requests of the last COUNTED_SECONDS. Not thread-safe: its owner locks.
 
@@ -43,7 +70,7 @@ class Meter:
     __slots__ = ("lately", "requests", "tokens")
 
     def __init__(self) -> None:
-        self.lately: Meter | None = None
+        self.lately: Lately | None = None
         self.tokens = Window(COUNTED_SECONDS)
         self.requests = Window(COUNTED_SECONDS)
 
@@ -60,7 +87,7 @@ class Meter:
 
     def note_lately(self, tokens: int, requests: int, second: int) -> None:
         if self.lately is None:
-            self.lately = Meter()
+            self.lately = Lately()
         self.lately.add(tokens, requests, second)
 
 
@@ -170,14 +197,14 @@ def is_left_to_others(
     if mine is None or not others:
         return False
     if limit.max_tpm > 0:
-        theirs = _theirs(mine.tokens.total(second), limit.max_tpm, others)
+        theirs = _theirs(mine.tokens(second), limit.max_tpm, others)
         used = meter.tokens.total(second) + theirs
         if theirs and used + min(tokens, limit.max_tpm) > limit.max_tpm:
             return True
     if limit.max_rpm > 0:
         size, seconds = request_window(limit.max_rpm)
         span = seconds + EDGE_SECONDS
-        theirs = _theirs(mine.requests.recent(second, span), size, others)
+        theirs = _theirs(mine.requests(second, span), size, others)
         return theirs > 0 and meter.requests.recent(second, span) + theirs + 1 > size
     return False
 

@@ -1,6 +1,6 @@
 """A request's body, read whole and no further than it may be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gunicorn.http.errors import ParseException
@@ -8,6 +8,8 @@ from werkzeug.sansio.utils import get_content_length
 
 from proxy.context import Parts
 from proxy.errors import BadRequest, TooLarge
+
+PIECE_BYTES = 1_048_576
 
 
 def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
@@ -25,7 +27,8 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
     if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # the server cannot tell where a body would end, so there is none
     try:
-        body: bytes = environ["wsgi.input"].read(limit + 1 if announced is None else announced)
+        size = limit + 1 if announced is None else announced
+        body = b"".join(_pieces(environ["wsgi.input"], size))
     except (OSError, ParseException):  # of chunks that are none; its text would quote them
         raise BadRequest(
             "The request's body could not be read: its chunks are broken."
@@ -35,6 +38,17 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
     if announced is not None and len(body) < announced:
         raise BadRequest("The request's body ended before its Content-Length.")
     return body
+
+
+def _pieces(stream: Any, size: int) -> Iterator[bytes]:
+    """Up to `size` bytes. One by one, because a server that is asked for all at once holds
+    them several times."""
+    while size > 0:
+        piece: bytes = stream.read(min(size, PIECE_BYTES))
+        if not piece:
+            return
+        yield piece
+        size -= len(piece)
 
 
 def _too_large(limit: int) -> TooLarge:

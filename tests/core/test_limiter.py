@@ -1,6 +1,8 @@
 import pytest
 
 from proxy.core.limiter import (
+    COUNTED_SECONDS,
+    Lately,
     Meter,
     accepts_prompt,
     is_left_to_others,
@@ -281,3 +283,20 @@ def test_the_load_is_the_largest_share_of_all_limits():
 )
 def test_a_prompt_is_accepted_up_to_max_input_tokens(most, prompt, accepted):
     assert accepts_prompt(config(max_input_tokens=most), prompt) is accepted
+
+
+def test_what_was_added_lately_is_counted_by_seconds():
+    few = Lately()
+    for ago, tokens in ((70, 1000), (61, 100), (60, 10), (0, 1)):
+        few.add(tokens, 1, NOW - ago)
+    assert (few.tokens(NOW), few.requests(NOW), few.requests(NOW, 10)) == (11, 2, 1)
+    few.add(-50, 0, NOW)
+    assert few.tokens(NOW) == 0
+
+
+def test_without_a_sync_it_does_not_grow_for_ever():
+    few = Lately()
+    for second in range(10_000):
+        few.add(1, 1, second)
+    assert len(few._seconds) <= 2 * COUNTED_SECONDS + 1
+    assert few.tokens(9_999) == COUNTED_SECONDS

@@ -702,7 +702,7 @@ def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(
     view = state.view("a")
     assert (view.current_tpm, view.current_rpm) == (45, 4)
     lately = state._meters["instance", "a", ""].lately
-    assert (lately.tokens.total(second), lately.requests.total(second)) == (20, 2)
+    assert (lately.tokens(second), lately.requests(second)) == (20, 2)
     state.take()
     state.merge(changed(2, (second, 45, 4)), configs)
     state.merge(changed(2), configs)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import Deltas
-from proxy.core.limiter import Meter, Peers
+from proxy.core.limiter import Lately, Peers
 from proxy.core.live import ALONE, Refusal
 from proxy.core.types import Usage
 from proxy.core.verdict import Verdict
@@ -714,9 +714,9 @@ def metered(state, now):
     """What limits are compared with, where it is not 0."""
     found = {}
     for key, meter in state._meters.items():
-        lately = meter.lately or Meter()
+        lately = meter.lately or Lately()
         sums = [m.total(int(now)) for m in (meter.tokens, meter.requests)]
-        sums += [m.total(int(now)) for m in (lately.tokens, lately.requests)]
+        sums += [lately.tokens(int(now)), lately.requests(int(now))]
         if any(sums):
             found[key] = sums
     return found
