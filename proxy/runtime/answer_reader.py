@@ -76,7 +76,7 @@ class AnswerReader:
         self._surplus = False  # something came behind the answer
         self._extra_bytes = 0  # without a byte of the body among them
         self._inflate: zlib._Decompress | None = None
-        self._parser = HttpResponseParser(self)
+        self._parser: Any = HttpResponseParser(self)
 
     @property
     def reusable(self) -> bool:
@@ -87,6 +87,11 @@ class AnswerReader:
     def is_delimited(self) -> bool:
         """It says itself where it ends; else its end is the connection's, however that came."""
         return self._length_known
+
+    def let_go(self) -> None:
+        """Nothing is read any more. Parser and reader hold each other; now they do not, and
+        need not wait for the garbage collector."""
+        self._parser = None
 
     def read_head(self) -> None:
         """Until `status` and `headers` are those of the final answer, not of an interim one."""

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from threading import Event
 
@@ -295,7 +296,8 @@ class Forward:
             line=trip.line,
             stream_idle_seconds=self._stream_idle_seconds,
             on_close=self._closed,
-            is_made_up=lambda: self._is_made_up(trip),
+            # Not of the trip, which holds the attempt: in a circle both would stay for a while.
+            is_made_up=partial(self._is_made_up, trip.pool, trip.call),
         )
         self._open.add(attempt)
         trip.asked.add(serving.config.name)
@@ -314,11 +316,11 @@ class Forward:
             self.waiting.poke()
         return attempt
 
-    def _is_made_up(self, trip: Trip) -> bool:
+    def _is_made_up(self, pool: Pool, call: Call) -> bool:
         """Nobody but the client says that there is such a model."""
-        if any(names_model(s.config, trip.call.model) for s in trip.pool.servings):
+        if any(names_model(s.config, call.model) for s in pool.servings):
             return False
-        return all(c.first_byte_ms is None for c in self._state.look(trip.pool.servings))
+        return all(c.first_byte_ms is None for c in self._state.look(pool.servings))
 
     def _is_over(self, attempt: Attempt, trip: Trip) -> bool:
         return not attempt.verdict.try_next or not trip.left

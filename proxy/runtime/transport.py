@@ -206,6 +206,7 @@ class Body:
         """Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._reader.let_go()
             self._line.release()
             connection.close()
 
@@ -216,6 +217,7 @@ class Body:
         connection = self._connection
         if connection is not None and self._reader.reusable and self.was_sent:
             self._connection = None
+            self._reader.let_go()
             self._line.release()
             self._kept.keep(connection)
         else:

@@ -54,7 +54,15 @@ class Answer:
         with _translated():
             first = self._body.read1()
             second = self._body.read1() if first else b""
-            return b"".join((first, second, *self._body.stream())) if second else first
+            if not second:
+                return first
+            # Piece by piece into one: to keep thousands of pieces until the last leaves the heap
+            # full of holes where they were.
+            whole = bytearray(first)
+            whole += second
+            for piece in self._body.stream():
+                whole += piece
+            return bytes(whole)
 
     def allow_silence(self, seconds: float) -> None:
         """The longest wait of each read from now on."""

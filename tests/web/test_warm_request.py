@@ -1,5 +1,6 @@
 """What makes a request fast, as counts: times depend on the machine, these do not."""
 
+import gc
 import json
 import sys
 import threading
@@ -174,3 +175,18 @@ def test_an_event_that_is_cut_holds_one_event_at_most():
         watcher.feed(EVENT[100:] + EVENT[:50])
         watcher.feed(EVENT[50:])
         assert len(watcher._tail) < len(EVENT)
+
+
+def test_it_leaves_little_to_the_garbage_collector_and_nothing_of_ours(warm, body):
+    gc.collect()
+    gc.disable()
+    try:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        assert warm.ask(body).status_code == 200
+        gc.collect()
+        left = [type(found).__module__ for found in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert [module for module in left if module.startswith(("proxy", "httptools"))] == []
