@@ -296,7 +296,7 @@ class Forward:
             line=trip.line,
             stream_idle_seconds=self._stream_idle_seconds,
             on_close=self._closed,
-            # Not of the trip, which holds the attempt: in a circle both would stay for a while.
+            # Not of the trip, which holds the attempt: in a circle both would stay.
             is_made_up=partial(self._is_made_up, trip.pool, trip.call),
         )
         self._open.add(attempt)

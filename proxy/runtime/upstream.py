@@ -56,8 +56,8 @@ class Answer:
             second = self._body.read1() if first else b""
             if not second:
                 return first
-            # Piece by piece into one: to keep thousands of pieces until the last leaves the heap
-            # full of holes where they were.
+            # Piece by piece into one: to keep thousands of them until the last has come leaves
+            # the heap full of holes.
             whole = bytearray(first)
             whole += second
             for piece in self._body.stream():
