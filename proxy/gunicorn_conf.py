@@ -59,7 +59,7 @@ proc_name = "azure-openai-gateway"
 SWITCH_SECONDS = 0.05
 
 
-# A request leaves eight objects in a circle (the framework's router does), so there is little to
+# A request leaves eight objects in a circle (the router's), so there is little to
 # look for: every 2,500 requests is often enough, and old objects rarely.
 GC_THRESHOLDS = (20_000, 20, 100)
 
