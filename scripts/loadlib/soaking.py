@@ -20,6 +20,7 @@ from loadlib.azure import Sick, SimulatedAzure, Started, simulated_azure
 from loadlib.client import ERROR_IN_STREAM, Asking, Connection, Progress
 from loadlib.gateway import Gateway, Usage, free_port, gateway
 from loadlib.stats import Failure, Outcome, Report, Row, percentile
+from proxy.worker import READY_THREADS
 
 MODEL = "gpt-4o"
 RESOURCES = 4
@@ -167,9 +168,10 @@ def compared(
 def losses(samples: Sequence[Sample], seconds: float, workers: int) -> list[str]:
     """What a gateway that loses nothing would not show, in words."""
     found = []
-    # Whatever the load does, one connection is one thread at most, and one to each upstream.
+    # Whatever the load does, one connection is one thread at most, and one to each upstream;
+    # and some threads are there before any load.
     for what, most in (
-        ("threads", workers * (CONNECTIONS + 24)),
+        ("threads", workers * (max(CONNECTIONS, READY_THREADS) + 24)),
         ("sockets", CONNECTIONS + workers * (CONNECTIONS * (RESOURCES + 1) + 50)),
     ):
         peak = max(getattr(s, what) for s in samples)

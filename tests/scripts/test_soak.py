@@ -88,7 +88,7 @@ def test_memory_that_grows_in_a_long_run_is_a_loss(late, found):
 
 
 def test_more_threads_than_connections_explain_are_a_loss_in_any_run():
-    most = 2 * (soaking.CONNECTIONS + 24)
+    most = 2 * (max(soaking.CONNECTIONS, soaking.READY_THREADS) + 24)
     assert soaking.losses([Sample(1.0, most, 1)], 1.0, workers=2) == []
     assert soaking.losses([Sample(1.0, most + 1, 1)], 1.0, workers=2) == [
         f"{most + 1} threads were open; the load explains {most}"
