@@ -52,12 +52,12 @@ accesslog = None  # we write our own line for each request
 loglevel = _settings.log_level
 proc_name = "azure-openai-gateway"
 
+NO_TLS = "certfile, keyfile: TLS belongs to a server in front (nginx, Caddy); leave them out."
 
 # A thread that waits for the interpreter wakes so often to ask for it: by default every 5 ms.
 # Of a thousand open streams a hundred may wait, and only wake and wake. Who has it
 # gives it back at each system call, so nobody waits so long for anything but arithmetic.
 SWITCH_SECONDS = 0.05
-
 
 # A request leaves eight objects in a circle (the router's), so there is little to
 # look for: every 2,500 requests is often enough, and old objects rarely.
@@ -66,6 +66,8 @@ GC_THRESHOLDS = (20_000, 20, 100)
 
 def on_starting(server: Arbiter) -> None:
     """However gunicorn was started: what cannot work stops it here, with a sentence."""
+    if server.cfg.is_ssl:
+        sys.exit(NO_TLS)
     parts = _parts(server.app.wsgi())
     server.stop = partial(_stop, server, server.stop, parts)
     try:

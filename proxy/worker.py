@@ -94,16 +94,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, req: Any, conn: Any) -> Any:
         conn.sock.begin_answer()
         kept = super().handle_request(req, conn)
-        conn.sock.flush()
+        conn.sock.end_answer()
         return kept
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
         self._entry.leave()  # what was not read of a body is waited for
         return super()._keepalive_after(conn, keepalive)
 
-    def handle_error(self, *args: Any) -> Any:
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> Any:
         self._entry.leave()  # it writes to the client
-        return super().handle_error(*args)
+        client.end_answer()  # a head of its own, and all at once
+        return super().handle_error(req, client, addr, exc)
 
     def _is_asked_again(self, conn: Any) -> bool:
         unreader = conn.parser.unreader
@@ -146,17 +147,17 @@ class ClientSocket:
     """A client's socket that gives the interpreter away less often: that happens at each system
     call, and where many threads wait for it, to get it back takes longer than the call.
 
-    An answer's head, which is sent first, goes out with what comes next. To be told a second
-    time that it is to block, or not, asks the system nothing. `before_send` is called before
-    anything is sent: its client may not read.
+    An answer's head, which is sent first, goes out with what comes next. How long to wait is
+    told to the system only when there is something to wait for: gunicorn changes it several
+    times a request. `before_send` is called before anything is sent: its client may not read.
     """
 
-    __slots__ = ("_before_send", "_head", "_is_answering", "_is_blocking", "_sock")
+    __slots__ = ("_before_send", "_head", "_is_answering", "_set", "_sock", "_wanted")
 
     def __init__(self, sock: socket.socket, before_send: Callable[[], None]) -> None:
         self._sock = sock
         self._before_send = before_send
-        self._is_blocking: bool | None = None
+        self._wanted = self._set = sock.gettimeout()
         self._head = b""
         self._is_answering = True
 
@@ -164,9 +165,16 @@ class ClientSocket:
         """What is sent next is a head."""
         self._is_answering = False
 
+    def end_answer(self) -> None:
+        """What is sent from now on goes out at once, and what waits does now."""
+        self._is_answering = True
+        head, self._head = self._head, b""
+        if head:
+            self._waiting().sendall(head)
+
     def send(self, data: bytes) -> int:
         self._before_send()
-        return self._sock.send(data)
+        return self._waiting().send(data)
 
     def sendall(self, data: bytes) -> None:
         self._before_send()
@@ -179,36 +187,48 @@ class ClientSocket:
                 data = self._head + data
                 self._head = b""
             else:
-                self.flush()
-        self._sock.sendall(data)
+                self.end_answer()
+        self._waiting().sendall(data)
 
     def sendfile(self, *args: Any, **options: Any) -> int:
-        self.flush()
-        return self._sock.sendfile(*args, **options)
+        self._before_send()
+        self.end_answer()
+        return self._waiting().sendfile(*args, **options)
 
-    def flush(self) -> None:
-        head, self._head = self._head, b""
-        if head:
-            self._sock.sendall(head)
+    def recv(self, size: int) -> bytes:
+        return self._waiting().recv(size)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        return self._waiting().recv_into(buffer)
 
     def setblocking(self, is_blocking: bool) -> None:
-        if is_blocking is not self._is_blocking:
-            self._sock.setblocking(is_blocking)
-            self._is_blocking = is_blocking
+        self._wanted = None if is_blocking else 0.0
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._wanted = seconds
+
+    def gettimeout(self) -> float | None:
+        return self._wanted
 
     def received(self, milliseconds: int) -> bytes | None:
-        """What arrives within that time: b"" is the end, None is nothing. Only while it is
-        blocking."""
-        self._sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(milliseconds / 1000)
-        )
+        """What arrives within that time: b"" is the end, None is nothing."""
+        self.setblocking(True)
+        sock = self._waiting()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(milliseconds / 1000))
         try:
             buffer = thread_buffer(READ_BYTES)
-            return bytes(buffer[: self._sock.recv_into(buffer)])
+            return bytes(buffer[: sock.recv_into(buffer)])
         except BlockingIOError:
             return None
         finally:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(math.inf))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(math.inf))
+
+    def _waiting(self) -> socket.socket:
+        """The socket, as long as it is wanted to wait."""
+        if self._set != self._wanted:
+            self._sock.settimeout(self._wanted)
+            self._set = self._wanted
+        return self._sock
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)

@@ -201,18 +201,31 @@ def test_head_and_first_bytes_are_sent_at_once(app, sent, worker, ends, monkeypa
     assert [b"\r\n\r\n" + first, *counted.sent[1:]] == sent
 
 
-def test_it_is_told_only_once_that_it_is_to_block(ends):
+def test_the_system_hears_how_long_to_wait_only_where_there_is_something_to_wait_for():
     class Told:
         def __init__(self):
-            self.blocking = []
+            self.seconds = []
 
-        def setblocking(self, is_blocking):
-            self.blocking.append(is_blocking)
+        def gettimeout(self):
+            return 0.0
+
+        def settimeout(self, seconds):
+            self.seconds.append(seconds)
+
+        def recv(self, size):
+            return b"x" * size
 
     sock = ClientSocket(Told(), lambda: None)
-    for is_blocking in (False, True, True, False, False, True):
-        sock.setblocking(is_blocking)
-    assert sock._sock.blocking == [False, True, False, True]
+    for wanted, told in ((0.0, []), (None, [None]), (None, [None]), (2.5, [None, 2.5])):
+        sock.settimeout(5.0)
+        sock.settimeout(wanted)
+        assert sock.gettimeout() == wanted
+        assert sock.recv(3) == b"xxx"
+        assert sock._sock.seconds == told
+    sock.setblocking(False)
+    sock.setblocking(True)
+    assert sock.gettimeout() is None
+    assert sock._sock.seconds == told
 
 
 def test_a_connections_first_task_gives_it_such_a_socket(worker, monkeypatch):
@@ -320,6 +333,7 @@ def test_an_app_that_fails_leaves_its_place(worker, ends):
     client.sendall(GET % 1)
     assert worker.handle(conn) is False
     assert (worker._entry.entered, worker._entry.inside) == (1, 0)
+    assert client.recv(1000).startswith(b"HTTP/1.1 500 ")
 
 
 def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypatch):

@@ -126,12 +126,15 @@ class Connection:
         return buffer[:size]
 
     def send_all(self, data: bytes) -> None:
-        """As the socket's own, within the times. Raises OSError."""
-        self._set_time()
-        try:
-            self.sock.sendall(data)
-        except BlockingIOError:
-            raise TimeoutError from None
+        """As the socket's own, within the times: also where the peer takes it bit by bit.
+        Raises OSError."""
+        left = memoryview(data)
+        while left:
+            self._set_time()
+            try:
+                left = left[self.sock.send(cast(bytes, left)) :]
+            except BlockingIOError:
+                raise TimeoutError from None
 
     def _set_time(self) -> None:
         seconds = min(self.silence_seconds, self.ends_at - self._clock())

@@ -98,6 +98,7 @@ class ThreadPool:
                     task()
                 except BaseException:  # it ends its task, not its thread
                     logger.exception("A request's thread failed.")
+                task = None  # while it is idle a thread keeps nothing of it
             task = self._next(mine)
             if task is None:
                 return

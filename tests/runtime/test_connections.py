@@ -192,8 +192,8 @@ class Sock:
         buffer[:1] = b"x"
         return 1
 
-    def sendall(self, _data):
-        pass
+    def send(self, data):
+        return len(data)
 
 
 def test_what_a_thread_receives_comes_into_one_buffer_of_its_own():
@@ -477,3 +477,28 @@ def test_a_line_may_be_cut_when_its_connection_is_closed(connections, silent):
     line.cut()
     line.cut()
     assert line.is_cut
+
+
+def test_a_peer_that_takes_it_bit_by_bit_has_the_same_time_as_one_that_takes_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ended = threading.Event()
+
+    def take():
+        while not ended.wait(0.002):
+            theirs.recv(20_000)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    connection = Connection(Origin("http", "h", 80), ours)
+    connection.ends_at = time.monotonic() + 0.2
+    try:
+        with pytest.raises(TimeoutError):
+            connection.send_all(bytes(200_000_000))
+        assert time.monotonic() < connection.ends_at + WAIT_SECONDS
+    finally:
+        ended.set()
+        thread.join()
+        ours.close()
+        theirs.close()

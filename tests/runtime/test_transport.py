@@ -97,9 +97,10 @@ class Counting:
         self._sock = sock
         self._sends = sends
 
-    def sendall(self, data):
+    def send(self, data):
         self._sends.append(len(data))
         self._sock.sendall(data)
+        return len(data)
 
     def __getattr__(self, name):
         return getattr(self._sock, name)
@@ -223,7 +224,7 @@ def test_a_connection_on_which_a_request_was_not_sent_whole_is_not_kept(transpor
         def __init__(self):
             self.closed = 0
 
-        def sendall(self, _data):
+        def send(self, _data):
             raise BrokenPipeError
 
         def recv_into(self, buffer):
