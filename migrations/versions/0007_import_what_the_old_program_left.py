@@ -44,8 +44,12 @@ def upgrade() -> None:
             " PROXY_LEGACY_PATH, or later with `flask legacy import PATH`."
         )
         return
-    if "legacy" not in arguments and _has_imported():
-        logger.info("Data of an old proxy was imported before; `-x legacy=PATH` does it again.")
+    was_before = context.config.attributes.get("was_before_0006", False)
+    if "legacy" not in arguments and was_before and _has_imported():
+        logger.warning(
+            "%s is not imported: data of an old proxy was before; `-x legacy=PATH` does it.",
+            source,
+        )
         return
     outcome = import_legacy(
         op.get_bind(),
