@@ -47,6 +47,7 @@ def make_parts(settings: Settings) -> Parts:
         connections=settings.threads,
         connect_timeout_seconds=settings.connect_timeout_ms / 1000,
         ca_bundle=settings.ca_bundle,
+        allow_private=settings.allow_private_upstreams,
     )
     return Parts(
         settings=settings,

@@ -21,6 +21,7 @@ from proxy.core.routing import POLICIES
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE_FOLDER = ROOT / "instance"
 DEFAULT_DATABASE_URL = "sqlite:///instance/proxy.db"
+ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class SettingError(ValueError):
@@ -64,6 +65,12 @@ def _choice(*names: str) -> tuple[Callable[[str], str], str]:
     return parse, "one of " + ", ".join(names)
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in (*ON, *OFF):
+        raise ValueError
+    return text.lower() in ON
+
+
 def _workers(text: str) -> int:
     return len(os.sched_getaffinity(0)) if text.lower() == "auto" else _whole(1, 64)[0](text)
 
@@ -103,6 +110,7 @@ def _existing(text: str) -> Path | None:
 
 
 _ANY = (str, "any text")
+_SWITCH = (_switch, f"one of {', '.join((*ON, *OFF))}")
 _FOLDER = (_folder, "a folder, or nothing")
 
 # fmt: off
@@ -130,6 +138,9 @@ SETTINGS: tuple[Setting, ...] = (
             "In which order instances are tried."),
     Setting("PROXY_MAX_BODY_BYTES", "max_body_bytes", "67108864", *_whole(1024, 2**31),
             "Largest request body, in bytes; more is answered with 413."),
+    Setting("PROXY_ALLOW_PRIVATE_UPSTREAMS", "allow_private_upstreams", "false", *_SWITCH,
+            "Whether an instance or its proxy may have a link-local or metadata address, such"
+            " as 169.254.169.254. Loopback and private networks are always allowed."),
     Setting("PROXY_CONNECT_TIMEOUT_MS", "connect_timeout_ms", "5000", *_whole(1, 600000),
             "Longest wait for a connection to an instance, in ms."),
     Setting("PROXY_STREAM_IDLE_SECONDS", "stream_idle_seconds", "60", *_whole(1, 3600),
@@ -181,6 +192,7 @@ class Settings:
     client_auth: str
     policy: str
     max_body_bytes: int
+    allow_private_upstreams: bool
     connect_timeout_ms: int
     stream_idle_seconds: int
     deadline_seconds: int

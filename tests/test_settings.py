@@ -78,6 +78,8 @@ GOOD = [
     ("PROXY_CLIENT_AUTH", "OFF", "off"),
     ("PROXY_MAX_BODY_BYTES", "1024", 1024),
     ("PROXY_LOG_LEVEL", "Warning", "warning"),
+    *[("PROXY_ALLOW_PRIVATE_UPSTREAMS", t, True) for t in ("true", "YES", "On", "1")],
+    *[("PROXY_ALLOW_PRIVATE_UPSTREAMS", t, False) for t in ("false", "NO", "Off", "0")],
     ("PROXY_DATABASE_URL", "postgresql://u:p@h/d", "postgresql://u:p@h/d"),
     ("PROXY_DATABASE_URL", "postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
     *[("PROXY_POLICY", name, name) for name in POLICIES],
@@ -109,6 +111,8 @@ BAD = [
     ("PROXY_CA_BUNDLE", "proxy"),  # a folder
     ("PROXY_LOG_MAX_BYTES", "9999"),
     ("PROXY_LOG_LEVEL", "trace"),
+    ("PROXY_ALLOW_PRIVATE_UPSTREAMS", "maybe"),
+    ("PROXY_ALLOW_PRIVATE_UPSTREAMS", "2"),
 ]
 
 
@@ -199,7 +203,7 @@ def test_without_a_value_there_is_no_folder_and_no_file():
         ("PROXY_THREAD", "Did you mean PROXY_THREADS?"),
         ("PROXY_POLCY", "Did you mean PROXY_POLICY?"),
         ("PROXY_PORT", "Known are"),
-        ("PROXY_XYZZY_9", "Known are ADMIN_API_KEY, PORT, PROXY_BIND, "),
+        ("PROXY_XYZZY_9", "Known are ADMIN_API_KEY, PORT, PROXY_ALLOW_"),
     ],
 )
 def test_an_unknown_name_of_ours_is_refused_with_a_hint(name, hint):

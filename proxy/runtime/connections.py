@@ -23,6 +23,7 @@ import certifi
 import requests
 from urllib3.util.ssltransport import SSLTransport
 
+from proxy.core.addresses import refused
 from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
 from proxy.runtime.buffers import thread_buffer, timeval
 from proxy.runtime.line import Line
@@ -53,8 +54,19 @@ SLOW_CONNECT = "it timed out while we connected"
 NO_TLS = "TLS failed: its certificate or protocol was not accepted"
 FAILED = "the connection failed ({})"
 NO_PROXY = "its proxy_url refused or could not be reached"
+NOT_ALLOWED = (
+    "it, or its proxy_url, leads to a link-local or metadata address, which only"
+    " PROXY_ALLOW_PRIVATE_UPSTREAMS allows"
+)
 
 AnySocket = socket.socket | SSLTransport
+
+
+class NotAllowed(requests.ConnectionError):
+    """It leads to where nobody is to be asked."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_ALLOWED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +191,20 @@ class Connection:
 
 
 class Connections:
-    """Thread-safe. `kept` is how many idle ones an origin may have."""
+    """Thread-safe. `kept` is how many idle ones an origin may have; without `allow_private`
+    none is opened to where core/addresses.py refuses it."""
 
     def __init__(
         self,
         *,
         kept: int,
         ca_bundle: Path | None = None,
+        allow_private: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
         self._ca_bundle = ca_bundle
+        self._allow_private = allow_private
         self._clock = clock
         # Taking from a deque and adding to it is atomic; the newest is used first.
         self._idle: dict[Origin, deque[Connection]] = {}
@@ -253,10 +268,13 @@ class Connections:
         until = _Deadline(self._clock() + seconds, self._clock)
         if origin.proxy_url is None:
             return Connection(origin, self._connected(origin, until, line))
+        # Where a name leads to only the proxy knows.
+        if not self._allow_private and refused(origin.host):
+            raise NotAllowed
         try:
             sock = self._connected(origin_of(origin.proxy_url), until, line)
-        except requests.ConnectTimeout:
-            raise  # it may be we who have no more time
+        except (requests.ConnectTimeout, NotAllowed):
+            raise  # it may be we who have no more time, or do not ask
         except (ValueError, requests.RequestException):
             raise requests.exceptions.ProxyError(NO_PROXY) from None
         if origin.scheme == "http":
@@ -266,7 +284,7 @@ class Connections:
             return Connection(origin, self._secured(sock, origin, until, line))
 
     def _connected(self, origin: Origin, until: "_Deadline", line: Line) -> AnySocket:
-        sock = _dialled(origin, until, line)
+        sock = _dialled(origin, until, line, allow_private=self._allow_private)
         if origin.scheme == "http":
             return sock
         with _closed_if_it_fails(sock):
@@ -313,7 +331,9 @@ class _Deadline:
         return left / parts
 
 
-def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
+def _dialled(
+    origin: Origin, until: _Deadline, line: Line, *, allow_private: bool
+) -> socket.socket:
     """By the first of the host's addresses that answers; each gets its share of the time."""
     try:
         found = _addresses(origin, until, line)
@@ -321,6 +341,11 @@ def _dialled(origin: Origin, until: _Deadline, line: Line) -> socket.socket:
         raise requests.ConnectionError(UNKNOWN_HOST) from None
     except OSError as failure:
         raise _not_connected(failure) from None
+    if not allow_private:
+        # Of what is connected to, and not of the name: that may lead elsewhere the next time.
+        found = [each for each in found if not refused(each[-1][0])]
+        if not found:
+            raise NotAllowed
     error: OSError = socket.gaierror()
     for left, (family, kind, protocol, _, address) in zip(
         range(len(found), 0, -1), found, strict=True

@@ -74,9 +74,13 @@ class Outgoing(requests.PreparedRequest):
 class Transport(BaseAdapter):
     """Thread-safe. `connections` is how many idle ones are kept for an upstream."""
 
-    def __init__(self, *, connections: int, ca_bundle: Path | None = None) -> None:
+    def __init__(
+        self, *, connections: int, ca_bundle: Path | None = None, allow_private: bool = False
+    ) -> None:
         super().__init__()
-        self._connections = Connections(kept=connections, ca_bundle=ca_bundle)
+        self._connections = Connections(
+            kept=connections, ca_bundle=ca_bundle, allow_private=allow_private
+        )
 
     def send(
         self,

@@ -84,10 +84,17 @@ class Upstream:
     """
 
     def __init__(
-        self, *, connections: int, connect_timeout_seconds: float, ca_bundle: Path | None
+        self,
+        *,
+        connections: int,
+        connect_timeout_seconds: float,
+        ca_bundle: Path | None,
+        allow_private: bool = False,
     ) -> None:
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._transport = Transport(connections=connections, ca_bundle=ca_bundle)
+        self._transport = Transport(
+            connections=connections, ca_bundle=ca_bundle, allow_private=allow_private
+        )
         self._cleaning = Periodic("idle-connections", CLEAN_SECONDS, self._transport.close_idle)
         self.start = self._cleaning.start
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
-from flask import request
+from flask import has_app_context, request
 from marshmallow import (
     INCLUDE,
     RAISE,
@@ -19,11 +19,13 @@ from marshmallow import (
 )
 
 from proxy.context import parts
+from proxy.core.addresses import refused
 from proxy.core.masking import masked, masked_key
 from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
 from proxy.core.types import InstanceConfig
 from proxy.errors import BadRequest, Unprocessable
 from proxy.runtime.state import StateView
+from proxy.settings import load_settings
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
 from proxy.web.body import read_body
 from proxy.web.errors import message_and_path, shown
@@ -114,6 +116,18 @@ def _check_url(url: str, *, credentials: bool) -> None:
         raise ValidationError("Must have no ? or # part.")
     if not credentials and "@" in parts.netloc:
         raise ValidationError("Must not contain user or password; the key is `api_key`.")
+    leads_to = refused(parts.hostname)
+    if leads_to and not _allows_private_upstreams():
+        raise ValidationError(
+            f"Leads to {leads_to}. Name the upstream itself, or set"
+            " PROXY_ALLOW_PRIVATE_UPSTREAMS=true."
+        )
+
+
+def _allows_private_upstreams() -> bool:
+    """A migration that imports has no app around it."""
+    settings = parts().settings if has_app_context() else load_settings()
+    return settings.allow_private_upstreams
 
 
 def _is_key(key: str) -> None:

@@ -394,6 +394,94 @@ def test_an_address_is_not_looked_up(connections, silent, monkeypatch):
     assert flags == [socket.AI_NUMERICHOST]
 
 
+# Addresses that nobody is to ask.
+
+
+METADATA = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))
+MAPPED = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::ffff:169.254.169.254", 80, 0, 0))
+LINK_LOCAL = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", 80, 0, 2))
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """Where connections were opened to."""
+    seen, connect = [], module._connect
+    monkeypatch.setattr(
+        module,
+        "_connect",
+        lambda sock, address, *more: seen.append(address) or connect(sock, address, *more),
+    )
+    return seen
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "0xa9fea9fe", "::ffff:169.254.169.254", "fe80::1%1", "fd00:ec2::254"],
+)
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_metadata_address_is_not_connected_to(host, proxied, connections, silent, connected):
+    proxy_url = f"http://127.0.0.1:{silent.port}" if proxied else None
+    for scheme in ("http", "https"):
+        with pytest.raises(module.NotAllowed, match="PROXY_ALLOW_PRIVATE_UPSTREAMS"):
+            opened(connections, Origin(scheme, host, 80, proxy_url))
+    assert connected == []
+
+
+@pytest.mark.parametrize("found", [METADATA, MAPPED, LINK_LOCAL])
+@pytest.mark.parametrize("as_proxy", [False, True])
+def test_nor_is_one_that_a_harmless_name_leads_to(
+    found, as_proxy, connections, connected, monkeypatch
+):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    origin = Origin("http", "harmless.example", 80)
+    if as_proxy:
+        origin = Origin("http", "upstream.example", 80, "http://harmless.example")
+    with pytest.raises(module.NotAllowed):
+        opened(connections, origin)
+    assert connected == []
+
+
+def test_of_a_name_with_several_addresses_the_others_are_tried(
+    connections, silent, connected, monkeypatch
+):
+    found = [METADATA, *addresses(silent.port), LINK_LOCAL]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    opened(connections, Origin("http", "mixed.example", 80)).close()
+    assert connected == [("127.0.0.1", silent.port)]
+
+
+def test_a_name_is_looked_up_once_and_what_was_found_is_what_is_connected_to(
+    connections, silent, connected, monkeypatch
+):
+    """One that leads elsewhere the second time would get past what was checked the first."""
+    answers = [addresses(silent.port), [METADATA]]
+
+    def rebinding(*_, flags=0, **__):
+        if flags:
+            raise socket.gaierror(socket.EAI_NONAME, "a name")
+        return answers.pop(0)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    opened(connections, Origin("http", "rebinding.example", 80)).close()
+    assert connected == [("127.0.0.1", silent.port)]
+    with pytest.raises(module.NotAllowed):
+        opened(connections, Origin("http", "rebinding.example", 80))
+
+
+def test_where_it_is_allowed_it_is_tried(make_connections, monkeypatch):
+    tried = []
+
+    def refuse(_sock, address, *_):
+        tried.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(module, "_connect", refuse)
+    connections = make_connections(allow_private=True)
+    with pytest.raises(requests.ConnectionError, match="refused"):
+        opened(connections, Origin("http", "169.254.169.254", 80))
+    assert tried == [("169.254.169.254", 80)]
+
+
 # Ended by another thread.
 
 

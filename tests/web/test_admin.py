@@ -3,8 +3,8 @@ from urllib.parse import quote
 
 import pytest
 
-from proxy.store import revisions
-from tests.builders import MODEL
+from proxy.store import instances, revisions
+from tests.builders import MODEL, config
 from tests.web.conftest import CHAT, STREAM
 
 
@@ -184,6 +184,11 @@ BAD_FIELDS = [
     ("api_base", "http://h?x=1", '"http://h?x=1"'),
     ("api_base", "http://h#x", '"http://h#x"'),
     ("api_base", "https://user:word@h", "api_key"),
+    ("api_base", "http://169.254.169.254", '"http://169.254.169.254"'),
+    ("api_base", "http://0xa9fea9fe/x", "PROXY_ALLOW_PRIVATE_UPSTREAMS"),
+    ("api_base", "http://[::ffff:169.254.169.254]", "to 169.254.169.254, a link-local"),
+    ("api_base", "http://[fe80::1%25eth0]:80", "a link-local"),
+    ("api_base", "http://metadata.google.internal", '"http://metadata.google.internal"'),
     ("api_base", 5, "5"),
     ("api_version", "2024?x=1", '"2024?x=1"'),
     ("api_version", "", '""'),
@@ -219,6 +224,7 @@ BAD_SECRETS = [
     ("proxy_url", "http://user:planted€@h"),
     ("proxy_url", "http://user:planted%E2%82%AC@h"),
     ("proxy_url", "http://***@h:8080"),
+    ("proxy_url", "http://user:planted@169.254.169.254:80"),
     ("proxy_url", 5),
 ]
 
@@ -251,6 +257,35 @@ def test_a_secret_that_cannot_be_used_is_refused_without_showing_it(shared_world
         assert "planted" not in answer.text
         assert "pl\\u00e4nted" not in answer.text
     assert shared_world.everything() == before
+
+
+@pytest.mark.parametrize("field", ["api_base", "proxy_url"])
+def test_a_metadata_address_may_be_allowed(make_world, field):
+    world = make_world(allow_private_upstreams=True)
+    world.add("a", **{field: "http://169.254.169.254"})
+    assert world.admin("PUT", "/a", json={field: "http://metadata"}).status_code == 200
+
+
+@pytest.mark.parametrize("allowed, tried", [(False, []), (True, [("169.254.169.254", 80)])])
+def test_one_that_is_there_already_is_asked_only_where_it_is_allowed(
+    make_world, monkeypatch, allowed, tried
+):
+    """A database may hold it: written before, or by hand."""
+    asked = []
+
+    def refuse(_sock, address, *_):
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("proxy.runtime.connections._connect", refuse)
+    world = make_world(allow_private_upstreams=allowed)
+    with world.parts.database.session() as session:
+        there = config("a", api_base="http://169.254.169.254")
+        instances.add(session, [there], author="test")
+    world.parts.snapshots.reload()
+    checks = world.admin("POST", "/a/verify", json={"model": "m"}).get_json()["checks"]
+    assert asked == tried
+    assert ("PROXY_ALLOW_PRIVATE_UPSTREAMS" in checks[0]["detail"]) is not allowed
 
 
 @pytest.mark.parametrize("missing", ["name", "api_base", "api_key"])

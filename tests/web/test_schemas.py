@@ -59,6 +59,8 @@ def test_each_new_config_has_its_own_empty_lists():
         ("api_key", "!~" * 2000),
         ("api_base", "http://127.0.0.1:65535/path"),
         ("api_base", "https://[::1]:8443"),
+        ("api_base", "http://10.0.0.4"),
+        ("proxy_url", "http://192.168.0.1:3128"),
         ("api_base", "HTTPS://res.openai.azure.com/"),
         ("api_version", "2024-10-21-preview"),
         ("api_version", "preview"),
@@ -152,3 +154,12 @@ def test_numbers_without_sense_do_not_pass_as_floats():
         field = schemas.StrictFloat()
         with pytest.raises(schemas.ValidationError):
             field.deserialize(value)
+
+
+def test_without_an_app_the_settings_say_whether_a_metadata_address_is_allowed(monkeypatch):
+    """An import by a migration has none."""
+    values = FEWEST | {"api_base": "http://169.254.169.254"}
+    config, wrong = schemas.checked_instance(values)
+    assert (config, [path for _, path in wrong]) == ({}, [["api_base"]])
+    monkeypatch.setenv("PROXY_ALLOW_PRIVATE_UPSTREAMS", "true")
+    assert schemas.checked_instance(values)[1] == []

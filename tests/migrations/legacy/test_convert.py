@@ -103,6 +103,8 @@ def test_what_is_plainly_meant_is_converted_and_listed(field, given, taken):
         ("supported_models", 0),
         ("supported_models", False),
         ("model_deployments", []),
+        ("api_base", "http://169.254.169.254/latest"),
+        ("api_base", "http://metadata.google.internal"),
     ],
 )
 def test_what_is_not_plain_is_a_problem_with_field_value_and_remedy(field, given):
