@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import socket
@@ -291,6 +292,44 @@ def ask_upstream_that_says(world, data):
         answer = world.ask()
         thread.join()
     return answer
+
+
+@contextlib.contextmanager
+def redirecting(status, location):
+    """The address of an upstream that sends everybody there."""
+    says = f"HTTP/1.1 {status} Go\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):  # closed
+                while True:
+                    peer, _ = server.accept()
+                    with peer:
+                        peer.recv(65_536)
+                        peer.sendall(says.encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield "http://{}:{}".format(*server.getsockname())
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("how", ["plain", "stream", "verify"])
+def test_a_redirect_is_neither_followed_nor_passed_on(world, status, how):
+    """It would carry the instance's key, or the client's own, to wherever it points."""
+    elsewhere = world.simulator["b"].url + "/openai/deployments/gpt-4o/chat/completions"
+    with redirecting(status, elsewhere) as url:
+        world.add("c", api_base=url, supported_models=[MODEL])
+        if how == "verify":
+            (check,) = world.admin("POST", "/c/verify").get_json()["checks"]
+            assert (check["ok"], check["status"]) == (False, status)
+        else:
+            answer = world.ask(CHAT if how == "plain" else STREAM)
+            assert (answer.status_code, error(answer)["code"]) == (502, "upstream_error")
+            assert elsewhere not in f"{answer.headers} {answer.text}"
+    assert world.asked() == (0, 0)
 
 
 def test_an_answer_without_a_type_is_not_called_html(world):
