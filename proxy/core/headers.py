@@ -5,23 +5,69 @@ from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
-# RFC 9110, 7.6.1: they speak about one connection, not about the message.
+# They speak about one connection, not about the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2; and
+# HTTP/2's own).
 HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
-    " transfer-encoding upgrade".split()
+    "connection http2-settings keep-alive proxy-authenticate proxy-authentication-info"
+    " proxy-authorization proxy-connection te trailer transfer-encoding upgrade".split()
 )
 
-# Never to an upstream: the client's credentials, its address, what we set ourselves.
+# Of the client's headers all go on but these. A list of what may would be safer, and would
+# break what the gateway is for: upstreams select features by headers that are made up every
+# month (OpenAI-Beta, aoai-evals, x-ms-oai-...), and compatible servers have their own. What
+# must not go on is known: credentials, addresses, and what we set ourselves.
 NOT_UPSTREAM = HOP_BY_HOP | frozenset(
-    "accept-encoding api-key authorization content-length cookie expect forwarded host"
-    " ocp-apim-subscription-key via x-admin-api-key x-real-ip x-request-id"
-    " x-request-timeout-ms".split()
+    # Who asks, from where and through what (RFC 9110, 7.6.2 and 7.6.3; RFC 7239; RFC 8586).
+    "alt-used cdn-loop client-ip disguised-host fly-client-ip forwarded from max-forwards"
+    " origin referer remote-addr remote-user true-client-ip via was-default-hostname"
+    " wl-proxy-client-ip x-client-cert x-client-ip x-cluster-client-ip x-coming-from x-host"
+    " x-forwarded"
+    " x-http-method-override x-nginx-proxy x-proxyuser-ip x-real-ip x-remote-addr x-remote-ip"
+    " x-remote-user x-rewrite-url x-scheme x-trusted-ip x-url-scheme"
+    # About the request as it came, which is not the one that goes out; what we set; and what is
+    # said to us.
+    " accept-encoding content-encoding content-length content-md5 digest early-data expect host"
+    " if-match if-modified-since if-none-match if-range if-unmodified-since range"
+    " upgrade-insecure-requests x-change-reason x-request-id x-request-timeout-ms".split()
+)
+# Of these families none: what proxies, content networks and sign-in services in front of us say
+# of the client (nginx, Envoy, Cloudflare, Fastly, Azure's Front Door, Application Gateway and
+# App Service, AWS, Google), browsers' notes, and what only a proxy may be told.
+NOT_UPSTREAM_FAMILIES = (
+    *("cf-", "fastly-", "forwarded-", "proxy-", "sec-", "ssl-client-", "x-amz-cf-", "x-amzn-"),
+    *("x-accel-", "x-appengine-", "x-appgw-", "x-arr-", "x-auth-request-", "x-azure-"),
+    *("x-envoy-", "x-fd-", "x-forwarded-", "x-goog-authenticated-", "x-goog-iap-"),
+    *(
+        "x-ms-client-principal",
+        "x-ms-token-",
+        "x-original-",
+        "x-proxy-",
+        "x-sendfile",
+        "x-ssl-",
+    ),
+    *("x-vercel-", "x-waws-"),
 )
 
-# Never to a client: what we set ourselves, and what would bind it to the upstream.
-NOT_TO_CLIENT = HOP_BY_HOP | frozenset(
-    "alt-svc content-encoding content-length date server set-cookie"
-    " strict-transport-security www-authenticate x-request-id".split()
+# The client's credentials, under whatever name: `api-key`, `X-Goog-Api-Key`, `Helicone-Auth`,
+# `Ocp-Apim-Subscription-Key`, `x-ms-authorization-auxiliary`, `x-amz-security-token`. Not all
+# that is called a key: `Idempotency-Key` is none.
+_CREDENTIAL = re.compile(
+    "(api|access|account|functions|subscription)-?key|^auth|authorization|-auth$|-token$|cookie"
+    "|credential|password|secret"
+)
+
+# Of an upstream's headers these go on and no others: what the official clients read, what
+# Azure's support asks for, and what says how to read the body. Any other would speak in our
+# name: cookies, redirects, what a browser may do (CORS, CSP, HSTS), commands to a proxy in
+# front of us (X-Accel-Redirect). `x-request-id` is ours.
+TO_CLIENT = frozenset(
+    "apim-request-id cache-control content-disposition content-language content-type"
+    " deprecation etag expires last-modified policy-id retry-after retry-after-ms sunset vary"
+    " x-azure-ref x-content-type-options x-envoy-upstream-service-time x-should-retry".split()
+)
+TO_CLIENT_FAMILIES = (
+    *("azure-openai-", "azureml-", "ms-azureml-", "openai-"),
+    *("x-ms-", "x-rate-limit-", "x-ratelimit-"),
 )
 
 # An hour-long Retry-After does occur; trying once in two minutes costs nothing. And who says
@@ -71,7 +117,7 @@ def for_client(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def for_client_stream(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """As `for_client`, and telling a proxy in front (nginx) not to collect the stream."""
-    passed = [h for h in for_client(headers) if h[0].lower() != "x-accel-buffering"]
+    passed = for_client(headers)
     passed.append(("x-accel-buffering", "no"))
     return passed
 
@@ -80,12 +126,18 @@ def for_client_stream(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str
 @lru_cache(KNOWN_NAMES)
 def _may_go_upstream(name: str) -> bool:
     lower = name.lower()
-    return lower not in NOT_UPSTREAM and not lower.startswith("x-forwarded-")
+    return not (
+        lower in NOT_UPSTREAM
+        or lower.startswith(NOT_UPSTREAM_FAMILIES)
+        or _CREDENTIAL.search(lower)
+    )
 
 
 @lru_cache(KNOWN_NAMES)
 def _may_go_to_client(name: str) -> bool:
-    return name.lower() not in NOT_TO_CLIENT and _NAME.fullmatch(name) is not None
+    lower = name.lower()
+    is_known = lower in TO_CLIENT or lower.startswith(TO_CLIENT_FAMILIES)
+    return is_known and _NAME.fullmatch(name) is not None
 
 
 def request_id(given: str | None, fresh: str) -> str:
