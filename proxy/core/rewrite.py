@@ -61,9 +61,9 @@ def with_field(body: bytes, name: str, value: object) -> bytes:
     Raises ValueError if `body` is not a JSON object, BadRequest if it is one that is
     nested deeper than can be followed.
     """
-    new = json.dumps(value, separators=(",", ":"))
     text = body.decode()
     try:
+        new = json.dumps(value, separators=(",", ":"))
         spans = list(_values(text, name))
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None

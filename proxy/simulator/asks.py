@@ -55,7 +55,7 @@ def parsed(raw: bytes) -> Json:
     """The body's JSON object. Raises Refused with the 400 that Azure gives."""
     try:
         body = json.loads(raw)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         text = "We could not parse the JSON body of your request."
         raise Refused(invalid(text)) from problem
     if not isinstance(body, dict):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import orjson
+from flask import request
 from flask.views import MethodView
 from flask_smorest import Blueprint
 
@@ -22,6 +22,7 @@ from proxy.core.types import Limit, Serving
 from proxy.errors import Unprocessable
 from proxy.web import schemas
 from proxy.web.auth import require_admin
+from proxy.web.body import parsed_json, read_body
 from proxy.web.documented import documented_in
 from proxy.web.openai import call_of, model_of
 
@@ -40,10 +41,11 @@ class Explain(MethodView):
     @documented(200, schemas.ExplanationSchema, body=schemas.AnyBodySchema(), errors=(404, 422))
     def post(self) -> dict[str, Any]:
         """Where the call with this body would go now. Nobody is asked, nothing is counted."""
-        fields = schemas.body_json()
+        body = read_body(parts(), request.environ)
+        fields = parsed_json(body)
         if not isinstance(fields, dict):
             raise Unprocessable("A JSON object is needed: the body of a client's request.")
-        call = call_of(_endpoint(fields), model_of(fields), orjson.dumps(fields), fields)
+        call = call_of(_endpoint(fields), model_of(fields), body, fields)
         rows = list(parts().forward.explain(call))
         return {
             "model": call.model,

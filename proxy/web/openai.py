@@ -18,7 +18,7 @@ from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client, client_of
-from proxy.web.body import read_body
+from proxy.web.body import parsed_json, read_body
 from proxy.web.errors import shown
 
 # OpenAI's, Azure's v1, Azure's classic. The last one's deployment is the model we route by.
@@ -163,10 +163,7 @@ def show_model(model: str) -> Response:
 def _parsed(body: bytes) -> Mapping[str, Any]:
     if not body:
         raise BadRequest("The request has no body; a JSON object is needed.")
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    fields = parsed_json(body)
     if not isinstance(fields, dict):
         raise BadRequest("The body is valid JSON, but not an object.")
     return fields

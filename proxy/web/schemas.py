@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import orjson
 from flask import has_app_context, request
 from marshmallow import (
     INCLUDE,
@@ -23,11 +22,11 @@ from proxy.core.addresses import refused
 from proxy.core.masking import masked, masked_key
 from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
 from proxy.core.types import InstanceConfig
-from proxy.errors import BadRequest, Unprocessable
+from proxy.errors import Unprocessable
 from proxy.runtime.state import StateView
 from proxy.settings import load_settings
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
-from proxy.web.body import read_body
+from proxy.web.body import parsed_json, read_body
 from proxy.web.errors import message_and_path, shown
 
 MAX_NUMBER = 2**31 - 1
@@ -482,10 +481,7 @@ def body_json(*, default: Any = None) -> Any:
     body = read_body(parts(), request.environ)
     if not body and default is not None:
         return default
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    return parsed_json(body)
 
 
 def checked(

@@ -145,6 +145,14 @@ def test_a_body_nested_without_measure_is_the_clients_mistake():
         with_field(body, "model", "NEW")
 
 
+def test_so_is_a_value_nested_without_measure():
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        with_field(b'{"stream_options":{}}', "stream_options", {"a": value})
+
+
 def test_a_large_body_is_changed_in_one_place():
     filler = b'"messages":["' + b"x" * 5_000_000 + b'"]'
     assert with_field(b"{" + filler + b',"model":"a"}', "model", "NEW") == (

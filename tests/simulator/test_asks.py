@@ -78,7 +78,7 @@ def test_embeddings_have_no_completion_tokens():
     assert asks.expected_usage({"input": "x" * 8}) == {"prompt_tokens": 2, "total_tokens": 2}
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[]", b"3"])
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[]", b"3", b"[" * 100_000])
 def test_a_body_that_is_no_json_object_is_a_400(raw):
     with pytest.raises(Refused) as refused:
         asks.parsed(raw)

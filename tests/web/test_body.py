@@ -5,7 +5,7 @@ from gunicorn.http.errors import InvalidChunkSize
 from werkzeug.test import create_environ
 
 from proxy.errors import BadRequest, TooLarge
-from proxy.web.body import read_body
+from proxy.web.body import parsed_json, read_body
 
 
 class Settings:
@@ -71,3 +71,17 @@ def test_a_body_that_cannot_be_read_is_not_quoted(error):
 
 def test_a_server_that_cannot_tell_where_a_body_ends_has_none():
     assert read(Broken(AssertionError("it would wait for ever"))) == b""
+
+
+@pytest.mark.parametrize("opens, closes", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_json_is_read_1024_levels_deep_and_no_deeper(opens, closes):
+    deepest = opens * 1_024 + (b"" if closes == b"]" else b"1") + closes * 1_024
+    assert parsed_json(deepest)
+    for beyond in (b"[" + deepest + b"]", opens * 1_000_000):
+        with pytest.raises(BadRequest, match=r"^The body is nested too deeply\.$"):
+            parsed_json(beyond)
+
+
+def test_what_is_no_json_is_told_with_its_place():
+    with pytest.raises(BadRequest, match=r"not valid JSON: .* column 2"):
+        parsed_json(b"[nope]")

@@ -102,5 +102,13 @@ def test_what_cannot_be_explained_is_said(body, status, said, world):
     assert said in answer.get_json()["error"]["message"]
 
 
+@pytest.mark.parametrize("depth", [200, 300, 1_020, 5_000])
+def test_a_body_may_be_nested_as_deep_as_for_a_call(depth, world):
+    world.add("a")
+    body = '{"model": "gpt-4o", "messages": ' + "[" * depth + "]" * depth + "}"
+    answer = world.client.post("/admin/explain", data=body, headers=ADMIN)
+    assert answer.status_code == (200 if depth < 1_024 else 400)
+
+
 def test_it_needs_the_admin_key(world):
     assert world.client.post("/admin/explain", json=CHAT).status_code == 401

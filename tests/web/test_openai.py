@@ -570,6 +570,25 @@ def test_a_stream_that_breaks_says_so_and_does_not_look_complete(world):
 
 # Bad input.
 
+
+def test_however_deep_a_body_is_nested_nothing_breaks(world):
+    """Neither ours, which changes the body for some upstreams, nor what the upstream says."""
+    for number, (provider, serves) in enumerate(
+        zip(UPSTREAMS, ("v0", "v1", "v2"), strict=True)
+    ):
+        world.add(f"a{number}", provider_type=provider, model_deployments={serves: "east"})
+        for field in ("messages", "tools", "stream_options", "unknown"):
+            for depth in (100, 900, 990, 1_010, 1_022, 1_023, 1_024, 5_000):
+                nested = {"stream_options": '{"a":', "unknown": '{"a":'}.get(field, "[")
+                closing = {"{": "}", "[": "]"}[nested[0]]
+                value = nested * depth + "1" + closing * depth
+                body = CHAT | {"model": serves, "stream": True} | {field: "VALUE"}
+                answer = world.ask(json.dumps(body).replace('"VALUE"', value).encode())
+                assert answer.status_code in (200, 400), (provider, field, depth, answer.text)
+                if depth > 1_023:
+                    assert error(answer)["message"] == "The body is nested too deeply."
+
+
 BAD_BODIES = [
     (b"", "no body", None),
     (b"no JSON", "not valid JSON", None),
@@ -589,7 +608,8 @@ BAD_BODIES = [
     (b'{"model": {"a": 1}}', 'must be a string, not {"a":1}', "model"),
     (b'{"model": ""}', "must have 1 to 200 characters, not 0", "model"),
     (b'{"model": "' + b"x" * 201 + b'"}', "not 201", "model"),
-    (b'{"model": "gpt-4o", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "depth", None),
+    (b'{"model": "gpt-4o", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "too deeply", None),
+    (b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000, "too deeply", None),
 ]
 
 

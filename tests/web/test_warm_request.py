@@ -12,7 +12,7 @@ import pytest
 
 from proxy.core.sse import StreamWatcher
 from proxy.runtime.connections import Connection
-from proxy.web import openai
+from proxy.web import body as body_module
 from tests.web.conftest import CHAT, STREAM
 
 WARM = 3  # requests until everything that is made once is there
@@ -112,7 +112,7 @@ def test_its_body_is_parsed_once(warm, body, monkeypatch):
             parsed.append(data)
         return loads(data, **options)
 
-    monkeypatch.setattr(openai, "orjson", Counted)
+    monkeypatch.setattr(body_module, "orjson", Counted)
     monkeypatch.setattr(json, "loads", counted)
     assert warm.ask(body).status_code == 200
     assert parsed == [json.dumps(body).encode()]
