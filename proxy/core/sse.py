@@ -30,6 +30,8 @@ ERROR_CHARACTERS = 300
 
 # An event larger than this is passed on unseen rather than held or searched again.
 MAX_EVENT_BYTES = 1_048_576
+# One that goes on for so long has no end. Images come as one event of some megabytes.
+ENDLESS_BYTES = 16_777_216
 
 
 class StreamWatcher:
@@ -39,6 +41,7 @@ class StreamWatcher:
     `error`: what an error event says. `events` counts those with data. `done`: `data: [DONE]`
     came, so whatever comes now, the stream is whole; `finished`: as many `choices` said that
     they end as were asked for, or no event had any, and nobody knows how such a stream ends.
+    `endless`: an event is above ENDLESS_BYTES, and no better than none.
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
     event of which only a part has arrived waits for the rest; otherwise every byte is
@@ -52,8 +55,10 @@ class StreamWatcher:
         "_has_choices",
         "_hide_usage",
         "_tail",
+        "_unseen_bytes",
         "content",
         "done",
+        "endless",
         "error",
         "events",
         "usage",
@@ -65,11 +70,13 @@ class StreamWatcher:
         self._ended: set[object] = set()  # by their `index`
         self._has_choices = False
         self._tail = b""
+        self._unseen_bytes = 0  # of an event of which the beginning was passed on
         self.usage: Usage | None = None
         self.events = 0
         self.content = False
         self.error: str | None = None
         self.done = False
+        self.endless = False
 
     @property
     def finished(self) -> bool:
@@ -116,18 +123,24 @@ class StreamWatcher:
 
     def interrupt(self) -> bytes:
         """What ends the event that is half sent, so that another can follow it."""
-        tail, self._tail = self._tail, b""
-        return b"\n\n" if tail and not self._hide_usage else b""
+        is_half_sent = self._unseen_bytes or (self._tail and not self._hide_usage)
+        self._tail, self._unseen_bytes = b"", 0
+        return b"\n\n" if is_half_sent else b""
 
     def _whole_events(self, chunk: bytes) -> bytes:
         data = self._tail + chunk if self._tail else chunk
         if data.endswith(b"\n\n"):
             self._tail = b""
+            self._unseen_bytes = 0
             return data
         end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
-        if end < 3:  # rfind found neither
+        if end < 3 and not data.startswith(b"\n\n"):  # rfind found neither
             end = 0
+        else:
+            self._unseen_bytes = 0
         if len(data) - end > MAX_EVENT_BYTES:
+            self._unseen_bytes += len(data) - end
+            self.endless = self.endless or self._unseen_bytes > ENDLESS_BYTES
             end = len(data)
         self._tail = data[end:]
         return data[:end]

@@ -31,6 +31,8 @@ ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
 MAX_HELD_BYTES = 1_048_576
 
 OVER = "the time for the call is over"
+ENDLESS = "an event of its stream did not end"
+CUT_SHORT = "it ended its stream before the answer's end"
 
 logger = logging.getLogger(__name__)
 
@@ -156,12 +158,12 @@ class Attempt:
         try:
             if self._first:
                 yield self._first
-            while chunk := self.answer.read_some():
+            while (chunk := self.answer.read_some()) and not watcher.endless:
                 passed_on = watcher.feed(chunk)
                 if passed_on:
                     yield passed_on
             if not watcher.is_whole():
-                raise UpstreamError("it ended its stream before the answer's end")
+                raise UpstreamError(ENDLESS if watcher.endless else CUT_SHORT)
         except UpstreamError as error:
             if not watcher.done and not self.line.is_cut:
                 self._fail(error)

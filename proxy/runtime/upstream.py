@@ -16,6 +16,11 @@ from proxy.runtime.transport import Body, Outgoing, Transport
 
 CLEAN_SECONDS = 15.0  # how often connections that are idle for long are looked for
 
+# Of a plain answer, which is read whole. The largest that is usual has embeddings: 2,048 of
+# 3,072 numbers are about 130 MB.
+MAX_ANSWER_BYTES = 268_435_456
+TOO_LARGE = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
+
 
 class UpstreamError(Exception):
     """No answer, or one that broke off. The message names no host, key or proxy."""
@@ -50,7 +55,7 @@ class Answer:
             return self._body.read1()
 
     def read_all(self) -> bytes:
-        """The rest of the body. Raises UpstreamError if it is cut short."""
+        """The rest of the body. Raises UpstreamError if it is cut short, or too large."""
         with _translated():
             first = self._body.read1()
             second = self._body.read1() if first else b""
@@ -62,6 +67,9 @@ class Answer:
             whole += second
             for piece in self._body.stream():
                 whole += piece
+                if len(whole) > MAX_ANSWER_BYTES:
+                    self.close()
+                    raise UpstreamError(TOO_LARGE)
             return bytes(whole)
 
     def allow_silence(self, seconds: float) -> None:

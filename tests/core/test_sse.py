@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.sse import MAX_EVENT_BYTES, StreamWatcher, read_usage, usage_of_answer
+from proxy.core.sse import (
+    ENDLESS_BYTES,
+    MAX_EVENT_BYTES,
+    StreamWatcher,
+    read_usage,
+    usage_of_answer,
+)
 from proxy.core.tokens import MAX_TOKENS
 from proxy.core.types import Usage
 
@@ -240,6 +246,42 @@ def test_only_what_is_held_counts_towards_the_largest_size():
 
 def test_a_megabyte_is_enough_for_an_event():
     assert MAX_EVENT_BYTES == 2**20
+
+
+LARGE = b"x" * (MAX_EVENT_BYTES + 1)
+
+
+@pytest.mark.parametrize("hide_usage", [True, False])
+def test_a_line_without_an_end_is_not_kept_and_at_last_called_endless(hide_usage):
+    watcher = StreamWatcher(hide_usage=hide_usage)
+    watcher.feed(HELLO + b"data: ")
+    fed_bytes = len(b"data: ")
+    while fed_bytes <= ENDLESS_BYTES:
+        assert not watcher.endless
+        watcher.feed(LARGE)
+        assert len(watcher._tail) <= MAX_EVENT_BYTES
+        fed_bytes += len(LARGE)
+    assert watcher.endless
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\n\ndata"])
+def test_large_events_one_after_the_other_are_not_endless(end):
+    watcher = StreamWatcher()
+    for _ in range(2 * ENDLESS_BYTES // len(LARGE)):
+        watcher.feed(b"data: " + LARGE)
+        watcher.feed(end)
+    assert not watcher.endless
+    assert ENDLESS_BYTES >= 16 * MAX_EVENT_BYTES  # an image may be some megabytes
+
+
+@pytest.mark.parametrize("hide_usage", [True, False])
+@pytest.mark.parametrize("rest, ending", [(b"", b"\n\n"), (b"y", b"\n\n"), (b"\n\n", b"")])
+def test_a_large_event_that_breaks_off_is_ended_too(hide_usage, rest, ending):
+    watcher = StreamWatcher(hide_usage=hide_usage)
+    watcher.feed(b"data: " + LARGE)
+    watcher.feed(rest)
+    assert watcher.interrupt() == ending
+    assert watcher.interrupt() == b""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.core import verdict as verdicts
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
+from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
 from proxy.runtime.attempt import ERROR_BYTES, StreamBroken, excerpt
@@ -142,6 +143,20 @@ def test_a_stream_that_breaks_in_the_middle_ends_with_an_error_the_client_can_re
     }
     assert b"[DONE]" not in got
     assert isinstance(error, ConnectionResetError)  # what a WSGI server ends a connection by
+
+
+@pytest.mark.parametrize("asks", [{"stream": True}, WANTS_USAGE])
+def test_a_stream_whose_line_does_not_end_is_the_instances_failure(asks):
+    pieces = [token("Hello"), b"data: ", *[b"x" * 2_000_000] * 20]
+    world = World(A, a=stream(*pieces))
+    attempt = world.attempt(**asks)
+    got, _ = broken(attempt)
+    assert attempt.verdict is verdicts.FAILED
+    assert attempt.error.message == "an event of its stream did not end"
+    line, last = got.split(b"\n\n")[1:3]
+    assert line.startswith(b"data: xxx")
+    assert len(line) < ENDLESS_BYTES + 2_000_000
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "stream_interrupted"
 
 
 def test_a_connection_that_breaks_after_the_streams_end_spoils_nothing():

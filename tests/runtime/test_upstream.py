@@ -528,6 +528,19 @@ def copy(source, target):
         pass  # the test is over
 
 
+@pytest.mark.parametrize("head", [OK + b"\r\n", OK + b"content-length: 400000\r\n\r\n"])
+def test_an_answer_that_is_too_large_is_none(head, listen, upstream, monkeypatch):
+    monkeypatch.setattr("proxy.runtime.upstream.MAX_ANSWER_BYTES", 5_000)
+
+    def talk(peer):
+        peer.request()
+        peer.send(head)
+        peer.send(b"x" * 400_000)
+
+    error = refusal(upstream, at(listen(talk)))
+    assert error.message.startswith("its answer is larger than ")
+
+
 def by_proxy(port):
     return f"http://{USER}:{PASSWORD}@127.0.0.1:{port}"
 
