@@ -36,7 +36,7 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
     "logs": {"settings", "runtime"},
-    "worker": {"runtime", "context"},
+    "worker": {"core", "runtime", "context"},
     "migrations": {"settings", "store", "legacy"},
     "legacy": {"core", "store", "web"},  # a config from outside is checked as the web's are
 }

@@ -9,9 +9,10 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from proxy import worker as workers
+from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
 from proxy.runtime.threads import ThreadPool
-from proxy.worker import ClientSocket, Worker, is_whole
+from proxy.worker import Worker
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
@@ -201,33 +202,6 @@ def test_head_and_first_bytes_are_sent_at_once(app, sent, worker, ends, monkeypa
     assert [b"\r\n\r\n" + first, *counted.sent[1:]] == sent
 
 
-def test_the_system_hears_how_long_to_wait_only_where_there_is_something_to_wait_for():
-    class Told:
-        def __init__(self):
-            self.seconds = []
-
-        def gettimeout(self):
-            return 0.0
-
-        def settimeout(self, seconds):
-            self.seconds.append(seconds)
-
-        def recv(self, size):
-            return b"x" * size
-
-    sock = ClientSocket(Told(), lambda: None)
-    for wanted, told in ((0.0, []), (None, [None]), (None, [None]), (2.5, [None, 2.5])):
-        sock.settimeout(5.0)
-        sock.settimeout(wanted)
-        assert sock.gettimeout() == wanted
-        assert sock.recv(3) == b"xxx"
-        assert sock._sock.seconds == told
-    sock.setblocking(False)
-    sock.setblocking(True)
-    assert sock.gettimeout() is None
-    assert sock._sock.seconds == told
-
-
 def test_a_connections_first_task_gives_it_such_a_socket(worker, monkeypatch):
     ours, theirs = socket.socketpair()
     tasks = []
@@ -357,25 +331,3 @@ def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypat
         assert taken() == 2
     for end in (*clients, *(conn.sock for conn in served)):
         end.close()
-
-
-@pytest.mark.parametrize(
-    "received, expected",
-    [
-        (b"", False),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n", False),
-        (GET % 1, True),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", True),
-        (b"POST / HTTP/1.1\r\ncontent-length:3\r\nX: 1\r\n\r\nabcd", True),
-        (b"POST / HTTP/1.1\r\nX-Content-Length: 9\r\n\r\n", True),
-        # A number that is none nobody is to wait for: 100, and no body.
-        (b"POST / HTTP/1.1\r\nContent-Length: 0000000000000000100\r\n\r\n", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\nabc", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\nabc", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 10_000 + b"\r\n\r\nabc", False),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
-    ],
-)
-def test_whether_a_request_is_there_as_a_whole(received, expected):
-    assert is_whole(received) is expected

@@ -1,0 +1,115 @@
+"""A client's connection, as a request's thread reads and writes it."""
+
+import math
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from proxy.runtime.buffers import thread_buffer, timeval
+
+READ_BYTES = 16_384
+# A larger body is not copied to go out with its head.
+MAX_JOINED_BYTES = 65_536
+
+
+class ClientSocket:
+    """A client's socket that gives the interpreter away less often: that happens at each system
+    call, and where many threads wait for it, to get it back takes longer than the call.
+
+    An answer's head, which is sent first, goes out with what comes next. How long to wait is
+    told to the system only when there is something to wait for: gunicorn changes it several
+    times a request. `before_send` is called before anything is sent: its client may not read.
+    """
+
+    __slots__ = ("_before_send", "_head", "_is_answering", "_set", "_sock", "_wanted")
+
+    def __init__(self, sock: socket.socket, before_send: Callable[[], None]) -> None:
+        self._sock = sock
+        self._before_send = before_send
+        self._wanted = self._set = sock.gettimeout()
+        self._head = b""
+        self._is_answering = True
+
+    def begin_answer(self) -> None:
+        """What is sent next is a head."""
+        self._is_answering = False
+
+    def end_answer(self) -> None:
+        """What is sent from now on goes out at once, and what waits does now."""
+        self._is_answering = True
+        head, self._head = self._head, b""
+        if head:
+            self._waiting().sendall(head)
+
+    def send(self, data: bytes) -> int:
+        self._before_send()
+        return self._waiting().send(data)
+
+    def sendall(self, data: bytes) -> None:
+        self._before_send()
+        if not self._is_answering:
+            self._is_answering = True
+            self._head = data
+            return
+        if self._head:
+            if len(data) <= MAX_JOINED_BYTES:
+                data = self._head + data
+                self._head = b""
+            else:
+                self.end_answer()
+        self._waiting().sendall(data)
+
+    def sendfile(self, *args: Any, **options: Any) -> int:
+        self._before_send()
+        self.end_answer()
+        return self._waiting().sendfile(*args, **options)
+
+    def recv(self, size: int) -> bytes:
+        return self._waiting().recv(size)
+
+    def setblocking(self, is_blocking: bool) -> None:
+        self._wanted = None if is_blocking else 0.0
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._wanted = seconds
+
+    def gettimeout(self) -> float | None:
+        return self._wanted
+
+    def received(self) -> bytes:
+        """What has arrived, or else what arrives first: b"" is the end."""
+        buffer = thread_buffer(READ_BYTES)
+        return bytes(buffer[: self._waiting().recv_into(buffer)])
+
+    def received_within(self, milliseconds: int) -> bytes | None:
+        """What arrives within that time: b"" is the end, None is nothing."""
+        self.setblocking(True)
+        sock = self._waiting()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(milliseconds / 1000))
+        try:
+            buffer = thread_buffer(READ_BYTES)
+            return bytes(buffer[: sock.recv_into(buffer)])
+        except BlockingIOError:
+            return None
+        finally:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(math.inf))
+
+    def is_readable(self, milliseconds: int) -> bool:
+        """Within that time; also where its end can be read."""
+        number = self._sock.fileno()
+        if number < 0:
+            return False
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
+    def _waiting(self) -> socket.socket:
+        """The socket, as long as it is wanted to wait."""
+        if self._set != self._wanted:
+            self._sock.settimeout(self._wanted)
+            self._set = self._wanted
+        return self._sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)

@@ -1,0 +1,83 @@
+import socket
+import threading
+
+import pytest
+
+from proxy.runtime.client_socket import ClientSocket
+
+WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
+
+
+@pytest.fixture
+def ends():
+    """A client's end, and ours."""
+    client, served = socket.socketpair()
+    client.settimeout(WAIT_SECONDS)
+    with client, served:
+        yield client, ClientSocket(served, lambda: None)
+
+
+def test_what_has_arrived_is_received_at_once(ends):
+    client, ours = ends
+    ours.setblocking(True)
+    client.sendall(b"words")
+    assert ours.received() == b"words"
+    client.close()
+    assert ours.received() == b""
+
+
+def test_what_does_not_arrive_in_time_is_nothing_and_an_end_is_one(ends):
+    client, ours = ends
+    assert ours.received_within(1) is None
+    client.sendall(b"words")
+    assert ours.received_within(1) == b"words"
+    client.close()
+    assert ours.received_within(WAIT_SECONDS * 1000) == b""
+
+
+def test_after_such_a_wait_others_have_no_end(ends):
+    client, ours = ends
+    assert ours.received_within(1) is None
+    thread = threading.Timer(0.02, client.sendall, [b"late"])
+    thread.start()
+    assert ours.received() == b"late"
+    thread.join()
+
+
+def test_whether_there_is_something_to_read(ends):
+    client, ours = ends
+    assert not ours.is_readable(0)
+    client.sendall(b"x")
+    assert ours.is_readable(WAIT_SECONDS * 1000)
+    assert ours.received() == b"x"
+    client.close()
+    assert ours.is_readable(WAIT_SECONDS * 1000)  # its end
+    ours.close()
+    assert not ours.is_readable(WAIT_SECONDS * 1000)
+
+
+def test_the_system_hears_how_long_to_wait_only_where_there_is_something_to_wait_for():
+    class Told:
+        def __init__(self):
+            self.seconds = []
+
+        def gettimeout(self):
+            return 0.0
+
+        def settimeout(self, seconds):
+            self.seconds.append(seconds)
+
+        def recv(self, size):
+            return b"x" * size
+
+    sock = ClientSocket(Told(), lambda: None)
+    for wanted, told in ((0.0, []), (None, [None]), (None, [None]), (2.5, [None, 2.5])):
+        sock.settimeout(5.0)
+        sock.settimeout(wanted)
+        assert sock.gettimeout() == wanted
+        assert sock.recv(3) == b"xxx"
+        assert sock._sock.seconds == told
+    sock.setblocking(False)
+    sock.setblocking(True)
+    assert sock.gettimeout() is None
+    assert sock._sock.seconds == told
