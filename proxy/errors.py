@@ -63,6 +63,12 @@ class BadRequest(ProxyError):
     status, type, code = 400, "invalid_request_error", "invalid_request"
 
 
+class Malformed(BadRequest):
+    """What came is no HTTP request, or could be read as two."""
+
+    code = "malformed_request"
+
+
 class Unauthorized(ProxyError):
     """No key, or one we do not know."""
 
@@ -96,6 +102,12 @@ class MethodNotAllowed(ProxyError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
 
 
+class RequestTimeout(ProxyError):
+    """The request's head did not come in time."""
+
+    status, type, code = 408, "invalid_request_error", "request_timeout"
+
+
 class Conflict(ProxyError):
     """The name exists already."""
 
@@ -120,10 +132,28 @@ class TooLarge(ProxyError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
 
 
+class UriTooLong(ProxyError):
+    """The request line is longer than the server reads."""
+
+    status, type, code = 414, "invalid_request_error", "uri_too_long"
+
+
+class ExpectationFailed(ProxyError):
+    """`Expect` names something else than 100-continue."""
+
+    status, type, code = 417, "invalid_request_error", "expectation_failed"
+
+
 class Unprocessable(ProxyError):
     """A field's value cannot be used; `param` names the field."""
 
     status, type, code = 422, "invalid_request_error", "invalid_value"
+
+
+class HeadTooLarge(ProxyError):
+    """A header, their number, or all of them together are above a limit."""
+
+    status, type, code = 431, "invalid_request_error", "headers_too_large"
 
 
 class ClientLeft(ProxyError):

@@ -48,6 +48,21 @@ graceful_timeout = _settings.graceful_timeout_seconds + FLUSH_SECONDS
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 # It would be a second way to command us, without a key.
 control_socket_disable = True
+# Of a request's head. A line: the longest model's name, percent-encoded, and a query. Headers:
+# twice as many as a client behind three proxies has, and each as long as a token of Entra ID
+# with many groups. proxy/worker.py bounds all of it together.
+limit_request_line = 4_094
+limit_request_fields = 100
+limit_request_field_size = 8_190
+# What a client may say of itself as a proxy would: nothing. By default whoever connects from
+# this host may name our path (SCRIPT_NAME) and scheme, and so may all behind a proxy there.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+# `X_Admin_API_Key` is not `X-Admin-API-Key`, though WSGI calls both the same; nor are these.
+header_map = "drop"
+strip_header_spaces = False
+permit_obsolete_folding = False
 accesslog = None  # we write our own line for each request
 loglevel = _settings.log_level
 proc_name = "azure-openai-gateway"

@@ -3,16 +3,33 @@
 Its own hands each request from the loop to a thread and the connection back to the loop:
 two switches of threads, a pipe, and four system calls. Here the thread looks for a moment
 whether the client asks again, and goes on itself.
+
+A thread is for requests that are there. Who has sent none yet, or half of one's head, or has
+its answer and does not go, is looked after by the loop, so that a crowd of such clients takes
+no thread from anybody; and where there are too many of them for more clients to connect, those
+who were silent longest go.
 """
 
+import io
+import math
+import random
+import selectors
+import socket
+import time
+from collections import deque
 from functools import partial
 from typing import Any
 
+from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import InvalidHeader, ParseException
+from gunicorn.http.message import Request
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from proxy.context import EXTENSION, Parts
-from proxy.core.request_head import is_whole
-from proxy.runtime.client_socket import ClientSocket
+from proxy.core.request_head import is_half, is_whole, says_something
+from proxy.errors import ProxyError, RequestTimeout
+from proxy.runtime.client_socket import READ_BYTES, ClientSocket
+from proxy.runtime.refusals import answer, refusal_of
 from proxy.runtime.threads import ThreadPool
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
@@ -22,24 +39,55 @@ READY_THREADS = 128
 # Of a kept connection after an answer. A client that works through a queue asks within a
 # millisecond; for others it is one system call, and a thread that is idle a little later.
 LINGER_MS = 5
-# Of a new one until its first byte, before the loop looks after it.
-FIRST_BYTE_MS = 5_000
+# Of a new one until its first byte, before the loop looks after it. It mostly comes at once.
+FIRST_BYTE_MS = 50
+# Of a request's head as a whole, from its first byte on, however it dribbles.
+HEAD_SECONDS = 30.0
+# Of what was not read of a body, before the connection is given up.
+REST_SECONDS = 0.05
+# Of a client to go, once it was told that its connection ends (RFC 9112, 9.6).
+LEAVE_SECONDS = 2.0
+LEAVE_BYTES = 65_536
+LATE_HEAD = "The request's head did not come in time."
+# Where all threads are taken and others wait for one: how long a request may have had its own
+# that is none of the calls, which have a time and a ceiling (runtime/open_calls.py).
+HELD_SECONDS = 5.0
 
 # Connections taken from the queue at once, before the loop looks at anything else: one for so
 # many as there are. A few clients are shared among the workers; of a crowd nobody waits long.
 CONNECTIONS_FOR_EACH = 8
 
 
+class StrictRequest(Request):  # type: ignore[misc]  # gunicorn has no types
+    """One that whoever stands before us reads as the same, too."""
+
+    def set_body_reader(self) -> None:
+        """gunicorn also takes lists of codings, as `gzip, chunked`, which nobody decodes."""
+        super().set_body_reader()
+        if isinstance(self.body.reader, ChunkedReader):
+            codings = [value for name, value in self.headers if name == "TRANSFER-ENCODING"]
+            if [coding.lower() for coding in codings] != ["chunked"]:
+                raise InvalidHeader("TRANSFER-ENCODING", req=self)
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """What differs from gunicorn's is here, by the methods it has for that."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._at_work: set[Any] = set()  # connections that have a thread
+        self._leaving: deque[Any] = deque()  # those that are to close, the first to close first
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
         parts: Parts = self.wsgi.extensions[EXTENSION]
         self._entry = parts.entry
+        self._calls = parts.open_calls
 
     def get_thread_pool(self) -> ThreadPool:
         return ThreadPool(self.cfg.threads, ready=READY_THREADS)
+
+    # The loop's.
 
     def accept(self, listener: Any) -> None:
         for _ in range(1 + self.nr_conns // CONNECTIONS_FOR_EACH):
@@ -53,6 +101,80 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock = ClientSocket(conn.sock, self._entry.leave)
         self.tpool.submit(partial(self._serve, conn))
 
+    def finish_request(self, conn: Any, future: Any) -> None:
+        super().finish_request(conn, future)
+        if conn.sock.head_until < math.inf:
+            conn.timeout = conn.sock.head_until
+
+    def murder_pending(self) -> None:
+        """What the loop does each time it wakes, at least once a second."""
+        now = time.monotonic()
+        # Unlike gunicorn's they are in no order: half of a head has a time of its own.
+        for conn in [c for c in self.pending_conns if c.timeout <= now]:
+            self._give_up(conn, self.pending_conns)
+        while self._leaving and self._leaving[0].timeout <= now:
+            self._give_up(self._leaving[0], self._leaving)
+        if self.nr_conns >= self.worker_connections:
+            self._make_room()
+        if self.tpool.is_full:
+            self._relieve(now)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """The worker ends, and does not wait for those who say nothing."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    def _make_room(self) -> None:
+        """For the next client, if there is somebody who just stays connected."""
+        for silent in (self.pending_conns, self._leaving, self.keepalived_conns):
+            if silent:
+                self._give_up(silent[0], silent)
+                return
+
+    def _give_up(self, conn: Any, silent: deque[Any]) -> None:
+        silent.remove(conn)
+        self.poller.unregister(conn.sock)
+        if conn.sock.head_until < math.inf and says_something(
+            conn.parser.unreader.buf.getvalue()
+        ):
+            self._refuse(conn.sock, conn.client, RequestTimeout(LATE_HEAD))
+        conn.close()
+        self._forget()
+
+    def _relieve(self, now: float) -> None:
+        """Others wait for a thread: who does not send, or does not read, loses the own one."""
+        calls = self._calls.clients()
+        for conn in list(self._at_work):
+            if conn.sock.begun_at < now - HELD_SECONDS and conn.sock not in calls:
+                conn.sock.shut_down()
+
+    def _see_off(self, conn: Any) -> None:
+        """Closes it when the client has, or has had its time."""
+        conn.sock.head_until = math.inf
+        conn.timeout = time.monotonic() + LEAVE_SECONDS
+        conn.sock.setblocking(False)
+        self._leaving.append(conn)
+        self.poller.register(
+            conn.sock, selectors.EVENT_READ, partial(self._on_leaving_readable, conn)
+        )
+
+    def _on_leaving_readable(self, conn: Any, client: ClientSocket) -> None:
+        try:
+            data = client.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        conn.sock.left_bytes += len(data)
+        if not data or conn.sock.left_bytes > LEAVE_BYTES:
+            self._give_up(conn, self._leaving)
+
+    def _forget(self) -> None:
+        self.nr_conns -= 1
+
+    # A request's thread's.
+
     def handle(self, conn: Any) -> Any:
         """The requests of one connection until its client pauses. False: close it."""
         if not conn.initialized:
@@ -61,7 +183,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             if not conn.data_ready:
                 return _DEFER  # or gunicorn would wait as long again
         while True:
-            self._enter(conn)
+            conn.sock.begun_at = time.monotonic()
+            if not self._arrived(conn):
+                return _DEFER if self.alive and conn.sock.head_until < math.inf else False
             try:
                 kept = super().handle(conn)
             finally:
@@ -69,19 +193,47 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             if kept is not True or not self.alive or not self._is_asked_again(conn):
                 return kept
 
-    def _enter(self, conn: Any) -> None:
-        """Takes its turn, if the request is there: who waits for the rest of one must not keep
-        others waiting."""
+    def _arrived(self, conn: Any) -> bool:
+        """Whether there is something to be read as a request. One that is whole takes its turn:
+        who waits for the rest of one must not keep others waiting."""
         try:
-            conn.sock.setblocking(True)
-            conn.init()
-            unreader = conn.parser.unreader
-            if not unreader.buf.getvalue():
-                unreader.unread(conn.sock.received())
-            if is_whole(unreader.buf.getvalue()):
-                self._entry.enter()
+            received = self._received(conn)
         except OSError:
-            pass  # gunicorn finds it again, and knows what to do
+            return True  # gunicorn finds it again, and knows what to do
+        if is_whole(received):
+            self._entry.enter()
+        elif received and self._is_to_wait(conn, received):
+            return False
+        conn.sock.head_until = math.inf
+        return True
+
+    def _received(self, conn: Any) -> bytes:
+        """What there is of the next request; nothing if its client has left. Raises OSError."""
+        conn.sock.setblocking(True)
+        if not conn.initialized:
+            conn.init()
+            conn.parser.mesg_class = StrictRequest
+        buffer = conn.parser.unreader.buf
+        received: bytes = buffer.getvalue()
+        if received and conn.sock.head_until == math.inf:
+            return received
+        more: bytes | None = conn.sock.received_within(0) if received else conn.sock.received()
+        if more:
+            buffer.seek(0, io.SEEK_END)
+            buffer.write(more)
+        return b"" if more == b"" else received + (more or b"")
+
+    def _is_to_wait(self, conn: Any, received: bytes) -> bool:
+        """For the rest of a head, until `head_until`. If that is never, it was refused."""
+        try:
+            waits = is_half(received)
+        except ProxyError as error:
+            conn.sock.head_until = math.inf
+            self._refuse(conn.sock, conn.client, error)
+            return True
+        if waits and conn.sock.head_until == math.inf:
+            conn.sock.head_until = time.monotonic() + HEAD_SECONDS
+        return waits
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         conn.sock.begin_answer()
@@ -90,13 +242,38 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return kept
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
-        self._entry.leave()  # what was not read of a body is waited for
-        return super()._keepalive_after(conn, keepalive)
+        """Not as gunicorn does it, which waits for seconds for what nobody wants to read."""
+        self._entry.leave()
+        try:
+            until = time.monotonic() + REST_SECONDS
+            return bool(keepalive) and conn.parser.finish_body(deadline=until)
+        except (ParseException, OSError):
+            return False  # it had its answer: no second one
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> Any:
+    def handle_error(self, _req: Any, client: Any, addr: Any, exc: Any) -> Any:
+        """In OpenAI's shape, and without a word of what came."""
         self._entry.leave()  # it writes to the client
-        client.end_answer()  # a head of its own, and all at once
-        return super().handle_error(req, client, addr, exc)
+        error = refusal_of(exc)
+        if error is None:
+            self.log.exception("A request failed outside of the app.")
+            error = ProxyError("The gateway failed; its log has the details.")
+        self._refuse(client, addr, error)
+
+    def _refuse(self, client: ClientSocket, addr: Any, error: ProxyError) -> None:
+        request_id = f"{random.getrandbits(64):016x}"
+        self.log.info(
+            "refused id=%s client=%s status=%d: %s",
+            request_id,
+            addr and addr[0],
+            error.status,
+            error.message,
+        )
+        try:
+            client.settimeout(0.0)  # it may not read
+            client.end_answer()  # a head of its own, and all at once
+            client.sendall(answer(error, request_id, time.time()))
+        except OSError:
+            pass  # it has gone
 
     def _is_asked_again(self, conn: Any) -> bool:
         unreader = conn.parser.unreader
@@ -114,25 +291,30 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _serve(self, conn: Any) -> None:
         done = _Done()
+        conn.sock.begun_at = time.monotonic()
+        self._at_work.add(conn)
         try:
             done.value = self.handle(conn)
         finally:
+            self._at_work.discard(conn)
             if done.value:
                 self.method_queue.defer(self.finish_request, conn, done)
             else:
                 self._close(conn)
 
     def _close(self, conn: Any) -> None:
-        """Here, and not in the loop as gunicorn does it: it waits for the client to go."""
+        """The client is to go first, or what it has not read yet is lost. Mostly it does so at
+        once; for others the loop waits."""
         try:
-            conn.close(graceful=True)
+            conn.sock.shutdown(socket.SHUT_WR)
+            has_gone = conn.sock.received_within(LINGER_MS) == b""
         except OSError:
+            has_gone = True
+        if has_gone:
             conn.close()
-        finally:
             self.method_queue.defer(self._forget)
-
-    def _forget(self) -> None:
-        self.nr_conns -= 1
+        else:
+            self.method_queue.defer(self._see_off, conn)
 
 
 class _Done:

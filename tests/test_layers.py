@@ -36,7 +36,7 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
     "logs": {"settings", "runtime"},
-    "worker": {"core", "runtime", "context"},
+    "worker": {"errors", "core", "runtime", "context"},
     "migrations": {"settings", "store", "legacy"},
     "legacy": {"core", "store", "web"},  # a config from outside is checked as the web's are
 }
@@ -75,8 +75,9 @@ OWNERS = {
     "gunicorn": (
         "proxy/gunicorn_conf.py",
         "proxy/worker.py",
+        "proxy/runtime/refusals.py",
         "proxy/web/body.py",
-    ),  # the latter: its errors
+    ),  # the latter two: its errors
     "httptools": ("proxy/runtime/answer_reader.py",),
     "marshmallow": ("proxy/web/schemas.py", "proxy/web/documented.py"),
     "orjson": ("proxy/web/",),

@@ -1,18 +1,25 @@
+import contextlib
+import json
 import os
+import selectors
 import socket
 import threading
+import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.http.parser import Parser
+from gunicorn.workers.gthread import TConn
 
 from proxy import worker as workers
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
+from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.threads import ThreadPool
-from proxy.worker import Worker
+from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_BYTES, LEAVE_SECONDS, Worker
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
@@ -55,10 +62,13 @@ def worker(paths):
 
     made.wsgi = app
     made._entry = Watched()
+    made._calls = OpenCalls(10)
     made.tpool = ThreadPool(1)
+    made.poller = selectors.DefaultSelector()
     made.method_queue.init()
     yield made
     made.tpool.shutdown()
+    made.poller.close()
     made.method_queue.close()
     made.tmp.close()
 
@@ -131,7 +141,7 @@ def test_a_client_that_says_nothing_has_no_thread_for_long(worker, ends, monkeyp
     monkeypatch.setattr(workers, "FIRST_BYTE_MS", 0)
     monkeypatch.setattr("gunicorn.workers.gthread.DEFAULT_WORKER_DATA_TIMEOUT", 3600)
     _, conn = ends
-    assert worker.handle(conn) not in (True, False)  # gunicorn's word for "later"
+    assert is_later(worker.handle(conn))
 
 
 def test_a_whole_request_is_begun_in_turn_and_leaves_when_it_is_answered(worker, ends, paths):
@@ -142,17 +152,62 @@ def test_a_whole_request_is_begun_in_turn_and_leaves_when_it_is_answered(worker,
     assert worker._entry.inside == 0
 
 
-def test_one_whose_rest_is_awaited_keeps_nobody_out(worker, ends, paths):
+def is_later(found):
+    """gunicorn's word for: the loop looks after it."""
+    return found not in (True, False)
+
+
+def test_half_of_a_head_has_no_thread_and_is_read_on_when_more_has_come(worker, ends, paths):
+    client, conn = ends
+    for piece in (b"GET /1 HTTP/1.1\r\n", b"Ho", b"st: x\r", b"\n\r"):
+        client.sendall(piece)
+        assert is_later(worker.handle(conn))
+        assert is_later(worker.handle(conn))  # it was woken, and there is nothing
+    client.sendall(b"\n")
+    client.shutdown(socket.SHUT_WR)
+    assert worker.handle(conn) is False
+    assert paths == [("/1", 1)]
+    assert (worker._entry.entered, worker._entry.inside) == (1, 0)
+
+
+def test_its_time_is_that_of_the_first_byte_however_it_dribbles(worker, ends):
+    client, conn = ends
+    client.sendall(b"G")
+    worker.handle(conn)
+    until = conn.sock.head_until
+    assert 0 < until - time.monotonic() <= HEAD_SECONDS
+    client.sendall(b"ET /")
+    worker.handle(conn)
+    assert conn.sock.head_until == until
+    client.sendall(b"1 HTTP/1.1\r\n\r\n" + GET % 2 + b"GET /3")
+    assert is_later(worker.handle(conn))
+    assert until < conn.sock.head_until  # of the third, which has its own
+
+
+def test_half_a_head_behind_an_answer_has_no_thread_either(worker, ends, paths):
+    client, conn = ends
+    client.sendall(GET % 1 + b"GET /2 HTTP/1.1\r\n")
+    assert is_later(worker.handle(conn))
+    client.sendall(b"\r\n")
+    client.shutdown(socket.SHUT_WR)
+    worker.handle(conn)
+    assert [p for p, _ in paths] == ["/1", "/2"]
+
+
+def test_a_client_that_leaves_with_half_a_head_is_forgotten(worker, ends, paths):
     client, conn = ends
     client.sendall(b"GET /1 HTTP/1.1\r\n")
-    thread = threading.Thread(target=worker.handle, args=(conn,))
-    thread.start()
-    client.sendall(b"Host: x\r\n\r\n")
-    assert client.recv(1000).endswith(b"ok")
+    worker.handle(conn)
     client.close()
-    thread.join(WAIT_SECONDS)
-    # It may have come in one piece.
-    assert paths in ([("/1", 0)], [("/1", 1)])
+    assert worker.handle(conn) is False
+    assert paths == []
+
+
+def test_a_worker_that_ends_does_not_wait_for_the_rest_of_a_head(worker, ends):
+    client, conn = ends
+    worker.alive = False
+    client.sendall(b"GET /1")
+    assert worker.handle(conn) is False
 
 
 class Counted:
@@ -167,6 +222,39 @@ class Counted:
 
     def __getattr__(self, name):
         return getattr(self.sock, name)
+
+
+def test_a_request_is_received_and_answered_with_few_calls_of_the_system(
+    worker, ends, monkeypatch
+):
+    """To receive what has come at once, to send it all, and to tell twice how long to wait for
+    the next. What keeps others out is free."""
+    monkeypatch.setattr(workers, "LINGER_MS", WAIT_SECONDS * 1000)
+    client, conn = ends
+    counts = Counter()
+    served = conn.sock
+
+    class Noted:
+        def __getattr__(self, name):
+            found = getattr(served, name)
+            return found if name == "fileno" else lambda *a: counts.update([name]) or found(*a)
+
+    conn.sock = ClientSocket(Noted(), worker._entry.leave)
+    thread = threading.Thread(target=worker.handle, args=(conn,))
+    thread.start()
+    for number in range(10):
+        client.sendall(GET % number)
+        assert client.recv(1_000).endswith(b"ok")
+    client.close()
+    thread.join(WAIT_SECONDS)
+    assert counts == {
+        "gettimeout": 1,
+        "settimeout": 1,
+        "recv_into": 12,  # two of them, and the next, find that the client has left
+        "recv": 1,
+        "sendall": 10,
+        "setsockopt": 20,
+    }
 
 
 def answers(*pieces, length=None):
@@ -275,26 +363,385 @@ def test_a_rest_of_a_body_is_awaited_outside(worker, ends, monkeypatch):
     inside = []
     monkeypatch.setattr(workers, "LINGER_MS", 0)
     monkeypatch.setattr(
-        ThreadWorker,
-        "_keepalive_after",
-        lambda _worker, _conn, kept: inside.append(worker._entry.inside) or kept,
+        Parser, "finish_body", lambda *_, **__: inside.append(worker._entry.inside) or True
     )
     client, conn = ends
     client.sendall(GET % 1)
     assert worker.handle(conn) is True
-    assert (worker._entry.entered, inside) == (1, [0])
+    assert (worker._entry.entered, inside[-1]) == (1, 0)
 
 
-def test_a_connection_is_closed_by_its_own_thread(worker, ends):
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 9\r\n\r\nhalf",
+        b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nbroken\r\n",
+    ],
+)
+def test_what_nobody_reads_of_a_body_is_not_waited_for(body, worker, ends, monkeypatch):
+    """And what is wrong with it is no second answer."""
+    monkeypatch.setattr(workers, "REST_SECONDS", 0.001)
+    client, conn = ends
+    client.sendall(b"POST /1 HTTP/1.1\r\n" + body)
+    assert worker.handle(conn) is False
+    conn.sock.close()
+    assert everything(client).endswith(b"\r\n\r\nok")
+
+
+def everything(client):
+    """What it receives until its connection ends."""
+    received = b""
+    while more := client.recv(100_000):
+        received += more
+    return received
+
+
+def test_a_connection_whose_client_goes_is_closed_by_its_own_thread(worker, ends):
     client, conn = ends
     closed, worker.nr_conns = [], 1
-    conn.close = lambda graceful=False: closed.append((graceful, threading.current_thread()))
+    close = conn.close
+    conn.close = lambda: closed.append(threading.current_thread()) or close()
     client.close()
     worker._serve(conn)
-    assert closed == [(True, threading.current_thread())]
+    assert closed == [threading.current_thread()]
     assert worker.nr_conns == 1  # the loop's own, which hears of it
     worker.method_queue.run_callbacks(None)
     assert worker.nr_conns == 0
+
+
+# Connections that the loop looks after.
+
+
+@pytest.fixture
+def seen_off(worker, ends, monkeypatch):
+    """A client that has its answer and does not go."""
+    monkeypatch.setattr(workers, "LINGER_MS", 1)
+    client, conn = ends
+    worker.nr_conns = 1
+    client.sendall(b"GET /1 HTTP/1.0\r\n\r\n")
+    worker._serve(conn)
+    worker.method_queue.run_callbacks(None)
+    assert everything(client).endswith(b"ok")
+    assert (worker.nr_conns, conn.sock.fileno() >= 0) == (1, True)
+    return ends
+
+
+def looked(worker):
+    """The loop looks once at what is there."""
+    worker.wait_for_and_dispatch_events(0)
+    worker.murder_pending()
+
+
+def test_one_that_does_not_go_has_no_thread_and_a_while(worker, seen_off):
+    client, conn = seen_off
+    assert worker._at_work == set()
+    client.sendall(b"more")
+    looked(worker)
+    assert conn.sock.fileno() >= 0
+    client.close()
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno(), len(worker._leaving)) == (0, -1, 0)
+
+
+def test_after_that_while_it_is_closed(worker, seen_off):
+    _, conn = seen_off
+    looked(worker)
+    assert conn.timeout - time.monotonic() <= LEAVE_SECONDS
+    conn.timeout = 0
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno(), len(worker._leaving)) == (0, -1, 0)
+
+
+def test_one_that_sends_and_sends_is_closed_sooner(worker, seen_off):
+    client, conn = seen_off
+    for _ in range(LEAVE_BYTES // 1_000 + 1):
+        client.sendall(b"x" * 1_000)
+        if conn.sock.fileno() >= 0:
+            looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+
+
+@pytest.fixture
+def pending(worker, ends):
+    """A client that has sent half a head, in the loop's hands."""
+    client, conn = ends
+    worker.nr_conns = 1
+    client.sendall(b"GET /1 HTTP/1.1\r\n")
+    worker._serve(conn)
+    worker.method_queue.run_callbacks(None)
+    assert list(worker.pending_conns) == [conn]
+    return ends
+
+
+def test_a_head_that_is_late_is_told_so(worker, pending):
+    client, conn = pending
+    assert 0 < conn.timeout - time.monotonic() <= HEAD_SECONDS  # and not as long as idle ones
+    looked(worker)
+    assert worker.nr_conns == 1
+    conn.timeout = 0
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno(), len(worker.pending_conns)) == (0, -1, 0)
+    head, error = refused(everything(client))
+    assert head.startswith("HTTP/1.1 408 Request Timeout\r\n")
+    assert error["code"] == "request_timeout"
+
+
+def test_one_that_is_late_goes_though_another_before_it_is_not(worker, pending, paths):
+    _, conn = pending
+    other, served = socket.socketpair()
+    with other, served:
+        first = TConn(worker.cfg, served, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        first.sock = ClientSocket(served, worker._entry.leave)
+        first.timeout = time.monotonic() + 1_000
+        worker.pending_conns.appendleft(first)
+        conn.timeout = 0
+        looked(worker)
+        assert list(worker.pending_conns) == [first]
+
+
+def test_a_client_that_said_nothing_is_told_nothing(worker, ends):
+    """But for empty lines, which some send behind a request."""
+    client, conn = ends
+    worker.nr_conns = 1
+    client.sendall(b"\r\n")
+    worker._serve(conn)
+    worker.method_queue.run_callbacks(None)
+    conn.timeout = 0
+    looked(worker)
+    assert everything(client) == b""
+
+
+def test_a_worker_that_ends_gives_those_up_soon_that_say_nothing(worker, pending):
+    _, conn = pending
+    worker._cap_keepalive(5.0)
+    assert conn.timeout == 5.0
+
+
+def test_where_no_more_may_connect_the_one_that_was_silent_longest_goes(worker, pending):
+    _, conn = pending
+    worker.worker_connections = 2
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno() >= 0) == (1, True)
+    worker.worker_connections = 1
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+
+
+@pytest.mark.parametrize("silent", ["pending_conns", "_leaving", "keepalived_conns"])
+def test_those_who_asked_before_go_last(silent, worker, ends):
+    _, conn = ends
+    order = ("pending_conns", "_leaving", "keepalived_conns")
+    before = order[: order.index(silent)]
+    assert not any(getattr(worker, name) for name in before)
+    getattr(worker, silent).append(conn)
+    worker.poller.register(conn.sock, selectors.EVENT_READ)
+    worker.nr_conns = 1
+    worker._make_room()
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+    worker._make_room()  # there is nobody left
+    assert worker.nr_conns == 0
+
+
+def held(worker, conn, seconds):
+    worker._at_work.add(conn)
+    conn.sock.begun_at = time.monotonic() - seconds
+    worker.murder_pending()
+
+
+@pytest.mark.parametrize(
+    "seconds, is_full, is_call, ends_so",
+    [
+        (HELD_SECONDS + 1, True, False, True),
+        (HELD_SECONDS - 1, True, False, False),
+        (HELD_SECONDS + 1, False, False, False),  # nobody waits for its thread
+        (HELD_SECONDS + 1, True, True, False),  # it has a time and a ceiling
+    ],
+)
+def test_where_threads_lack_who_holds_one_for_long_loses_it(
+    seconds, is_full, is_call, ends_so, worker, ends, monkeypatch
+):
+    client, conn = ends
+    client.settimeout(None if ends_so else 0.0)
+    monkeypatch.setattr(worker, "tpool", SimpleNamespace(is_full=is_full))
+    if is_call:
+        worker._calls.begin(conn.sock)
+    held(worker, conn, seconds)
+    if ends_so:
+        assert client.recv(1) == b""
+    else:
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+
+
+# A crowd, and the loop as it runs.
+
+
+@pytest.fixture
+def looping(worker, monkeypatch):
+    """Where it listens; two threads."""
+    monkeypatch.setattr(workers, "FIRST_BYTE_MS", 1)
+    monkeypatch.setattr(workers, "REST_SECONDS", 0.001)
+    monkeypatch.setattr(workers, "LINGER_MS", 1)
+    worker.tpool = ThreadPool(2)
+    worker.worker_connections = 60
+    worker.ppid = os.getppid()
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        worker.sockets = [listener]
+        loop = threading.Thread(target=worker.run)
+        loop.start()
+        yield listener.getsockname()
+        worker.alive = False
+        worker.method_queue.defer(lambda: None)
+        loop.join(WAIT_SECONDS)  # when all have gone
+        assert not loop.is_alive()
+    worker.tpool.shutdown()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"",
+        b"G",
+        b"GET /1 HTTP/1.1\r\nHost: x\r\n",
+        b"POST /1 HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+    ],
+    ids=["nothing", "a byte", "half a head", "no body"],
+)
+def test_a_crowd_that_says_half_of_what_it_wants_keeps_nobody_out(says, looping, paths):
+    """More than there are threads, and more than may be connected."""
+    crowd = []
+    try:
+        for _ in range(100):
+            crowd.append(socket.create_connection(looping, WAIT_SECONDS))
+            crowd[-1].sendall(says)
+        for _ in range(5):
+            with socket.create_connection(looping, WAIT_SECONDS) as client:
+                client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                assert everything(client).endswith(b"ok")
+        assert [p for p, _ in paths].count("/health") == 5
+    finally:
+        for client in crowd:
+            client.close()
+
+
+# What is refused before the app hears of it.
+
+
+def refused(received):
+    """Head and error of an answer that has OpenAI's shape."""
+    head, _, body = received.decode().partition("\r\n\r\n")
+    lines = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+    assert (lines["content-type"], lines["connection"]) == ("application/json", "close")
+    assert int(lines["content-length"]) == len(body)
+    assert lines["x-request-id"]
+    (error,) = json.loads(body).values()
+    assert sorted(error) == ["code", "message", "param", "type"]
+    return head, error
+
+
+@pytest.mark.parametrize(
+    "sent, status, code",
+    [
+        (b"planted\r\n\r\n", "400 Bad Request", "malformed_request"),
+        (b"GET /planted HTTP/9.9\r\n\r\n", "400 Bad Request", "malformed_request"),
+        (b"GET / HTTP/1.1\r\nplanted\r\n\r\n", "400 Bad Request", "malformed_request"),
+        (b"GET / HTTP/1.1\nHost: planted\n\n", "400 Bad Request", "malformed_request"),
+        (b"\x16\x03\x01\x02\x00planted", "400 Bad Request", "malformed_request"),
+        (b"GET /planted HTTP/1.1\r\nX: " + b"x" * 70_000, "431", "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nExpect: planted\r\n\r\n", "417", "expectation_failed"),
+        (b"GET /planted" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n", "414", "uri_too_long"),
+    ],
+)
+def test_what_is_refused_is_said_in_openais_shape_and_not_quoted(
+    sent, status, code, worker, ends, paths, monkeypatch
+):
+    logged = []
+    monkeypatch.setattr(worker.log, "info", lambda text, *more: logged.append(text % more))
+    client, conn = ends
+    client.sendall(sent)
+    found = worker.handle(conn)
+    while is_later(found):
+        found = worker.handle(conn)
+    assert (found, paths) == (False, [])
+    conn.sock.close()
+    received = everything(client)
+    head, error = refused(received)
+    assert head.startswith(f"HTTP/1.1 {status}")
+    assert error["code"] == code
+    assert b"planted" not in received
+    (line,) = logged
+    assert "planted" not in line
+    assert f"client=127.0.0.1 status={status[:3]}: {error['message']}" in line
+
+
+def test_an_app_that_fails_is_a_500_that_tells_nothing(worker, ends, monkeypatch):
+    logged = []
+    monkeypatch.setattr(worker.log, "exception", logged.append)
+
+    def app(_environ, _start_response):
+        raise LookupError("planted")
+
+    worker.wsgi = app
+    client, conn = ends
+    client.sendall(GET % 1)
+    assert worker.handle(conn) is False
+    conn.sock.close()
+    head, error = refused(everything(client))
+    assert head.startswith("HTTP/1.1 500 ")
+    assert error["code"] == "internal_error"
+    assert "planted" not in error["message"]
+    assert logged == ["A request failed outside of the app."]
+
+
+def test_a_header_that_the_app_may_not_send_is_our_fault(worker, ends, monkeypatch):
+    logged = []
+    monkeypatch.setattr(worker.log, "exception", logged.append)
+
+    def app(_environ, start_response):
+        start_response("200 OK", [("x-planted", "a\nb")])
+        return []
+
+    worker.wsgi = app
+    client, conn = ends
+    client.sendall(GET % 1)
+    worker.handle(conn)
+    conn.sock.close()
+    assert refused(everything(client))[0].startswith("HTTP/1.1 500 ")
+    assert len(logged) == 1
+
+
+def test_one_that_does_not_read_its_refusal_keeps_no_thread(worker, ends):
+    client, conn = ends
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    conn.sock.settimeout(0.0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            conn.sock.send(b"x" * 100_000)
+    client.sendall(b"planted\r\n\r\n")
+    assert worker.handle(conn) is False
+
+
+@pytest.mark.parametrize(
+    "codings", [["gzip, chunked"], ["identity, chunked"], ["identity", "chunked"]]
+)
+def test_a_body_that_others_may_read_otherwise_is_refused(codings, worker, ends, paths):
+    """These gunicorn itself would take."""
+    lines = "".join(f"Transfer-Encoding: {coding}\r\n" for coding in codings)
+    client, conn = ends
+    client.sendall(f"POST /1 HTTP/1.1\r\n{lines}\r\n0\r\n\r\n".encode())
+    assert worker.handle(conn) is False
+    conn.sock.close()
+    assert refused(everything(client))[1]["code"] == "malformed_request"
+    assert paths == []
+
+
+def test_a_chunked_body_is_read_whatever_the_case_of_its_coding(worker, ends, paths):
+    client, conn = ends
+    client.sendall(b"POST /1 HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n")
+    client.shutdown(socket.SHUT_WR)
+    worker.handle(conn)
+    assert [p for p, _ in paths] == ["/1"]
 
 
 def test_an_app_that_fails_leaves_its_place(worker, ends):

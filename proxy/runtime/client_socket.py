@@ -20,9 +20,23 @@ class ClientSocket:
     An answer's head, which is sent first, goes out with what comes next. How long to wait is
     told to the system only when there is something to wait for: gunicorn changes it several
     times a request. `before_send` is called before anything is sent: its client may not read.
+
+    What the worker knows of the connection, in monotonic seconds: a request's thread has it
+    since `begun_at`; the head of which half is there must be whole at `head_until`. And of what
+    comes from a client that is to go, `left_bytes`.
     """
 
-    __slots__ = ("_before_send", "_head", "_is_answering", "_set", "_sock", "_wanted")
+    __slots__ = (
+        "_before_send",
+        "_head",
+        "_is_answering",
+        "_set",
+        "_sock",
+        "_wanted",
+        "begun_at",
+        "head_until",
+        "left_bytes",
+    )
 
     def __init__(self, sock: socket.socket, before_send: Callable[[], None]) -> None:
         self._sock = sock
@@ -30,6 +44,9 @@ class ClientSocket:
         self._wanted = self._set = sock.gettimeout()
         self._head = b""
         self._is_answering = True
+        self.begun_at = 0.0
+        self.head_until = math.inf
+        self.left_bytes = 0
 
     def begin_answer(self) -> None:
         """What is sent next is a head."""
@@ -103,6 +120,13 @@ class ClientSocket:
         poll = select.poll()
         poll.register(number, select.POLLIN)
         return bool(poll.poll(milliseconds))
+
+    def shut_down(self) -> None:
+        """Whoever waits on it is woken, as by its end. For any thread."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has gone
 
     def _waiting(self) -> socket.socket:
         """The socket, as long as it is wanted to wait."""

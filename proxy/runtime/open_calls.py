@@ -71,6 +71,11 @@ class OpenCalls:
             self._clients.pop(line, None)
             self._ends.pop(line, None)
 
+    def clients(self) -> set[object]:
+        """Who asks now: the sockets that `begin` was given."""
+        with self._lock:
+            return set(self._clients.values())
+
     def look(self) -> None:
         """Cuts the lines of those who are gone: what their threads wait for has ended."""
         now = self._clock()

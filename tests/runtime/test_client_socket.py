@@ -44,6 +44,20 @@ def test_after_such_a_wait_others_have_no_end(ends):
     thread.join()
 
 
+def test_shutting_it_down_wakes_whoever_waits_and_may_be_done_twice(ends):
+    client, ours = ends
+    found = []
+    thread = threading.Thread(target=lambda: found.append(ours.received()))
+    ours.setblocking(True)
+    thread.start()
+    ours.shut_down()
+    thread.join(WAIT_SECONDS)
+    assert found == [b""]
+    assert client.recv(1) == b""
+    ours.close()
+    ours.shut_down()
+
+
 def test_whether_there_is_something_to_read(ends):
     client, ours = ends
     assert not ours.is_readable(0)

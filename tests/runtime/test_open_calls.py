@@ -40,6 +40,13 @@ def test_a_call_ends_once(calls):
     assert calls.count == 0
 
 
+def test_who_asks_now_is_known(calls, connection):
+    line = calls.begin(connection[0])
+    assert calls.clients() == {connection[0]}
+    calls.end(line)
+    assert calls.clients() == set()
+
+
 # Clients that stay and do nothing.
 
 
