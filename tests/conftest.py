@@ -59,3 +59,12 @@ def make_settings(database_file):
         return replace(defaults, **{"database_url": f"sqlite:///{database_file}"} | changes)
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many inputs the fuzz tests tried."""
+    reports = [r for reports in terminalreporter.stats.values() for r in reports]
+    properties = [p for r in reports for p in getattr(r, "user_properties", ())]
+    inputs = sum(number for name, number in properties if name == "fuzz inputs")
+    if inputs:
+        terminalreporter.write_line(f"fuzz: {inputs:,} inputs tried")
