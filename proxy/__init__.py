@@ -18,6 +18,7 @@ from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, Settings, load_settings
 from proxy.store.db import Database
+from proxy.store.vault import Vault
 from proxy.web.app import Gateway
 
 __version__ = "0.1.0"
@@ -37,7 +38,8 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def make_parts(settings: Settings) -> Parts:
-    database = Database(settings.database_url)
+    vault = Vault(settings.secret_key, settings.secret_key_file)
+    database = Database(settings.database_url, vault)
     snapshots = Snapshots(database)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
     entry = Entry()

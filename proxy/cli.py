@@ -14,8 +14,9 @@ from proxy.cli_told import told
 from proxy.context import parts
 from proxy.simulator import Resource, Simulator, describe
 from proxy.store import keys
+from proxy.store.revisions import Author
 
-AUTHOR = "command line"
+AUTHOR = Author("command line")
 MAX_PORT = 65_535
 
 keys_cli = AppGroup("keys", help="Client keys.")

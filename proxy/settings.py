@@ -5,6 +5,7 @@ else from the default. An unknown PROXY_* name is an error: a misspelt setting w
 otherwise silently have no effect.
 """
 
+import base64
 import difflib
 import os
 import re
@@ -81,6 +82,19 @@ def _database_url(text: str) -> str:
     return f"{head}:///{ROOT / path}"
 
 
+def _fernet_keys(text: str) -> tuple[str, ...]:
+    """Each as cryptography's Fernet takes it: 32 bytes in URL-safe base64."""
+    keys = tuple(text.split())
+    for key in keys:
+        if len(key) != 44 or len(base64.b64decode(key, altchars="-_", validate=True)) != 32:
+            raise ValueError
+    return keys
+
+
+def _file(text: str) -> Path:
+    return ROOT / text
+
+
 def _folder(text: str) -> Path | None:
     return ROOT / text if text else None
 
@@ -110,6 +124,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ADMIN_API_KEY", "admin_api_key", "", *_ANY,
             "Key of the admin API, sent as `X-Admin-API-Key`. Empty: the admin API is closed.",
             secret=True),
+    Setting("PROXY_SECRET_KEY", "secret_key", "", _fernet_keys,
+            "keys made by `flask secrets key`, with a space between each and the next",
+            "Encrypts the secrets in the database. Of several keys the first encrypts and each"
+            " decrypts. Empty: PROXY_SECRET_KEY_FILE is used.", secret=True),
+    Setting("PROXY_SECRET_KEY_FILE", "secret_key_file", "instance/secret.key", _file,
+            "a file",
+            "Holds the keys instead, a line each; made with a first one where there is none."),
     Setting("PORT", "port", "8000", *_whole(0, 65535), "TCP port to listen on."),
     Setting("PROXY_BIND", "bind", "127.0.0.1", *_ANY,
             "Address to listen on; `0.0.0.0` for all. TLS belongs in front of it."),
@@ -172,6 +193,8 @@ class Settings:
     """The values, one field for each row of SETTINGS. Secrets stay out of its repr."""
 
     admin_api_key: str
+    secret_key: tuple[str, ...]
+    secret_key_file: Path
     port: int
     bind: str
     database_url: str

@@ -172,7 +172,11 @@ def _timed(command: str, arguments: Sequence[str], database: Path) -> Step:
     """Raises Failed unless it ends with exit code 0."""
     # Every setting is named, so that nothing of somebody's .env counts.
     ours = {setting.name: "" for setting in SETTINGS}
-    environment = os.environ | ours | {"PROXY_DATABASE_URL": f"sqlite:///{database}"}
+    places = {
+        "PROXY_DATABASE_URL": f"sqlite:///{database}",
+        "PROXY_SECRET_KEY_FILE": str(database.with_name("secret.key")),
+    }
+    environment = os.environ | ours | places
     with tempfile.TemporaryFile() as said:
         started = time.perf_counter()
         process = subprocess.Popen(

@@ -36,6 +36,7 @@ from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import Syncer
 from proxy.store import instances, schema
 from proxy.store.db import Database
+from proxy.store.revisions import Author
 
 WORKERS = 2
 REQUESTS_PER_SECOND = 2000  # of both workers together
@@ -186,7 +187,7 @@ def _fill(database: Database, number: int, clock: Clock) -> None:
         for each in range(number)
     ]
     with database.session() as session:
-        instances.add(session, configs, author="benchmark")
+        instances.add(session, configs, author=Author("benchmark"))
 
 
 def _work(workers: Sequence[Worker], busy: int, clock: Clock, seconds: float) -> None:

@@ -29,9 +29,14 @@ def run(app):
     return lambda *arguments: app.test_cli_runner().invoke(args=list(arguments))
 
 
+def hashed(database, key):
+    with database.read() as connection:
+        return keys.key_hash(keys.pepper(connection), key)
+
+
 def stored(database):
     with database.read() as connection:
-        return {client.name: hashed for hashed, client in keys.load_all(connection).items()}
+        return {client.name: key for key, client in keys.load_all(connection).items()}
 
 
 def test_a_new_key_is_all_that_is_printed(run, database):
@@ -40,7 +45,7 @@ def test_a_new_key_is_all_that_is_printed(run, database):
     assert KEY.fullmatch(result.stdout.removesuffix("\n"))
     assert "app" in result.stderr
     assert not KEY.search(result.stderr)
-    assert stored(database) == {"app": keys.key_hash(result.stdout.strip())}
+    assert stored(database) == {"app": hashed(database, result.stdout.strip())}
 
 
 def test_only_a_hash_of_a_key_is_kept(run, database_file):
@@ -86,7 +91,7 @@ def test_a_removed_client_can_have_a_new_key(run, database):
     assert stored(database) == {}
     new = run("keys", "add", "app").stdout
     assert new != old
-    assert stored(database) == {"app": keys.key_hash(new.strip())}
+    assert stored(database) == {"app": hashed(database, new.strip())}
 
 
 def test_somebody_unknown_cannot_be_removed(run):

@@ -1,6 +1,7 @@
 import os
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import trustme
@@ -65,7 +66,12 @@ def test_a_field_is_named_as_its_setting(setting):
 
 # Values.
 
+FERNET_KEY = "bWFkZS11cC1tYWRlLXVwLW1hZGUtdXAtbWFkZS11cC0="
+
 GOOD = [
+    ("PROXY_SECRET_KEY", FERNET_KEY, (FERNET_KEY,)),
+    ("PROXY_SECRET_KEY", f"{FERNET_KEY}  {FERNET_KEY}", (FERNET_KEY, FERNET_KEY)),
+    ("PROXY_SECRET_KEY_FILE", "/etc/gateway.key", Path("/etc/gateway.key")),
     ("ADMIN_API_KEY", "k", "k"),
     ("ADMIN_API_KEY", "  k e y ", "k e y"),
     ("PORT", "0", 0),  # the system chooses one
@@ -288,11 +294,16 @@ def test_the_process_environment_is_the_one_that_is_read(monkeypatch):
 
 
 def test_secrets_are_not_in_the_repr():
-    loaded = load(ADMIN_API_KEY="hunter2", PROXY_DATABASE_URL="postgresql://u:swordfish@h/d")
+    loaded = load(
+        ADMIN_API_KEY="hunter2",
+        PROXY_DATABASE_URL="postgresql://u:swordfish@h/d",
+        PROXY_SECRET_KEY=FERNET_KEY,
+    )
     shown = repr(loaded)
     assert "hunter2" not in shown
     assert "swordfish" not in shown
-    assert shown.startswith("Settings(port=8000, bind='127.0.0.1', ")
+    assert "port=8000, bind='127.0.0.1', " in shown
+    assert FERNET_KEY not in shown
 
 
 @pytest.mark.parametrize(

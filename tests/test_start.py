@@ -10,7 +10,7 @@ from proxy import __main__, create_app, make_parts
 from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
 from proxy.store import instances, keys, schema
-from tests.builders import config
+from tests.builders import AUTHOR, config
 from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
 
 
@@ -31,12 +31,12 @@ def parts(make_settings):
 
 def add_key(parts):
     with parts.database.session() as session:
-        keys.add(session, "app", author="test")
+        keys.add(session, "app", author=AUTHOR)
 
 
 def add_instance(parts):
     with parts.database.session() as session:
-        instances.add(session, [config("a")], author="test")
+        instances.add(session, [config("a")], author=AUTHOR)
 
 
 def test_a_newcomer_is_told_all_that_is_to_be_done(parts):

@@ -27,6 +27,8 @@ class Snapshot:
     catalog: Catalog = field(default_factory=lambda: Catalog([]))
     disabled: Catalog = field(default_factory=lambda: Catalog([]))
     configs: Mapping[str, InstanceConfig] = field(default_factory=dict)
+    # What hashes of keys are keyed with; None: no key can be checked.
+    pepper: bytes | None = field(default=None, repr=False)
 
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
@@ -73,6 +75,7 @@ class Snapshots:
             Catalog(_configs(stored, enabled=True), limits),
             Catalog(_configs(stored, enabled=False)),
             {s.config.name: s.config for s in stored},
+            keys.pepper(connection),
         )
         with self._lock:
             if fresh.revision > self.current.revision or self._is_another_database:

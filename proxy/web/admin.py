@@ -19,11 +19,10 @@ from proxy.store import instances, states
 from proxy.store.instances import StoredInstance
 from proxy.web import schemas
 from proxy.web.auth import require_admin
+from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import body_json, checked, config_json, state_json
-
-AUTHOR = "admin"
 
 Json = dict[str, Any]
 Answer = tuple[Json, int, dict[str, str]]
@@ -73,7 +72,7 @@ class Instances(MethodView):
             for i, each in enumerate(data if many else [data])
         ]
         with parts().database.session() as session:
-            instances.add(session, configs, author=AUTHOR)
+            instances.add(session, configs, author=author())
         for config in configs:
             parts().state.clear_rests(config.name)  # of one that had the name before
         parts().snapshots.reload()
@@ -108,7 +107,7 @@ class Instance(MethodView):
     def delete(self, name: str) -> None:
         """Remove the config. Its state and usage stay."""
         with parts().database.session() as session:
-            instances.remove(session, name, author=AUTHOR, if_match=if_match())
+            instances.remove(session, name, author=author(), if_match=if_match())
         parts().snapshots.reload()
 
 
@@ -239,7 +238,7 @@ def _change(name: str, data: Any) -> None:
             param="name",
         )
     with parts().database.session() as session:
-        change = instances.change(session, name, values, author=AUTHOR, if_match=if_match())
+        change = instances.change(session, name, values, author=author(), if_match=if_match())
     if change.is_another_upstream:
         parts().state.clear_rests(name)
     parts().snapshots.reload()

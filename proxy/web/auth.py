@@ -4,13 +4,15 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
-from flask import request
+from flask import g, request
 
 from proxy.context import Parts, parts
 from proxy.core.types import ANONYMOUS, Client
 from proxy.errors import Forbidden, Unauthorized
-from proxy.store.keys import key_hash
+from proxy.store.keys import KeysClosed, key_hash
 
+# Whose key ADMIN_API_KEY is, in revisions.
+FIRST_ADMIN = "admin"
 ADMIN_HEADER = "X-Admin-API-Key"
 
 
@@ -25,10 +27,11 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
     Keys are looked up by their hash, so the time it takes tells nothing about a key. With
     client authentication off, a known key still names its client in log and usage.
     """
-    known = mine.snapshots.current.clients
+    snapshot = mine.snapshots.current
+    known, pepper = snapshot.clients, snapshot.pepper
     given = _given_keys(environ)
     for key in given:
-        client = known.get(key_hash(key))
+        client = known.get(key_hash(pepper, key)) if pepper else None
         if client is not None:
             return client
     if mine.settings.client_auth == "off":
@@ -38,6 +41,8 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
             "No API key was sent. Send yours as `Authorization: Bearer KEY` or `api-key: KEY`.",
             code="missing_api_key",
         )
+    if not pepper:
+        raise KeysClosed
     raise Unauthorized("The API key that was sent is not known here.")
 
 
@@ -56,6 +61,7 @@ def require_admin() -> None:
         given.encode("latin-1", "replace"), expected.encode("utf-8", "surrogateescape")
     ):
         raise Unauthorized(f"The admin API needs its key in the header {ADMIN_HEADER}.")
+    g.admin_name = FIRST_ADMIN
 
 
 def _given_keys(environ: Mapping[str, Any]) -> list[str]:

@@ -213,6 +213,11 @@ class InstanceSchema(Schema):
         load_default=None,
         metadata={"description": "Instances of one group share a quota."},
     )
+    auth = fields.String(
+        validate=validate.OneOf(["key"]),
+        load_default="key",
+        metadata={"description": "key: api_key is sent."},
+    )
 
     @pre_load
     def drop_read_only(self, data: Any, **_: Any) -> Any:

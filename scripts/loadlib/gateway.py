@@ -21,8 +21,10 @@ from proxy.core.types import InstanceConfig
 from proxy.settings import ROOT, SETTINGS, Settings, load_settings
 from proxy.store import instances, keys, schema
 from proxy.store.models import ClientKeyRow
+from proxy.store.revisions import Author
 
-AUTHOR = "load test"
+CLIENT = "load test"
+AUTHOR = Author(CLIENT)
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -141,6 +143,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "PORT": str(free_port()),
         "PROXY_BIND": "127.0.0.1",
         "PROXY_DATABASE_URL": f"sqlite:///{folder / 'proxy.db'}",
+        "PROXY_SECRET_KEY_FILE": str(folder / "secret.key"),
     }
 
 
@@ -169,16 +172,22 @@ def _filled_database(
             ]
             instances.add(session, configs, author=AUTHOR)
             # Not by keys.add, which asks and writes a revision for each of thousands.
-            session.add_all(_other_client(number) for number in range(1, clients))
-            return keys.add(session, AUTHOR, author=AUTHOR)
+            pepper = keys.pepper(session.connection()) or b""
+            session.add_all(_other_client(n, pepper) for n in range(1, clients))
+            return keys.add(session, CLIENT, author=AUTHOR)
     finally:
         parts.database.dispose()
 
 
-def _other_client(number: int) -> ClientKeyRow:
-    name = f"client-{number}"
+def _other_client(number: int, pepper: bytes) -> ClientKeyRow:
+    name, now = f"client-{number}", time.time()
     return ClientKeyRow(
-        name=name, key_hash=keys.key_hash(name), key_hint=name[-4:], created_at=time.time()
+        name=name,
+        key_hash=keys.key_hash(pepper, name),
+        key_hint=name[-4:],
+        created_at=now,
+        updated_at=now,
+        revision=1,
     )
 
 

@@ -7,14 +7,14 @@ from proxy.core.types import Client
 from proxy.runtime.snapshot import Snapshots
 from proxy.store import instances, keys
 from proxy.store.db import StoreUnavailable
-from tests.builders import config
+from tests.builders import AUTHOR, config
 
 A, B = config("a", supported_models=("gpt-4o",)), config("b", enabled=False)
 
 
 def add(database, *configs):
     with database.session() as session:
-        instances.add(session, configs, author="test")
+        instances.add(session, configs, author=AUTHOR)
 
 
 def test_before_the_first_look_nothing_is_known(database):
@@ -26,10 +26,10 @@ def test_before_the_first_look_nothing_is_known(database):
 def test_it_holds_what_the_database_does(database):
     add(database, A, B)
     with database.session() as session:
-        keys.add(session, "app", author="test")
+        keys.add(session, "app", author=AUTHOR)
     snapshot = Snapshots(database).reload()
     assert snapshot.configs == {"a": A, "b": B}
-    assert snapshot.revision == 3
+    assert snapshot.revision == 2
     assert list(snapshot.clients.values()) == [Client("app")]
 
 

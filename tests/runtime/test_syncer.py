@@ -25,7 +25,7 @@ from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
 from proxy.store.models import InstanceStateRow, StateWindowRow, UsageRow
-from tests.builders import MODEL, call, config, serving
+from tests.builders import AUTHOR, MODEL, VAULT, call, config, serving
 from tests.runtime.world import Clock, World, failed, ok
 
 WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
@@ -113,7 +113,7 @@ def make_worker(database_file, clock):
     made = []
 
     def make(**options):
-        made.append(Worker(Database(f"sqlite:///{database_file}"), clock, **options))
+        made.append(Worker(Database(f"sqlite:///{database_file}", VAULT), clock, **options))
         return made[-1]
 
     yield make
@@ -138,7 +138,7 @@ def rows(database, table):
 
 def add(database, *configs):
     with database.session() as session:
-        instances.add(session, configs, author="test")
+        instances.add(session, configs, author=AUTHOR)
 
 
 # Two workers.
@@ -240,7 +240,7 @@ def test_a_change_of_config_is_seen_by_the_others(is_busy, make_worker):
     two.syncer.sync()
     assert list(two.snapshots.current.instances) == ["a"]
     with one.database.session() as session:
-        instances.change(session, "a", {"priority": 5}, author="test")
+        instances.change(session, "a", {"priority": 5}, author=AUTHOR)
     if is_busy:
         two.measure(DONE)
     two.syncer.sync()
@@ -253,7 +253,7 @@ def test_a_worker_that_still_uses_an_old_key_lets_nobody_rest(make_worker):
     for worker in (one, two):
         worker.syncer.sync()
     with one.database.session() as session:
-        instances.change(session, "a", {"api_key": "new-key-0123456789"}, author="test")
+        instances.change(session, "a", {"api_key": "new-key-0123456789"}, author=AUTHOR)
     two.measure(THROTTLED)  # with the old one
     for worker in (two, one):
         worker.syncer.sync()
@@ -332,7 +332,7 @@ def test_a_round_costs_the_same_however_many_instances_nobody_asks(
 
 def make_worker_on(path, migrated_file, clock):
     shutil.copy(migrated_file, path)
-    return lambda: Worker(Database(f"sqlite:///{path}"), clock)
+    return lambda: Worker(Database(f"sqlite:///{path}", VAULT), clock)
 
 
 # A database that does not do what it is asked.
@@ -535,7 +535,7 @@ def test_a_restored_database_is_followed_though_its_revision_is_older(
     worker.syncer.sync()
     assert set(worker.snapshots.current.instances) == {"a", "b"}
     restored = shutil.copy(migrated_file, f"{database_file}.backup")
-    other = Database(f"sqlite:///{restored}")
+    other = Database(f"sqlite:///{restored}", VAULT)
     add(other, config("c"))
     other.dispose()
     for side in ("-wal", "-shm"):
@@ -739,7 +739,7 @@ class Walk:
     def __init__(self, seed, database_file, clock):
         self.random = Random(seed)
         self.clock = clock
-        databases = [Faulty(Database(f"sqlite:///{database_file}")) for _ in range(2)]
+        databases = [Faulty(Database(f"sqlite:///{database_file}", VAULT)) for _ in range(2)]
         self.workers = [Worker(database, clock, peers=TWO) for database in databases]
         self.open = []
         self.compared = Counter()
@@ -805,7 +805,7 @@ class Walk:
     def change(self):
         name, group = self.random.choice(NAMES), self.random.choice([None, "g", "h"])
         with self.workers[0].database._database.session() as session:
-            instances.change(session, name, {"quota_group": group}, author="test")
+            instances.change(session, name, {"quota_group": group}, author=AUTHOR)
         if self.random.random() < 0.5:
             self.workers[0].snapshots.reload()  # as the worker does whose API was asked
 
@@ -895,7 +895,7 @@ def test_another_database_with_more_writes_is_read_whole(
     worker.measure(DONE)
     worker.syncer.sync()
     path = shutil.copy(migrated_file, f"{database_file}.backup")
-    other = Worker(Database(f"sqlite:///{path}"), worker.state._clock)
+    other = Worker(Database(f"sqlite:///{path}", VAULT), worker.state._clock)
     for _ in range(2):
         other.measure(DONE, DONE, of=config("b"))
         other.syncer.sync()

@@ -3,7 +3,7 @@ from urllib.parse import quote
 
 import pytest
 
-from proxy.store import revisions
+from proxy.store.models import RevisionChangeRow
 from tests.builders import MODEL
 from tests.web.conftest import CHAT, STREAM
 
@@ -528,8 +528,8 @@ def test_no_secret_is_kept_in_the_history(world, database):
     world.admin("PUT", "/a", json={"api_key": "planted-other-890123"})
     world.admin("DELETE", "/a")
     with database.read() as connection:
-        table = revisions.RevisionRow.__table__
-        history = [str(row) for row in connection.execute(table.select())]
+        table = RevisionChangeRow.__table__
+        history = [str(row.changes) for row in connection.execute(table.select())]
     assert len(history) == 4
     assert "planted" not in "".join(history)
 

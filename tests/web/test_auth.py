@@ -1,6 +1,7 @@
 import pytest
 
 from proxy.store import keys
+from tests.builders import AUTHOR
 from tests.web.conftest import ADMIN, ADMIN_KEY, CHAT
 
 MODELS = "/v1/models"
@@ -72,7 +73,7 @@ def test_the_key_is_asked_for_before_the_body_is_looked_at(shared_world):
 
 def test_a_removed_key_is_worth_nothing(world):
     with world.parts.database.session() as session:
-        keys.remove(session, "app", author="test")
+        keys.remove(session, "app", author=AUTHOR)
     world.parts.syncer.sync()
     assert world.ask().status_code == 401
 

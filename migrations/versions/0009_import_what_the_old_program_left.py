@@ -9,8 +9,8 @@ It is always the last revision: it uses the tables as the program knows them, an
 is the way back. A revision that changes a table goes before it; the number it had stays, as a
 revision that does nothing, for databases that have passed it.
 
-Revision ID: 0007
-Revises: 0006
+Revision ID: 0009
+Revises: 0008
 """
 
 import logging
@@ -25,8 +25,8 @@ from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
 
-revision = "0007"
-down_revision = "0006"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
@@ -44,7 +44,7 @@ def upgrade() -> None:
             " PROXY_LEGACY_PATH, or later with `flask legacy import PATH`."
         )
         return
-    was_before = context.config.attributes.get("was_before_0006", False)
+    was_before = context.config.attributes.get("was_before_0008", False)
     if "legacy" not in arguments and was_before and _has_imported():
         logger.warning(
             "%s is not imported: data of an old proxy was before; `-x legacy=PATH` does it.",
@@ -75,7 +75,7 @@ def downgrade() -> None:
 
 
 def _has_imported() -> bool:
-    """As 0005, say, which this was once: what PROXY_LEGACY_PATH names may have gone since."""
+    """As 0007, say, which this was once: what PROXY_LEGACY_PATH names may have gone since."""
     found = op.get_bind().execute(select(func.count()).select_from(table("legacy_import")))
     return bool(found.scalar_one())
 
