@@ -187,7 +187,7 @@ def test_running_processes_can_write_while_the_old_files_are_read(
 def test_running_processes_notice_an_import(run, old, database):
     run("import", old)
     with database.read() as connection:
-        assert {s.revision for s in instances.load_all(connection)} == {1, 2, 3}
+        assert {s.revision for s in instances.load_all(connection)} == {1}
 
 
 def test_importing_twice_changes_no_config_and_no_state(run, old, database):
