@@ -45,7 +45,7 @@ FLUSH_SECONDS = 5
 DRAIN_STEP_SECONDS = 0.05
 graceful_timeout = _settings.graceful_timeout_seconds + FLUSH_SECONDS
 # The heartbeat's file: on a disk it would write to the journal every second.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # nosec B108
 # It would be a second way to command us, without a key.
 control_socket_disable = True
 accesslog = None  # we write our own line for each request

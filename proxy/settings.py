@@ -229,7 +229,7 @@ class Settings:
     @property
     def address(self) -> str:
         """Where a browser or `curl` on this host finds us."""
-        host = "127.0.0.1" if self.bind in ("", "0.0.0.0", "::") else self.bind
+        host = "127.0.0.1" if self.bind in ("", "0.0.0.0", "::") else self.bind  # nosec B104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
