@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from proxy.core.types import QuotaGroup
-from proxy.errors import NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import revisions
 from proxy.store.models import InstanceRow, QuotaGroupRow
 from proxy.store.revisions import Author
@@ -53,12 +53,12 @@ def put(
 ) -> None:
     """Sets limits of the group; what is not in `values` stays, or is the default.
 
-    Raises Unprocessable if no instance is in a group of this name: it would bound nobody.
+    Raises Conflict if no instance is in a group of this name: it would bound nobody.
     Raises PreconditionFailed if `if_match` is not the row's revision. What is equal already
     makes no revision.
     """
     if session.scalar(select(InstanceRow.name).where(InstanceRow.quota_group == name)) is None:
-        raise Unprocessable(
+        raise Conflict(
             f"quota_group: no instance is in a group named {name!r}. Give instances this"
             " quota_group first.",
             param="quota_group",

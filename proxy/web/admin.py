@@ -142,7 +142,11 @@ class InstanceStateResource(MethodView):
         return state_json(name, removed_view(shared), 0)
 
     @documented(
-        200, schemas.InstanceStateSchema, body=schemas.StateChangeSchema(), errors=(404, 422)
+        200,
+        schemas.InstanceStateSchema,
+        body=schemas.StateChangeSchema(),
+        least=1,
+        errors=(404, 422),
     )
     def put(self, name: str) -> Json:
         """Clear errors and rests (`status: healthy`), or set or end a rest."""

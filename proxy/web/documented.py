@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 ERRORS = {
     404: "There is nothing of this name.",
-    409: "The name exists.",
+    409: "It contradicts what is there: the name exists, say.",
     412: "If-Match names another version.",
     422: "A field cannot be used; `param` names it.",
 }
@@ -26,16 +26,19 @@ def documented_in(
     answer: type[Schema] | None = None,
     *,
     body: Schema | None = None,
+    least: int = 0,
     query: type[Schema] | None = None,
     errors: tuple[int, ...] = (404,),
 ) -> Callable[[View], View]:
-    """What the OpenAPI document says of a view; `answer` also shapes what the view returns."""
+    """What the OpenAPI document says of a view; `answer` also shapes what the view returns.
+    Of the body's fields `least` are needed, whichever."""
     parameters: list[Json] = [{"in": "query", "schema": query}] if query else []
     if 412 in errors:
         parameters.append({"in": "header", "name": "If-Match", "schema": {"type": "string"}})
     doc: Json = {"parameters": parameters} if parameters else {}
     if body is not None:
-        content = {"application/json": {"schema": body}}
+        schema = {"allOf": [body], "minProperties": least} if least else body
+        content = {"application/json": {"schema": schema}}
         doc["requestBody"] = {"required": True, "content": content}
 
     def decorate(view: View) -> View:

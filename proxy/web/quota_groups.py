@@ -48,7 +48,7 @@ class QuotaGroup(MethodView):
         """Limits of one group, and who is in it."""
         return _shown(name)
 
-    @documented(200, schemas.QuotaGroupSchema, body=CHANGE, errors=(412, 422))
+    @documented(200, schemas.QuotaGroupSchema, body=CHANGE, errors=(409, 412, 422))
     def put(self, name: str) -> Answer:
         """Set limits; what is not sent stays."""
         values = checked(CHANGE, body_json(), partial=True)

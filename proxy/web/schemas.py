@@ -130,7 +130,9 @@ def _distinct(values: list[str]) -> None:
 
 def _word() -> fields.String:
     """A model or a deployment."""
-    return fields.String(validate=[validate.Length(1, 200), _is_printable])
+    return fields.String(
+        validate=[validate.Length(1, 200), _is_printable], metadata={"format": "model-name"}
+    )
 
 
 def _is_printable(text: str) -> None:
@@ -171,21 +173,37 @@ class InstanceSchema(Schema):
     class Meta:
         unknown = RAISE  # a misspelt field is an error, not a field that has no effect
 
-    name = fields.String(required=True, validate=[validate.Length(1, 100), _is_name])
+    name = fields.String(
+        required=True,
+        validate=[validate.Length(1, 100), _is_name],
+        metadata={"format": "gateway-name"},
+    )
     provider_type = fields.String(
         validate=validate.OneOf([*PROVIDERS, *PROVIDER_ALIASES]), load_default="azure"
     )
     api_key = fields.String(
         required=True,
         validate=[validate.Length(1, 4000), _is_key],
-        metadata={"description": "Sent to the upstream; never returned. NONE: send no key."},
+        metadata={
+            "format": "secret",
+            "description": "Sent to the upstream; never returned. NONE: send no key.",
+        },
     )
-    api_base = fields.String(required=True, validate=[validate.Length(1, 2000), _is_url])
+    api_base = fields.String(
+        required=True,
+        validate=[validate.Length(1, 2000), _is_url],
+        metadata={"format": "upstream-url"},
+    )
     api_version = fields.String(
-        validate=validate.Regexp(r"[A-Za-z0-9._-]{1,50}\Z"), load_default="2024-10-21"
+        # Ends so because `$` allows a line end in Python, and others do not know `\Z`.
+        validate=validate.Regexp(r"^[A-Za-z0-9._-]{1,50}(?![\s\S])"),
+        load_default="2024-10-21",
     )
     proxy_url = fields.String(
-        allow_none=True, validate=[validate.Length(0, 2000), _is_proxy_url], load_default=None
+        allow_none=True,
+        validate=[validate.Length(0, 2000), _is_proxy_url],
+        load_default=None,
+        metadata={"format": "proxy-url"},
     )
     priority = StrictInteger(-MAX_NUMBER, load_default=100)
     weight = StrictInteger(0, load_default=100)
@@ -211,7 +229,10 @@ class InstanceSchema(Schema):
         allow_none=True,
         validate=[validate.Length(1, 100), _is_name],
         load_default=None,
-        metadata={"description": "Instances of one group share a quota."},
+        metadata={
+            "format": "gateway-name",
+            "description": "Instances of one group share a quota.",
+        },
     )
     auth = fields.String(
         validate=validate.OneOf(["key"]),
@@ -414,7 +435,7 @@ class AnyBodySchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    model = fields.String(required=True)
+    model = fields.String(required=True, validate=validate.Length(1, 200))
 
 
 class ExplainedInstanceSchema(Schema):

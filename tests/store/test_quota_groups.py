@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.core.types import QuotaGroup
-from proxy.errors import NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import instances, quota_groups, revisions
 from proxy.store.models import RevisionChangeRow, RevisionRow
 from tests.builders import AUTHOR, config
@@ -64,7 +64,7 @@ def test_each_change_is_a_revision_and_what_is_equal_is_none(put, database):
 
 def test_a_group_that_no_instance_is_in_is_refused(put, database):
     before = newest(database)
-    with pytest.raises(Unprocessable, match="no instance is in a group named 'west'") as caught:
+    with pytest.raises(Conflict, match="no instance is in a group named 'west'") as caught:
         put("west", max_tpm=1)
     assert caught.value.param == "quota_group"
     assert (loaded(database), newest(database)) == ([], before)
