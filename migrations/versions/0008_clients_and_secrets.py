@@ -140,6 +140,8 @@ def _make_tables() -> None:
         sa.Column("key_hint", sa.String(4), nullable=False),
         sa.Column("expires_at", moment, nullable=True),
         sa.Column("created_at", moment, nullable=False),
+        sa.Column("updated_at", moment, nullable=False),
+        _whole("revision"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_admin_key")),
         sa.UniqueConstraint("name", name=op.f("uq_admin_key_name")),
         sa.UniqueConstraint("key_hash", name=op.f("uq_admin_key_key_hash")),

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from proxy.core.catalog import Catalog
+from proxy.core.roles import Admin
 from proxy.core.types import Client, InstanceConfig
-from proxy.store import instances, keys, quota_groups, revisions
+from proxy.store import admin_keys, instances, keys, quota_groups, revisions
 from proxy.store.db import Connection, Database
 from proxy.store.instances import StoredInstance
 from proxy.store.quota_groups import StoredGroup
@@ -15,7 +16,8 @@ from proxy.store.quota_groups import StoredGroup
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`catalog` knows the enabled instances, `disabled` the others; `clients`: by key hash.
+    """`catalog` knows the enabled instances, `disabled` the others; `clients` and `admins`: by
+    key hash.
 
     `configs`: those of the instances, by name.
     """
@@ -29,6 +31,7 @@ class Snapshot:
     configs: Mapping[str, InstanceConfig] = field(default_factory=dict)
     # What hashes of keys are keyed with; None: no key can be checked.
     pepper: bytes | None = field(default=None, repr=False)
+    admins: Mapping[str, Admin] = field(default_factory=dict)
 
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
@@ -76,6 +79,7 @@ class Snapshots:
             Catalog(_configs(stored, enabled=False)),
             {s.config.name: s.config for s in stored},
             keys.pepper(connection),
+            admin_keys.load_all(connection),
         )
         with self._lock:
             if fresh.revision > self.current.revision or self._is_another_database:

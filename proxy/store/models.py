@@ -255,6 +255,8 @@ class AdminKeyRow(Base):
     key_hint: Mapped[str] = mapped_column(String(4))
     expires_at: Mapped[float | None]
     created_at: Mapped[float]
+    updated_at: Mapped[float]
+    revision: Mapped[int]  # its ETag
 
 
 class ClientStateRow(Base):

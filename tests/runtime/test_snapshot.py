@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from proxy.core.roles import Admin
 from proxy.core.types import Client
 from proxy.runtime.snapshot import Snapshots
-from proxy.store import instances, keys
+from proxy.store import admin_keys, instances, keys
 from proxy.store.db import StoreUnavailable
 from tests.builders import AUTHOR, config
 
@@ -31,6 +32,13 @@ def test_it_holds_what_the_database_does(database):
     assert snapshot.configs == {"a": A, "b": B}
     assert snapshot.revision == 2
     assert list(snapshot.clients.values()) == [Client("app")]
+
+
+def test_it_holds_the_admins_by_the_hash_of_their_key(database):
+    with database.session() as session:
+        key = admin_keys.add(session, "ann", "viewer", author=AUTHOR)
+    snapshot = Snapshots(database).reload()
+    assert snapshot.admins == {keys.key_hash(snapshot.pepper, key): Admin("ann", "viewer")}
 
 
 def test_the_enabled_are_apart_from_the_others(database):
