@@ -11,6 +11,7 @@ from flask_smorest import Blueprint
 
 from proxy.context import parts
 from proxy.core.providers import PROVIDER_ALIASES
+from proxy.core.roles import OPERATE, right_to_change
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import removed_view
@@ -18,7 +19,7 @@ from proxy.runtime.verify import verify
 from proxy.store import instances, states
 from proxy.store.instances import StoredInstance
 from proxy.web import schemas
-from proxy.web.auth import require_admin
+from proxy.web.auth import demand, require_admin
 from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
@@ -92,9 +93,14 @@ class Instance(MethodView):
         """Config and state of one instance."""
         return _both(name)
 
-    @documented(200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422))
+    @documented(
+        200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
+    )
     def put(self, name: str) -> Answer:
-        """Change the fields that are sent; the others stay. Also as {"config": {...}}."""
+        """Change the fields that are sent; the others stay. Also as {"config": {...}}.
+
+        The role operator may send `enabled` alone.
+        """
         data = body_json()
         if isinstance(data, dict) and set(data) <= {"config", "state"} and "config" in data:
             data = data["config"]
@@ -118,9 +124,14 @@ class InstanceConfigResource(MethodView):
         """What an operator set. The key is masked."""
         return _config_alone(name)
 
-    @documented(200, schemas.InstanceConfigSchema, body=CHANGE, errors=(404, 412, 422))
+    @documented(
+        200, schemas.InstanceConfigSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
+    )
     def put(self, name: str) -> Answer:
-        """Change the fields that are sent; the others stay."""
+        """Change the fields that are sent; the others stay.
+
+        The role operator may send `enabled` alone.
+        """
         _change(name, body_json())
         return _config_alone(name)
 
@@ -147,6 +158,7 @@ class InstanceStateResource(MethodView):
         body=schemas.StateChangeSchema(),
         least=1,
         errors=(404, 422),
+        right=OPERATE,
     )
     def put(self, name: str) -> Json:
         """Clear errors and rests (`status: healthy`), or set or end a rest."""
@@ -163,7 +175,7 @@ class InstanceStateResource(MethodView):
 
 @blueprint.route("/<path:name>/verify")
 class InstanceVerify(MethodView):
-    @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema())
+    @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema(), right=OPERATE)
     def post(self, name: str) -> Json:
         """Call each deployment with a tiny prompt and say what was found."""
         config = _instance(name).config
@@ -232,6 +244,7 @@ def _config(data: Any, *, at: str) -> InstanceConfig:
 
 
 def _change(name: str, data: Any) -> None:
+    demand(right_to_change(data if isinstance(data, dict) else ()))
     present = _instance(name).config
     if isinstance(data, dict):
         data = schemas.without_masks(data, present)

@@ -1,19 +1,21 @@
-"""Who may call: clients by their key, operators by the admin key."""
+"""Who may call: clients by their key, operators by an admin key and its role."""
 
 import hmac
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from flask import g, request
+from flask import current_app, g, request
 
 from proxy.context import Parts, parts
+from proxy.core.key_format import ADMIN_PREFIX, mistake
+from proxy.core.roles import ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
 from proxy.core.types import ANONYMOUS, Client
 from proxy.errors import Forbidden, Unauthorized
 from proxy.store.keys import KeysClosed, key_hash
 
-# Whose key ADMIN_API_KEY is, in revisions.
-FIRST_ADMIN = "admin"
 ADMIN_HEADER = "X-Admin-API-Key"
+FIRST = Admin(FIRST_ADMIN)
 
 
 def authenticated_client() -> Client:
@@ -47,21 +49,78 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
 
 
 def require_admin() -> None:
-    """Raises Unauthorized, or Forbidden where no admin key is set: there is no default one."""
-    expected = parts().settings.admin_api_key
-    if not expected:
+    """Before each request of the admin API: whose key it has, and whether that may what the
+    view asks for. Raises Unauthorized, Forbidden, KeysClosed."""
+    admin = g.admin = _admin(parts(), request.headers.get(ADMIN_HEADER, ""))
+    g.admin_name = admin.name
+    demand(_right())
+
+
+def demand(right: str) -> None:
+    """Raises Forbidden if whoever makes the present request has not this right."""
+    admin: Admin = g.admin
+    if not admin.may(right):
         raise Forbidden(
-            "The admin API is closed: set ADMIN_API_KEY in the environment or .env, and"
-            " restart the proxy.",
+            f"This needs the role {least_role(right)!r}; the admin key {admin.name!r} has the"
+            f" role {admin.role!r}.",
+            code="role_not_sufficient",
+        )
+
+
+def _admin(mine: Parts, given: str) -> Admin:
+    has_keys = bool(mine.snapshots.current.admins)
+    if not mine.settings.admin_api_key and not has_keys:
+        raise Forbidden(
+            "The admin API is closed: make a key on the host with `flask admins add NAME --role"
+            " admin`, or set ADMIN_API_KEY in the environment or .env and restart the proxy.",
             code="admin_api_closed",
         )
-    given = request.headers.get(ADMIN_HEADER, "")
+    if not given:
+        raise Unauthorized(
+            f"The admin API needs its key in the header {ADMIN_HEADER}.",
+            code="missing_api_key",
+        )
+    admin = admin_of(mine, given)
+    if admin is not None and not admin.is_expired(time.time()):
+        return admin
+    if has_keys and not mine.snapshots.current.pepper:
+        raise KeysClosed
+    raise Unauthorized(
+        f"The key in the header {ADMIN_HEADER} opens nothing here: {_why(admin, given)}."
+    )
+
+
+def admin_of(mine: Parts, given: str) -> Admin | None:
+    """Whose admin key it is, also if it is expired; None if nobody's."""
+    expected = mine.settings.admin_api_key
     # WSGI gives headers as Latin-1 and the system settings as UTF-8; the bytes must be equal.
-    if not hmac.compare_digest(
+    # An empty key would be equal to one that is not set.
+    if expected and hmac.compare_digest(
         given.encode("latin-1", "replace"), expected.encode("utf-8", "surrogateescape")
     ):
-        raise Unauthorized(f"The admin API needs its key in the header {ADMIN_HEADER}.")
-    g.admin_name = FIRST_ADMIN
+        return FIRST
+    snapshot = mine.snapshots.current
+    # By its hash, so the time it takes tells nothing about a key.
+    return snapshot.admins.get(key_hash(snapshot.pepper, given)) if snapshot.pepper else None
+
+
+def _why(admin: Admin | None, given: str) -> str:
+    if admin is not None:
+        return "it is expired"
+    return mistake(given, ADMIN_PREFIX) or "it is not known"
+
+
+def _right() -> str:
+    """What the present request's view asks for (web/documented.py). One that does not say is
+    closed to all but admins."""
+    view: Any = current_app.view_functions[request.endpoint or ""]
+    resource = getattr(view, "view_class", None)
+    if resource is None:
+        return getattr(view, "right", ADMINISTER)
+    if request.method == "OPTIONS":
+        return READ  # the framework's answer: which methods there are
+    method = "get" if request.method == "HEAD" else request.method.lower()
+    return getattr(getattr(resource, method, None), "right", ADMINISTER)
 
 
 def _given_keys(environ: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from proxy.core.live import (
     UPSTREAM_SAYS,
     Refusal,
 )
+from proxy.core.roles import OPERATE
 from proxy.core.types import Limit, Serving
 from proxy.errors import Unprocessable
 from proxy.web import schemas
@@ -37,7 +38,13 @@ documented = partial(documented_in, blueprint)
 
 @blueprint.route("")
 class Explain(MethodView):
-    @documented(200, schemas.ExplanationSchema, body=schemas.AnyBodySchema(), errors=(404, 422))
+    @documented(
+        200,
+        schemas.ExplanationSchema,
+        body=schemas.AnyBodySchema(),
+        errors=(404, 422),
+        right=OPERATE,
+    )
     def post(self) -> dict[str, Any]:
         """Where the call with this body would go now. Nobody is asked, nothing is counted."""
         fields = schemas.body_json()

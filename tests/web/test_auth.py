@@ -1,6 +1,11 @@
-import pytest
+import time
 
-from proxy.store import keys
+import pytest
+from sqlalchemy import delete, select
+
+from proxy.store import admin_keys, keys
+from proxy.store.models import RevisionRow, SecretRow
+from proxy.web import auth
 from tests.builders import AUTHOR
 from tests.web.conftest import ADMIN, ADMIN_KEY, CHAT
 
@@ -93,7 +98,9 @@ def test_without_an_admin_key_the_admin_api_is_closed(make_world):
         answer = world.client.get("/admin/instances", headers=headers)
         assert answer.status_code == 403
         assert answer.get_json()["error"]["code"] == "admin_api_closed"
-        assert "ADMIN_API_KEY" in answer.get_json()["error"]["message"]
+        message = answer.get_json()["error"]["message"]
+        assert "ADMIN_API_KEY" in message
+        assert "flask admins add" in message
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", ADMIN_KEY[:-1], ADMIN_KEY + "x", "\xe4"])
@@ -131,3 +138,75 @@ def test_an_admin_key_may_have_any_characters(make_world):
     sent = "schlüssel-€".encode().decode("latin-1")  # WSGI's way to hand over bytes
     answer = world.client.get("/admin/instances", headers={"X-Admin-API-Key": sent})
     assert answer.status_code == 200
+
+
+def add_admin(world, name="ann", role="admin", **more):
+    with world.parts.database.session() as session:
+        key = admin_keys.add(session, name, role, author=AUTHOR, **more)
+    world.parts.snapshots.reload()
+    return key
+
+
+def look(world, key):
+    return world.client.get("/admin/instances", headers={"X-Admin-API-Key": key})
+
+
+@pytest.mark.parametrize("first", ["", ADMIN_KEY])
+def test_an_admin_key_opens_the_admin_api_with_or_without_the_environments(make_world, first):
+    world = make_world(admin_api_key=first)
+    assert look(world, add_admin(world)).status_code == 200
+    assert look(world, ADMIN_KEY).status_code == (200 if first else 401)
+    assert look(world, "").status_code == 401
+
+
+def test_several_keys_are_valid_at_a_time_until_each_is_removed(world):
+    ann, bob = add_admin(world, "ann"), add_admin(world, "bob", "viewer")
+    assert [look(world, key).status_code for key in (ann, bob, ADMIN_KEY)] == [200] * 3
+    with world.parts.database.session() as session:
+        admin_keys.remove(session, "ann", author=AUTHOR, is_first_set=True)
+    world.parts.syncer.sync()
+    assert [look(world, key).status_code for key in (ann, bob, ADMIN_KEY)] == [401, 200, 200]
+
+
+def test_a_key_that_is_expired_opens_nothing_and_its_owner_is_told(world, monkeypatch):
+    now = time.time()
+    key = add_admin(world, expires_at=now + 60)
+    assert look(world, key).status_code == 200
+    monkeypatch.setattr(auth.time, "time", lambda: now + 60)
+    answer = look(world, key)
+    assert answer.status_code == 401
+    assert "it is expired" in answer.get_json()["error"]["message"]
+
+
+def test_a_slip_of_the_pen_is_told_from_a_key_that_is_not_known(world):
+    key = add_admin(world)
+    assert "it is cut off" in look(world, key[:-1]).get_json()["error"]["message"]
+    assert "it is not known" in look(world, "whatever").get_json()["error"]["message"]
+
+
+def test_a_revision_has_the_name_of_the_admin_key(world):
+    for name, headers in (("a", {"X-Admin-API-Key": add_admin(world, "ann")}), ("b", ADMIN)):
+        body = world.config(name)
+        answer = world.client.post("/admin/instances", headers=headers, json=body)
+        assert answer.status_code == 201
+    with world.parts.database.read() as connection:
+        authors = connection.execute(select(RevisionRow.author).order_by(RevisionRow.id))
+        assert list(authors.scalars())[-2:] == ["ann", "admin"]
+
+
+def test_without_what_hashes_are_keyed_with_only_the_environments_key_is_known(world):
+    key = add_admin(world)
+    with world.parts.database.session() as session:
+        session.execute(delete(SecretRow))
+        keys.remove(session, "app", author=AUTHOR)  # a revision, so that it is read again
+    world.parts.snapshots.reload()
+    answer = look(world, key)
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "keys_unreadable")
+    assert look(world, ADMIN_KEY).status_code == 200
+
+
+def test_a_client_key_of_the_same_gateway_is_no_admin_key(world):
+    add_admin(world)
+    assert look(world, world.client_key).status_code == 401
+    asked = world.client.get(MODELS, headers={"api-key": add_admin(world, "bob")})
+    assert asked.status_code == 401
