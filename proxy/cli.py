@@ -10,13 +10,14 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
-from proxy.cli_told import told
+from proxy.cli_admins import admins_cli
+from proxy.cli_told import COMMAND_LINE, told
 from proxy.context import parts
 from proxy.simulator import Resource, Simulator, describe
 from proxy.store import keys
 from proxy.store.revisions import Author
 
-AUTHOR = Author("command line")
+AUTHOR = Author(COMMAND_LINE)
 MAX_PORT = 65_535
 
 keys_cli = AppGroup("keys", help="Client keys.")
@@ -42,6 +43,7 @@ LEGACY = _Later("legacy", help="The files of an older proxy.")
 
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
+    app.cli.add_command(admins_cli)
     app.cli.add_command(LEGACY)
     app.cli.add_command(mock)
 

@@ -122,7 +122,8 @@ _FOLDER = (_folder, "a folder, or nothing")
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
     Setting("ADMIN_API_KEY", "admin_api_key", "", *_ANY,
-            "Key of the admin API, sent as `X-Admin-API-Key`. Empty: the admin API is closed.",
+            "First key of the admin API, sent as `X-Admin-API-Key`; it may do everything."
+            " Empty: open to admin keys alone, closed while there is none.",
             secret=True),
     Setting("PROXY_SECRET_KEY", "secret_key", "", _fernet_keys,
             "keys made by `flask secrets key`, with a space between each and the next",

@@ -22,7 +22,7 @@ LAYERS = (
     ("context",),
     ("web", "cli_told"),
     ("legacy",),
-    ("cli_legacy",),
+    ("cli_legacy", "cli_admins"),
     ("cli",),
     ("__init__",),
     ("start",),
@@ -64,9 +64,10 @@ OWNERS = {
         "proxy/__init__.py",
         "proxy/gunicorn_conf.py",  # the type of what the workers load
     ),
-    # marshmallow's schemas are in web/schemas.py; documented.py names the type.
+    # marshmallow's schemas are in web/schemas*.py; documented.py names the type.
     "flask_smorest": (
         "proxy/web/admin.py",
+        "proxy/web/admin_keys.py",
         "proxy/web/docs.py",
         "proxy/web/documented.py",
         "proxy/web/explain.py",
@@ -79,7 +80,7 @@ OWNERS = {
         "proxy/web/body.py",
     ),  # the latter: its errors
     "httptools": ("proxy/runtime/answer_reader.py",),
-    "marshmallow": ("proxy/web/schemas.py", "proxy/web/documented.py"),
+    "marshmallow": ("proxy/web/schemas", "proxy/web/documented.py"),
     "orjson": ("proxy/web/",),
     "requests": (
         "proxy/runtime/upstream.py",

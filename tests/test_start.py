@@ -9,7 +9,7 @@ import pytest
 from proxy import __main__, create_app, make_parts
 from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
-from proxy.store import instances, keys, schema
+from proxy.store import admin_keys, instances, keys, schema
 from tests.builders import AUTHOR, config
 from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
 
@@ -71,6 +71,13 @@ def test_what_is_done_is_not_asked_for_again(parts, done, changes, missing):
     text = greeting(made)
     asked = {"flask keys add", "curl -X POST", "set ADMIN_API_KEY"}
     assert {each for each in asked if each in text} == {missing}
+
+
+def test_an_admin_key_is_as_good_as_the_environments(parts):
+    made = parts()
+    with made.database.session() as session:
+        admin_keys.add(session, "ann", "admin", author=AUTHOR)
+    assert "ADMIN_API_KEY" not in greeting(made)
 
 
 def test_open_doors_are_named_in_a_box_and_need_no_key(parts):

@@ -33,6 +33,19 @@ class StoredAdmin:
     updated_at: float
     revision: int
 
+    def shown(self, now: float) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "name": self.admin.name,
+            "role": self.admin.role,
+            "key_hint": self.hint,
+            "expires_at": self.admin.expires_at,
+            "expired": self.admin.is_expired(now),
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "revision": self.revision,
+        }
+
 
 def load_all(connection: Connection) -> dict[str, Admin]:
     """Admins by the hash of their key, the expired among them."""

@@ -27,6 +27,11 @@ NEEDED = {
     ("GET", "/admin/instances/<path:name>/state"): "viewer",
     ("PUT", "/admin/instances/<path:name>/state"): "operator",
     ("POST", "/admin/instances/<path:name>/verify"): "operator",
+    ("GET", "/admin/admin-keys"): "admin",
+    ("POST", "/admin/admin-keys"): "admin",
+    ("GET", "/admin/admin-keys/<path:name>"): "admin",
+    ("PATCH", "/admin/admin-keys/<path:name>"): "admin",
+    ("DELETE", "/admin/admin-keys/<path:name>"): "admin",
     ("GET", "/admin/quota-groups"): "viewer",
     ("GET", "/admin/quota-groups/<path:name>"): "viewer",
     ("PUT", "/admin/quota-groups/<path:name>"): "admin",
@@ -93,9 +98,15 @@ def test_nobody_is_let_in_without_a_key(shared_world, method, rule):
 
 
 @pytest.mark.parametrize("method, rule", [each for each in NEEDED if each[0] == "GET"])
-def test_asking_for_the_head_or_the_methods_is_reading(shared_world, admins, method, rule):
+def test_who_may_get_may_get_the_head_and_all_may_ask_which_methods_there_are(
+    shared_world, admins, method, rule
+):
+    viewer = admins["viewer"]
+    assert is_refused(ask(shared_world, "HEAD", rule, viewer)) is is_refused(
+        ask(shared_world, "GET", rule, viewer)
+    )
+    assert not is_refused(ask(shared_world, "OPTIONS", rule, viewer))
     for other in ("HEAD", "OPTIONS"):
-        assert not is_refused(ask(shared_world, other, rule, admins["viewer"]))
         assert ask(shared_world, other, rule, {}).status_code == 401
 
 
