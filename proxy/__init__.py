@@ -5,11 +5,13 @@ from flask import Flask
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
+from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
 from proxy.runtime.draining import Draining
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -68,6 +70,10 @@ def make_parts(settings: Settings) -> Parts:
             estimates=estimates,
         ),
         operator=OperatorHand(database, state),
+        admin_key_watch=KeyWatch(WrongKeys()),
+        # Nobody guesses 256 random bits, so no client is turned away for it; but one line a
+        # minute says whose key was forgotten, and keeps a broken client from filling the log.
+        client_key_watch=KeyWatch(WrongKeys(free=1, first_wait_seconds=LONGEST_WAIT_SECONDS)),
         entry=entry,
         open_calls=open_calls,
         draining=Draining(),

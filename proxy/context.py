@@ -11,6 +11,7 @@ from proxy.runtime.draining import Draining
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -35,6 +36,8 @@ class Parts:
     estimates: Estimates
     forward: Forward
     operator: OperatorHand
+    admin_key_watch: KeyWatch
+    client_key_watch: KeyWatch
     entry: Entry
     open_calls: OpenCalls
     draining: Draining

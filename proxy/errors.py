@@ -142,6 +142,12 @@ class NoRoom(ProxyError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 
+class TooManyWrongKeys(ProxyError):
+    """Wrong admin keys came from the client's address, one after the other."""
+
+    status, type, code = 429, "rate_limit_error", "too_many_wrong_keys"
+
+
 class UpstreamFailed(ProxyError):
     """No instance gave an answer that may be shown to the client."""
 

@@ -1,6 +1,7 @@
 """Who may call: clients by their key, operators by an admin key and its role."""
 
 import hmac
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +10,17 @@ from flask import current_app, g, request
 
 from proxy.context import Parts, parts
 from proxy.core.key_format import ADMIN_PREFIX, mistake
-from proxy.core.roles import ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
+from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
 from proxy.core.types import ANONYMOUS, Client
-from proxy.errors import Forbidden, Unauthorized
+from proxy.core.wrong_keys import UNKNOWN, Refused
+from proxy.errors import Forbidden, TooManyWrongKeys, Unauthorized
 from proxy.store.keys import KeysClosed, key_hash
+from proxy.web.requests_log import quoted
 
 ADMIN_HEADER = "X-Admin-API-Key"
 FIRST = Admin(FIRST_ADMIN)
+
+logger = logging.getLogger(__name__)
 
 
 def authenticated_client() -> Client:
@@ -45,7 +50,13 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
         )
     if not pepper:
         raise KeysClosed
+    _note_client_key(mine, environ)
     raise Unauthorized("The API key that was sent is not known here.")
+
+
+def source_of(environ: Mapping[str, Any]) -> str:
+    """The address that a request comes from; empty where the server does not know it."""
+    return str(environ.get("REMOTE_ADDR", ""))
 
 
 def require_admin() -> None:
@@ -68,8 +79,8 @@ def demand(right: str) -> None:
 
 
 def _admin(mine: Parts, given: str) -> Admin:
-    has_keys = bool(mine.snapshots.current.admins)
-    if not mine.settings.admin_api_key and not has_keys:
+    snapshot = mine.snapshots.current
+    if not mine.settings.admin_api_key and not snapshot.admins:
         raise Forbidden(
             "The admin API is closed: make a key on the host with `flask admins add NAME --role"
             " admin`, or set ADMIN_API_KEY in the environment or .env and restart the proxy.",
@@ -82,12 +93,50 @@ def _admin(mine: Parts, given: str) -> Admin:
         )
     admin = admin_of(mine, given)
     if admin is not None and not admin.is_expired(time.time()):
+        # Not for others: who has another key could guess on and on, for one that may more.
+        if admin.role == ADMIN:
+            mine.admin_key_watch.forgive(source_of(request.environ))
         return admin
-    if has_keys and not mine.snapshots.current.pepper:
+    if not snapshot.pepper and snapshot.admins and given.startswith(ADMIN_PREFIX):
         raise KeysClosed
+    _note_admin_key(mine, is_known=admin is not None)
     raise Unauthorized(
         f"The key in the header {ADMIN_HEADER} opens nothing here: {_why(admin, given)}."
     )
+
+
+def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
+    """Counts a wrong one. Raises TooManyWrongKeys if many came from there; but who has one
+    that is expired is told so."""
+    refused = mine.admin_key_watch.wrong(source_of(request.environ))
+    _log(logging.WARNING, "a wrong admin key", refused, request.environ)
+    if refused.wait_seconds and not is_known:
+        raise TooManyWrongKeys(
+            "Too many wrong admin keys came from your address. The right one is let in at any"
+            f" time; another wrong one is looked at in {refused.wait_seconds:.1f} s.",
+            retry_after_seconds=refused.wait_seconds,
+        )
+
+
+def _note_client_key(mine: Parts, environ: Mapping[str, Any]) -> None:
+    refused = mine.client_key_watch.wrong(source_of(environ))
+    _log(logging.INFO, "an unknown client key", refused, environ)
+
+
+def _log(level: int, what: str, refused: Refused, environ: Mapping[str, Any]) -> None:
+    """Never the key, nor a part of it: a mistyped one is nearly the right one."""
+    if refused.told:
+        logger.log(
+            level,
+            "%s: source=%s method=%s path=%s id=%s count=%d%s",
+            what,
+            quoted(source_of(environ) or UNKNOWN),
+            quoted(environ["REQUEST_METHOD"]),
+            quoted(environ["PATH_INFO"]),
+            g.request_id,
+            refused.told,
+            f" unlogged={refused.dropped}" if refused.dropped else "",
+        )
 
 
 def admin_of(mine: Parts, given: str) -> Admin | None:

@@ -17,10 +17,11 @@ ERRORS = {
     404: "There is nothing of this name.",
     409: "It contradicts what is there: the name exists, say.",
     412: "If-Match names another version.",
+    429: "Too many wrong keys came from the same address.",
     422: "A field cannot be used; `param` names it.",
 }
 
-OF_ALL = (401, 403)
+OF_ALL = (401, 403, 429)
 
 View = TypeVar("View", bound=Callable[..., Any])
 

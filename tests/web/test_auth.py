@@ -1,8 +1,10 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, select
 
+from proxy.runtime import key_watch
 from proxy.store import admin_keys, keys
 from proxy.store.models import RevisionRow, SecretRow
 from proxy.web import auth
@@ -101,6 +103,12 @@ def test_without_an_admin_key_the_admin_api_is_closed(make_world):
         message = answer.get_json()["error"]["message"]
         assert "ADMIN_API_KEY" in message
         assert "flask admins add" in message
+
+
+@pytest.fixture(autouse=True)
+def forgiven(shared_world):
+    """Each test begins without the wrong keys of the others."""
+    shared_world.parts.admin_key_watch.forgive("127.0.0.1")
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", ADMIN_KEY[:-1], ADMIN_KEY + "x", "\xe4"])
@@ -210,3 +218,105 @@ def test_a_client_key_of_the_same_gateway_is_no_admin_key(world):
     assert look(world, world.client_key).status_code == 401
     asked = world.client.get(MODELS, headers={"api-key": add_admin(world, "bob")})
     assert asked.status_code == 401
+
+
+def guess(world, times=1, key="wrong", address="192.0.2.7", path="/admin/instances"):
+    """The answers to so many wrong keys from there."""
+    return [
+        world.client.get(
+            path, headers={"X-Admin-API-Key": key}, environ_base={"REMOTE_ADDR": address}
+        )
+        for _ in range(times)
+    ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Of those who watch for wrong keys."""
+
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(key_watch, "time", SimpleNamespace(monotonic=lambda: Clock.now))
+    return Clock
+
+
+def test_after_five_wrong_admin_keys_the_next_are_told_when_to_come_back(world, clock):
+    *told, turned_away = guess(world, 6)
+    assert [answer.status_code for answer in told] == [401] * 5
+    assert turned_away.status_code == 429
+    assert turned_away.get_json()["error"]["code"] == "too_many_wrong_keys"
+    assert turned_away.headers["retry-after-ms"] == "1000"
+    assert turned_away.headers["retry-after"] == "1"
+    clock.now += 1
+    assert [answer.status_code for answer in guess(world, 2)] == [401, 429]
+
+
+def test_a_right_key_is_let_in_whatever_came_from_its_address(world, clock):
+    viewer = add_admin(world, "ann", "viewer")
+    guess(world, 9)
+    for key in (viewer, ADMIN_KEY):
+        assert guess(world, key=key)[0].status_code == 200
+
+
+def test_an_admins_key_makes_all_before_it_mistakes_and_a_viewers_does_not(world, clock):
+    viewer = add_admin(world, "ann", "viewer")
+    guess(world, 9)
+    guess(world, key=viewer)
+    assert guess(world)[0].status_code == 429
+    guess(world, key=ADMIN_KEY)
+    assert guess(world)[0].status_code == 401
+
+
+def test_who_guesses_slows_nobody_elsewhere(world, clock):
+    guess(world, 9)
+    assert guess(world, address="192.0.2.8")[0].status_code == 401
+    guess(world, 9, address="2001:db8::1")
+    assert guess(world, address="2001:db8::2")[0].status_code == 429
+    assert guess(world, address="2001:db8:0:1::1")[0].status_code == 401
+
+
+def test_a_missing_key_is_no_guess(world, clock):
+    assert [answer.status_code for answer in guess(world, 9, key="")] == [401] * 9
+    assert guess(world)[0].status_code == 401
+
+
+def test_who_has_an_expired_key_is_told_so_however_often(world, clock, monkeypatch):
+    key = add_admin(world, expires_at=time.time() + 60)
+    monkeypatch.setattr(auth, "time", SimpleNamespace(time=lambda: time.time() + 61))
+    answers = guess(world, 9, key=key)
+    assert {a.status_code for a in answers} == {401}
+    assert "it is expired" in answers[-1].get_json()["error"]["message"]
+
+
+def test_a_wrong_admin_key_has_a_line_in_the_log_without_the_key(make_world, tmp_path, clock):
+    world = make_world(log_dir=tmp_path)
+    answers = guess(world, 8, key="secret-guess-1", path="/admin/instances/a%20b/state")
+    clock.now += 1
+    guess(world, key="secret-guess-2")
+    lines = [line for line in world.log().splitlines() if "a wrong admin key" in line]
+    assert len(lines) == 6
+    assert all(" WARNING " in line for line in lines)
+    assert lines[0].endswith(
+        'source=192.0.2.7 method=GET path="/admin/instances/a b/state"'
+        f" id={answers[0].headers['x-request-id']} count=1"
+    )
+    assert lines[-1].endswith("count=4")  # with those that were turned away
+    assert "secret-guess" not in (tmp_path / "proxy.log").read_text()
+
+
+def test_an_unknown_client_key_is_turned_away_never_and_logged_once_a_minute(
+    make_world, tmp_path, clock
+):
+    world = make_world(log_dir=tmp_path)
+    for _ in range(20):
+        answer = world.client.get(MODELS, headers={"api-key": "gw-secret-guess"})
+        assert answer.status_code == 401
+    clock.now += 60
+    world.client.get(MODELS, headers={"api-key": "gw-secret-guess"})
+    world.client.get(MODELS)  # without one there is nothing to note
+    log = world.log()
+    lines = [line for line in log.splitlines() if "an unknown client key" in line]
+    assert [line.rpartition(" ")[2] for line in lines] == ["count=1", "count=20"]
+    assert "source=127.0.0.1 method=GET path=/v1/models id=" in lines[0]
+    assert "secret-guess" not in log
