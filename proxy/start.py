@@ -23,6 +23,10 @@ NO_ADMIN_KEY = """\
 The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment), or make a key:
 .venv/bin/flask admins add NAME --role admin
 """
+SHORT_ADMIN_KEY = """\
+ADMIN_API_KEY is short enough to be guessed. Choose a long random one: openssl rand -hex 32
+"""
+LEAST_ADMIN_KEY_CHARACTERS = 16
 NO_CLIENT_KEY = "No client has a key yet. Make one: .venv/bin/flask keys add NAME\n"
 FEW_FILES = """\
 A worker may open {files} files; for PROXY_THREADS={threads} it may need {needed}. Raise the
@@ -82,6 +86,8 @@ def greeting(parts: Parts) -> str:
         text += NO_CLIENT_KEY
     if not has_admin:
         text += NO_ADMIN_KEY
+    elif 0 < len(settings.admin_api_key) < LEAST_ADMIN_KEY_CHARACTERS:
+        text += SHORT_ADMIN_KEY
     if not has_instance:
         text += ADD_AN_INSTANCE.format(address=settings.address)
     return text

@@ -80,6 +80,13 @@ def test_an_admin_key_is_as_good_as_the_environments(parts):
     assert "ADMIN_API_KEY" not in greeting(made)
 
 
+@pytest.mark.parametrize("key, is_short", [("x" * 15, True), ("x" * 16, False)])
+def test_a_key_that_can_be_guessed_is_told_of_and_not_shown(parts, key, is_short):
+    text = greeting(parts(admin_api_key=key))
+    assert ("short enough to be guessed" in text) is is_short
+    assert key not in text
+
+
 def test_open_doors_are_named_in_a_box_and_need_no_key(parts):
     text = greeting(parts(client_auth="off", bind="0.0.0.0", port=8123))
     assert "PROXY_CLIENT_AUTH=off: everybody who reaches http://127.0.0.1:8123" in text

@@ -82,7 +82,7 @@ def add(
     problem = roles.name_problem(name)
     if problem:
         raise Unprocessable(f"name: {problem}", param="name")
-    _check({"role": role, "expires_at": expires_at})
+    _check_role(role)
     if session.scalar(select(AdminKeyRow.id).where(AdminKeyRow.name == name)) is not None:
         raise Conflict(
             f"An admin key named {name!r} exists already. Remove it first, or choose another"
@@ -127,11 +127,12 @@ def change(
     would be left; `is_first_set` says that ADMIN_API_KEY is.
     """
     row = _row(session, name, if_match)
-    _check(values)
+    _check_role(values.get("role", row.role))
     changes = {f: [getattr(row, f), v] for f, v in values.items() if getattr(row, f) != v}
     if not changes:
         return
-    if values.get("role", roles.ADMIN) != roles.ADMIN and not is_first_set:
+    after = Admin(name, values.get("role", row.role), values.get("expires_at", row.expires_at))
+    if not is_first_set and not _administers(after, time.time()):
         _check_that_one_is_left(session, row)
     row.revision = revisions.record(
         session, author, "admin key changed", [Change(KIND, name, changes)]
@@ -181,28 +182,25 @@ def unknown(name: str) -> NotFound:
     return NotFound(f"There is no admin key named {name!r}.{first}", code="admin_key_not_found")
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    role, expires_at = values.get("role", roles.ADMIN), values.get("expires_at")
+def _check_role(role: str) -> None:
     if role not in roles.ROLES:
         names = ", ".join(roles.ROLES)
         raise Unprocessable(f"role: {role!r} is none; there are {names}.", param="role")
-    if expires_at is not None and expires_at <= time.time():
-        raise Unprocessable(
-            f"expires_at: {expires_at:.0f} is in the past. It is a moment in seconds since the"
-            " epoch; to end a key now, remove it.",
-            param="expires_at",
-        )
+
+
+def _administers(admin: Admin, now: float) -> bool:
+    return admin.may(roles.ADMINISTER) and not admin.is_expired(now)
 
 
 def _check_that_one_is_left(session: Session, leaving: AdminKeyRow) -> None:
     """Nobody could make the next admin key by the API. The rows stay as they are until the
     transaction ends, so that two who take each other away are told."""
-    rows = session.scalars(
-        select(AdminKeyRow).where(AdminKeyRow.role == roles.ADMIN).with_for_update()
-    )
+    rows = session.scalars(select(AdminKeyRow).with_for_update())
     now = time.time()
-    valid = {row.id for row in rows if row.expires_at is None or row.expires_at > now}
-    if valid == {leaving.id}:
+    administering = {
+        row.id for row in rows if _administers(Admin(row.name, row.role, row.expires_at), now)
+    }
+    if administering == {leaving.id}:
         raise Conflict(
             f"{leaving.name!r} is the last admin key with role admin, and ADMIN_API_KEY is not"
             " set: nobody could administer any more. Add another with role admin first, or set"

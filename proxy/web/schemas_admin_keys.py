@@ -5,26 +5,32 @@ from marshmallow import RAISE, Schema, fields, validate
 from proxy.core.roles import NAME_CHARACTERS, ROLES
 from proxy.web.schemas import StrictFloat
 
-# The year 9999: beyond it nobody can write a moment as a date.
-LATEST_AT = 253_402_300_799
+LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it
 
 
 class AdminKeyChangeSchema(Schema):
-    """`expires_at`: a moment in seconds since the epoch, or null for never."""
+    """What a key may do, and until when."""
 
     class Meta:
         unknown = RAISE
 
     role = fields.String(required=True, validate=validate.OneOf(list(ROLES)))
     expires_at = StrictFloat(
-        load_default=None, allow_none=True, validate=validate.Range(0, LATEST_AT)
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(0, LATEST_AT),
+        metadata={"description": "Seconds since the epoch; null: never."},
     )
 
 
 class AdminKeySchema(AdminKeyChangeSchema):
     """A new one. Names are unique, and stand in revisions as their author."""
 
-    name = fields.String(required=True, validate=validate.Length(1, NAME_CHARACTERS))
+    name = fields.String(
+        required=True,
+        validate=validate.Length(1, NAME_CHARACTERS),
+        metadata={"format": "gateway-name"},
+    )
 
 
 class AdminKeyViewSchema(Schema):
