@@ -106,6 +106,14 @@ def unknown_providers(connection: Connection) -> list[str]:
     return list(connection.scalars(known.order_by(config.c.name)))
 
 
+def asked_with_tokens(connection: Connection) -> list[str]:
+    """Names of instances that get a token of Entra ID and no key, of which the old program
+    knows nothing: it can ask them only with a key that a person gives it."""
+    config = reflected(connection, "instance_config")
+    known = select(config.c.name).where(config.c.auth == "entra")
+    return list(connection.scalars(known.order_by(config.c.name)))
+
+
 def _config(row: Mapping[Any, Any]) -> dict[str, Any]:
     values = {key: row[key] for key in CONFIG_KEYS}
     values["provider_type"] = OLD_PROVIDERS.get(row["provider_type"], row["provider_type"])

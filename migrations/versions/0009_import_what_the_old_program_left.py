@@ -20,7 +20,12 @@ from pathlib import Path
 from alembic import context, op
 from sqlalchemy import func, select, table
 
-from migrations.legacy.export import export, mark_written_out, unknown_providers
+from migrations.legacy.export import (
+    asked_with_tokens,
+    export,
+    mark_written_out,
+    unknown_providers,
+)
 from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
@@ -71,6 +76,12 @@ def downgrade() -> None:
         logger.warning(
             "The old program knows no azure_v1; written as azure, to be checked by hand: %s",
             ", ".join(changed),
+        )
+    without_key = asked_with_tokens(op.get_bind())
+    if without_key:
+        logger.warning(
+            "The old program knows no tokens of Entra ID; to be given a key by hand: %s",
+            ", ".join(without_key),
         )
 
 

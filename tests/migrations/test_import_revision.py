@@ -358,3 +358,12 @@ def test_a_kind_the_old_program_does_not_know_is_named(empty, told, monkeypatch)
         instances.add(session, [config("new-kind", provider_type="azure_v1")], author=AUTHOR)
     downgrade(empty)
     assert "to be checked by hand: new-kind" in told()
+
+
+def test_instances_that_the_old_program_could_not_ask_are_named(empty, told, monkeypatch):
+    schema.upgrade(empty)
+    with empty.session() as session:
+        both = [config("with-token", auth="entra", api_key="NONE"), config("with-key")]
+        instances.add(session, both, author=AUTHOR)
+    downgrade(empty)
+    assert "no tokens of Entra ID; to be given a key by hand: with-token\n" in told() + "\n"

@@ -288,3 +288,11 @@ def test_split_files_come_back_with_equal_json_for_all_that_is_carried(
     for name, values in given_states.items():
         expected = normalised_state(values)
         assert {k: states_back[name][k] for k in expected} == expected
+
+
+def test_the_old_program_knew_keys_only(database, tmp_path):
+    configs, _ = there_and_back(database, tmp_path, {"a": RECORD | {"auth": "entra"}}, {})
+    with database.read() as connection:
+        (stored,) = instances.load_all(connection)
+    assert (stored.config.auth, stored.config.api_key) == ("key", RECORD["api_key"])
+    assert configs["a"]["auth"] == "entra"  # whoever wrote it there may know what it meant
