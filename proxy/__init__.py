@@ -8,9 +8,11 @@ from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
 from proxy.runtime.draining import Draining
+from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
@@ -42,7 +44,15 @@ def create_app(settings: Settings | None = None) -> Flask:
 def make_parts(settings: Settings) -> Parts:
     vault = Vault(settings.secret_key, settings.secret_key_file)
     database = Database(settings.database_url, vault)
-    snapshots = Snapshots(database)
+    tokens = Tokens(
+        Identity(
+            settings.entra_credential,
+            settings.entra_client_id,
+            settings.entra_scope,
+            settings.ca_bundle,
+        )
+    )
+    snapshots = Snapshots(database, tokens)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
     entry = Entry()
     open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
@@ -51,6 +61,7 @@ def make_parts(settings: Settings) -> Parts:
         connections=settings.threads,
         connect_timeout_seconds=settings.connect_timeout_ms / 1000,
         ca_bundle=settings.ca_bundle,
+        tokens=tokens,
     )
     return Parts(
         settings=settings,
@@ -58,6 +69,7 @@ def make_parts(settings: Settings) -> Parts:
         snapshots=snapshots,
         state=state,
         upstream=upstream,
+        tokens=tokens,
         estimates=estimates,
         forward=Forward(
             snapshots,

@@ -8,6 +8,7 @@ from flask import current_app
 
 from proxy.logs import LogWriter
 from proxy.runtime.draining import Draining
+from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
@@ -33,6 +34,7 @@ class Parts:
     snapshots: Snapshots
     state: State
     upstream: Upstream
+    tokens: Tokens
     estimates: Estimates
     forward: Forward
     operator: OperatorHand
@@ -47,6 +49,7 @@ class Parts:
     def start(self) -> None:
         self.log_writer.start()
         self.forward.start()
+        self.tokens.start()
         self.syncer.start()
         self.open_calls.start()
         self.upstream.start()
@@ -57,6 +60,8 @@ class Parts:
         Order matters: what is stopped last may still be used by the others.
         """
         with ExitStack() as steps:  # the last that is pushed is the first; each whatever fails
+            # It may wait for an endpoint that does not answer, when all else is done.
+            steps.callback(self.tokens.stop)
             steps.callback(self.log_writer.stop)
             steps.callback(self.database.dispose)
             steps.callback(self.upstream.close)

@@ -109,6 +109,18 @@ def _certificates(text: str) -> Path | None:
     return path
 
 
+def _client_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{0,100}", text):
+        raise ValueError
+    return text
+
+
+def _scope(text: str) -> str:
+    if not re.fullmatch(r"https://[A-Za-z0-9.-]+/\.default", text):
+        raise ValueError
+    return text
+
+
 def _existing(text: str) -> Path | None:
     path = ROOT / text if text else None
     if path is not None and not path.exists():
@@ -174,7 +186,20 @@ SETTINGS: tuple[Setting, ...] = (
             "How long rows of `usage_minute` are kept, in days."),
     Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _certificates,
             "a PEM file with certificates, or nothing",
-            "Certificate authorities to trust for https instances; empty: certifi's."),
+            "Certificate authorities to trust for https instances and Entra ID; empty:"
+            " certifi's."),
+    Setting("PROXY_ENTRA_CREDENTIAL", "entra_credential", "auto",
+            *_choice("auto", "managed_identity", "workload_identity", "client_secret"),
+            "Who the gateway is for Entra ID, where an instance has `auth: entra`. `auto`: by"
+            " the `AZURE_*` variables of the environment, else the managed identity."),
+    Setting("PROXY_ENTRA_CLIENT_ID", "entra_client_id", "", _client_id,
+            "the client ID of an identity, or nothing",
+            "Which identity, where there are several. Empty: `AZURE_CLIENT_ID`, else the"
+            " system-assigned one."),
+    Setting("PROXY_ENTRA_SCOPE", "entra_scope",
+            "https://cognitiveservices.azure.com/.default", _scope,
+            "https://, a host and /.default",
+            "What tokens of Entra ID are for; other in a sovereign cloud."),
     Setting("PROXY_LEGACY_PATH", "legacy_path", "", _existing,
             "an existing file or folder, or nothing",
             "Where an older proxy left its files; imported once, by the migration."),
@@ -214,6 +239,9 @@ class Settings:
     graceful_timeout_seconds: int
     usage_retention_days: int
     ca_bundle: Path | None
+    entra_credential: str
+    entra_client_id: str
+    entra_scope: str
     legacy_path: Path | None
     log_dir: Path | None
     log_max_bytes: int

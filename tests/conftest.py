@@ -16,6 +16,28 @@ from tests.builders import SECRET_KEY, VAULT
 os.environ["PROXY_SECRET_KEY"] = SECRET_KEY
 
 
+def _forget_identity(patched):
+    for name in [*os.environ]:
+        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
+            patched.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_identity():
+    """Tokens of Entra ID come from a port where nobody listens, and not from this machine."""
+    with pytest.MonkeyPatch.context() as patched:
+        _forget_identity(patched)
+        patched.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token")
+        patched.setenv("IDENTITY_HEADER", "header-of-the-tests")
+        yield
+
+
+@pytest.fixture
+def no_identity(monkeypatch):
+    """An environment that says nothing of Entra ID."""
+    _forget_identity(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory):
     """Migrating takes a quarter of a second; copying the result does not."""

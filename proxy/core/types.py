@@ -10,6 +10,10 @@ from proxy.core.prompt import NO_PROMPT, Prompt
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
 NO_LIMITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
+# How an instance knows us: by its own key, or by a token of Microsoft Entra ID.
+KEY = "key"
+ENTRA = "entra"
+
 # What tokens and requests are counted by: (kind, name, deployment or model).
 MeterKey = tuple[str, str, str]
 
@@ -21,8 +25,8 @@ class InstanceConfig:
     Fields have the names of the columns and of the JSON; a test keeps them equal.
     `max_tpm`, `max_rpm` and `max_input_tokens`: 0 means no limit. `supported_models`: empty
     means any model. `api_key` "NONE": no key is sent. `model_limits` bounds single
-    deployments: {model: {"max_tpm": n, "max_rpm": n}}. `auth` is "key", or "entra": then a
-    token of Microsoft Entra ID goes up and no key.
+    deployments: {model: {"max_tpm": n, "max_rpm": n}}. `auth` is KEY or ENTRA; with that no
+    key goes up.
     """
 
     name: str
@@ -45,7 +49,7 @@ class InstanceConfig:
     max_rpm: int = 0
     model_limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: NO_LIMITS)
     quota_group: str | None = None
-    auth: str = "key"
+    auth: str = KEY
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import Ending, Reservation, State
-from proxy.runtime.upstream import Answer, Upstream, UpstreamError
+from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
@@ -221,10 +221,12 @@ class Attempt:
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""
+        if isinstance(self.error, NoCredential):
+            return self.error.detail
         if self.error is not None:
             return self.error.message
         if self._watcher.error is not None:
-            return f"an error inside of its stream: {self._watcher.error}"
+            return self._without_key(f"an error inside of its stream: {self._watcher.error}")
         if self._answer is None or self._answer.status < 300:
             return None
         return f"{self._answer.status}: {excerpt(self.body or b'')}"
@@ -258,7 +260,7 @@ class Attempt:
             held.append(watcher.feed(chunk))
             held_bytes += len(chunk)
             if watcher.error is not None and not watcher.content:
-                raise UpstreamError(self._without_key(self.trouble() or ""))
+                raise UpstreamError(self.trouble() or "")
         self._first = b"".join(held)
         answer.end_by(self.call.ends_at)
         answer.allow_silence(self._idle_seconds)
@@ -269,6 +271,8 @@ class Attempt:
         self.error = UpstreamError(OVER, timed_out=True) if is_over else error
         if is_over or self.line.is_cut:
             self.verdict = verdicts.OVERDUE if self._is_overdue() else verdicts.ABORTED
+        elif isinstance(error, NoCredential) and error.is_refused:
+            self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:
             self.verdict = verdicts.UNREACHABLE
         else:
@@ -298,7 +302,7 @@ class Attempt:
             body = answer.read_all()
         except UpstreamError:
             body = b""
-        return without_key(body, self.serving.config)
+        return without_key(body, self.serving.config, answer.token)
 
     def _judged(self, verdict: verdicts.Verdict, body: bytes) -> verdicts.Verdict:
         """What an error answer means, where its status does not tell."""
@@ -309,7 +313,8 @@ class Attempt:
         return verdict
 
     def _without_key(self, text: str) -> str:
-        return without_key(text.encode(), self.serving.config).decode()
+        token = self._answer.token if self._answer is not None else ""
+        return without_key(text.encode(), self.serving.config, token).decode()
 
     def _settle_plain(self, body: bytes) -> None:
         if self.verdict.outcome != "succeeded":
@@ -350,11 +355,10 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def without_key(body: bytes, config: InstanceConfig) -> bytes:
-    key = config.api_key.encode()
-    return (
-        body.replace(key, masked_key(config.api_key).encode()) if key_headers(config) else body
-    )
+def without_key(body: bytes, config: InstanceConfig, token: str) -> bytes:
+    """Neither the key nor, if it was asked with one, the token."""
+    key = token or (config.api_key if key_headers(config) else "")
+    return body.replace(key.encode(), masked_key(key).encode()) if key else body
 
 
 def excerpt(body: bytes) -> str:

@@ -1,7 +1,7 @@
 """The admin API: instances, their config and their state."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from proxy.core.roles import OPERATE, right_to_change
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import removed_view
-from proxy.runtime.verify import verify
+from proxy.runtime.verify import Check, verify
 from proxy.store import instances, states
 from proxy.store.instances import StoredInstance
 from proxy.web import schemas
@@ -39,6 +39,8 @@ blueprint.before_request(require_admin)
 
 documented = partial(documented_in, blueprint)
 
+# The status of those with a problem that no upstream told of.
+OUT_OF_SERVICE = "misconfigured"
 CHANGE = schemas.InstanceChangeSchema(partial=True)
 
 
@@ -180,7 +182,11 @@ class InstanceVerify(MethodView):
         """Call each deployment with a tiny prompt and say what was found."""
         config = _instance(name).config
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
-        checks = verify(parts().upstream, config, model)
+        problem = parts().snapshots.current.problems.get(name)
+        if problem is not None:
+            checks = [Check("identity", ok=False, detail=f"{problem.text}.")]
+        else:
+            checks = verify(parts().upstream, config, model)
         return {
             "name": name,
             "ok": all(c.ok for c in checks),
@@ -219,6 +225,14 @@ def _config_alone(name: str) -> Answer:
 
 def _state(config: InstanceConfig) -> Json:
     view = parts().state.view(config.name)
+    problem = parts().snapshots.current.problems.get(config.name)
+    if problem is not None:
+        view = replace(
+            view,
+            status=OUT_OF_SERVICE,
+            last_error=problem.text,
+            last_error_time=problem.since,
+        )
     return state_json(config.name, view, config.max_tpm if config.rate_limit_enabled else 0)
 
 
@@ -240,7 +254,9 @@ def _sort_key(key: str) -> Callable[[Json], Any]:
 def _config(data: Any, *, at: str) -> InstanceConfig:
     values = checked(schemas.InstanceSchema(), data, at=at)
     values["supported_models"] = tuple(values["supported_models"])
-    return InstanceConfig(**values)
+    config = InstanceConfig(**values)
+    schemas.check_auth(config, at=at)
+    return config
 
 
 def _change(name: str, data: Any) -> None:
@@ -254,6 +270,7 @@ def _change(name: str, data: Any) -> None:
             f"name: an instance cannot be renamed; add a new one and remove {name!r}.",
             param="name",
         )
+    schemas.check_auth(replace(present, **values))
     with parts().database.session() as session:
         change = instances.change(session, name, values, author=author(), if_match=if_match())
     if change.is_another_upstream:

@@ -16,12 +16,13 @@ from marshmallow import (
     post_load,
     pre_load,
     validate,
+    validates_schema,
 )
 
 from proxy.context import parts
 from proxy.core.masking import masked, masked_key
-from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
-from proxy.core.types import InstanceConfig
+from proxy.core.providers import NO_KEY, PROVIDER_ALIASES, PROVIDERS
+from proxy.core.types import ENTRA, KEY, InstanceConfig
 from proxy.errors import BadRequest, Unprocessable
 from proxy.runtime.state import StateView
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
@@ -182,11 +183,11 @@ class InstanceSchema(Schema):
         validate=validate.OneOf([*PROVIDERS, *PROVIDER_ALIASES]), load_default="azure"
     )
     api_key = fields.String(
-        required=True,
         validate=[validate.Length(1, 4000), _is_key],
         metadata={
             "format": "secret",
-            "description": "Sent to the upstream; never returned. NONE: send no key.",
+            "description": "Sent to the upstream; never returned. NONE: send no key. Required,"
+            " unless auth is entra.",
         },
     )
     api_base = fields.String(
@@ -235,9 +236,11 @@ class InstanceSchema(Schema):
         },
     )
     auth = fields.String(
-        validate=validate.OneOf(["key"]),
-        load_default="key",
-        metadata={"description": "key: api_key is sent."},
+        validate=validate.OneOf([KEY, ENTRA]),
+        load_default=KEY,
+        metadata={
+            "description": "key: api_key is sent; entra: a token of Entra ID, and no key."
+        },
     )
 
     @pre_load
@@ -247,13 +250,22 @@ class InstanceSchema(Schema):
             return data
         return {k: v for k, v in data.items() if k not in READ_ONLY}
 
+    @validates_schema(skip_on_field_errors=False)
+    def has_a_key(self, data: Any, *, partial: bool | None = None, **_: Any) -> None:
+        if not partial and "api_key" not in data and data.get("auth") != ENTRA:
+            raise ValidationError("Missing data for required field.", "api_key")
+
     @post_load
-    def normalise(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def normalise(
+        self, data: dict[str, Any], *, partial: bool | None = None, **_: Any
+    ) -> dict[str, Any]:
         if "provider_type" in data:
             kind = data["provider_type"]
             data["provider_type"] = PROVIDER_ALIASES.get(kind, kind)
         if "proxy_url" in data:
             data["proxy_url"] = data["proxy_url"] or None  # the old program wrote ""
+        if data.get("auth") == ENTRA and not partial:
+            data.setdefault("api_key", NO_KEY)
         return data
 
 
@@ -529,6 +541,18 @@ def checked_instance(values: Any) -> tuple[dict[str, Any], list[tuple[str, list[
         messages = error.messages
     each = [{k: v} for k, v in messages.items()] if isinstance(messages, dict) else [messages]
     return {}, [message_and_path(one) for one in each]
+
+
+def check_auth(config: InstanceConfig, *, at: str = "") -> None:
+    """Raises Unprocessable for an instance that could not be sent a token of Entra ID."""
+    if config.auth != ENTRA:
+        return
+    problem = parts().tokens.problem()
+    if not PROVIDERS[config.provider_type].takes_tokens:
+        kinds = " or ".join(name for name, p in PROVIDERS.items() if p.takes_tokens)
+        problem = f"a provider_type {config.provider_type} takes no such tokens, only {kinds}"
+    if problem is not None:
+        raise Unprocessable(f"{at}auth: entra cannot be used: {problem}.", param=f"{at}auth")
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:

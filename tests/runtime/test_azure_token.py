@@ -1,6 +1,5 @@
 """The real azure-identity, against an endpoint on loopback."""
 
-import os
 import socket
 import ssl
 import traceback
@@ -20,12 +19,7 @@ from tests.token_endpoint import (
     TokenEndpoint,
 )
 
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
-    for name in {*os.environ}:
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_identity")
 
 
 @pytest.fixture

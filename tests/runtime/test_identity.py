@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -9,12 +8,7 @@ from proxy.runtime.identity import NEEDED, NOT_INSTALLED, Identity, credential
 from proxy.settings import ROOT
 from tests.token_endpoint import CLIENT_ID, SCOPE, SECRET, TENANT, TokenEndpoint
 
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
-    for name in {*os.environ}:
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_identity")
 
 
 def an_identity(setting="auto", client_id=""):

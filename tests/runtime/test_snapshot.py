@@ -1,11 +1,12 @@
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from proxy.core.roles import Admin
 from proxy.core.types import Client
-from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.snapshot import Problem, Snapshots
 from proxy.store import admin_keys, instances, keys
 from proxy.store.db import StoreUnavailable
 from tests.builders import AUTHOR, config
@@ -127,3 +128,64 @@ def test_each_change_is_logged_once(database, logged):
     snapshots.reload()
     snapshots.reload()
     assert logged == [("INFO", "config is at revision 1")]
+
+
+# Instances that need a token of Entra ID.
+
+
+class FakeTokens:
+    def __init__(self, problem=None):
+        self.trouble = problem
+        self.wanted = []
+
+    def problem(self):
+        return self.trouble
+
+    def want(self, is_wanted):
+        self.wanted.append(is_wanted)
+
+
+BY_TOKEN = config("t", auth="entra", supported_models=("gpt-4o",))
+
+
+@pytest.mark.parametrize(
+    "configs, is_wanted",
+    [((A,), False), ((A, BY_TOKEN), True), ((A, replace(BY_TOKEN, enabled=False)), False)],
+)
+def test_tokens_are_told_whether_an_instance_needs_them(database, configs, is_wanted):
+    tokens = FakeTokens()
+    add(database, *configs)
+    snapshot = Snapshots(database, tokens).reload()
+    assert tokens.wanted == [is_wanted]
+    assert (snapshot.problems, set(snapshot.configs)) == ({}, {c.name for c in configs})
+
+
+def test_an_instance_for_which_there_can_be_no_token_is_out_of_service_and_no_other(
+    database, logged
+):
+    tokens = FakeTokens("azure-identity is not installed")
+    add(database, A, BY_TOKEN)
+    snapshots = Snapshots(database, tokens, lambda: 1000.0)
+    snapshot = snapshots.reload()
+    text = "auth is entra, but azure-identity is not installed"
+    assert snapshot.problems == {"t": Problem(text, 1000.0)}
+    assert snapshot.out_of_service == ["t"]
+    assert (set(snapshot.instances), set(snapshot.configs)) == ({"a", "t"}, {"a"})
+    assert [s.config for s in snapshot.catalog.serving("gpt-4o")] == [A]
+    assert [s.config for s in snapshot.disabled.serving("gpt-4o")] == [BY_TOKEN]
+    assert tokens.wanted == [False]
+    add(database, B)
+    snapshots.reload()
+    assert [line for level, line in logged if level == "ERROR"] == [
+        f"out of service: t: {text}"
+    ]
+
+
+def test_since_when_it_is_out_of_service_stays(database):
+    clock = SimpleNamespace(now=1000.0)
+    add(database, BY_TOKEN)
+    snapshots = Snapshots(database, FakeTokens("no"), lambda: clock.now)
+    snapshots.reload()
+    clock.now += 60
+    add(database, A)
+    assert snapshots.reload().problems["t"].since == 1000.0

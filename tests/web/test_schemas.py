@@ -152,3 +152,39 @@ def test_numbers_without_sense_do_not_pass_as_floats():
         field = schemas.StrictFloat()
         with pytest.raises(schemas.ValidationError):
             field.deserialize(value)
+
+
+# How an instance knows us.
+
+BY_TOKEN = {"name": "a", "api_base": "https://h", "auth": "entra"}
+
+
+def test_an_instance_with_a_token_of_entra_id_needs_no_key():
+    values = schemas.checked(schemas.InstanceSchema(), BY_TOKEN)
+    assert (values["auth"], values["api_key"]) == ("entra", "NONE")
+
+
+def test_it_may_have_one_all_the_same():
+    values = schemas.checked(schemas.InstanceSchema(), BY_TOKEN | {"api_key": "k"})
+    assert values["api_key"] == "k"
+
+
+@pytest.mark.parametrize("auth", [{}, {"auth": "key"}])
+def test_any_other_needs_a_key(auth):
+    without = {k: v for k, v in FEWEST.items() if k != "api_key"}
+    error = refused(schemas.InstanceSchema(), without | auth)
+    assert (error.param, error.message) == (
+        "api_key",
+        "api_key: Missing data for required field.",
+    )
+
+
+@pytest.mark.parametrize("auth", ["entra", "key"])
+def test_a_change_of_auth_alone_leaves_the_key_alone(auth):
+    schema = schemas.InstanceChangeSchema(partial=True)
+    assert schemas.checked(schema, {"auth": auth}, partial=True) == {"auth": auth}
+
+
+@pytest.mark.parametrize("auth", ["", "Entra", "token", None, 1])
+def test_another_auth_is_refused(auth):
+    assert refused(schemas.InstanceSchema(), FEWEST | {"auth": auth}).param == "auth"
