@@ -215,7 +215,10 @@ class InstanceSchema(Schema):
         0, load_default=0, metadata={"description": "Tokens of a prompt; 0: no limit."}
     )
     supported_models = fields.List(
-        _word(), validate=_distinct, load_default=list, metadata={"description": "Empty: any."}
+        _word(),
+        validate=_distinct,
+        load_default=list,
+        metadata={"description": "Empty: any.", "uniqueItems": True},
     )
     model_deployments = fields.Dict(keys=_word(), values=_word(), load_default=dict)
     enabled = StrictBoolean(load_default=True)

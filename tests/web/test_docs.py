@@ -122,3 +122,10 @@ def test_other_answers_have_no_policy(shared_world):
 @pytest.mark.parametrize("path", ["/admin/docs/nope.js", "/admin/docs/../openai.py"])
 def test_there_is_nothing_else_beside_the_page(shared_world, path):
     assert shared_world.client.get(path).status_code == 404
+
+
+def test_the_document_says_that_no_model_is_named_twice(shared_world):
+    document = shared_world.client.get("/admin/openapi.json").get_json()
+    for name in ("Instance", "InstanceChange"):
+        models = document["components"]["schemas"][name]["properties"]["supported_models"]
+        assert models["uniqueItems"] is True
