@@ -78,6 +78,13 @@ class Forbidden(ProxyError):
     status, type, code = 403, "permission_error", "forbidden"
 
 
+class ModelNotAllowed(Forbidden):
+    """The client's key may not use the model. As OpenAI answers where a project may not: the
+    code is the same as for a model that does not exist, which clients know."""
+
+    type, code = "invalid_request_error", "model_not_found"
+
+
 class NotFound(ProxyError):
     """Nothing at this path, or nothing of this name."""
 

@@ -18,6 +18,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from proxy.core.routing import POLICIES
+from proxy.core.sources import Network, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE_FOLDER = ROOT / "instance"
@@ -128,6 +129,10 @@ def _existing(text: str) -> Path | None:
     return path
 
 
+def _networks(text: str) -> tuple[Network, ...]:
+    return networks(re.findall(r"[^\s,]+", text))
+
+
 _ANY = (str, "any text")
 _FOLDER = (_folder, "a folder, or nothing")
 
@@ -160,6 +165,10 @@ SETTINGS: tuple[Setting, ...] = (
             "How often a worker writes its counts, and reads others' and new config, in ms."),
     Setting("PROXY_CLIENT_AUTH", "client_auth", "key", *_choice("key", "off"),
             "`key`: clients need a key. `off`: everybody may call; for trusted networks only."),
+    Setting("PROXY_TRUSTED_PROXIES", "trusted_proxies", "", _networks,
+            "addresses and networks such as 10.0.0.0/8, with a comma between each and the next",
+            "Proxies in front of the gateway that are believed when they say in"
+            " `X-Forwarded-For` whom they speak for. Empty: none is."),
     Setting("PROXY_POLICY", "policy", "failover", *_choice(*POLICIES),
             "In which order instances are tried."),
     Setting("PROXY_MAX_BODY_BYTES", "max_body_bytes", "67108864", *_whole(1024, 2**31),
@@ -228,6 +237,7 @@ class Settings:
     threads: int
     sync_interval_ms: int
     client_auth: str
+    trusted_proxies: tuple[Network, ...]
     policy: str
     max_body_bytes: int
     connect_timeout_ms: int

@@ -27,6 +27,7 @@ def test_every_error_has_openais_shape(kind):
         ("BadRequest", 400, "invalid_request_error", "invalid_request"),
         ("Unauthorized", 401, "invalid_request_error", "invalid_api_key"),
         ("Forbidden", 403, "permission_error", "forbidden"),
+        ("ModelNotAllowed", 403, "invalid_request_error", "model_not_found"),
         ("NotFound", 404, "invalid_request_error", "not_found"),
         ("ModelNotFound", 404, "invalid_request_error", "model_not_found"),
         ("MethodNotAllowed", 405, "invalid_request_error", "method_not_allowed"),

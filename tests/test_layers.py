@@ -22,7 +22,7 @@ LAYERS = (
     ("context",),
     ("web", "cli_told"),
     ("legacy",),
-    ("cli_legacy", "cli_admins"),
+    ("cli_legacy", "cli_admins", "cli_keys"),
     ("cli",),
     ("__init__",),
     ("start",),
@@ -45,7 +45,7 @@ ONLY_FOR = {
     "simulator": {"cli", "demo"},
     "cli": {"__init__", "demo"},
     "logs": {"context", "__init__"},
-    "web": {"__init__", "legacy"},
+    "web": {"__init__", "legacy", "cli_keys"},
     "legacy": {"cli_legacy", "migrations"},
 }
 
@@ -72,6 +72,7 @@ OWNERS = {
         "proxy/web/docs.py",
         "proxy/web/documented.py",
         "proxy/web/explain.py",
+        "proxy/web/keys.py",
         "proxy/web/quota_groups.py",
     ),
     "flask_swagger_ui": ("proxy/web/docs.py",),

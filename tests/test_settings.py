@@ -8,6 +8,7 @@ import trustme
 
 from proxy import settings
 from proxy.core.routing import POLICIES
+from proxy.core.sources import networks
 from proxy.settings import ROOT, SETTINGS, SettingError, Settings, load_settings
 
 BY_NAME = {s.name: s for s in SETTINGS}
@@ -82,6 +83,8 @@ GOOD = [
     ("PROXY_THREADS", "10000", 10000),
     ("PROXY_SYNC_INTERVAL_MS", "10", 10),
     ("PROXY_CLIENT_AUTH", "OFF", "off"),
+    ("PROXY_TRUSTED_PROXIES", "10.0.0.0/8, ::1", networks(["10.0.0.0/8", "::1/128"])),
+    ("PROXY_TRUSTED_PROXIES", "192.0.2.1 192.0.2.2", networks(["192.0.2.1", "192.0.2.2"])),
     ("PROXY_MAX_BODY_BYTES", "1024", 1024),
     ("PROXY_LOG_LEVEL", "Warning", "warning"),
     ("PROXY_DATABASE_URL", "postgresql://u:p@h/d", "postgresql://u:p@h/d"),
@@ -105,6 +108,9 @@ BAD = [
     ("PROXY_SYNC_INTERVAL_MS", "9"),
     ("PROXY_SYNC_INTERVAL_MS", "60001"),
     ("PROXY_CLIENT_AUTH", "none"),
+    ("PROXY_TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("PROXY_TRUSTED_PROXIES", "proxy.example"),
+    ("PROXY_TRUSTED_PROXIES", "*"),
     ("PROXY_POLICY", "random"),
     ("PROXY_MAX_BODY_BYTES", "1023"),
     ("PROXY_MAX_BODY_BYTES", "64MB"),

@@ -27,6 +27,7 @@ from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUC
 from proxy.errors import (
     BadRequest,
     ClientLeft,
+    ModelNotAllowed,
     ModelNotFound,
     NoRoom,
     ProxyError,
@@ -177,11 +178,16 @@ class Forward:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
 
     def _pool(self, call: Call) -> Pool:
-        snapshot = self._snapshots.current
-        pool = snapshot.catalog.pool(call.model)
+        snapshot, allowed = self._snapshots.current, call.client.allowed_instances
+        pool = snapshot.catalog.pool(call.model, allowed)
         if not pool.servings:
-            if snapshot.disabled.serving(call.model):
+            if snapshot.disabled.pool(call.model, allowed).servings:
                 raise Unavailable(f"No instance that serves {call.model!r} is enabled.")
+            if pool.barred:
+                raise ModelNotAllowed(
+                    f"No instance that this key may use serves {call.model!r}; others do.",
+                    param="model",
+                )
             raise _model_not_found(call)
         return pool
 
@@ -389,7 +395,7 @@ def _barred(trip: Trip) -> frozenset[str]:
     too_long = (
         s.config.name for s in trip.pool.servings if not accepts_prompt(s.config, prompt_tokens)
     )
-    return frozenset((*trip.failed, *too_long))
+    return frozenset((*trip.failed, *too_long, *trip.pool.barred))
 
 
 def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:

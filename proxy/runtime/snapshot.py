@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from proxy.core.catalog import Catalog
+from proxy.core.door import KnownKey, known_key
 from proxy.core.roles import Admin
-from proxy.core.types import ENTRA, Client, InstanceConfig
+from proxy.core.types import ENTRA, InstanceConfig
 from proxy.runtime.entra import Tokens
 from proxy.store import admin_keys, instances, keys, quota_groups, revisions
 from proxy.store.db import Connection, Database
@@ -26,8 +27,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`catalog` knows the enabled instances, `disabled` the others; `clients` and `admins`: by
-    key hash.
+    """`catalog` knows the enabled instances, `disabled` the others; `keys` are clients' and
+    `admins` operators', by their hash.
 
     `configs`: those of the instances, by name; but where there is a problem with an instance,
     it is in `problems` instead, and is not asked.
@@ -35,7 +36,7 @@ class Snapshot:
 
     revision: int = 0
     instances: Mapping[str, StoredInstance] = field(default_factory=dict)
-    clients: Mapping[str, Client] = field(default_factory=dict)
+    keys: Mapping[str, KnownKey] = field(default_factory=dict)
     groups: Mapping[str, StoredGroup] = field(default_factory=dict)
     catalog: Catalog = field(default_factory=lambda: Catalog([]))
     disabled: Catalog = field(default_factory=lambda: Catalog([]))
@@ -103,7 +104,7 @@ class Snapshots:
         fresh = Snapshot(
             revision,
             {s.config.name: s for s in stored},
-            keys.load_all(connection),
+            {hashed: known_key(*to) for hashed, to in keys.load_all(connection).items()},
             groups,
             Catalog([c for c in usable if c.enabled], limits),
             # What is out of service is known to be there, and is never asked.

@@ -3,17 +3,19 @@
 import hmac
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import current_app, g, request
 
 from proxy.context import Parts, parts
+from proxy.core.door import DISABLED, ELSEWHERE, EXPIRED, FOLLOWED, hindrance
 from proxy.core.key_format import ADMIN_PREFIX, mistake
 from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
+from proxy.core.sources import Address, source
 from proxy.core.types import ANONYMOUS, Client
 from proxy.core.wrong_keys import UNKNOWN, Refused
-from proxy.errors import Forbidden, TooManyWrongKeys, Unauthorized
+from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
 from proxy.store.keys import KeysClosed, key_hash
 from proxy.web.requests_log import quoted
 
@@ -29,34 +31,76 @@ def authenticated_client() -> Client:
 
 
 def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
-    """The client whose key the request carries. Raises Unauthorized.
+    """The client whose key the request carries. Raises Unauthorized, and Forbidden where it
+    may not call from.
 
     Keys are looked up by their hash, so the time it takes tells nothing about a key. With
-    client authentication off, a known key still names its client in log and usage.
+    client authentication off, a key that opens still names its client.
     """
     snapshot = mine.snapshots.current
-    known, pepper = snapshot.clients, snapshot.pepper
+    keys, pepper = snapshot.keys, snapshot.pepper
     given = _given_keys(environ)
+    closed = None
     for key in given:
-        client = known.get(key_hash(pepper, key)) if pepper else None
-        if client is not None:
-            return client
+        known = keys.get(key_hash(pepper, key)) if pepper else None
+        if known is None:
+            continue
+        if known.is_plain:
+            return known.client
+        address = _source(mine, environ) if known.networks else None
+        why = hindrance(known, time.time(), address)
+        if why is None:
+            return known.client
+        closed = closed or _closed(why, address)
     if mine.settings.client_auth == "off":
         return ANONYMOUS
+    if closed is not None:
+        raise closed
+    if given and pepper:
+        _note_client_key(mine, environ)
+    raise _not_known(given, is_readable=pepper is not None)
+
+
+def _closed(why: str, address: Address | None) -> ProxyError:
+    """Who is told has the key."""
+    if why == ELSEWHERE:
+        return Forbidden(
+            f"This API key may not be used from {address or 'an unknown address'}.",
+            code="source_not_allowed",
+        )
+    said = {
+        DISABLED: "This API key is disabled.",
+        EXPIRED: "This API key has expired.",
+        FOLLOWED: "This API key was replaced by another, and its time is over.",
+    }
+    return Unauthorized(said[why], code=f"api_key_{why}")
+
+
+def _not_known(given: Sequence[str], *, is_readable: bool) -> ProxyError:
     if not given:
-        raise Unauthorized(
+        return Unauthorized(
             "No API key was sent. Send yours as `Authorization: Bearer KEY` or `api-key: KEY`.",
             code="missing_api_key",
         )
-    if not pepper:
-        raise KeysClosed
-    _note_client_key(mine, environ)
-    raise Unauthorized("The API key that was sent is not known here.")
+    if not is_readable:
+        return KeysClosed()
+    slip = next(filter(None, map(mistake, given)), None)
+    if slip is not None:
+        return Unauthorized(f"The API key that was sent cannot be one: {slip}.")
+    return Unauthorized("The API key that was sent is not known here.")
 
 
-def source_of(environ: Mapping[str, Any]) -> str:
-    """The address that a request comes from; empty where the server does not know it."""
-    return str(environ.get("REMOTE_ADDR", ""))
+def source_of(mine: Parts, environ: Mapping[str, Any]) -> str:
+    """The address that a request comes from; empty where nobody knows it."""
+    return str(_source(mine, environ) or "")
+
+
+def _source(mine: Parts, environ: Mapping[str, Any]) -> Address | None:
+    return source(
+        environ.get("REMOTE_ADDR", ""),
+        environ.get("HTTP_X_FORWARDED_FOR", ""),
+        mine.settings.trusted_proxies,
+    )
 
 
 def require_admin() -> None:
@@ -95,7 +139,7 @@ def _admin(mine: Parts, given: str) -> Admin:
     if admin is not None and not admin.is_expired(time.time()):
         # Not for others: who has another key could guess on and on, for one that may more.
         if admin.role == ADMIN:
-            mine.admin_key_watch.forgive(source_of(request.environ))
+            mine.admin_key_watch.forgive(source_of(mine, request.environ))
         return admin
     if not snapshot.pepper and snapshot.admins and given.startswith(ADMIN_PREFIX):
         raise KeysClosed
@@ -108,8 +152,8 @@ def _admin(mine: Parts, given: str) -> Admin:
 def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
     """Counts a wrong one. Raises TooManyWrongKeys if many came from there; but who has one
     that is expired is told so."""
-    refused = mine.admin_key_watch.wrong(source_of(request.environ))
-    _log(logging.WARNING, "a wrong admin key", refused, request.environ)
+    refused = mine.admin_key_watch.wrong(source_of(mine, request.environ))
+    _log(mine, logging.WARNING, "a wrong admin key", refused, request.environ)
     if refused.wait_seconds and not is_known:
         raise TooManyWrongKeys(
             "Too many wrong admin keys came from your address. The right one is let in at any"
@@ -119,18 +163,20 @@ def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
 
 
 def _note_client_key(mine: Parts, environ: Mapping[str, Any]) -> None:
-    refused = mine.client_key_watch.wrong(source_of(environ))
-    _log(logging.INFO, "an unknown client key", refused, environ)
+    refused = mine.client_key_watch.wrong(source_of(mine, environ))
+    _log(mine, logging.INFO, "an unknown client key", refused, environ)
 
 
-def _log(level: int, what: str, refused: Refused, environ: Mapping[str, Any]) -> None:
+def _log(
+    mine: Parts, level: int, what: str, refused: Refused, environ: Mapping[str, Any]
+) -> None:
     """Never the key, nor a part of it: a mistyped one is nearly the right one."""
     if refused.told:
         logger.log(
             level,
             "%s: source=%s method=%s path=%s id=%s count=%d%s",
             what,
-            quoted(source_of(environ) or UNKNOWN),
+            quoted(source_of(mine, environ) or UNKNOWN),
             quoted(environ["REQUEST_METHOD"]),
             quoted(environ["PATH_INFO"]),
             g.request_id,

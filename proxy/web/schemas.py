@@ -75,12 +75,16 @@ class StrictBoolean(fields.Boolean):
 
 
 def _is_name(name: str) -> None:
-    if name != name.strip() or not name.isprintable():
-        raise ValidationError("Must have no space at its ends and no control characters.")
-    if name.startswith("/") or name.endswith("/"):
-        raise ValidationError("Must not begin or end with a slash.")
+    is_part_of_path(name)
     if name in RESERVED_NAMES or name.startswith("new/") or name.endswith(RESERVED_ENDINGS):
         raise ValidationError("Is a path of the admin API; choose another name.")
+
+
+def is_part_of_path(name: str) -> None:
+    """It can stand at the end of a path, slashes and all."""
+    is_printable(name)
+    if name.startswith("/") or name.endswith("/"):
+        raise ValidationError("Must not begin or end with a slash.")
     if {".", ".."} & set(name.split("/")):
         # RFC 3986, 5.2.4: clients take such a segment out of the path before they send it.
         raise ValidationError("Must not be, or have between slashes, a single or double dot.")
@@ -132,11 +136,11 @@ def _distinct(values: list[str]) -> None:
 def _word() -> fields.String:
     """A model or a deployment."""
     return fields.String(
-        validate=[validate.Length(1, 200), _is_printable], metadata={"format": "model-name"}
+        validate=[validate.Length(1, 200), is_printable], metadata={"format": "model-name"}
     )
 
 
-def _is_printable(text: str) -> None:
+def is_printable(text: str) -> None:
     if not text.isprintable() or text != text.strip():
         raise ValidationError("Must have no space at its ends and no control characters.")
 

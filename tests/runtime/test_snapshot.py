@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from proxy.core.door import known_key
 from proxy.core.roles import Admin
 from proxy.core.types import Client
 from proxy.runtime.snapshot import Problem, Snapshots
@@ -21,7 +22,7 @@ def add(database, *configs):
 
 def test_before_the_first_look_nothing_is_known(database):
     current = Snapshots(database).current
-    assert (current.revision, current.instances, current.clients) == (0, {}, {})
+    assert (current.revision, current.instances, current.keys) == (0, {}, {})
     assert not current.catalog.serving("gpt-4o")
 
 
@@ -32,7 +33,7 @@ def test_it_holds_what_the_database_does(database):
     snapshot = Snapshots(database).reload()
     assert snapshot.configs == {"a": A, "b": B}
     assert snapshot.revision == 2
-    assert list(snapshot.clients.values()) == [Client("app")]
+    assert list(snapshot.keys.values()) == [known_key(Client("app", number=1))]
 
 
 def test_it_holds_the_admins_by_the_hash_of_their_key(database):

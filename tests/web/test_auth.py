@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import delete, select
 
+from proxy.core.sources import networks
 from proxy.runtime import key_watch
 from proxy.store import admin_keys, keys
 from proxy.store.models import RevisionRow, SecretRow
@@ -320,3 +321,142 @@ def test_an_unknown_client_key_is_turned_away_never_and_logged_once_a_minute(
     assert [line.rpartition(" ")[2] for line in lines] == ["count=1", "count=20"]
     assert "source=127.0.0.1 method=GET path=/v1/models id=" in lines[0]
     assert "secret-guess" not in log
+
+
+# What a key opens.
+
+
+@pytest.fixture
+def client_of(world):
+    """A function from fields to the key of a client that has them."""
+    world.add("a")
+
+    def make(**fields):
+        with world.parts.database.session() as session:
+            key = keys.add(session, "mine", fields, author=AUTHOR)
+        world.parts.snapshots.reload()
+        return key
+
+    return make
+
+
+def refusal(answer):
+    error = answer.get_json()["error"]
+    return answer.status_code, error["code"], error["message"]
+
+
+def as_client(key, *, source="127.0.0.1", forwarded_for=None):
+    headers = {"api-key": key} | ({"X-Forwarded-For": forwarded_for} if forwarded_for else {})
+    return {"headers": headers, "environ_overrides": {"REMOTE_ADDR": source}}
+
+
+@pytest.mark.parametrize(
+    "fields, code, words",
+    [
+        ({"enabled": False}, "api_key_disabled", "This API key is disabled."),
+        ({"expires_at": 1.0}, "api_key_expired", "This API key has expired."),
+    ],
+)
+@pytest.mark.parametrize("method, path", [("POST", "/v1/chat/completions"), ("GET", MODELS)])
+def test_a_key_that_does_not_open_says_why(world, client_of, method, path, fields, code, words):
+    answer = world.client.open(path, method=method, json=CHAT, **as_client(client_of(**fields)))
+    assert refusal(answer) == (401, code, words)
+    assert world.asked() == (0, 0)
+
+
+def test_a_key_opens_until_it_expires(world, client_of, monkeypatch):
+    key = client_of(expires_at=4_000_000_000.0)
+    monkeypatch.setattr("proxy.web.auth.time.time", lambda: 3_999_999_999.9)
+    assert world.client.get(MODELS, **as_client(key)).status_code == 200
+    monkeypatch.setattr("proxy.web.auth.time.time", lambda: 4_000_000_000.0)
+    assert world.client.get(MODELS, **as_client(key)).status_code == 401
+
+
+def test_a_former_key_opens_until_its_grace_is_over(world, client_of, monkeypatch):
+    former = client_of()
+    with world.parts.database.session() as session:
+        key = keys.rotate(session, "mine", grace_seconds=60, author=AUTHOR)
+    world.parts.snapshots.reload()
+    assert world.client.get(MODELS, **as_client(former)).status_code == 200
+    monkeypatch.setattr("proxy.web.auth.time.time", lambda: 4_000_000_000.0)
+    answer = world.client.get(MODELS, **as_client(former))
+    assert refusal(answer)[:2] == (401, "api_key_replaced")
+    assert world.client.get(MODELS, **as_client(key)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "source, status", [("10.1.2.3", 200), ("192.0.2.7", 200), ("192.0.2.8", 403), ("", 403)]
+)
+def test_a_key_opens_only_from_its_networks(world, client_of, source, status):
+    key = client_of(allowed_networks=["10.0.0.0/8", "192.0.2.7/32"])
+    answer = world.client.get(MODELS, **as_client(key, source=source))
+    assert answer.status_code == status
+    if status == 403:
+        where = source or "an unknown address"
+        said = f"This API key may not be used from {where}."
+        assert refusal(answer) == (403, "source_not_allowed", said)
+
+
+@pytest.mark.parametrize(
+    "source, forwarded_for, status",
+    [
+        ("127.0.0.1", "10.1.2.3", 200),
+        ("127.0.0.1", "10.1.2.3, 192.0.2.9", 403),  # whom our proxy names is not of ours
+        ("127.0.0.1", None, 403),
+        ("192.0.2.9", "10.1.2.3", 403),  # anybody can write that
+    ],
+)
+def test_only_a_trusted_proxy_is_believed_whom_it_speaks_for(
+    make_world, source, forwarded_for, status
+):
+    world = make_world(trusted_proxies=networks(["127.0.0.0/8"]))
+    with world.parts.database.session() as session:
+        key = keys.add(session, "mine", {"allowed_networks": ["10.0.0.0/8"]}, author=AUTHOR)
+    world.parts.snapshots.reload()
+    answer = world.client.get(
+        MODELS, **as_client(key, source=source, forwarded_for=forwarded_for)
+    )
+    assert answer.status_code == status
+
+
+def test_without_trusted_proxies_nobody_is_believed(world, client_of):
+    key = client_of(allowed_networks=["10.0.0.0/8"])
+    answer = world.client.get(MODELS, **as_client(key, forwarded_for="10.1.2.3"))
+    assert answer.status_code == 403
+
+
+def test_of_two_keys_the_one_that_opens_counts(world, client_of):
+    shut = client_of(enabled=False)
+    for first, second in ((shut, world.client_key), (world.client_key, shut)):
+        headers = {"api-key": first, "Authorization": f"Bearer {second}"}
+        assert world.client.get(MODELS, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "mistaken, words",
+    [
+        (lambda key: key[:-3], "cannot be one: it is cut off: it has 49 of 52 characters."),
+        (lambda key: key + "x", "cannot be one: it is too long"),
+        (lambda key: key[:9] + "?" + key[10:], "it has a character that no key has."),
+        (lambda key: key[:-1] + ("a" if key[-1] != "a" else "b"), "it is mistyped"),
+        (lambda key: "gw-" + key[3:], "is not known here."),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_as_such_and_the_key_is_not_quoted(
+    shared_world, mistaken, words
+):
+    key = mistaken(shared_world.client_key)
+    answer = shared_world.client.get(MODELS, headers={"api-key": key})
+    status, code, message = refusal(answer)
+    assert (status, code) == (401, "invalid_api_key")
+    assert words in message
+    assert key[3:20] not in answer.text
+
+
+def test_with_client_authentication_off_a_key_that_does_not_open_is_nobodys(make_world):
+    world = make_world(client_auth="off")
+    world.add("a")
+    with world.parts.database.session() as session:
+        key = keys.add(session, "mine", {"enabled": False}, author=AUTHOR)
+    world.parts.snapshots.reload()
+    assert world.ask(headers={"Authorization": f"Bearer {key}"}).status_code == 200
