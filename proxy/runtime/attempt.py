@@ -14,6 +14,7 @@ from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, usage_of_answer
+from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
@@ -84,7 +85,11 @@ class Attempt:
         self._was_answered = False
         self._idle_seconds = stream_idle_seconds
         self._hides_usage = asks_for_usage(call, serving)
-        self._watcher = StreamWatcher(hide_usage=self._hides_usage, choices=call.choices)
+        self._watcher = StreamWatcher(
+            hide_usage=self._hides_usage,
+            choices=call.choices,
+            rewrite=strict_event if call.client.compat == STRICT else None,
+        )
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self._complete = False

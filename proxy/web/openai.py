@@ -13,6 +13,7 @@ from proxy.context import Parts, parts
 from proxy.core import headers, tokens
 from proxy.core.door import is_allowed
 from proxy.core.endpoints import ENDPOINTS
+from proxy.core.strict import STRICT, strict_answer
 from proxy.core.types import Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
@@ -267,6 +268,8 @@ def _response(attempt: Attempt) -> Response:
         lines = [(n, v) for n, v in lines if n != "content-type"]
         lines.append(("content-type", "application/json"))
     else:
+        if attempt.call.client.compat == STRICT:
+            body = strict_answer(body)
         _add_missing_type(lines, "application/json")
     attempt.close()
     return Relayed(body, answer.status, lines)

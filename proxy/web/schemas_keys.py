@@ -8,6 +8,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_l
 
 from proxy.core.door import ANY_END
 from proxy.core.sources import NotANetwork, network
+from proxy.core.strict import STRICT
 from proxy.core.types import ANONYMOUS
 from proxy.store.keys import FIELDS, StoredClient
 from proxy.web.schemas import (
@@ -21,7 +22,7 @@ from proxy.web.schemas import (
     is_printable,
 )
 
-COMPATS = ("raw", "openai_strict")
+COMPATS = ("raw", STRICT)
 MAX_TOKENS = 2**53  # above it, programs that read JSON as floats lose the last digits
 MAX_COST = 1_000_000_000  # a billion in billionths is what 64 bits hold
 LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it

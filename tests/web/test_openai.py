@@ -788,3 +788,35 @@ def test_a_client_is_served_by_its_instances_alone(furnished):
     answer = furnished.ask(CHAT, headers=headers)
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (403, "model_not_found")
     assert "No instance that this key may use serves 'gpt-4o'" in answer.text
+
+
+# What Azure adds to OpenAI's answers.
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM, STREAM | {"n": 2}])
+def test_a_client_that_trips_over_what_azure_adds_gets_openais_shapes(furnished, body):
+    headers = only(furnished, compat="openai_strict")
+    raw = furnished.ask(body)
+    strict = furnished.ask(body, headers=headers)
+    assert b"content_filter" in raw.data
+    assert b"prompt_filter" in raw.data
+    assert b"filter" not in strict.data
+    assert b'"choices":[]' not in strict.data
+    for text in ("Hello", '"finish_reason":"stop"'):
+        assert strict.text.count(text) == raw.text.replace('": "', '":"').count(text)
+    assert ("data: [DONE]" in strict.text) is (body is not CHAT)
+
+
+def test_a_strict_client_gets_the_usage_it_asked_for(furnished):
+    body = STREAM | {"stream_options": {"include_usage": True}}
+    answer = furnished.ask(body, headers=only(furnished, compat="openai_strict"))
+    events = [json.loads(e[6:]) for e in answer.text.split("\n\n")[:-2]]
+    assert [bool(e["choices"]) for e in events] == [True] * (len(events) - 1) + [False]
+    assert events[-1]["usage"]["prompt_tokens"] > 0
+
+
+def test_an_embedding_is_the_same_to_a_strict_client(furnished):
+    body = {"model": "gpt-4o", "input": ["a"]}
+    headers = only(furnished, compat="openai_strict")
+    raw = furnished.ask(body, path="/v1/embeddings")
+    assert furnished.ask(body, path="/v1/embeddings", headers=headers).data == raw.data
