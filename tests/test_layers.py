@@ -73,6 +73,7 @@ OWNERS = {
         "proxy/web/documented.py",
         "proxy/web/explain.py",
         "proxy/web/keys.py",
+        "proxy/web/prices.py",
         "proxy/web/quota_groups.py",
     ),
     "flask_swagger_ui": ("proxy/web/docs.py",),

@@ -8,10 +8,11 @@ from threading import Lock
 
 from proxy.core.catalog import Catalog
 from proxy.core.door import KnownKey, known_key
+from proxy.core.prices import NO_PRICES, Prices
 from proxy.core.roles import Admin
 from proxy.core.types import ENTRA, InstanceConfig
 from proxy.runtime.entra import Tokens
-from proxy.store import admin_keys, instances, keys, quota_groups, revisions
+from proxy.store import admin_keys, instances, keys, prices, quota_groups, revisions
 from proxy.store.db import Connection, Database
 from proxy.store.instances import StoredInstance
 from proxy.store.quota_groups import StoredGroup
@@ -45,6 +46,7 @@ class Snapshot:
     pepper: bytes | None = field(default=None, repr=False)
     admins: Mapping[str, Admin] = field(default_factory=dict)
     problems: Mapping[str, Problem] = field(default_factory=dict)
+    prices: Prices = NO_PRICES
 
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
@@ -113,6 +115,7 @@ class Snapshots:
             keys.pepper(connection),
             admin_keys.load_all(connection),
             problems,
+            prices.load_all(connection),
         )
         with self._lock:
             if fresh.revision > self.current.revision or self._is_another_database:
