@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from proxy.core.key_format import RANDOM_BYTES, key_of
 from proxy.core.types import Client
-from proxy.errors import Conflict, NotFound, PreconditionFailed, Unavailable, Unprocessable
+from proxy.errors import Conflict, NotFound, PreconditionFailed, Unavailable
 from proxy.store import revisions
 from proxy.store.db import Prepared
 from proxy.store.models import ClientKeyRow, ClientStateRow, InstanceRow, SecretRow
@@ -133,8 +133,8 @@ def add(
 ) -> str:
     """Makes a key for a new client and returns it, this once. `values`: checked fields.
 
-    Raises Conflict, Unprocessable for an instance that is not there, and KeysClosed while keys
-    cannot be hashed.
+    Raises Conflict, also for an instance that is not there, and KeysClosed while keys cannot be
+    hashed.
     """
     if session.scalar(select(ClientKeyRow.id).where(ClientKeyRow.name == name)) is not None:
         raise Conflict(
@@ -176,7 +176,7 @@ def change(
 ) -> None:
     """Merges `values`, checked fields of a client, into the row.
 
-    Raises NotFound, Unprocessable for an instance that is not there, and PreconditionFailed if
+    Raises NotFound, Conflict for an instance that is not there, and PreconditionFailed if
     `if_match` is not the row's revision. What is equal already makes no revision.
     """
     row = _row(session, name, if_match)
@@ -261,7 +261,7 @@ def _check_instances(session: Session, names: Collection[str]) -> None:
     known = set(session.scalars(select(InstanceRow.name).where(InstanceRow.name.in_(names))))
     for name in names:
         if name not in known:
-            raise Unprocessable(
+            raise Conflict(
                 f"allowed_instances: there is no instance named {name!r}. Add it first, or"
                 " leave it out.",
                 param="allowed_instances",

@@ -76,10 +76,11 @@ class ClientKey(MethodView):
         200,
         schemas_keys.ClientViewSchema,
         body=schemas_keys.CHANGE,
-        errors=(404, 412, 422),
+        errors=(404, 409, 412, 422),
     )
     def put(self, name: str) -> Answer:
         """Change the fields that are sent; the others stay."""
+        _read(name)  # of what is not there no field is wrong
         values = checked_change(body_json())
         if values.pop("name", name) != name:
             raise Unprocessable(

@@ -6,7 +6,7 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import parts
-from proxy.errors import NotFound, Unprocessable
+from proxy.errors import NotFound
 from proxy.store import prices
 from proxy.web import schemas_prices
 from proxy.web.admin import Answer, Json
@@ -15,7 +15,7 @@ from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import body_json
-from proxy.web.schemas_prices import checked_price, price_json
+from proxy.web.schemas_prices import checked_model, checked_price, price_json
 
 blueprint = Blueprint(
     "prices",
@@ -36,7 +36,16 @@ class ModelPrices(MethodView):
             return {"prices": [price_json(stored) for stored in prices.listed(connection)]}
 
 
-@blueprint.route("/<path:model>")
+# What the document says of the path, where it can say it.
+MODEL = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "format": "model-name", "minLength": 1, "maxLength": 200},
+}
+
+
+@blueprint.route("/<path:model>", parameters=[MODEL])
 class ModelPrice(MethodView):
     @documented(200, schemas_prices.PriceViewSchema)
     def get(self, model: str) -> Answer:
@@ -51,10 +60,7 @@ class ModelPrice(MethodView):
     )
     def put(self, model: str) -> Answer:
         """Set the price of a model, or of all whose names begin so: `gpt-4o*`."""
-        data = body_json()
-        if isinstance(data, dict) and data.get("model", model) != model:
-            raise Unprocessable("model: Is another than that of the path.", param="model")
-        price = checked_price(data, model)
+        model, price = checked_model(model), checked_price(body_json())
         with parts().database.session() as session:
             prices.put(session, model, price, author=author(), if_match=if_match())
         parts().snapshots.reload()

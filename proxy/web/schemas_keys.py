@@ -63,23 +63,17 @@ def _is_network(text: str) -> None:
         raise ValidationError(str(error)) from None
 
 
-def _is_moment(moment: float) -> None:
-    if not 0 <= moment <= LATEST_AT:
-        raise ValidationError(
-            f"Must be seconds, not milliseconds, since the epoch: 0 to {LATEST_AT}."
-        )
-
-
 def _distinct(values: list[str]) -> None:
     if len(set(values)) != len(values):
         raise ValidationError("Has the same twice.")
 
 
-def _list(each: Any, description: str, characters: int = 200) -> fields.List[str]:
-    kind = fields.String(validate=[validate.Length(1, characters), each])
-    return fields.List(
-        kind, validate=_distinct, load_default=list, metadata={"description": description}
+def _list(each: Any, form: str, description: str, characters: int = 200) -> fields.List[str]:
+    kind = fields.String(
+        validate=[validate.Length(1, characters), each], metadata={"format": form}
     )
+    about = {"description": description, "uniqueItems": True}
+    return fields.List(kind, validate=_distinct, load_default=list, metadata=about)
 
 
 def _limit(description: str, high: int = MAX_NUMBER) -> StrictInteger:
@@ -102,20 +96,33 @@ class ClientSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    name = fields.String(required=True, validate=[validate.Length(1, 100), _is_client_name])
+    name = fields.String(
+        required=True,
+        validate=[validate.Length(1, 100), _is_client_name],
+        metadata={"format": "gateway-name"},
+    )
     enabled = StrictBoolean(load_default=True)
     expires_at = StrictFloat(
         allow_none=True,
-        validate=_is_moment,
+        validate=validate.Range(
+            0,
+            LATEST_AT,
+            error="Must be seconds, not milliseconds, since the epoch: {min} to {max}.",
+        ),
         load_default=None,
         metadata={"description": "Seconds since the epoch; null: never."},
     )
     allowed_models = _list(
-        is_model_pattern, "Names, or beginnings of names and *, such as gpt-4o*; empty: all."
+        is_model_pattern,
+        "model-name",
+        "Names, or beginnings of names and *, such as gpt-4o*; empty: all.",
     )
-    allowed_instances = _list(is_printable, "Empty: all.", 100)
+    allowed_instances = _list(is_printable, "gateway-name", "Empty: all.", 100)
     allowed_networks = _list(
-        _is_network, "From where it may call, such as 10.0.0.0/8; empty: from everywhere.", 60
+        _is_network,
+        "network",
+        "From where it may call, such as 10.0.0.0/8; empty: from everywhere.",
+        60,
     )
     max_tpm = _limit("Tokens a minute")
     max_rpm = _limit("Requests a minute")
@@ -133,8 +140,10 @@ class ClientSchema(Schema):
         },
     )
     labels = fields.Dict(
-        keys=fields.String(validate=[validate.Length(1, 63), is_printable]),
-        values=fields.String(validate=[validate.Length(0, 200), is_printable]),
+        keys=fields.String(validate=[validate.Length(1, 200), is_printable]),
+        values=fields.String(
+            validate=[validate.Length(0, 200), is_printable], metadata={"format": "label"}
+        ),
         validate=validate.Length(max=MAX_LABELS),
         load_default=dict,
         metadata={"description": "Whatever tells clients apart: a team, a cost centre."},

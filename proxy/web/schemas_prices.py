@@ -12,7 +12,7 @@ from proxy.web.schemas_keys import is_model_pattern
 MAX_PRICE = 1_000_000  # of a million tokens
 
 # Part of what GET shows; taken back in a PUT, and without effect there.
-READ_ONLY = frozenset({"updated_at", "revision"})
+READ_ONLY = frozenset({"model", "updated_at", "revision"})
 
 
 def _price(description: str, **more: Any) -> StrictFloat:
@@ -27,10 +27,6 @@ class PriceSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    model = fields.String(
-        validate=[validate.Length(1, 200), is_part_of_path, is_model_pattern],
-        metadata={"description": "Its name, or the beginning of names and *."},
-    )
     prompt_per_million = _price("Tokens of the prompt.", required=True)
     cached_per_million = _price(
         "Tokens of the prompt that the upstream had in its cache; left out or null: as others.",
@@ -50,6 +46,9 @@ class PriceSchema(Schema):
 class PriceViewSchema(PriceSchema):
     """As it is shown."""
 
+    model = fields.String(
+        metadata={"description": "Its name, or the beginning of names and *."}
+    )
     updated_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
     revision = fields.Integer()
 
@@ -60,11 +59,19 @@ class PriceListSchema(Schema):
     prices = fields.List(fields.Nested(PriceViewSchema))
 
 
-def checked_price(values: Any, model: str) -> Price:
+class _ModelSchema(Schema):
+    model = fields.String(validate=[validate.Length(1, 200), is_part_of_path, is_model_pattern])
+
+
+def checked_model(model: str) -> str:
+    """As it stands in a path. Raises Unprocessable."""
+    found: str = checked(_ModelSchema(), {"model": model})["model"]
+    return found
+
+
+def checked_price(values: Any) -> Price:
     """Raises Unprocessable."""
-    given = {"model": model, **values} if isinstance(values, dict) else values
-    found = checked(PriceSchema(), given)
-    del found["model"]
+    found = checked(PriceSchema(), values)
     if found["cached_per_million"] is None:
         found["cached_per_million"] = found["prompt_per_million"]
     return Price(**found)

@@ -54,6 +54,8 @@ FORMATS = {
     "gateway-name": words.filter(lambda w: w not in ("new", "migrate", "implementation")),
     "model-name": words,
     "secret": words,
+    "network": st.ip_addresses().map(str),
+    "label": words,
     "upstream-url": words.map(lambda w: f"https://{w.strip('-._') or 'a'}.example.com"),
     "proxy-url": words.map(lambda w: f"http://user:{w}@proxy.example.com:3128"),
 }

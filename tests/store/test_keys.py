@@ -5,7 +5,7 @@ import pytest
 
 from proxy.core.key_format import mistake
 from proxy.core.types import Client
-from proxy.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import instances, keys, revisions
 from proxy.store.keys import KeysClosed
 from proxy.store.models import ClientKeyRow, ClientStateRow, RevisionChangeRow, SecretRow
@@ -262,7 +262,7 @@ def test_another_version_than_the_one_meant_is_not_touched(database, act):
 def test_an_instance_that_is_not_there_is_not_allowed_to_anybody(database, act):
     if act is change:
         add(database)
-    with pytest.raises(Unprocessable, match="no instance named 'b'") as caught:
+    with pytest.raises(Conflict, match="no instance named 'b'") as caught:
         act(database, allowed_instances=["b"])
     assert caught.value.param == "allowed_instances"
 

@@ -252,7 +252,7 @@ def test_a_query_that_is_none_is_refused(world, query):
 def test_an_instance_that_is_not_there_is_refused_by_name(world):
     answer = admin(world, "POST", json={"name": "team", "allowed_instances": ["est"]})
     error = answer.get_json()["error"]
-    assert (answer.status_code, error["param"]) == (422, "allowed_instances")
+    assert (answer.status_code, error["param"]) == (409, "allowed_instances")
     assert "'est'" in error["message"]
 
 
