@@ -53,12 +53,18 @@ def test_only_from_its_networks(source, why):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"enabled": False}, {"expires_at": 9e9}, {"allowed_networks": ("10.0.0.0/8",)}],
+    [
+        {"enabled": False},
+        {"expires_at": 9e9},
+        {"expires_at": 0.0},
+        {"allowed_networks": ("10.0.0.0/8",)},
+    ],
 )
 def test_a_key_is_plain_if_there_is_nothing_to_look_at(fields):
     assert known_key(Client("app", allowed_models=("gpt-4o",))).is_plain
     assert not known_key(Client("app", **fields)).is_plain
     assert not known_key(Client("app"), 9e9).is_plain
+    assert not known_key(Client("app"), 0.0).is_plain
 
 
 @pytest.mark.parametrize(
