@@ -28,6 +28,8 @@ blueprint = Blueprint(
 blueprint.before_request(require_admin)
 documented = partial(documented_in, blueprint)
 
+NOT_KEPT = {"Cache-Control": "no-store"}  # an answer with a key in it
+
 
 @blueprint.route("")
 class ClientKeys(MethodView):
@@ -61,8 +63,8 @@ class ClientKeys(MethodView):
         with parts().database.session() as session:
             key = keys.add(session, name, values, author=author())
         shown, _, headers = _shown(name)
-        where = url_for("keys.ClientKey", name=name)
-        return shown | {"key": key}, 201, headers | {"Location": where}
+        where = {"Location": url_for("keys.ClientKey", name=name)}
+        return shown | {"key": key}, 201, headers | where | NOT_KEPT
 
 
 @blueprint.route("/<path:name>")
@@ -116,7 +118,7 @@ class ClientKeyRotation(MethodView):
         with parts().database.session() as session:
             key = keys.rotate(session, name, **values, author=author(), if_match=if_match())
         shown, status, headers = _shown(name)
-        return shown | {"key": key}, status, headers
+        return shown | {"key": key}, status, headers | NOT_KEPT
 
 
 def _shown(name: str) -> Answer:

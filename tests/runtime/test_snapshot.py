@@ -86,7 +86,7 @@ def test_of_two_threads_at_once_the_newer_revision_stays(database):
 
         def execute(self, statement):
             result = self._connection.execute(statement)
-            if "client_key" in str(statement):  # the last of what is read
+            if "model_price" in str(statement):  # the last of what is read
                 snapshots._database = database
                 add(database, config("late"))
                 snapshots.reload()

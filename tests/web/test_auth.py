@@ -460,3 +460,14 @@ def test_with_client_authentication_off_a_key_that_does_not_open_is_nobodys(make
         key = keys.add(session, "mine", {"enabled": False}, author=AUTHOR)
     world.parts.snapshots.reload()
     assert world.ask(headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_wrong_keys_are_counted_where_a_trusted_proxy_says_they_come_from(make_world, clock):
+    world = make_world(trusted_proxies=networks(["127.0.0.0/8"]))
+
+    def wrong(source):
+        headers = {"X-Admin-API-Key": "wrong", "X-Forwarded-For": source}
+        return world.client.get("/admin/instances", headers=headers).status_code
+
+    assert [wrong("192.0.2.7") for _ in range(6)] == [401] * 5 + [429]
+    assert wrong("192.0.2.8") == 401

@@ -40,6 +40,7 @@ def test_a_key_is_shown_once_and_serves_at_once(world):
     assert KEY.fullmatch(key)
     assert shown["key_hint"] == f"***{key[-4:]}"
     assert answer.headers["Location"] == "/admin/keys/team"
+    assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["ETag"] == f'"{shown["revision"]}"'
     assert ask(world, key).status_code == 200
     again = admin(world, "GET", "/team")
@@ -155,6 +156,7 @@ def test_a_rotated_key_stays_valid_beside_the_new_one_for_its_grace(world):
     shown = answer.get_json()
     assert answer.status_code == 200
     assert shown["max_rpm"] == 600
+    assert answer.headers["Cache-Control"] == "no-store"
     assert [k["key_hint"] for k in shown["former_keys"]] == [f"***{old[-4:]}"]
     assert answer.headers["ETag"] == f'"{shown["revision"]}"'
     for key in (old, shown["key"]):

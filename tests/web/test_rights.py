@@ -1,5 +1,7 @@
 """What each role may do in the admin API: every path and method, against one table."""
 
+import re
+
 import pytest
 from flask.views import MethodView
 from flask_smorest import Blueprint
@@ -32,6 +34,17 @@ NEEDED = {
     ("GET", "/admin/admin-keys/<path:name>"): "admin",
     ("PATCH", "/admin/admin-keys/<path:name>"): "admin",
     ("DELETE", "/admin/admin-keys/<path:name>"): "admin",
+    ("GET", "/admin/keys"): "viewer",
+    ("POST", "/admin/keys"): "admin",
+    ("GET", "/admin/keys/<path:name>"): "viewer",
+    ("PUT", "/admin/keys/<path:name>"): "admin",
+    ("PATCH", "/admin/keys/<path:name>"): "admin",
+    ("DELETE", "/admin/keys/<path:name>"): "admin",
+    ("POST", "/admin/keys/<path:name>/rotate"): "admin",
+    ("GET", "/admin/prices"): "viewer",
+    ("GET", "/admin/prices/<path:model>"): "viewer",
+    ("PUT", "/admin/prices/<path:model>"): "admin",
+    ("DELETE", "/admin/prices/<path:model>"): "admin",
     ("GET", "/admin/quota-groups"): "viewer",
     ("GET", "/admin/quota-groups/<path:name>"): "viewer",
     ("PUT", "/admin/quota-groups/<path:name>"): "admin",
@@ -67,7 +80,7 @@ def guarded(app):
 
 
 def ask(world, method, rule, headers, **arguments):
-    path = rule.replace("<path:name>", "nobody")
+    path = re.sub(r"<path:\w+>", "nobody", rule)
     return world.client.open(path, method=method, headers=headers, **arguments)
 
 
@@ -172,7 +185,7 @@ def test_the_document_says_which_role_it_takes(shared_world):
         if method != "parameters"
     }
     expected = {
-        (m, r.replace("<path:name>", "{name}")): role for (m, r), role in NEEDED.items()
+        (m, re.sub(r"<path:(\w+)>", r"{\1}", r)): role for (m, r), role in NEEDED.items()
     }
     assert roles == expected
 
