@@ -7,6 +7,7 @@ from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
+from proxy.runtime.clients import ClientState
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
@@ -16,6 +17,7 @@ from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
@@ -26,6 +28,9 @@ from proxy.store.vault import Vault
 from proxy.web.app import Gateway
 
 __version__ = "0.1.0"
+
+# Beyond two for each worker, which a reload needs: for those that an operator adds by signals.
+MORE_ROWS = 8
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -54,6 +59,7 @@ def make_parts(settings: Settings) -> Parts:
     )
     snapshots = Snapshots(database, tokens)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
+    clients = ClientState(SharedCounts(2 * settings.workers + MORE_ROWS))
     entry = Entry()
     open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
     estimates = Estimates()
@@ -68,6 +74,7 @@ def make_parts(settings: Settings) -> Parts:
         database=database,
         snapshots=snapshots,
         state=state,
+        clients=clients,
         upstream=upstream,
         tokens=tokens,
         estimates=estimates,
@@ -93,6 +100,7 @@ def make_parts(settings: Settings) -> Parts:
             database,
             state,
             snapshots,
+            clients,
             interval_seconds=settings.sync_interval_seconds,
             retention_days=settings.usage_retention_days,
         ),

@@ -7,6 +7,7 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
+from proxy.runtime.clients import ClientState
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
@@ -33,6 +34,7 @@ class Parts:
     database: Database
     snapshots: Snapshots
     state: State
+    clients: ClientState
     upstream: Upstream
     tokens: Tokens
     estimates: Estimates
@@ -50,6 +52,7 @@ class Parts:
         self.log_writer.start()
         self.forward.start()
         self.tokens.start()
+        self.clients.begin()
         self.syncer.start()
         self.open_calls.start()
         self.upstream.start()

@@ -80,6 +80,16 @@ def on_starting(server: Arbiter) -> None:
     parts.database.dispose()  # its connections must not cross the fork
 
 
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """In the parent: the next worker's row of what all workers share."""
+    _parts(server.app.wsgi()).clients.counts.take_row(worker.age)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """In the parent, however the worker ended: what it held is free."""
+    _parts(server.app.wsgi()).clients.counts.free_row(worker.age)
+
+
 def post_worker_init(worker: Worker) -> None:
     """Threads do not survive a fork, so they start here and not in the parent."""
     # What was made before the fork lives as long as we do; not looking at it again keeps

@@ -38,6 +38,8 @@ def test_every_error_has_openais_shape(kind):
         ("Unprocessable", 422, "invalid_request_error", "invalid_value"),
         ("ClientLeft", 499, "invalid_request_error", "client_closed_request"),
         ("NoRoom", 429, "rate_limit_error", "rate_limit_exceeded"),
+        ("LimitReached", 429, "rate_limit_error", "rate_limit_exceeded"),
+        ("BudgetSpent", 429, "insufficient_quota", "insufficient_quota"),
         ("UpstreamFailed", 502, "server_error", "upstream_error"),
         ("Saturated", 503, "server_error", "saturated"),
         ("Unavailable", 503, "server_error", "unavailable"),
@@ -52,6 +54,19 @@ def test_an_error_carries_its_own_status_and_words(name, status, type_, code):
 def test_every_class_has_a_row_above():
     rows = test_an_error_carries_its_own_status_and_words.pytestmark[0].args[1]
     assert {row[0] for row in rows} == {c.__name__ for c in CLASSES}
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (errors.UpstreamFailed("No."), None),
+        (errors.UpstreamFailed("No.", is_worth_retrying=False), "false"),
+        (errors.BudgetSpent("No."), "false"),
+        (errors.Conflict("No."), "false"),
+    ],
+)
+def test_what_is_in_vain_says_so(error, said):
+    assert error.headers().get("x-should-retry") == said
 
 
 def test_one_error_may_have_a_code_of_its_own():

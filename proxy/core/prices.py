@@ -35,6 +35,9 @@ class Prices:
             if name.endswith(ANY_END)
         )
 
+    def __bool__(self) -> bool:
+        return bool(self.exact or self.beginnings)
+
 
 NO_PRICES = Prices({})
 

@@ -67,6 +67,8 @@ class Attempt:
         stream_idle_seconds: float,
         on_close: Callable[["Attempt"], None],
         is_made_up: Callable[[], bool] = lambda: False,
+        cost_nano: Callable[[str, Usage], int] = lambda _model, _usage: 0,
+        settled: Callable[[Usage, int], None] = lambda _usage, _cost_nano: None,
     ) -> None:
         self.serving = serving
         self.request_id = call.request_id
@@ -96,6 +98,9 @@ class Attempt:
         self.line = line
         self._on_close = on_close
         self._is_made_up = is_made_up  # the model, by the client
+        self._cost_nano_of = cost_nano
+        self._settled = settled  # what the client is charged
+        self.cost_nano = 0
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
 
@@ -192,6 +197,7 @@ class Attempt:
         if self._was_given_up:
             self._was_given_up = False
             self._state.count_request(self._reservation)
+            self._settled(self.usage, self.cost_nano)
         else:
             self.close()
 
@@ -207,6 +213,7 @@ class Attempt:
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
+        self.cost_nano = self._cost_nano_of(self.call.model, self.usage)
         event = self._state.finish(
             self._reservation,
             Ending(
@@ -217,8 +224,11 @@ class Attempt:
                 answered=answered,
                 was_answered=self._was_answered,
                 error=self.trouble(),
+                cost_nano=self.cost_nano,
             ),
         )
+        if answered:
+            self._settled(self.usage, self.cost_nano)
         if event is not None:
             logger.warning("%s %s: %s", self.serving.config.name, event, self.trouble())
         self._on_close(self)

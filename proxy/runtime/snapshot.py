@@ -8,9 +8,9 @@ from threading import Lock
 
 from proxy.core.catalog import Catalog
 from proxy.core.door import KnownKey, known_key
-from proxy.core.prices import NO_PRICES, Prices
+from proxy.core.prices import NO_PRICES, Prices, cost_nano, find
 from proxy.core.roles import Admin
-from proxy.core.types import ENTRA, InstanceConfig
+from proxy.core.types import ENTRA, InstanceConfig, Usage
 from proxy.runtime.entra import Tokens
 from proxy.store import admin_keys, instances, keys, prices, quota_groups, revisions
 from proxy.store.db import Connection, Database
@@ -47,6 +47,11 @@ class Snapshot:
     admins: Mapping[str, Admin] = field(default_factory=dict)
     problems: Mapping[str, Problem] = field(default_factory=dict)
     prices: Prices = NO_PRICES
+
+    def cost_nano(self, model: str, usage: Usage) -> int:
+        """What that usage costs, in billionths; 0 where there is no price."""
+        price = find(self.prices, model) if self.prices else None
+        return cost_nano(price, usage) if price else 0
 
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""

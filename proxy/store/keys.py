@@ -46,6 +46,7 @@ class KeysClosed(Unavailable):
     """The secret that keys are hashed with cannot be decrypted."""
 
     code = "keys_unreadable"
+    is_worth_retrying = False
 
     def __init__(
         self,

@@ -26,8 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def authenticated_client() -> Client:
-    """As `client_of`, of the present request."""
-    return client_of(parts(), request.environ)
+    """As `client_of`, of the present request, which is no call."""
+    mine = parts()
+    client = client_of(mine, request.environ)
+    mine.clients.note_use(client)
+    return client
 
 
 def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:

@@ -18,6 +18,7 @@ from proxy.core.types import Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
+from proxy.web import limits
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client, client_of
 from proxy.web.body import read_body
@@ -124,7 +125,12 @@ def _forwarded(
 ) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
     call = _call(endpoint, model, client, body, ends_at)
-    return mine.forward.forward(call, g.tried, line)
+    ticket = limits.let_in(mine, call)
+    try:
+        return mine.forward.forward(call, g.tried, line, ticket.settle)
+    except BaseException:
+        ticket.settle()  # no attempt will
+        raise
 
 
 def _call(

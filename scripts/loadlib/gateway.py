@@ -105,13 +105,15 @@ def gateway(
     settings: Mapping[str, str] = NOTHING,
     fields: Mapping[str, Any] = NOTHING,
     clients: int = 1,
+    client: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Gateway]:
     """Raises GatewayGone. Settings that are not given are the defaults, or what the
     environment says; `fields` are of each instance's config; `clients` is how many have a
-    key."""
+    key, `client` what the one may do whose key it is."""
     environment = {**_environment(folder), **settings}
     loaded = load_settings(environment, env_file=None)
-    key = _filled_database(loaded, resources, {"supported_models": (model,), **fields}, clients)
+    fields = {"supported_models": (model,), **fields}
+    key = _filled_database(loaded, resources, fields, clients, client)
     log = folder / "gateway.log"
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
@@ -154,7 +156,11 @@ def free_port() -> int:
 
 
 def _filled_database(
-    settings: Settings, resources: Sequence[Started], fields: Mapping[str, Any], clients: int
+    settings: Settings,
+    resources: Sequence[Started],
+    fields: Mapping[str, Any],
+    clients: int,
+    client: Mapping[str, Any],
 ) -> str:
     """The schema, the resources as instances without limits, clients; returns one's key."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
@@ -174,7 +180,7 @@ def _filled_database(
             # Not by keys.add, which asks and writes a revision for each of thousands.
             pepper = keys.pepper(session.connection()) or b""
             session.add_all(_other_client(n, pepper) for n in range(1, clients))
-            return keys.add(session, CLIENT, author=AUTHOR)
+            return keys.add(session, CLIENT, client, author=AUTHOR)
     finally:
         parts.database.dispose()
 

@@ -17,19 +17,27 @@ from proxy.core import verdict as verdicts
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import Lately, Peers
 from proxy.core.live import ALONE, Refusal
-from proxy.core.types import Usage
+from proxy.core.types import Client, Usage
 from proxy.core.verdict import Verdict
+from proxy.runtime.clients import ClientState
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
-from proxy.store.models import InstanceStateRow, StateWindowRow, UsageRow
+from proxy.store.models import (
+    ClientSpendingRow,
+    ClientWindowRow,
+    InstanceStateRow,
+    StateWindowRow,
+    UsageRow,
+)
 from tests.builders import AUTHOR, MODEL, VAULT, call, config, serving
 from tests.runtime.world import Clock, World, failed, ok
 
 WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
 A = config("a")
+APP = Client("app", 1, max_tpm=100)
 DONE = Ending(verdicts.SUCCEEDED, Usage(4, 3))
 THROTTLED = Ending(Verdict("throttled", rest_seconds=30.0), error="429: slow")
 LOCKED = "The database cannot be used: database is locked."
@@ -42,10 +50,12 @@ class Worker:
         self.database = database
         self.state = State(clock, peers=peers)
         self.snapshots = Snapshots(database)
+        self.clients = ClientState(clock=clock)
         self.syncer = Syncer(
             database,
             self.state,
             self.snapshots,
+            self.clients,
             interval_seconds=interval_seconds,
             retention_days=30,
             clock=clock,
@@ -57,6 +67,10 @@ class Worker:
         reservations = [self.state.start(serving(config), call()) for config in each]
         for reservation, ending in zip(reservations, endings, strict=True):
             self.state.finish(reservation, ending)
+
+    def used(self, tokens, cost_nano=0):
+        """One call of the client "app"."""
+        self.clients.start(APP, tokens).settle(Usage(tokens), cost_nano)
 
     def requests(self, name="a"):
         return self.state.view(name).totals["total_requests"]
@@ -280,6 +294,65 @@ def test_a_round_reads_if_only_others_wrote(faulty, make_worker):
     assert faulty.requests() == 1
 
 
+# Clients.
+
+
+def test_what_clients_use_is_known_to_all_within_one_round(make_worker):
+    one, two = make_worker(), make_worker()
+    one.used(40, cost_nano=9)
+    two.used(20)
+    for worker in (one, two, one):
+        worker.syncer.sync()
+    for worker in (one, two):
+        view = worker.clients.view(APP)
+        assert (view.current_tpm, view.current_rpm) == (60, 2)
+        assert (view.tokens_today, view.cost_this_month) == (60, 9 / 10**9)
+        assert worker.clients.denial(APP, 41).limit == "max_tpm"
+
+
+def test_a_new_worker_knows_what_clients_used_before(make_worker):
+    one, two = make_worker(), make_worker()
+    one.used(40)
+    one.syncer.stop()
+    two.syncer.start()
+    assert two.clients.view(APP).current_tpm == 40
+
+
+def test_what_clients_used_waits_while_the_database_is_away(faulty, database):
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.used(40)
+    faulty.syncer.sync()
+    faulty.used(20)
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    faulty.syncer.sync()
+    (row,) = rows(database, ClientWindowRow)
+    assert (row["tokens"], row["requests"]) == (60, 2)
+    assert faulty.clients.view(APP).current_tpm == 60
+
+
+def test_clients_and_instances_are_written_together(make_worker, database):
+    worker = make_worker()
+    worker.measure(DONE)
+    worker.used(40)
+    worker.syncer.sync()
+    numbers = {
+        row["write_number"]
+        for table in (StateWindowRow, ClientWindowRow, ClientSpendingRow)
+        for row in rows(database, table)
+    }
+    assert numbers == {1}
+
+
+def test_what_is_over_of_clients_is_forgotten_too(make_worker, clock, database):
+    worker = make_worker()
+    worker.used(40)
+    worker.syncer.sync()
+    clock.now += 63 * DAY_SECONDS
+    worker.syncer.sync()
+    assert rows(database, ClientWindowRow) == rows(database, ClientSpendingRow) == []
+
+
 # What a round costs.
 
 
@@ -326,7 +399,7 @@ def test_a_round_costs_the_same_however_many_instances_nobody_asks(
             worker.syncer.stop()
             worker.database.dispose()
     assert costs[0] == costs[1]
-    assert costs[0][0] <= (9 if is_idle else 14)
+    assert costs[0][0] <= (10 if is_idle else 15)
     assert costs[0][1:] == (1, 1)
 
 

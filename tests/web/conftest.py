@@ -43,9 +43,9 @@ class World:
         self.client = app.test_client()
         self.client_key = ""
 
-    def add_client(self, name="app"):
+    def add_client(self, name="app", **fields):
         with self.parts.database.session() as session:
-            key = keys.add(session, name, author=AUTHOR)
+            key = keys.add(session, name, fields, author=AUTHOR)
         self.parts.snapshots.reload()
         return key
 
