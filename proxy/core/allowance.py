@@ -89,6 +89,9 @@ class Denial:
         return self.limit.endswith(("_day", "_month"))
 
 
+_NO_METER = Meter()  # of clients without limits, which are many; nothing is added to it
+
+
 class Account:
     """What one client used, as far as this worker knows; how many of its calls are in flight
     here, and what these hold of the budgets. Moments are seconds since the epoch, from the
@@ -102,19 +105,28 @@ class Account:
 
     def __init__(self) -> None:
         self.in_flight = self.held_tokens = self.held_nano = 0
+        self.meter = _NO_METER
         self.forget()
 
     def forget(self) -> None:
         """All but what is in flight."""
-        self.meter = Meter()
+        if self.meter is not _NO_METER:
+            self.meter = Meter()
         self.requests_at = self.tokens_at = -COUNTED_SECONDS
         self._days: dict[int, tuple[int, int]] = {}
         self._turned_at = self._ends_at = 0
         self.day_at = self.month_at = self.month_ends_at = 0
         self.day = self.month = (0, 0)  # tokens, cost
 
+    def count_minutes(self) -> None:
+        """Before anything is added to `meter`."""
+        if self.meter is _NO_METER:
+            self.meter = Meter()
+
     def add(self, tokens: int, requests: int, second: int) -> None:
         """To the minute of that second."""
+        if self.meter is _NO_METER:
+            self.meter = Meter()
         meter = self.meter
         if tokens:
             meter.tokens.add(tokens, second)

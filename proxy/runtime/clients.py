@@ -258,6 +258,8 @@ class ClientState:
     def _adopt(self, known: Known, client: Client) -> None:
         """Its config is another, or seen for the first time."""
         known.client, known.limits = client, Limits(client) or None
+        if known.limits is not None and known.limits.has_minute:
+            known.account.count_minutes()
         if known.number == client.number:
             return
         record = self.counts.record(client.number)

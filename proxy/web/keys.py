@@ -1,5 +1,6 @@
 """The admin API: clients, what they may do, and their keys."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from flask_smorest import Blueprint
 from proxy.context import parts
 from proxy.errors import Unprocessable
 from proxy.store import keys
+from proxy.store.keys import StoredClient
 from proxy.web import schemas_keys
 from proxy.web.admin import Answer, Json
 from proxy.web.auth import require_admin
@@ -44,10 +46,10 @@ class ClientKeys(MethodView):
         query = checked(schemas_keys.ClientQuerySchema(), query_values())
         with parts().database.read() as connection:
             stored = keys.listed(connection)
-        found = [shown for shown in map(client_json, stored) if matches(shown, query)]
+        found = [each for each in stored if matches(client_json(each), query)]
         page = found[query["offset"] : query["offset"] + query["limit"]]
         return {
-            "keys": page,
+            "keys": [_with_state(each) for each in page],
             "total": len(found),
             "limit": query["limit"],
             "offset": query["offset"],
@@ -130,4 +132,14 @@ def _shown(name: str) -> Answer:
 def _read(name: str) -> Answer:
     with parts().database.read() as connection:
         stored: Any = keys.stored(connection, name)
-    return client_json(stored), 200, etag(stored.revision)
+    return _with_state(stored), 200, etag(stored.revision)
+
+
+def _with_state(stored: StoredClient) -> Json:
+    """With what it uses now, as this worker knows it."""
+    state = asdict(parts().clients.view(stored.client))
+    shown = client_json(stored)
+    last, written = state.pop("last_used_at"), stored.last_used_at
+    if last is not None and last >= stored.created_at:
+        shown["last_used_at"] = max(last, written or last)
+    return shown | {"state": state}

@@ -33,7 +33,7 @@ ROTATE = "/rotate"  # below a client's path
 
 # Part of what GET shows; taken back in a PUT, and without effect there.
 READ_ONLY = frozenset(
-    {"key_hint", "former_keys", "expired", "last_used_at"}
+    {"key_hint", "former_keys", "expired", "last_used_at", "state"}
     | {"created_at", "updated_at", "revision"}
 )
 
@@ -175,6 +175,24 @@ class FormerKeySchema(Schema):
     valid_until = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
 
 
+class ClientStateSchema(Schema):
+    """What a client uses, over all workers."""
+
+    in_flight = fields.Integer(metadata={"description": "Requests that are open."})
+    current_tpm = fields.Integer(
+        allow_none=True,
+        metadata={"description": "Tokens of the last minute; null: it has no limit of these."},
+    )
+    current_rpm = fields.Integer(
+        allow_none=True,
+        metadata={"description": "Requests, likewise."},
+    )
+    tokens_today = fields.Integer(metadata={"description": "Of the UTC day."})
+    tokens_this_month = fields.Integer(metadata={"description": "Of the UTC month."})
+    cost_today = fields.Float(metadata={"description": "In the currency of the prices."})
+    cost_this_month = fields.Float(metadata={"description": "Likewise."})
+
+
 class ClientViewSchema(ClientSchema):
     """As it is shown."""
 
@@ -190,6 +208,7 @@ class ClientViewSchema(ClientSchema):
     created_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
     updated_at = fields.Float(metadata={"description": "Seconds since the epoch, UTC."})
     revision = fields.Integer()
+    state = fields.Nested(ClientStateSchema)
 
 
 class NewKeySchema(ClientViewSchema):

@@ -1,4 +1,5 @@
 import re
+import time
 
 import pytest
 
@@ -42,10 +43,10 @@ def test_a_key_is_shown_once_and_serves_at_once(world):
     assert answer.headers["Location"] == "/admin/keys/team"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["ETag"] == f'"{shown["revision"]}"'
-    assert ask(world, key).status_code == 200
     again = admin(world, "GET", "/team")
     assert again.get_json() == shown
     assert again.headers["ETag"] == answer.headers["ETag"]
+    assert ask(world, key).status_code == 200
     for text in (again.text, admin(world, "GET").text):
         assert not KEY.search(text)
         assert "hash" not in text
@@ -72,11 +73,42 @@ def test_a_client_that_only_has_a_name_may_do_everything(world):
         "former_keys": [],
         "expired": False,
         "last_used_at": None,
+        "state": {
+            "in_flight": 0,
+            "current_tpm": None,
+            "current_rpm": None,
+            "tokens_today": 0,
+            "tokens_this_month": 0,
+            "cost_today": 0.0,
+            "cost_this_month": 0.0,
+        },
     } | {
         k: v
         for k, v in admin(world, "GET", "/team").get_json().items()
         if k in ("key_hint", "created_at", "updated_at", "revision")
     }
+
+
+def test_what_a_client_uses_is_shown_beside_what_it_may_use(world):
+    world.add("a")
+    key = add(world, max_tpm=1000, max_rpm=10)
+    before = time.time()
+    used = ask(world, key).get_json()["usage"]["total_tokens"]
+    shown = admin(world, "GET", "/team").get_json()
+    assert shown["last_used_at"] >= before
+    state = shown["state"]
+    assert (state["current_tpm"], state["current_rpm"], state["in_flight"]) == (used, 1, 0)
+    assert (state["tokens_today"], state["tokens_this_month"]) == (used, used)
+    (listed,) = [k for k in admin(world, "GET").get_json()["keys"] if k["name"] == "team"]
+    assert listed == shown
+
+
+def test_the_use_of_a_removed_client_of_that_name_is_not_shown(world):
+    world.add("a")
+    assert ask(world, add(world)).status_code == 200
+    assert admin(world, "DELETE", "/team").status_code == 204
+    add(world)
+    assert admin(world, "GET", "/team").get_json()["last_used_at"] is None
 
 
 def test_a_name_that_exists_is_a_conflict(world):

@@ -820,3 +820,25 @@ def test_an_embedding_is_the_same_to_a_strict_client(furnished):
     headers = only(furnished, compat="openai_strict")
     raw = furnished.ask(body, path="/v1/embeddings")
     assert furnished.ask(body, path="/v1/embeddings", headers=headers).data == raw.data
+
+
+# What official clients would repeat, though it is in vain.
+
+
+def test_what_a_person_has_to_mend_is_not_to_be_tried_again(world):
+    world.add("a", enabled=False)
+    disabled = world.ask()
+    world.add("b")
+    world.simulator["b"].faults["*"] = "401"
+    refused = world.ask()
+    for answer, status in ((disabled, 503), (refused, 502)):
+        assert answer.status_code == status
+        assert answer.headers["x-should-retry"] == "false"
+
+
+def test_what_may_pass_says_nothing_of_it(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "429"
+    answer = world.ask()
+    assert answer.status_code == 429
+    assert "x-should-retry" not in answer.headers
