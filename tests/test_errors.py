@@ -38,6 +38,7 @@ def test_every_error_has_openais_shape(kind):
         ("Unprocessable", 422, "invalid_request_error", "invalid_value"),
         ("ClientLeft", 499, "invalid_request_error", "client_closed_request"),
         ("NoRoom", 429, "rate_limit_error", "rate_limit_exceeded"),
+        ("TooManyWrongKeys", 429, "rate_limit_error", "too_many_wrong_keys"),
         ("LimitReached", 429, "rate_limit_error", "rate_limit_exceeded"),
         ("BudgetSpent", 429, "insufficient_quota", "insufficient_quota"),
         ("UpstreamFailed", 502, "server_error", "upstream_error"),
