@@ -12,6 +12,7 @@ from proxy.settings import SettingError, load_settings
 from proxy.store.db import Database
 from proxy.store.models import Base
 from proxy.store.schema import SchemaProblem, migrating
+from proxy.store.vault import Vault
 
 # What `-x NAME=VALUE` may name; read by the revision that imports the old program's data.
 X_ARGUMENTS = ("legacy", "skip_bad")
@@ -27,7 +28,9 @@ def main() -> None:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
     try:
         _check_x_arguments()
-        database = Database(load_settings().database_url)
+        settings = load_settings()
+        vault = Vault(settings.secret_key, settings.secret_key_file)
+        database = Database(settings.database_url, vault)
         with migrating(database):
             run_migrations(database.engine)
         _tell_if_nothing_was_imported()

@@ -5,22 +5,32 @@ from flask import Flask
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
+from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
+from proxy.runtime.clients import ClientState
 from proxy.runtime.draining import Draining
+from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.identity import Identity
+from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, Settings, load_settings
 from proxy.store.db import Database
+from proxy.store.vault import Vault
 from proxy.web.app import Gateway
 
 __version__ = "0.1.0"
+
+# Beyond two for each worker, which a reload needs: for those that an operator adds by signals.
+MORE_ROWS = 8
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -37,9 +47,19 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def make_parts(settings: Settings) -> Parts:
-    database = Database(settings.database_url)
-    snapshots = Snapshots(database)
+    vault = Vault(settings.secret_key, settings.secret_key_file)
+    database = Database(settings.database_url, vault)
+    tokens = Tokens(
+        Identity(
+            settings.entra_credential,
+            settings.entra_client_id,
+            settings.entra_scope,
+            settings.ca_bundle,
+        )
+    )
+    snapshots = Snapshots(database, tokens)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
+    clients = ClientState(SharedCounts(2 * settings.workers + MORE_ROWS))
     entry = Entry()
     open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
     estimates = Estimates()
@@ -48,13 +68,16 @@ def make_parts(settings: Settings) -> Parts:
         connect_timeout_seconds=settings.connect_timeout_ms / 1000,
         ca_bundle=settings.ca_bundle,
         allow_private=settings.allow_private_upstreams,
+        tokens=tokens,
     )
     return Parts(
         settings=settings,
         database=database,
         snapshots=snapshots,
         state=state,
+        clients=clients,
         upstream=upstream,
+        tokens=tokens,
         estimates=estimates,
         forward=Forward(
             snapshots,
@@ -67,6 +90,10 @@ def make_parts(settings: Settings) -> Parts:
             estimates=estimates,
         ),
         operator=OperatorHand(database, state),
+        admin_key_watch=KeyWatch(WrongKeys()),
+        # Nobody guesses 256 random bits, so no client is turned away for it; but one line a
+        # minute says whose key was forgotten, and keeps a broken client from filling the log.
+        client_key_watch=KeyWatch(WrongKeys(free=1, first_wait_seconds=LONGEST_WAIT_SECONDS)),
         entry=entry,
         open_calls=open_calls,
         draining=Draining(),
@@ -74,6 +101,7 @@ def make_parts(settings: Settings) -> Parts:
             database,
             state,
             snapshots,
+            clients,
             interval_seconds=settings.sync_interval_seconds,
             retention_days=settings.usage_retention_days,
         ),

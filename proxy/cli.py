@@ -2,23 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib import import_module
 from threading import Event
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
-from proxy.cli_told import told
-from proxy.context import parts
+from proxy.cli_admins import admins_cli
+from proxy.cli_keys import keys_cli
 from proxy.simulator import Resource, Simulator, describe
-from proxy.store import keys
 
-AUTHOR = "command line"
 MAX_PORT = 65_535
-
-keys_cli = AppGroup("keys", help="Client keys.")
 
 
 class _Later(click.Group):
@@ -41,38 +35,9 @@ LEGACY = _Later("legacy", help="The files of an older proxy.")
 
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
+    app.cli.add_command(admins_cli)
     app.cli.add_command(LEGACY)
     app.cli.add_command(mock)
-
-
-@keys_cli.command("add")
-@click.argument("name")
-def add_key(name: str) -> None:
-    """Make a key for client NAME and print it, this once. Only its hash is kept."""
-    if not name.strip() or not name.isprintable() or len(name) > 100:
-        raise click.BadParameter("1 to 100 printable characters are needed.", param_hint="NAME")
-    with told(), parts().database.session() as session:
-        key = keys.add(session, name, author=AUTHOR)
-    click.echo(f"Key of {name}; it cannot be shown again:", err=True)
-    click.echo(key)
-
-
-@keys_cli.command("list")
-def list_keys() -> None:
-    """Clients, the last characters of their keys, and when they were made."""
-    with told(), parts().database.read() as connection:
-        rows = keys.listed(connection)
-    for name, hint, made_at in rows:
-        click.echo(f"{name}\t***{hint}\t{datetime.fromtimestamp(made_at, UTC):%Y-%m-%d %H:%M}Z")
-
-
-@keys_cli.command("remove")
-@click.argument("name")
-def remove_key(name: str) -> None:
-    """The key of client NAME is worth nothing from now on."""
-    with told(), parts().database.session() as session:
-        keys.remove(session, name, author=AUTHOR)
-    click.echo(f"The key of {name} is removed.")
 
 
 def _whole(

@@ -9,6 +9,8 @@ from proxy.context import parts
 from proxy.errors import ProxyError
 from proxy.store import schema
 
+COMMAND_LINE = "command line"  # whose changes of config these are
+
 
 @contextmanager
 def told() -> Iterator[None]:

@@ -7,10 +7,13 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
+from proxy.runtime.clients import ClientState
 from proxy.runtime.draining import Draining
+from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.snapshot import Snapshots
@@ -31,10 +34,14 @@ class Parts:
     database: Database
     snapshots: Snapshots
     state: State
+    clients: ClientState
     upstream: Upstream
+    tokens: Tokens
     estimates: Estimates
     forward: Forward
     operator: OperatorHand
+    admin_key_watch: KeyWatch
+    client_key_watch: KeyWatch
     entry: Entry
     open_calls: OpenCalls
     draining: Draining
@@ -44,6 +51,8 @@ class Parts:
     def start(self) -> None:
         self.log_writer.start()
         self.forward.start()
+        self.tokens.start()
+        self.clients.begin()
         self.syncer.start()
         self.open_calls.start()
         self.upstream.start()
@@ -54,6 +63,8 @@ class Parts:
         Order matters: what is stopped last may still be used by the others.
         """
         with ExitStack() as steps:  # the last that is pushed is the first; each whatever fails
+            # It may wait for an endpoint that does not answer, when all else is done.
+            steps.callback(self.tokens.stop)
             steps.callback(self.log_writer.stop)
             steps.callback(self.database.dispose)
             steps.callback(self.upstream.close)

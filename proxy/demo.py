@@ -20,8 +20,9 @@ from proxy.settings import INSTANCE_FOLDER, ROOT, SettingError, Settings
 from proxy.simulator import Simulator
 from proxy.start import gunicorn_command, prepare
 from proxy.store import instances, keys
+from proxy.store.revisions import Author
 
-AUTHOR = "demo"
+AUTHOR = Author("demo")
 CLIENT = "demo"
 MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
 STOP_SECONDS = 10.0

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+NOT_AGAIN = {"x-should-retry": "false"}
+
 
 class ProxyError(Exception):
     """Base. The body has OpenAI's shape, so that OpenAI's client libraries read it:
@@ -10,12 +12,15 @@ class ProxyError(Exception):
     {"error": {"message": str, "type": str, "param": str | None, "code": str}}
 
     `retry_after_seconds` becomes `retry-after-ms` (exact) and `retry-after` (whole
-    seconds, rounded up): the two headers the official clients wait by.
+    seconds, rounded up): the two headers the official clients wait by. `is_worth_retrying`
+    false becomes `x-should-retry: false`: else they repeat what has a status of 409, 429 or
+    500 and more, twice.
     """
 
     status = 500
     type = "server_error"
     code = "internal_error"
+    is_worth_retrying = True
 
     def __init__(
         self,
@@ -25,6 +30,7 @@ class ProxyError(Exception):
         code: str | None = None,
         retry_after_seconds: float | None = None,
         headers: dict[str, str] | None = None,
+        is_worth_retrying: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -32,6 +38,8 @@ class ProxyError(Exception):
         self.code = code or self.code
         self.retry_after_seconds = retry_after_seconds
         self._headers = headers or {}
+        if is_worth_retrying is not None:
+            self.is_worth_retrying = is_worth_retrying
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -44,7 +52,8 @@ class ProxyError(Exception):
         }
 
     def headers(self) -> dict[str, str]:
-        return self._headers | retry_after_headers(self.retry_after_seconds)
+        found = self._headers | retry_after_headers(self.retry_after_seconds)
+        return found if self.is_worth_retrying else found | NOT_AGAIN
 
 
 def retry_after_headers(seconds: float | None) -> dict[str, str]:
@@ -84,6 +93,13 @@ class Forbidden(ProxyError):
     status, type, code = 403, "permission_error", "forbidden"
 
 
+class ModelNotAllowed(Forbidden):
+    """The client's key may not use the model. As OpenAI answers where a project may not: the
+    code is the same as for a model that does not exist, which clients know."""
+
+    type, code = "invalid_request_error", "model_not_found"
+
+
 class NotFound(ProxyError):
     """Nothing at this path, or nothing of this name."""
 
@@ -112,6 +128,7 @@ class Conflict(ProxyError):
     """The name exists already."""
 
     status, type, code = 409, "invalid_request_error", "conflict"
+    is_worth_retrying = False  # clients take it for a lock that somebody will release
 
 
 class Gone(ProxyError):
@@ -170,6 +187,25 @@ class NoRoom(ProxyError):
     """Every instance that could serve the call rests or is at its limit."""
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class TooManyWrongKeys(ProxyError):
+    """Wrong admin keys came from the client's address, one after the other."""
+
+    status, type, code = 429, "rate_limit_error", "too_many_wrong_keys"
+
+
+class LimitReached(ProxyError):
+    """The client's key is at one of its limits, or asks for more than it allows at all."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class BudgetSpent(ProxyError):
+    """The budget of the client's key is used up, until its day or month is over."""
+
+    status, type, code = 429, "insufficient_quota", "insufficient_quota"
+    is_worth_retrying = False
 
 
 class UpstreamFailed(ProxyError):

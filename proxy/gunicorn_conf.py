@@ -45,7 +45,7 @@ FLUSH_SECONDS = 5
 DRAIN_STEP_SECONDS = 0.05
 graceful_timeout = _settings.graceful_timeout_seconds + FLUSH_SECONDS
 # The heartbeat's file: on a disk it would write to the journal every second.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # nosec B108
 # It would be a second way to command us, without a key.
 control_socket_disable = True
 # Of a request's head. A line: the longest model's name, percent-encoded, and a query. Headers:
@@ -93,6 +93,16 @@ def on_starting(server: Arbiter) -> None:
         sys.exit(str(problem))
     sys.stderr.write(greeting(parts))
     parts.database.dispose()  # its connections must not cross the fork
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """In the parent: the next worker's row of what all workers share."""
+    _parts(server.app.wsgi()).clients.counts.take_row(worker.age)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """In the parent, however the worker ended: what it held is free."""
+    _parts(server.app.wsgi()).clients.counts.free_row(worker.age)
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -5,6 +5,7 @@ else from the default. An unknown PROXY_* name is an error: a misspelt setting w
 otherwise silently have no effect.
 """
 
+import base64
 import difflib
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from proxy.core.routing import POLICIES
+from proxy.core.sources import Network, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE_FOLDER = ROOT / "instance"
@@ -88,6 +90,19 @@ def _database_url(text: str) -> str:
     return f"{head}:///{ROOT / path}"
 
 
+def _fernet_keys(text: str) -> tuple[str, ...]:
+    """Each as cryptography's Fernet takes it: 32 bytes in URL-safe base64."""
+    keys = tuple(text.split())
+    for key in keys:
+        if len(key) != 44 or len(base64.b64decode(key, altchars="-_", validate=True)) != 32:
+            raise ValueError
+    return keys
+
+
+def _file(text: str) -> Path:
+    return ROOT / text
+
+
 def _folder(text: str) -> Path | None:
     return ROOT / text if text else None
 
@@ -102,11 +117,27 @@ def _certificates(text: str) -> Path | None:
     return path
 
 
+def _client_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{0,100}", text):
+        raise ValueError
+    return text
+
+
+def _scope(text: str) -> str:
+    if not re.fullmatch(r"https://[A-Za-z0-9.-]+/\.default", text):
+        raise ValueError
+    return text
+
+
 def _existing(text: str) -> Path | None:
     path = ROOT / text if text else None
     if path is not None and not path.exists():
         raise ValueError
     return path
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return networks(re.findall(r"[^\s,]+", text))
 
 
 _ANY = (str, "any text")
@@ -116,8 +147,16 @@ _FOLDER = (_folder, "a folder, or nothing")
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
     Setting("ADMIN_API_KEY", "admin_api_key", "", *_ANY,
-            "Key of the admin API, sent as `X-Admin-API-Key`. Empty: the admin API is closed.",
+            "First key of the admin API, sent as `X-Admin-API-Key`; it may do everything."
+            " Empty: open to admin keys alone, closed while there is none.",
             secret=True),
+    Setting("PROXY_SECRET_KEY", "secret_key", "", _fernet_keys,
+            "keys made by `flask secrets key`, with a space between each and the next",
+            "Encrypts the secrets in the database. Of several keys the first encrypts and each"
+            " decrypts. Empty: PROXY_SECRET_KEY_FILE is used.", secret=True),
+    Setting("PROXY_SECRET_KEY_FILE", "secret_key_file", "instance/secret.key", _file,
+            "a file",
+            "Holds the keys instead, a line each; made with a first one where there is none."),
     Setting("PORT", "port", "8000", *_whole(0, 65535), "TCP port to listen on."),
     Setting("PROXY_BIND", "bind", "127.0.0.1", *_ANY,
             "Address to listen on; `0.0.0.0` for all. TLS belongs in front of it."),
@@ -134,6 +173,10 @@ SETTINGS: tuple[Setting, ...] = (
             "How often a worker writes its counts, and reads others' and new config, in ms."),
     Setting("PROXY_CLIENT_AUTH", "client_auth", "key", *_choice("key", "off"),
             "`key`: clients need a key. `off`: everybody may call; for trusted networks only."),
+    Setting("PROXY_TRUSTED_PROXIES", "trusted_proxies", "", _networks,
+            "addresses and networks such as 10.0.0.0/8, with a comma between each and the next",
+            "Proxies in front of the gateway that are believed when they say in"
+            " `X-Forwarded-For` whom they speak for. Empty: none is."),
     Setting("PROXY_POLICY", "policy", "failover", *_choice(*POLICIES),
             "In which order instances are tried."),
     Setting("PROXY_MAX_BODY_BYTES", "max_body_bytes", "67108864", *_whole(1024, 2**31),
@@ -163,7 +206,20 @@ SETTINGS: tuple[Setting, ...] = (
             "How long rows of `usage_minute` are kept, in days."),
     Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _certificates,
             "a PEM file with certificates, or nothing",
-            "Certificate authorities to trust for https instances; empty: certifi's."),
+            "Certificate authorities to trust for https instances and Entra ID; empty:"
+            " certifi's."),
+    Setting("PROXY_ENTRA_CREDENTIAL", "entra_credential", "auto",
+            *_choice("auto", "managed_identity", "workload_identity", "client_secret"),
+            "Who the gateway is for Entra ID, where an instance has `auth: entra`. `auto`: by"
+            " the `AZURE_*` variables of the environment, else the managed identity."),
+    Setting("PROXY_ENTRA_CLIENT_ID", "entra_client_id", "", _client_id,
+            "the client ID of an identity, or nothing",
+            "Which identity, where there are several. Empty: `AZURE_CLIENT_ID`, else the"
+            " system-assigned one."),
+    Setting("PROXY_ENTRA_SCOPE", "entra_scope",
+            "https://cognitiveservices.azure.com/.default", _scope,
+            "https://, a host and /.default",
+            "What tokens of Entra ID are for; other in a sovereign cloud."),
     Setting("PROXY_LEGACY_PATH", "legacy_path", "", _existing,
             "an existing file or folder, or nothing",
             "Where an older proxy left its files; imported once, by the migration."),
@@ -183,6 +239,8 @@ class Settings:
     """The values, one field for each row of SETTINGS. Secrets stay out of its repr."""
 
     admin_api_key: str
+    secret_key: tuple[str, ...]
+    secret_key_file: Path
     port: int
     bind: str
     database_url: str
@@ -190,6 +248,7 @@ class Settings:
     threads: int
     sync_interval_ms: int
     client_auth: str
+    trusted_proxies: tuple[Network, ...]
     policy: str
     max_body_bytes: int
     allow_private_upstreams: bool
@@ -202,6 +261,9 @@ class Settings:
     graceful_timeout_seconds: int
     usage_retention_days: int
     ca_bundle: Path | None
+    entra_credential: str
+    entra_client_id: str
+    entra_scope: str
     legacy_path: Path | None
     log_dir: Path | None
     log_max_bytes: int
@@ -218,7 +280,7 @@ class Settings:
     @property
     def address(self) -> str:
         """Where a browser or `curl` on this host finds us."""
-        host = "127.0.0.1" if self.bind in ("", "0.0.0.0", "::") else self.bind
+        host = "127.0.0.1" if self.bind in ("", "0.0.0.0", "::") else self.bind  # nosec B104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 

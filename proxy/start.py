@@ -9,7 +9,7 @@ from proxy import create_app
 from proxy.context import EXTENSION, Parts
 from proxy.runtime import open_files
 from proxy.settings import ROOT, Settings
-from proxy.store import damage, instances, keys, schema
+from proxy.store import admin_keys, damage, instances, keys, schema
 
 ADD_AN_INSTANCE = """\
 No instance is configured yet. Add one:
@@ -19,7 +19,14 @@ No instance is configured yet. Add one:
       "api_base": "https://YOUR-RESOURCE.openai.azure.com", "api_key": "ITS-KEY",
       "supported_models": ["gpt-4o"], "model_deployments": {{"gpt-4o": "YOUR-DEPLOYMENT"}}}}'
 """
-NO_ADMIN_KEY = "The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment).\n"
+NO_ADMIN_KEY = """\
+The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment), or make a key:
+.venv/bin/flask admins add NAME --role admin
+"""
+SHORT_ADMIN_KEY = """\
+ADMIN_API_KEY is short enough to be guessed. Choose a long random one: openssl rand -hex 32
+"""
+LEAST_ADMIN_KEY_CHARACTERS = 16
 NO_CLIENT_KEY = "No client has a key yet. Make one: .venv/bin/flask keys add NAME\n"
 FEW_FILES = """\
 A worker may open {files} files; for PROXY_THREADS={threads} it may need {needed}. Raise the
@@ -63,6 +70,7 @@ def greeting(parts: Parts) -> str:
     with parts.database.read() as connection:
         has_instance = bool(instances.load_all(connection))
         has_key = bool(keys.listed(connection))
+        has_admin = bool(settings.admin_api_key or admin_keys.load_all(connection))
     text = (
         f"Starting on {settings.address} with {settings.workers} workers of up to"
         f" {settings.threads} threads.\n"
@@ -76,8 +84,10 @@ def greeting(parts: Parts) -> str:
         text += AUTH_IS_OFF.format(address=settings.address)
     elif not has_key:
         text += NO_CLIENT_KEY
-    if not settings.admin_api_key:
+    if not has_admin:
         text += NO_ADMIN_KEY
+    elif 0 < len(settings.admin_api_key) < LEAST_ADMIN_KEY_CHARACTERS:
+        text += SHORT_ADMIN_KEY
     if not has_instance:
         text += ADD_AN_INSTANCE.format(address=settings.address)
     return text

@@ -24,7 +24,8 @@ if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; 
     "$python" -m venv --clear .venv
 fi
 
-wanted=$(cat requirements.txt "$requirements" | cksum)
+included=$(sed -n 's/^-r //p' "$requirements")
+wanted=$(cat requirements.txt $included "$requirements" | cksum)
 stamp=.venv/.installed-$requirements
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing $requirements into .venv ..." >&2

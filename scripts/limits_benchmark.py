@@ -2,10 +2,12 @@
 
     python scripts/limits_benchmark.py [--seconds 75] [--workers 2] [--json FILE]
 
-One gateway's only instance has `max_rpm`, another's has `max_tpm`; clients ask for many times
-as much, all at once and again and again. Behind them are simulated resources without limits,
-which count. Prints the most that came within any ten seconds, or any minute, beside the limit:
-what is above it is the overshoot at the edge, by workers that did not know of each other yet.
+One gateway's only instance has `max_rpm`, another's has `max_tpm`; of three more the client's
+key has `max_rpm`, `max_tpm` or `max_parallel_requests`. Clients ask for many times as much, all
+at once and again and again. Behind them are simulated resources without limits, which count.
+Prints the most that came within any ten seconds, or any minute, or was open at a time, beside
+the limit: what is above it is the overshoot at the edge, by workers that did not know of each
+other yet. Of keys they do.
 Figures are reported, never judged.
 """
 

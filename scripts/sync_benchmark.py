@@ -3,8 +3,9 @@
     python scripts/sync_benchmark.py
     python scripts/sync_benchmark.py --instances 3 --busy 3 --seconds 20 --json
 
-Simulates requests that begin, are answered and end in two workers, on a clock of its own, so
-that it takes no longer than it must; after each sync interval the syncers have their round.
+Simulates requests of one client with limits that begin, are answered and end in two workers,
+on a clock of its own, so that it takes no longer than it must; after each sync interval the
+syncers have their round.
 Prints what share of one core the rounds of both take, in CPU time of the thread, once all
 windows are full: with few instances, with many that nobody asks, and with many that all are
 asked. Figures are reported, never judged.
@@ -27,15 +28,20 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+from cryptography.fernet import Fernet
+
 from proxy.core import verdict as verdicts
 from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.live import Refusal
 from proxy.core.types import Call, Client, InstanceConfig, Serving, Usage
+from proxy.runtime.clients import ClientState, Ticket
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import Syncer
 from proxy.store import instances, schema
 from proxy.store.db import Database
+from proxy.store.revisions import Author
+from proxy.store.vault import Vault
 
 WORKERS = 2
 REQUESTS_PER_SECOND = 2000  # of both workers together
@@ -45,7 +51,8 @@ SECONDS = 20.0
 CASES = ((3, 3), (1000, 3), (1000, 1000))  # (instances, of which so many are asked)
 MODEL = "gpt-4o"
 BEGAN_AT = 1_700_000_000.0
-CALL = Call("chat/completions", MODEL, b"", Client("benchmark"), reserved_tokens=900)
+CLIENT = Client("benchmark", 1, max_tpm=10**9, max_rpm=10**9, max_tokens_per_day=10**15)
+CALL = Call("chat/completions", MODEL, b"", CLIENT, reserved_tokens=900)
 DONE = Ending(verdicts.SUCCEEDED, Usage(400, 100), latency_ms=1000, was_answered=True)
 AIM = "The aim: less than 1 % of a core, however many instances nobody asks."
 
@@ -75,16 +82,18 @@ class Worker:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._state = State(clock, peers=Peers(WORKERS - 1, INTERVAL_SECONDS))
         self._snapshots = Snapshots(database)
+        self._clients = ClientState(clock=clock)
         self._syncer = Syncer(
             database,
             self._state,
             self._snapshots,
+            self._clients,
             interval_seconds=INTERVAL_SECONDS,
             retention_days=30,
             clock=clock,
         )
         self._clock = clock
-        self._open: deque[tuple[float, Reservation]] = deque()
+        self._open: deque[tuple[float, Reservation, Ticket]] = deque()
         self._turn = 0
 
     def begin(self, busy: int) -> None:
@@ -94,16 +103,19 @@ class Worker:
         self._turn += 1
 
     def _start(self, serving: Serving) -> None:
+        ticket = self._clients.start(CALL.client, CALL.reserved_tokens)
         reservation = self._state.start(serving, CALL)
+        assert isinstance(ticket, Ticket)  # its limits are never reached
         assert not isinstance(reservation, Refusal)  # there are no limits
-        self._open.append((self._clock.now + ANSWER_SECONDS, reservation))
+        self._open.append((self._clock.now + ANSWER_SECONDS, reservation, ticket))
 
     def end(self) -> None:
         """All whose answer is over."""
         while self._open and self._open[0][0] <= self._clock.now:
-            _, reservation = self._open.popleft()
+            _, reservation, ticket = self._open.popleft()
             self._state.answered(reservation, 500.0, streams=True)
             self._state.finish(reservation, DONE)
+            ticket.settle(DONE.usage)
 
     def round(self) -> float:
         before = time.thread_time()
@@ -154,7 +166,8 @@ def run(number: int, busy: int, seconds: float) -> Found:
     clock, took = Clock(), []
     with tempfile.TemporaryDirectory(prefix="sync-benchmark-") as folder, ExitStack() as stack:
         url = f"sqlite:///{folder}/proxy.db"
-        databases = [Database(url) for _ in range(WORKERS)]
+        vault = Vault([Fernet.generate_key().decode()])
+        databases = [Database(url, vault) for _ in range(WORKERS)]
         for database in databases:
             stack.callback(database.dispose)
         _fill(databases[0], number, clock)
@@ -186,7 +199,7 @@ def _fill(database: Database, number: int, clock: Clock) -> None:
         for each in range(number)
     ]
     with database.session() as session:
-        instances.add(session, configs, author="benchmark")
+        instances.add(session, configs, author=Author("benchmark"))
 
 
 def _work(workers: Sequence[Worker], busy: int, clock: Clock, seconds: float) -> None:

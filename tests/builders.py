@@ -6,8 +6,16 @@ from typing import Any
 
 from proxy.core import limiter
 from proxy.core.types import Call, Client, InstanceConfig, Serving
+from proxy.store.revisions import Author
+from proxy.store.vault import Vault
 
 MODEL = "gpt-4o"
+
+# Makes what its tests change.
+AUTHOR = Author("test")
+# Of the tests' databases. Not a secret: it protects made-up keys.
+SECRET_KEY = "dGVzdHMtdGVzdHMtdGVzdHMtdGVzdHMtdGVzdHMtMTI="
+VAULT = Vault([SECRET_KEY])
 
 
 def config(name: str = "a", **changes: Any) -> InstanceConfig:

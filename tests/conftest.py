@@ -1,5 +1,6 @@
 """Things with a life: a migrated database, and settings that point to it."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -9,13 +10,39 @@ from sqlalchemy import event
 from proxy.settings import load_settings
 from proxy.store import schema
 from proxy.store.db import Database
+from tests.builders import SECRET_KEY, VAULT
+
+# Also of the processes that tests start: none may touch the key of a gateway that runs here.
+os.environ["PROXY_SECRET_KEY"] = SECRET_KEY
+
+
+def _forget_identity(patched):
+    for name in [*os.environ]:
+        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
+            patched.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_identity():
+    """Tokens of Entra ID come from a port where nobody listens, and not from this machine."""
+    with pytest.MonkeyPatch.context() as patched:
+        _forget_identity(patched)
+        patched.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token")
+        patched.setenv("IDENTITY_HEADER", "header-of-the-tests")
+        yield
+
+
+@pytest.fixture
+def no_identity(monkeypatch):
+    """An environment that says nothing of Entra ID."""
+    _forget_identity(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory):
     """Migrating takes a quarter of a second; copying the result does not."""
     path = tmp_path_factory.mktemp("migrated") / "proxy.db"
-    database = Database(f"sqlite:///{path}")
+    database = Database(f"sqlite:///{path}", VAULT)
     schema.upgrade(database)
     database.dispose()
     return path
@@ -29,7 +56,7 @@ def database_file(migrated_file, tmp_path):
 
 @pytest.fixture
 def database(database_file):
-    database = Database(f"sqlite:///{database_file}")
+    database = Database(f"sqlite:///{database_file}", VAULT)
     yield database
     database.dispose()
 
@@ -53,7 +80,7 @@ def statements():
 @pytest.fixture
 def make_settings(database_file):
     """The defaults and this test's database, but for what is named."""
-    defaults = load_settings(environ={}, env_file=None)
+    defaults = load_settings(environ={"PROXY_SECRET_KEY": SECRET_KEY}, env_file=None)
 
     def make(**changes):
         return replace(defaults, **{"database_url": f"sqlite:///{database_file}"} | changes)

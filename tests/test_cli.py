@@ -1,5 +1,4 @@
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -11,10 +10,7 @@ import pytest
 from proxy import create_app
 from proxy.cli import simulated_resources, wait_for_interrupt
 from proxy.settings import ROOT
-from proxy.store import keys
 from tests.web.conftest import log_kept
-
-KEY = re.compile(r"gw-[\w-]{43}")
 
 
 @pytest.fixture
@@ -29,86 +25,9 @@ def run(app):
     return lambda *arguments: app.test_cli_runner().invoke(args=list(arguments))
 
 
-def stored(database):
-    with database.read() as connection:
-        return {client.name: hashed for hashed, client in keys.load_all(connection).items()}
-
-
-def test_a_new_key_is_all_that_is_printed(run, database):
-    result = run("keys", "add", "app")
-    assert result.exit_code == 0
-    assert KEY.fullmatch(result.stdout.removesuffix("\n"))
-    assert "app" in result.stderr
-    assert not KEY.search(result.stderr)
-    assert stored(database) == {"app": keys.key_hash(result.stdout.strip())}
-
-
-def test_only_a_hash_of_a_key_is_kept(run, database_file):
-    key = run("keys", "add", "app").stdout.strip()
-    files = list(database_file.parent.glob(database_file.name + "*"))
-    assert files
-    for file in files:
-        assert key.encode() not in file.read_bytes()
-
-
-def test_every_key_is_another(run):
-    assert run("keys", "add", "a").stdout != run("keys", "add", "b").stdout
-
-
-def test_a_client_has_one_key(run, database):
-    run("keys", "add", "app")
-    before = stored(database)
-    result = run("keys", "add", "app")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: A client named 'app' has a key already.\n"
-    assert stored(database) == before
-
-
-def test_the_list_shows_clients_and_the_ends_of_their_keys(run):
-    assert run("keys", "list").stdout == ""
-    first, second = (run("keys", "add", name).stdout.strip() for name in ("b", "a b"))
-    result = run("keys", "list")
-    assert result.exit_code == 0
-    rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [row[:2] for row in rows] == [
-        ["a b", f"***{second[-4:]}"],
-        ["b", f"***{first[-4:]}"],
-    ]
-    for row in rows:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ", row[2])
-    assert not KEY.search(result.stdout)
-
-
-def test_a_removed_client_can_have_a_new_key(run, database):
-    old = run("keys", "add", "app").stdout
-    result = run("keys", "remove", "app")
-    assert (result.exit_code, result.stdout) == (0, "The key of app is removed.\n")
-    assert stored(database) == {}
-    new = run("keys", "add", "app").stdout
-    assert new != old
-    assert stored(database) == {"app": keys.key_hash(new.strip())}
-
-
-def test_somebody_unknown_cannot_be_removed(run):
-    result = run("keys", "remove", "nobody")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: There is no client named 'nobody'.\n"
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("keys", "add"),
-        ("keys", "add", "a", "b"),
-        ("keys", "add", ""),
-        ("keys", "add", "  "),
-        ("keys", "add", "a\nb"),
-        ("keys", "add", "\x1b[31m"),
-        ("keys", "add", "x" * 101),
-        ("keys", "add", "--name"),
-        ("keys", "remove"),
-        ("keys", "list", "a"),
-        ("keys", "rotate"),
         ("mock", "--port", "0"),
         ("mock", "--port", "65536"),
         ("mock", "--port", "many"),
@@ -122,36 +41,15 @@ def test_somebody_unknown_cannot_be_removed(run):
         ("nonsense",),
     ],
 )
-def test_wrong_usage_has_a_code_of_its_own_and_changes_nothing(run, database, arguments):
+def test_wrong_usage_has_a_code_of_its_own(run, arguments):
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error: " in result.stderr
-    assert stored(database) == {}
-
-
-def test_no_command_leaves_a_connection_open(app, run):
-    for command in (("add", "a"), ("add", "a"), ("list",), ("remove", "a"), ("remove", "a")):
-        run("keys", *command)
-        assert app.extensions["proxy"].database.engine.pool.checkedin() == 0
-
-
-@pytest.mark.parametrize("command", [("list",), ("add", "app"), ("remove", "app")])
-def test_without_a_database_the_remedy_is_named(make_settings, tmp_path, command):
-    path = tmp_path / "none.db"
-    with log_kept():
-        app = create_app(make_settings(database_url=f"sqlite:///{path}"))
-        result = app.test_cli_runner().invoke(args=["keys", *command])
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "alembic upgrade head" in result.stderr
-    assert not path.exists()
 
 
 def test_every_command_has_a_help_of_its_own(run):
     for arguments in (
         ["keys"],
-        ["keys", "add"],
-        ["keys", "list"],
-        ["keys", "remove"],
         ["mock"],
     ):
         result = run(*arguments, "--help")

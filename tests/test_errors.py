@@ -28,6 +28,7 @@ def test_every_error_has_openais_shape(kind):
         ("Malformed", 400, "invalid_request_error", "malformed_request"),
         ("Unauthorized", 401, "invalid_request_error", "invalid_api_key"),
         ("Forbidden", 403, "permission_error", "forbidden"),
+        ("ModelNotAllowed", 403, "invalid_request_error", "model_not_found"),
         ("NotFound", 404, "invalid_request_error", "not_found"),
         ("ModelNotFound", 404, "invalid_request_error", "model_not_found"),
         ("MethodNotAllowed", 405, "invalid_request_error", "method_not_allowed"),
@@ -42,6 +43,9 @@ def test_every_error_has_openais_shape(kind):
         ("HeadTooLarge", 431, "invalid_request_error", "headers_too_large"),
         ("ClientLeft", 499, "invalid_request_error", "client_closed_request"),
         ("NoRoom", 429, "rate_limit_error", "rate_limit_exceeded"),
+        ("TooManyWrongKeys", 429, "rate_limit_error", "too_many_wrong_keys"),
+        ("LimitReached", 429, "rate_limit_error", "rate_limit_exceeded"),
+        ("BudgetSpent", 429, "insufficient_quota", "insufficient_quota"),
         ("UpstreamFailed", 502, "server_error", "upstream_error"),
         ("Saturated", 503, "server_error", "saturated"),
         ("Unavailable", 503, "server_error", "unavailable"),
@@ -56,6 +60,19 @@ def test_an_error_carries_its_own_status_and_words(name, status, type_, code):
 def test_every_class_has_a_row_above():
     rows = test_an_error_carries_its_own_status_and_words.pytestmark[0].args[1]
     assert {row[0] for row in rows} == {c.__name__ for c in CLASSES}
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (errors.UpstreamFailed("No."), None),
+        (errors.UpstreamFailed("No.", is_worth_retrying=False), "false"),
+        (errors.BudgetSpent("No."), "false"),
+        (errors.Conflict("No."), "false"),
+    ],
+)
+def test_what_is_in_vain_says_so(error, said):
+    assert error.headers().get("x-should-retry") == said
 
 
 def test_one_error_may_have_a_code_of_its_own():

@@ -1,12 +1,14 @@
 import os
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import trustme
 
 from proxy import settings
 from proxy.core.routing import POLICIES
+from proxy.core.sources import networks
 from proxy.settings import ROOT, SETTINGS, SettingError, Settings, load_settings
 
 BY_NAME = {s.name: s for s in SETTINGS}
@@ -65,7 +67,12 @@ def test_a_field_is_named_as_its_setting(setting):
 
 # Values.
 
+FERNET_KEY = "bWFkZS11cC1tYWRlLXVwLW1hZGUtdXAtbWFkZS11cC0="
+
 GOOD = [
+    ("PROXY_SECRET_KEY", FERNET_KEY, (FERNET_KEY,)),
+    ("PROXY_SECRET_KEY", f"{FERNET_KEY}  {FERNET_KEY}", (FERNET_KEY, FERNET_KEY)),
+    ("PROXY_SECRET_KEY_FILE", "/etc/gateway.key", Path("/etc/gateway.key")),
     ("ADMIN_API_KEY", "k", "k"),
     ("ADMIN_API_KEY", "  k e y ", "k e y"),
     ("PORT", "0", 0),  # the system chooses one
@@ -76,6 +83,8 @@ GOOD = [
     ("PROXY_THREADS", "10000", 10000),
     ("PROXY_SYNC_INTERVAL_MS", "10", 10),
     ("PROXY_CLIENT_AUTH", "OFF", "off"),
+    ("PROXY_TRUSTED_PROXIES", "10.0.0.0/8, ::1", networks(["10.0.0.0/8", "::1/128"])),
+    ("PROXY_TRUSTED_PROXIES", "192.0.2.1 192.0.2.2", networks(["192.0.2.1", "192.0.2.2"])),
     ("PROXY_MAX_BODY_BYTES", "1024", 1024),
     ("PROXY_LOG_LEVEL", "Warning", "warning"),
     *[("PROXY_ALLOW_PRIVATE_UPSTREAMS", t, True) for t in ("true", "YES", "On", "1")],
@@ -101,6 +110,9 @@ BAD = [
     ("PROXY_SYNC_INTERVAL_MS", "9"),
     ("PROXY_SYNC_INTERVAL_MS", "60001"),
     ("PROXY_CLIENT_AUTH", "none"),
+    ("PROXY_TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("PROXY_TRUSTED_PROXIES", "proxy.example"),
+    ("PROXY_TRUSTED_PROXIES", "*"),
     ("PROXY_POLICY", "random"),
     ("PROXY_MAX_BODY_BYTES", "1023"),
     ("PROXY_MAX_BODY_BYTES", "64MB"),
@@ -292,11 +304,16 @@ def test_the_process_environment_is_the_one_that_is_read(monkeypatch):
 
 
 def test_secrets_are_not_in_the_repr():
-    loaded = load(ADMIN_API_KEY="hunter2", PROXY_DATABASE_URL="postgresql://u:swordfish@h/d")
+    loaded = load(
+        ADMIN_API_KEY="hunter2",
+        PROXY_DATABASE_URL="postgresql://u:swordfish@h/d",
+        PROXY_SECRET_KEY=FERNET_KEY,
+    )
     shown = repr(loaded)
     assert "hunter2" not in shown
     assert "swordfish" not in shown
-    assert shown.startswith("Settings(port=8000, bind='127.0.0.1', ")
+    assert "port=8000, bind='127.0.0.1', " in shown
+    assert FERNET_KEY not in shown
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from proxy import __main__, create_app, make_parts
 from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
-from proxy.store import instances, keys, schema
-from tests.builders import config
+from proxy.store import admin_keys, instances, keys, schema
+from tests.builders import AUTHOR, config
 from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
 
 
@@ -31,12 +31,12 @@ def parts(make_settings):
 
 def add_key(parts):
     with parts.database.session() as session:
-        keys.add(session, "app", author="test")
+        keys.add(session, "app", author=AUTHOR)
 
 
 def add_instance(parts):
     with parts.database.session() as session:
-        instances.add(session, [config("a")], author="test")
+        instances.add(session, [config("a")], author=AUTHOR)
 
 
 def test_a_newcomer_is_told_all_that_is_to_be_done(parts):
@@ -71,6 +71,20 @@ def test_what_is_done_is_not_asked_for_again(parts, done, changes, missing):
     text = greeting(made)
     asked = {"flask keys add", "curl -X POST", "set ADMIN_API_KEY"}
     assert {each for each in asked if each in text} == {missing}
+
+
+def test_an_admin_key_is_as_good_as_the_environments(parts):
+    made = parts()
+    with made.database.session() as session:
+        admin_keys.add(session, "ann", "admin", author=AUTHOR)
+    assert "ADMIN_API_KEY" not in greeting(made)
+
+
+@pytest.mark.parametrize("key, is_short", [("x" * 15, True), ("x" * 16, False)])
+def test_a_key_that_can_be_guessed_is_told_of_and_not_shown(parts, key, is_short):
+    text = greeting(parts(admin_api_key=key))
+    assert ("short enough to be guessed" in text) is is_short
+    assert key not in text
 
 
 def test_open_doors_are_named_in_a_box_and_need_no_key(parts):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     Connection,
     MetaData,
+    Select,
     Table,
     bindparam,
     delete,
@@ -24,8 +24,9 @@ from migrations.legacy.plan import Imported, Plan
 from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.report import counts
 from migrations.legacy.showing import json_of
-from proxy.core.masking import masked
-from proxy.store import states
+from migrations.legacy.tables import reflected
+from proxy.core.masking import SECRET_FIELDS, masked
+from proxy.store import instances, states
 
 AUTHOR = "migration"
 ACTION = "instance imported"
@@ -110,16 +111,13 @@ class _Tables:
         metadata = MetaData()
 
         def table(name: str) -> Table:
-            found = Table(name, metadata, autoload_with=connection)
-            for column in found.columns:
-                if isinstance(column.type, JSON):
-                    column.type.none_as_null = True
-            return found
+            return reflected(connection, name, metadata)
 
         self.config = table("instance_config")
         self.state = table("instance_state")
         self.rests = table("deployment_state")
         self.revisions = table("config_revision")
+        self.changes = table("config_change")
         self.imports = table("legacy_import")
 
 
@@ -141,9 +139,7 @@ def _decided(
 ) -> tuple[list[Imported], list[Row]]:
     """Configs to add, and unknown keys for rows that exist; `result` gets what is neither."""
     present = {r["name"]: r for r in connection.execute(select(tables.config)).mappings()}
-    revisions = tables.revisions.c
-    was_imported = revisions.action == ACTION
-    known = set(connection.scalars(select(revisions.subject).where(was_imported)))
+    known = set(connection.scalars(_imported_before(tables)))
     new, extras = [], []
     for each in plan.instances:
         row = present.get(each.name)
@@ -161,29 +157,40 @@ def _decided(
     return new, extras
 
 
+def _imported_before(tables: _Tables) -> Select[Any]:
+    """Names of instances that an import ever brought."""
+    revisions, changes = tables.revisions.c, tables.changes.c
+    return (
+        select(changes.name)
+        .join(tables.revisions, revisions.id == changes.revision)
+        .where(revisions.action == ACTION)
+    )
+
+
 def _add_configs(
     connection: Connection, tables: _Tables, new: Sequence[Imported], now: float
 ) -> None:
     columns = tables.config.c
     rows = [{k: v for k, v in (e.config or {}).items() if k in columns} for e in new]
-    revisions = [
+    revision = {"made_at": now, "author": AUTHOR, "action": ACTION}
+    statement = insert(tables.revisions).values(revision).returning(tables.revisions.c.id)
+    number = connection.execute(statement).scalar_one()
+    changes = [
         {
-            "made_at": now,
-            "author": AUTHOR,
-            "action": ACTION,
-            "subject": row["name"],
+            "revision": number,
+            "number": position,
+            "kind": instances.KIND,
+            "name": row["name"],
             "changes": {k: [None, masked(k, v)] for k, v in row.items()},
+            "secrets": {k: [None, v] for k, v in row.items() if k in SECRET_FIELDS},
         }
-        for row in rows
+        for position, row in enumerate(rows)
     ]
-    # By subject: of many rows, databases return the numbers in no order.
-    returned = tables.revisions.c.subject, tables.revisions.c.id
-    inserted = connection.execute(insert(tables.revisions).returning(*returned), revisions)
-    numbers = {row.subject: row.id for row in inserted}
+    connection.execute(insert(tables.changes), changes)
     for row, each in zip(rows, new, strict=True):
         # A blank has the name of a field of config, and an unknown key has not.
         row["legacy_extra"] = json_of(each.extra | each.blank) or None
-        row |= {"created_at": now, "updated_at": now, "revision": numbers[each.name]}
+        row |= {"created_at": now, "updated_at": now, "revision": number}
     connection.execute(insert(tables.config), rows)
     # One that was removed may have had this name; what it earned is void.
     here = tables.rests.c.instance_name == bindparam("of")

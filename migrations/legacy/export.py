@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, select, update
+from sqlalchemy import Connection, select, update
 
 from migrations.legacy.backup import new_private_folder, write_private
 from migrations.legacy.convert import BLANK_CONFIG, BLANK_STATE, OLD_TOTALS
 from migrations.legacy.records import CONFIG_KEYS
+from migrations.legacy.tables import reflected
 from proxy.store.schema import SchemaProblem
 
 CONFIG_FILE = "instance_configs.json"
@@ -62,9 +63,8 @@ def export(connection: Connection, parent: Path) -> Path:
 
     Raises SchemaProblem if they cannot be written.
     """
-    metadata = MetaData()
     names = ("instance_config", "instance_state", "deployment_state")
-    config, state, rest = (Table(n, metadata, autoload_with=connection) for n in names)
+    config, state, rest = (reflected(connection, n) for n in names)
     now = time.time()
     states = {r["instance_name"]: r for r in connection.execute(select(state)).mappings()}
     until: dict[str, float] = {}
@@ -93,7 +93,7 @@ def export(connection: Connection, parent: Path) -> Path:
 def mark_written_out(connection: Connection, now: float) -> None:
     """Their totals are in the old program's files now, and will come back with them: an import
     must not add them again."""
-    state = Table("instance_state", MetaData(), autoload_with=connection)
+    state = reflected(connection, "instance_state")
     unmarked = update(state).where(state.c.legacy_imported_at.is_(None))
     connection.execute(unmarked.values(legacy_imported_at=now))
 
@@ -101,8 +101,16 @@ def mark_written_out(connection: Connection, now: float) -> None:
 def unknown_providers(connection: Connection) -> list[str]:
     """Names of instances whose kind the old program does not know: they are written as
     `azure`, and need a look by hand before it starts."""
-    config = Table("instance_config", MetaData(), autoload_with=connection)
+    config = reflected(connection, "instance_config")
     known = select(config.c.name).where(config.c.provider_type == "azure_v1")
+    return list(connection.scalars(known.order_by(config.c.name)))
+
+
+def asked_with_tokens(connection: Connection) -> list[str]:
+    """Names of instances that get a token of Entra ID and no key, of which the old program
+    knows nothing: it can ask them only with a key that a person gives it."""
+    config = reflected(connection, "instance_config")
+    known = select(config.c.name).where(config.c.auth == "entra")
     return list(connection.scalars(known.order_by(config.c.name)))
 
 

@@ -5,7 +5,7 @@ Revises: 0005
 """
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 revision = "0006"
 down_revision = "0005"
@@ -17,7 +17,6 @@ NUMBERED = ("instance_state", "state_window")
 
 
 def upgrade() -> None:
-    context.config.attributes["was_before_0006"] = True  # for the import, which comes next
     op.create_table(
         "state_write",
         sa.Column("id", WHOLE, autoincrement=False, nullable=False),

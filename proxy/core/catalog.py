@@ -9,6 +9,8 @@ from proxy.core.types import InstanceConfig, QuotaGroup, Serving
 
 # Clients choose the names where an instance serves any model.
 MAX_POOLS = 1000
+# Of pools for clients that may not use all instances.
+MAX_PARTS = 10_000
 
 
 class Catalog:
@@ -25,7 +27,7 @@ class Catalog:
         configs: Iterable[InstanceConfig],
         groups: Mapping[str, QuotaGroup] = MappingProxyType({}),
     ) -> None:
-        configs = list(configs)
+        configs = self._configs = list(configs)
         self._groups = groups
         self._any_model = [c for c in configs if not c.supported_models]
         self._naming: dict[str, list[InstanceConfig]] = {}  # by the name in lower case
@@ -34,9 +36,13 @@ class Catalog:
                 self._naming.setdefault(folded, []).append(config)
         self._spellings = {m for c in configs for m in c.supported_models}
         self._pools: dict[str, Pool] = {}
+        self._parts: dict[tuple[str, tuple[str, ...]], Pool] = {}
 
-    def pool(self, model: str) -> Pool:
-        """First those who name `model`, then those who serve any; empty if nobody does."""
+    def pool(self, model: str, only: tuple[str, ...] = ()) -> Pool:
+        """First those who name `model`, then those who serve any; empty if nobody does.
+        `only`: the names of those who may be asked, if that is not everybody."""
+        if only:
+            return self._part(model, only)
         pool = self._pools.get(model)
         if pool is None:
             pool = Pool(self._servings(model))
@@ -48,12 +54,24 @@ class Catalog:
     def serving(self, model: str) -> tuple[Serving, ...]:
         return self.pool(model).servings
 
-    def models(self) -> list[str]:
-        """The names a client may ask for, as far as they are known. Sorted, each once."""
-        named = dict.fromkeys(self._spellings)
-        for config in self._any_model:
-            named.update(dict.fromkeys(config.model_deployments))
-        return sorted(named)
+    def models(self, only: tuple[str, ...] = ()) -> list[str]:
+        """The names a client may ask for, as far as they are known. Sorted, each once. `only`:
+        the names of the instances it may use, if that is not all."""
+        configs = [c for c in self._configs if not only or c.name in only]
+        return sorted({m for c in configs for m in c.supported_models or c.model_deployments})
+
+    def _part(self, model: str, only: tuple[str, ...]) -> Pool:
+        part = self._parts.get((model, only))
+        if part is None:
+            servings = self.serving(model)
+            part = Pool(
+                [s for s in servings if s.config.name in only],
+                barred=(s.config.name for s in servings if s.config.name not in only),
+            )
+            if len(self._parts) >= MAX_PARTS:
+                self._parts = {}
+            self._parts[model, only] = part
+        return part
 
     def _servings(self, model: str) -> tuple[Serving, ...]:
         naming_it = self._naming.get(model.lower(), [])

@@ -3,6 +3,12 @@
 import re
 from typing import Any
 
+# Fields of config that are, or may hold, a secret.
+SECRET_FIELDS = frozenset({"api_key", "proxy_url"})
+
+# Where a secret is to be found; what begins so holds none.
+REFERENCES = ("env:", "file:")
+
 _SHOWN_CHARACTERS = 4
 _LEAST_LENGTH = 16  # of shorter keys four characters would be too much
 
@@ -12,19 +18,22 @@ _CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOT
 
 
 def masked_key(key: str) -> str:
-    """`***` and the last characters, to tell keys apart. Not for short keys, nor "NONE"."""
-    if key in ("", "NONE"):
+    """`***` and the last characters, to tell keys apart. Not for short keys, nor "NONE", nor
+    what only says where the key is."""
+    if key in ("", "NONE") or key.startswith(REFERENCES):
         return key
     return "***" + (key[-_SHOWN_CHARACTERS:] if len(key) >= _LEAST_LENGTH else "")
 
 
 def masked_url(url: str | None) -> str | None:
     """`url` with user and password, if it has them, replaced by `***`."""
-    return _CREDENTIALS.sub(r"\g<1>***@", url) if url else url
+    if not url or url.startswith(REFERENCES):
+        return url
+    return _CREDENTIALS.sub(r"\g<1>***@", url)
 
 
 def masked(field: str, value: Any) -> Any:
     """A config field's value as it may be shown."""
-    if field == "api_key":
+    if field == "api_key" and value is not None:
         return masked_key(value)
     return masked_url(value) if field == "proxy_url" else value

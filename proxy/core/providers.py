@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from proxy.core.types import InstanceConfig
+from proxy.core.types import ENTRA, InstanceConfig
 
 NO_KEY = "NONE"  # the old program's word for "send no key"
 
@@ -16,12 +16,13 @@ LAST_WITHOUT_STREAM_OPTIONS = "2024-06-01"
 class Provider:
     """`url(config, path, deployment)` and `key_headers(key)` say how to ask;
     `model_in_body`: the body's `model` must be the deployment; `stream_usage(config)`:
-    a stream may be asked for its usage event."""
+    a stream may be asked for its usage event; `takes_tokens`: of Entra ID."""
 
     url: Callable[[InstanceConfig, str, str], str]
     key_headers: Callable[[str], dict[str, str]]
     model_in_body: bool
     stream_usage: Callable[[InstanceConfig], bool]
+    takes_tokens: bool = True
 
 
 def _azure_url(config: InstanceConfig, path: str, deployment: str) -> str:
@@ -62,7 +63,7 @@ def _always(_config: InstanceConfig) -> bool:
 PROVIDERS: dict[str, Provider] = {
     "azure": Provider(_azure_url, _azure_key, False, _after_2024_06),
     "azure_v1": Provider(_azure_v1_url, _azure_key, True, _always),
-    "openai": Provider(_openai_url, _bearer_key, True, _always),
+    "openai": Provider(_openai_url, _bearer_key, True, _always, takes_tokens=False),
 }
 
 # Names the old program used, and what they are called now.
@@ -70,7 +71,8 @@ PROVIDER_ALIASES = {"generic": "openai"}
 
 
 def key_headers(config: InstanceConfig) -> dict[str, str]:
-    """The header that carries the instance's key; none if it has none."""
-    if not config.api_key or config.api_key == NO_KEY:
+    """The header that carries the instance's key; none if it has none, or gets a token of
+    Entra ID instead (which the upstream's part sees to: it is not config)."""
+    if not config.api_key or config.api_key == NO_KEY or config.auth == ENTRA:
         return {}
     return PROVIDERS[config.provider_type].key_headers(config.api_key)

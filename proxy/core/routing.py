@@ -6,7 +6,7 @@ for the rest. Who rests or has no room is found out when its turn comes.
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import accumulate
@@ -45,12 +45,16 @@ class Group:
 
 
 class Pool:
-    """Those who serve a model. Made once for many calls."""
+    """Those who serve a model. Made once for many calls.
 
-    __slots__ = ("by_name", "everybody", "groups", "servings")
+    `barred`: the names of others, who serve it too, but not for these calls.
+    """
 
-    def __init__(self, servings: Sequence[Serving]) -> None:
+    __slots__ = ("barred", "by_name", "everybody", "groups", "servings")
+
+    def __init__(self, servings: Sequence[Serving], barred: Iterable[str] = ()) -> None:
         self.servings = tuple(servings)
+        self.barred = frozenset(barred)
         self.by_name = tuple(sorted(servings, key=lambda s: s.config.name))
         self.everybody = Group(servings)
         priorities = sorted({s.config.priority for s in servings})

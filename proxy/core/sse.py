@@ -1,4 +1,4 @@
-"""Watches a stream of server-sent events go by; changes nothing but what it is told to hide.
+"""Watches a stream of server-sent events go by; changes nothing but what it is told to.
 
 The format is the HTML standard's, 9.2.6; an event ends with an empty line. What
 matters here:
@@ -11,6 +11,7 @@ matters here:
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from proxy.core.tokens import MAX_TOKENS
@@ -45,8 +46,9 @@ class StreamWatcher:
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
     event of which only a part has arrived waits for the rest; otherwise every byte is
-    returned at once. Cheap test first: most events are text deltas, and parsing each of
-    them would be most of what the proxy does.
+    returned at once. So it is with `rewrite`, which is given each event, as far as that is not
+    hidden, and gives what to send on instead. Cheap test first: most events are text deltas,
+    and parsing each of them would be most of what the proxy does.
     """
 
     __slots__ = (
@@ -54,6 +56,8 @@ class StreamWatcher:
         "_ended",
         "_has_choices",
         "_hide_usage",
+        "_holds",
+        "_rewrite",
         "_tail",
         "_unseen_bytes",
         "content",
@@ -64,8 +68,16 @@ class StreamWatcher:
         "usage",
     )
 
-    def __init__(self, *, hide_usage: bool = False, choices: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        hide_usage: bool = False,
+        choices: int = 1,
+        rewrite: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self._hide_usage = hide_usage
+        self._rewrite = rewrite
+        self._holds = hide_usage or rewrite is not None
         self._choices = choices
         self._ended: set[object] = set()  # by their `index`
         self._has_choices = False
@@ -93,14 +105,15 @@ class StreamWatcher:
         self._follow_choices(whole)
         may_fail = b"error" in whole and _ERROR.search(whole) is not None
         if may_fail or not self.content:
-            for event in _split(whole):
+            for event in split(whole):
                 if self.content and not may_fail:
                     break  # it says something: that is all there is to know
                 self._look_into(event)
-        if b'"usage"' not in whole or not _USAGE.search(whole):
-            return whole if self._hide_usage else chunk
-        kept = b"".join(event for event in _split(whole) if not self._is_hidden(event))
-        return kept if self._hide_usage else chunk
+        if b'"usage"' in whole and _USAGE.search(whole):
+            whole = b"".join(event for event in split(whole) if not self._is_hidden(event))
+        if not self._holds:
+            return chunk
+        return b"".join(map(self._rewrite, split(whole))) if self._rewrite else whole
 
     def is_whole(self) -> bool:
         """Whether a stream that ends now has come to its end; a last event may lack the empty
@@ -119,11 +132,13 @@ class StreamWatcher:
         self._look_into(tail)
         self._follow_choices(tail)
         self.done = self.done or _DONE.search(tail) is not None
-        return tail if self._hide_usage and not is_hidden else b""
+        if is_hidden or not self._holds:
+            return b""
+        return self._rewrite(tail) if self._rewrite else tail
 
     def interrupt(self) -> bytes:
         """What ends the event that is half sent, so that another can follow it."""
-        is_half_sent = self._unseen_bytes or (self._tail and not self._hide_usage)
+        is_half_sent = self._unseen_bytes or (self._tail and not self._holds)
         self._tail, self._unseen_bytes = b"", 0
         return b"\n\n" if is_half_sent else b""
 
@@ -147,10 +162,10 @@ class StreamWatcher:
 
     def _look_into(self, event: bytes) -> None:
         """Notes whether the event says something, or that something went wrong."""
-        data = _data(event)
+        data = data_of(event)
         if not data or data == b"[DONE]":
             return
-        payload = _json_object(data)
+        payload = json_object(data)
         error = payload.get("error")
         if error or _ERROR_NAME.search(event):
             self.error = self.error or _message(error or payload)
@@ -163,8 +178,8 @@ class StreamWatcher:
             self._has_choices = _CHOICES.search(events) is not None
         if _FINISH.search(events) is None:
             return
-        for event in filter(_FINISH.search, _split(events)):
-            choices = _json_object(_data(event)).get("choices")
+        for event in filter(_FINISH.search, split(events)):
+            choices = json_object(data_of(event)).get("choices")
             for choice in choices if isinstance(choices, list) else ():
                 if isinstance(choice, dict) and choice.get("finish_reason"):
                     self._ended.add(str(choice.get("index")))
@@ -173,7 +188,7 @@ class StreamWatcher:
         """Notes the event's usage, if it has one; true if the client must not see it."""
         if not _USAGE.search(event):
             return False
-        payload = _json_object(_data(event))
+        payload = json_object(data_of(event))
         usage = read_usage(payload.get("usage"))
         if usage is None:
             return False
@@ -214,7 +229,7 @@ def _count(value: object) -> int:
     return min(max(value, 0), MAX_TOKENS) if isinstance(value, int) else 0
 
 
-def _split(events: bytes) -> list[bytes]:
+def split(events: bytes) -> list[bytes]:
     """Events with the empty lines that end them."""
     if b"\r" not in events:
         *whole, rest = events.split(b"\n\n")
@@ -225,14 +240,15 @@ def _split(events: bytes) -> list[bytes]:
     return [p for p in parts if p]
 
 
-def _data(event: bytes) -> bytes:
+def data_of(event: bytes) -> bytes:
+    """What its lines with data say."""
     if event.startswith(b"data:") and event.find(b"\n") == len(event) - 2:
         return event[5:].strip()  # the usual: one line, and the empty one
     lines = (line for line in event.splitlines() if line.startswith(b"data:"))
     return b"\n".join(line[5:].strip() for line in lines)
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
     """Empty if it is none."""
     try:
         value = json.loads(data)

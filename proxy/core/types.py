@@ -10,6 +10,10 @@ from proxy.core.prompt import NO_PROMPT, Prompt
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
 NO_LIMITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
+# How an instance knows us: by its own key, or by a token of Microsoft Entra ID.
+KEY = "key"
+ENTRA = "entra"
+
 # What tokens and requests are counted by: (kind, name, deployment or model).
 MeterKey = tuple[str, str, str]
 
@@ -21,7 +25,8 @@ class InstanceConfig:
     Fields have the names of the columns and of the JSON; a test keeps them equal.
     `max_tpm`, `max_rpm` and `max_input_tokens`: 0 means no limit. `supported_models`: empty
     means any model. `api_key` "NONE": no key is sent. `model_limits` bounds single
-    deployments: {model: {"max_tpm": n, "max_rpm": n}}.
+    deployments: {model: {"max_tpm": n, "max_rpm": n}}. `auth` is KEY or ENTRA; with that no
+    key goes up.
     """
 
     name: str
@@ -44,6 +49,7 @@ class InstanceConfig:
     max_rpm: int = 0
     model_limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: NO_LIMITS)
     quota_group: str | None = None
+    auth: str = KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ UPSTREAM_FIELDS = (
     "provider_type",
     "proxy_url",
     "model_deployments",
+    "auth",
 )
 
 
@@ -74,9 +81,30 @@ def is_same_upstream(one: InstanceConfig, other: InstanceConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who calls us. `name` appears in logs and usage, never the key."""
+    """Who calls us, and what its key may do. Truth is the table `client_key`, whose columns
+    the fields are named after. `name` appears in logs and usage, never the key.
+
+    0 means no limit, an empty list that all are allowed. `allowed_models` are names or their
+    beginnings and `*`, `allowed_networks` in CIDR notation. Costs are in the currency of the
+    prices. `number` is the client's alone while it exists, and small.
+    """
 
     name: str
+    number: int = 0
+    enabled: bool = True
+    expires_at: float | None = None
+    allowed_models: tuple[str, ...] = ()
+    allowed_instances: tuple[str, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
+    max_tpm: int = 0
+    max_rpm: int = 0
+    max_parallel_requests: int = 0
+    max_tokens_per_day: int = 0
+    max_tokens_per_month: int = 0
+    max_cost_per_day: float = 0.0
+    max_cost_per_month: float = 0.0
+    compat: str = "raw"
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_DEPLOYMENTS)
 
 
 ANONYMOUS = Client(name="anonymous")  # everybody, when PROXY_CLIENT_AUTH is off

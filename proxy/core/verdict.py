@@ -7,6 +7,7 @@ from proxy.core.headers import retry_after_seconds
 
 THROTTLED_REST_SECONDS = 5.0  # a 429 that does not say how long
 MISCONFIGURED_REST_SECONDS = 300.0  # a person has to fix it; do not try it every second
+LEAST_REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,18 @@ def is_overdue(
     if usual_ms is not None:
         return silent_seconds >= max(OVERDUE_SECONDS, OVERDUE_TIMES * usual_ms / 1000)
     return not is_hurried and silent_seconds >= timeout_seconds / 2
+
+
+def without_token(retry_seconds: float) -> Verdict:
+    """Entra ID refuses the gateway a token, or the gateway does not know who it is: for a
+    person to mend. It rests until there is another try, which may find it mended."""
+    return Verdict(
+        "misconfigured",
+        try_next=True,
+        rest_seconds=max(LEAST_REST_SECONDS, retry_seconds),
+        whole_instance=True,
+        shown=False,
+    )
 
 
 def of(status: int, headers: Mapping[str, str], now: float) -> Verdict:

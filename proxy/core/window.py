@@ -25,8 +25,9 @@ class Window:
         self._total = 0
 
     def add(self, amount: int, second: int) -> None:
-        self._advance(second)
-        if second <= self._newest - len(self._buckets):
+        if second > self._newest:
+            self._advance(second)
+        elif second <= self._newest - len(self._buckets):
             return
         self._buckets[second % len(self._buckets)] += amount
         self._total += amount
@@ -37,7 +38,8 @@ class Window:
 
     def total(self, second: int) -> int:
         """The sum as of `second`; never below 0."""
-        self._look(second)
+        if second != self._newest:
+            self._look(second)
         return max(self._total, 0)
 
     def recent(self, second: int, seconds: int) -> int:
@@ -69,7 +71,8 @@ class Window:
         0 if it is there already. `seconds`: of the sum over that many only. `second` may lie
         before the newest addition: then another thread read the clock later, but came first.
         """
-        self._look(second)
+        if second != self._newest:
+            self._look(second)
         size = len(self._buckets)
         span = size if seconds is None else min(seconds, size)
         left = max(self._total, 0) if span == size else self.recent(self._newest, span)

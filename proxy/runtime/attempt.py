@@ -14,12 +14,13 @@ from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, usage_of_answer
+from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import Ending, Reservation, State
-from proxy.runtime.upstream import Answer, Upstream, UpstreamError
+from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
@@ -68,6 +69,8 @@ class Attempt:
         stream_idle_seconds: float,
         on_close: Callable[["Attempt"], None],
         is_made_up: Callable[[], bool] = lambda: False,
+        cost_nano: Callable[[str, Usage], int] = lambda _model, _usage: 0,
+        settled: Callable[[Usage, int], None] = lambda _usage, _cost_nano: None,
     ) -> None:
         self.serving = serving
         self.request_id = call.request_id
@@ -86,13 +89,20 @@ class Attempt:
         self._was_answered = False
         self._idle_seconds = stream_idle_seconds
         self._hides_usage = asks_for_usage(call, serving)
-        self._watcher = StreamWatcher(hide_usage=self._hides_usage, choices=call.choices)
+        self._watcher = StreamWatcher(
+            hide_usage=self._hides_usage,
+            choices=call.choices,
+            rewrite=strict_event if call.client.compat == STRICT else None,
+        )
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self._complete = False
         self.line = line
         self._on_close = on_close
         self._is_made_up = is_made_up  # the model, by the client
+        self._cost_nano_of = cost_nano
+        self._settled = settled  # what the client is charged
+        self.cost_nano = 0
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
 
@@ -189,6 +199,7 @@ class Attempt:
         if self._was_given_up:
             self._was_given_up = False
             self._state.count_request(self._reservation)
+            self._settled(self.usage, self.cost_nano)
         else:
             self.close()
 
@@ -204,6 +215,7 @@ class Attempt:
         self.latency_ms = self._elapsed_ms()
         if self.streams:
             self._settle_stream()
+        self.cost_nano = self._cost_nano_of(self.call.model, self.usage)
         event = self._state.finish(
             self._reservation,
             Ending(
@@ -214,8 +226,11 @@ class Attempt:
                 answered=answered,
                 was_answered=self._was_answered,
                 error=self.trouble(),
+                cost_nano=self.cost_nano,
             ),
         )
+        if answered:
+            self._settled(self.usage, self.cost_nano)
         if event is not None:
             logger.warning("%s %s: %s", self.serving.config.name, event, self.trouble())
         self._on_close(self)
@@ -223,10 +238,12 @@ class Attempt:
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""
+        if isinstance(self.error, NoCredential):
+            return self.error.detail
         if self.error is not None:
             return self.error.message
         if self._watcher.error is not None:
-            return f"an error inside of its stream: {self._watcher.error}"
+            return self._without_key(f"an error inside of its stream: {self._watcher.error}")
         if self._answer is None or self._answer.status < 300:
             return None
         return f"{self._answer.status}: {excerpt(self.body or b'')}"
@@ -260,7 +277,7 @@ class Attempt:
             held.append(watcher.feed(chunk))
             held_bytes += len(chunk)
             if watcher.error is not None and not watcher.content:
-                raise UpstreamError(self._without_key(self.trouble() or ""))
+                raise UpstreamError(self.trouble() or "")
         self._first = b"".join(held)
         answer.end_by(self.call.ends_at)
         answer.allow_silence(self._idle_seconds)
@@ -271,6 +288,8 @@ class Attempt:
         self.error = UpstreamError(OVER, timed_out=True) if is_over else error
         if is_over or self.line.is_cut:
             self.verdict = verdicts.OVERDUE if self._is_overdue() else verdicts.ABORTED
+        elif isinstance(error, NoCredential) and error.is_refused:
+            self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:
             self.verdict = verdicts.UNREACHABLE
         else:
@@ -300,7 +319,7 @@ class Attempt:
             body = answer.read_all()
         except UpstreamError:
             body = b""
-        return without_key(body, self.serving.config)
+        return without_key(body, self.serving.config, answer.token)
 
     def _judged(self, verdict: verdicts.Verdict, body: bytes) -> verdicts.Verdict:
         """What an error answer means, where its status does not tell."""
@@ -311,7 +330,8 @@ class Attempt:
         return verdict
 
     def _without_key(self, text: str) -> str:
-        return without_key(text.encode(), self.serving.config).decode()
+        token = self._answer.token if self._answer is not None else ""
+        return without_key(text.encode(), self.serving.config, token).decode()
 
     def _settle_plain(self, body: bytes) -> None:
         if self.verdict.outcome != "succeeded":
@@ -352,11 +372,10 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def without_key(body: bytes, config: InstanceConfig) -> bytes:
-    key = config.api_key.encode()
-    return (
-        body.replace(key, masked_key(config.api_key).encode()) if key_headers(config) else body
-    )
+def without_key(body: bytes, config: InstanceConfig, token: str) -> bytes:
+    """Neither the key nor, if it was asked with one, the token."""
+    key = token or (config.api_key if key_headers(config) else "")
+    return body.replace(key.encode(), masked_key(key).encode()) if key else body
 
 
 def excerpt(body: bytes) -> str:

@@ -22,11 +22,12 @@ from proxy.core.live import (
     Refusal,
 )
 from proxy.core.routing import Pool, Turn, order
-from proxy.core.types import Call, Serving
+from proxy.core.types import Call, Serving, Usage
 from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL
 from proxy.errors import (
     BadRequest,
     ClientLeft,
+    ModelNotAllowed,
     ModelNotFound,
     NoRoom,
     ProxyError,
@@ -56,6 +57,14 @@ MAX_TURNS = 10_000
 SAID_CHARACTERS = 300  # of what an upstream says of itself
 
 
+# Told once what the answer used, which the client gets, and what that costs.
+Settled = Callable[[Usage, int], None]
+
+
+def nobody(_usage: Usage, _cost_nano: int) -> None:
+    """Wants to know."""
+
+
 @dataclass(slots=True)
 class Trip:
     """One call on its way. `tried` has an entry for each attempt, for the log.
@@ -73,6 +82,7 @@ class Trip:
     tried: list[str]
     turn: Turn
     patience_seconds: float
+    settled: Settled
     left: int | None = None
     attempt: Attempt | None = None
     asked: set[str] = field(default_factory=set)
@@ -123,17 +133,24 @@ class Forward:
         """Once a process, after the fork: or all workers would draw the same."""
         self._random.seed()
 
-    def forward(self, call: Call, tried: list[str], line: Line | None = None) -> Attempt:
+    def forward(
+        self,
+        call: Call,
+        tried: list[str],
+        line: Line | None = None,
+        settled: Settled = nobody,
+    ) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
         Its answer may be an error one; read `body` or iterate it, then close it. `tried`
         takes one entry an attempt, for the log. Raises a ProxyError if there is nothing
         that may be shown: an unknown model, no room, no instance that answers. Cutting the
-        line ends whatever it waits for.
+        line ends whatever it waits for. `settled` hears of the attempt that is returned, when
+        it ends.
         """
         pool = self._pool(call)
         line, patience_seconds = line or Line(), self._max_wait_seconds
-        trip = Trip(call, pool, line, tried, self._turn(call), patience_seconds)
+        trip = Trip(call, pool, line, tried, self._turn(call), patience_seconds, settled)
         # Who came first has the room, so a call that finds others waiting waits behind them.
         may_wait = self._max_wait_seconds > 0
         self._try_in_order(trip, self.waiting.left_by_others(call.model) if may_wait else None)
@@ -177,11 +194,19 @@ class Forward:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
 
     def _pool(self, call: Call) -> Pool:
-        snapshot = self._snapshots.current
-        pool = snapshot.catalog.pool(call.model)
+        snapshot, allowed = self._snapshots.current, call.client.allowed_instances
+        pool = snapshot.catalog.pool(call.model, allowed)
         if not pool.servings:
-            if snapshot.disabled.serving(call.model):
-                raise Unavailable(f"No instance that serves {call.model!r} is enabled.")
+            if snapshot.disabled.pool(call.model, allowed).servings:
+                raise Unavailable(
+                    f"No instance that serves {call.model!r} is enabled.",
+                    is_worth_retrying=False,
+                )
+            if pool.barred:
+                raise ModelNotAllowed(
+                    f"No instance that this key may use serves {call.model!r}; others do.",
+                    param="model",
+                )
             raise _model_not_found(call)
         return pool
 
@@ -298,6 +323,8 @@ class Forward:
             on_close=self._closed,
             # Not of the trip, which holds the attempt: in a circle both would stay.
             is_made_up=partial(self._is_made_up, trip.pool, trip.call),
+            cost_nano=self._snapshots.current.cost_nano,
+            settled=trip.settled,
         )
         self._open.add(attempt)
         trip.asked.add(serving.config.name)
@@ -376,6 +403,7 @@ def _note(trip: Trip, attempt: Attempt) -> None:
     if verdict is MODEL_ERROR:
         trip.failed.add(name)
         trip.failure = _unreachable(trip.call, attempt)
+        trip.failure.is_worth_retrying = False  # the prompt is the same
         trip.left = min(trip.left or 0, 1)  # a sibling may be of another mind; more would not
     if verdict.failure:
         trip.failed.add(name)
@@ -389,7 +417,7 @@ def _barred(trip: Trip) -> frozenset[str]:
     too_long = (
         s.config.name for s in trip.pool.servings if not accepts_prompt(s.config, prompt_tokens)
     )
-    return frozenset((*trip.failed, *too_long))
+    return frozenset((*trip.failed, *too_long, *trip.pool.barred))
 
 
 def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:
@@ -473,6 +501,7 @@ def _misconfigured(call: Call) -> ProxyError:
         f"The instances that serve {call.model!r} refuse the gateway: their key or deployment"
         " is wrong. This is for the gateway's operator to mend.",
         code="upstream_misconfigured",
+        is_worth_retrying=False,
     )
 
 

@@ -77,7 +77,7 @@ class Reservation:
 class Ending:
     """How an attempt ended. `answered`: its answer went to the client, so the client's
     request counts here; `was_answered`: `State.answered` was told before; `error` is what an
-    operator should read of it."""
+    operator should read of it; `cost_nano` what its usage costs, in billionths."""
 
     verdict: Verdict
     usage: Usage = NO_USAGE
@@ -86,6 +86,7 @@ class Ending:
     answered: bool = True
     was_answered: bool = False
     error: str | None = None
+    cost_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -536,7 +537,7 @@ def _totals(ending: Ending) -> dict[str, int]:
 
 def _usage(ending: Ending) -> dict[str, int]:
     usage = ending.usage
-    return {
+    counts = {
         "requests": int(ending.answered),
         "attempts": 1,
         ending.verdict.outcome: 1,
@@ -546,3 +547,6 @@ def _usage(ending: Ending) -> dict[str, int]:
         "latency_total_ms": ending.latency_ms,
         "first_byte_total_ms": ending.first_byte_ms,
     }
+    if ending.cost_nano:
+        counts["cost_nano"] = ending.cost_nano
+    return counts

@@ -4,17 +4,20 @@ import logging
 import time
 from collections.abc import Callable
 
+from proxy.core.client_deltas import ClientDeltas
+from proxy.core.days import DAY_SECONDS
+from proxy.core.deltas import Deltas
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.runtime.clients import ClientState
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
-from proxy.store import states, usage
+from proxy.store import client_states, states, usage
 from proxy.store.db import ChangeDetector, Database, FileWatch, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
-DAY_SECONDS = 86_400
 
 
 class Syncer:
@@ -29,6 +32,7 @@ class Syncer:
         database: Database,
         state: State,
         snapshots: Snapshots,
+        clients: ClientState | None = None,
         *,
         interval_seconds: float,
         retention_days: int,
@@ -37,6 +41,7 @@ class Syncer:
         self._database = database
         self._state = state
         self._snapshots = snapshots
+        self._clients = clients or ClientState()
         self._retention_seconds = retention_days * DAY_SECONDS
         self._clock = clock
         self._detector: ChangeDetector | None = None
@@ -87,24 +92,33 @@ class Syncer:
         leaves neither, and the config cannot move in between."""
         self._follow_the_file()
         now = self._now()
-        deltas = self._state.take()
+        deltas, of_clients = self._state.take(), self._clients.take()
         try:
-            if not deltas and not self._someone_else_wrote():
-                self._state.give_back(deltas)
+            writes = bool(deltas or of_clients)
+            if not writes and not self._someone_else_wrote():
+                self._give_back(deltas, of_clients)
                 return
-            transaction = self._database.write if deltas else self._database.read
+            transaction = self._database.write if writes else self._database.read
             with transaction() as connection:
                 snapshot = self._snapshots.load(connection)
                 deltas.drop_stale(snapshot.configs)
-                states.add(connection, deltas)
+                number = states.add(connection, deltas)
                 usage.add(connection, deltas)
+                client_states.add(connection, of_clients, number)
                 shared = states.read(connection, now, self._number)
+                since = None if shared.is_whole else self._number
+                clients = client_states.read(connection, now, shared.number, since)
         except BaseException:  # whatever it was, no count is lost
-            self._state.give_back(deltas)
+            self._give_back(deltas, of_clients)
             raise
         self._number = None  # should merging fail
         self._state.merge(shared, snapshot.configs)
+        self._clients.merge(clients)
         self._number = shared.number
+
+    def _give_back(self, deltas: Deltas, of_clients: ClientDeltas) -> None:
+        self._state.give_back(deltas)
+        self._clients.give_back(of_clients)
 
     def _follow_the_file(self) -> None:
         """Connections keep a file open that was replaced: a restored backup has to be opened,
@@ -138,6 +152,7 @@ class Syncer:
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
         with self._database.write() as connection:
             states.forget_old(connection, now)
+            client_states.forget_old(connection, now)
             usage.forget_old(connection, int(now) - self._retention_seconds)
 
     def _note(self, problem: str | None) -> None:

@@ -9,7 +9,8 @@ from typing import cast
 
 import requests
 
-from proxy.core.types import InstanceConfig
+from proxy.core.types import ENTRA, InstanceConfig
+from proxy.runtime.entra import NoToken, Tokens
 from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.transport import Body, Outgoing, Transport
@@ -31,11 +32,26 @@ class UpstreamError(Exception):
         self.timed_out = timed_out
 
 
-class Answer:
-    """A response whose head is read. Read its body with `read_some`, then `close` it."""
+class NoCredential(UpstreamError):
+    """Nothing was sent: there is no token to send it with. `detail` says why, to operators;
+    `is_refused`, `retry_seconds` as in NoToken."""
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, error: NoToken) -> None:
+        super().__init__("there is no token of Entra ID for it", timed_out=error.timed_out)
+        self.detail = f"there is no token of Entra ID for it: {error.message}"
+        self.is_refused = error.is_refused
+        self.retry_seconds = error.retry_seconds
+
+
+class Answer:
+    """A response whose head is read. Read its body with `read_some`, then `close` it.
+
+    `token` is that of Entra ID with which it was asked for, "" if with none.
+    """
+
+    def __init__(self, response: requests.Response, token: str = "") -> None:
         self._response = response
+        self.token = token
         self._body = cast(Body, response.raw)  # the transport made it
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = dict(self._body.header_items())  # lower case
@@ -88,7 +104,8 @@ class Answer:
 class Upstream:
     """Sends requests over kept connections. Thread-safe.
 
-    `start` once a process, after the fork: a thread that closes what is idle for long.
+    `start` once a process, after the fork: a thread that closes what is idle for long. An
+    instance with `auth` ENTRA is asked with the present one of `tokens`.
     """
 
     def __init__(
@@ -97,8 +114,10 @@ class Upstream:
         connections: int,
         connect_timeout_seconds: float,
         ca_bundle: Path | None,
+        tokens: Tokens,
         allow_private: bool = False,
     ) -> None:
+        self._tokens = tokens
         self._connect_timeout_seconds = connect_timeout_seconds
         self._transport = Transport(
             connections=connections, ca_bundle=ca_bundle, allow_private=allow_private
@@ -124,16 +143,45 @@ class Upstream:
         longest silence between reads of the body. No wait goes on beyond `ends_at` (monotonic
         seconds), and `line` can end each.
         """
-        left = max(0.0, ends_at - time.monotonic())
+        outgoing = Outgoing(method, url, headers, body, line, ends_at)
+        if config.auth == ENTRA:
+            return self._send_with_token(config, outgoing)
+        return self._send(config, outgoing)
+
+    def forget_failures(self) -> None:
+        """A person wants to know how it is now."""
+        self._tokens.forget_failure()
+
+    def _send_with_token(self, config: InstanceConfig, outgoing: Outgoing) -> Answer:
+        """Of a 401 the token may be the reason, which can be withdrawn: once, it is sent again
+        with another."""
+        until = min(outgoing.ends_at, time.monotonic() + config.timeout_seconds)
+        try:
+            token = self._tokens.get(until=until, line=outgoing.line)
+        except NoToken as error:
+            raise NoCredential(error) from None
+        headers: Mapping[str, str] = outgoing.headers
+        outgoing.headers = {**headers, **token.headers}  # type: ignore[assignment]
+        answer = self._send(config, outgoing, token.value)
+        if answer.status != 401:
+            return answer
+        other = self._tokens.instead_of(token, until=until, line=outgoing.line)
+        if other is None:
+            return answer
+        answer.close()
+        outgoing.headers = {**headers, **other.headers}  # type: ignore[assignment]
+        return self._send(config, outgoing, other.value)
+
+    def _send(self, config: InstanceConfig, outgoing: Outgoing, token: str = "") -> Answer:
+        left = max(0.0, outgoing.ends_at - time.monotonic())
         connect_seconds = min(self._connect_timeout_seconds, config.timeout_seconds, left)
         with _translated():
-            return Answer(
-                self._transport.send(
-                    Outgoing(method, url, headers, body, line, ends_at),
-                    timeout=(connect_seconds, config.timeout_seconds),
-                    proxies={"all": config.proxy_url} if config.proxy_url else None,
-                )
+            response = self._transport.send(
+                outgoing,
+                timeout=(connect_seconds, config.timeout_seconds),
+                proxies={"all": config.proxy_url} if config.proxy_url else None,
             )
+            return Answer(response, token)
 
     def close(self) -> None:
         """Idempotent."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from proxy.core import catalog
 from proxy.core.providers import PROVIDERS, key_headers
-from proxy.core.types import InstanceConfig
-from proxy.runtime.attempt import excerpt
-from proxy.runtime.upstream import Upstream, UpstreamError
+from proxy.core.types import ENTRA, InstanceConfig
+from proxy.runtime.attempt import excerpt, without_key
+from proxy.runtime.upstream import NoCredential, Upstream, UpstreamError
 
 MAX_MODELS = 20  # each is a call that costs money
 DETAIL_CHARACTERS = 300
+ROLE = "The identity needs a role there, such as Cognitive Services OpenAI User"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def verify(upstream: Upstream, config: InstanceConfig, model: str | None) -> lis
                 detail='The instance names no model; send {"model": ...} to say which to try.',
             )
         ]
+    if config.auth == ENTRA:
+        upstream.forget_failures()
     checks = [_check(upstream, config, m) for m in models[:MAX_MODELS]]
     if len(models) > MAX_MODELS:
         rest = ", ".join(models[MAX_MODELS:])
@@ -69,11 +72,18 @@ def _check(upstream: Upstream, config: InstanceConfig, model: str) -> Check:
     for path, body in PROBES:
         try:
             status, answer = _ask(upstream, config, path, deployment, body)
+        except NoCredential as error:
+            what, ok, detail = (
+                "identity",
+                False,
+                f"{error.detail[0].upper()}{error.detail[1:]}.",
+            )
+            break
         except UpstreamError as error:
             status = None
             what, ok, detail = "connection", False, f"No answer: {error.message}."
             break
-        what, ok, detail = _judged(path, status, answer)
+        what, ok, detail = _judged(config, path, status, answer)
         if status != 400:
             break
     ms = int((time.monotonic() - started) * 1000)
@@ -94,12 +104,14 @@ def _ask(
         body=json.dumps({"model": deployment, **body}).encode(),
     )
     try:
-        return answer.status, answer.read_all()
+        return answer.status, without_key(answer.read_all(), config, answer.token)
     finally:
         answer.close()
 
 
-def _judged(path: str, status: int, answer: bytes) -> tuple[str, bool, str]:
+def _judged(
+    config: InstanceConfig, path: str, status: int, answer: bytes
+) -> tuple[str, bool, str]:
     """(what the answer tells about, whether that is well, in words)."""
     if status < 300:
         return (
@@ -108,14 +120,17 @@ def _judged(path: str, status: int, answer: bytes) -> tuple[str, bool, str]:
             f"Answered {path}{'' if answer else ' with nothing'}.",
         )
     said = excerpt(answer)
+    if status in (401, 403) and config.auth == ENTRA:
+        return "identity", False, f"The token was refused ({status}). {ROLE}: {said}"
     if status in (401, 403):
         return "key", False, f"The key was refused ({status}): {said}"
     if status == 404:
         return "deployment", False, f"There is no such deployment or path (404): {said}"
     if status == 429:
+        what = "Token" if config.auth == ENTRA else "Key"
         return (
             "deployment",
             True,
-            f"Key and deployment are right, but it is at its limit: {said}",
+            f"{what} and deployment are right, but it is at its limit: {said}",
         )
     return "deployment", False, f"HTTP {status}: {said}"

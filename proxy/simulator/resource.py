@@ -23,12 +23,14 @@ class Resource:
     count from the next `reset`.
 
     The limits are those of each deployment; None is no limit, and with `api_key` no
-    check. `deployments` None: whatever is asked for exists. Counters are safe to read
+    check, unless there are `access_tokens`: then one of those is good too, as a bearer's.
+    `deployments` None: whatever is asked for exists. Counters are safe to read
     from any thread. Raises ValueError for a limit or tokens below 1.
     """
 
     name: str
     api_key: str | None = field(default=None, repr=False)
+    access_tokens: Collection[str] = field(default=(), repr=False)  # of Entra ID
     tokens_per_minute: int | None = None
     requests_per_minute: int | None = None
     latency_ms: float = 0.0  # to the first byte
@@ -92,13 +94,16 @@ class Resource:
             self._changed.notify_all()
 
     def accepts(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request has the key, in one of the two places Azure looks for it."""
-        if self.api_key is None:
+        """Whether a request has the key, in one of the two places Azure looks for it, or a
+        token."""
+        if self.api_key is None and not self.access_tokens:
             return True
-        given = headers.get("api-key") or headers.get("authorization", "").removeprefix(
-            "Bearer "
-        )
-        return hmac.compare_digest(given.encode(), self.api_key.encode())
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme == "Bearer" and bearer in self.access_tokens:
+            return True
+        given = headers.get("api-key") or bearer
+        key = self.api_key
+        return key is not None and hmac.compare_digest(given.encode(), key.encode())
 
     def serves(self, deployment: str) -> bool:
         return self.deployments is None or deployment in self.deployments

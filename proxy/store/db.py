@@ -20,7 +20,9 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault as Scalar
 
 from proxy.errors import Unavailable
 from proxy.settings import SettingError
+from proxy.store import sealed
 from proxy.store.models import Base
+from proxy.store.vault import NO_VAULT, Vault
 
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
@@ -37,13 +39,16 @@ class Database:
     """One engine. `read` and `write` are short transactions; thread-safe.
 
     Made without connecting; raises SettingError for a URL of which no engine can be made.
-    `dispose` closes the pooled connections, which must not cross a fork.
+    Secrets in it are the vault's to encrypt. `dispose` closes the pooled connections, which
+    must not cross a fork.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, vault: Vault = NO_VAULT) -> None:
+        self.vault = vault
         try:
             self.url = make_url(url)
             self.engine = make_engine(url)
+            sealed.use(self.engine, vault)
         except (ArgumentError, ImportError) as error:
             # They name the dialect or the driver's module, never the URL and its password.
             raise SettingError(f"PROXY_DATABASE_URL: it cannot be used: {error}") from None

@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.orm import Session
 
-from proxy.core.masking import masked
 from proxy.core.types import UPSTREAM_FIELDS, InstanceConfig
 from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import revisions, states
 from proxy.store.models import InstanceRow
+from proxy.store.revisions import Author
 
+KIND = "instance"
 CONFIG_FIELDS = tuple(f.name for f in fields(InstanceConfig))
 
 
@@ -41,31 +42,30 @@ def load_all(connection: Connection) -> list[StoredInstance]:
     return [_stored(row) for row in rows.mappings()]
 
 
-def add(session: Session, configs: Iterable[InstanceConfig], *, author: str) -> list[int]:
-    """Adds all or, raising Conflict for the first name that exists, none."""
-    numbers = []
+def add(session: Session, configs: Iterable[InstanceConfig], *, author: Author) -> int:
+    """Adds all or, raising Conflict for the first name that exists, none. One revision, whose
+    number it returns."""
+    rows: dict[str, dict[str, Any]] = {}
     for config in configs:
-        if session.get(InstanceRow, config.name) is not None:
+        if config.name in rows or session.get(InstanceRow, config.name) is not None:
             raise Conflict(
                 f"An instance named {config.name!r} exists; change it with PUT, or remove it.",
                 param="name",
                 code="name_exists",
             )
-        values = _columns(config)
-        number = revisions.record(
-            session,
-            author=author,
-            action="instance added",
-            subject=config.name,
-            changes={k: [None, masked(k, v)] for k, v in values.items()},
-        )
-        now = time.time()
-        session.add(InstanceRow(**values, created_at=now, updated_at=now, revision=number))
+        rows[config.name] = _columns(config)
+    changes = [
+        revisions.Change(KIND, name, {k: [None, v] for k, v in row.items()})
+        for name, row in rows.items()
+    ]
+    number = revisions.record(session, author, "instance added", changes)
+    now = time.time()
+    for name, row in rows.items():
+        session.add(InstanceRow(**row, created_at=now, updated_at=now, revision=number))
         session.flush()
         # One that was removed may have had this name; what it earned is void.
-        states.clear_rests(session.connection(), config.name, now)
-        numbers.append(number)
-    return numbers
+        states.clear_rests(session.connection(), name, now)
+    return number
 
 
 def change(
@@ -73,7 +73,7 @@ def change(
     name: str,
     values: Mapping[str, Any],
     *,
-    author: str,
+    author: Author,
     if_match: int | None = None,
 ) -> Change:
     """Merges `values`, checked fields of a config, into the row.
@@ -84,12 +84,9 @@ def change(
     row = _row(session, name, if_match)
     changed = {k: v for k, v in values.items() if getattr(row, k) != v}
     if changed:
+        both = {k: [getattr(row, k), v] for k, v in changed.items()}
         row.revision = revisions.record(
-            session,
-            author=author,
-            action="instance changed",
-            subject=name,
-            changes={k: [masked(k, getattr(row, k)), masked(k, v)] for k, v in changed.items()},
+            session, author, "instance changed", [revisions.Change(KIND, name, both)]
         )
         row.updated_at = time.time()
         for key, value in changed.items():
@@ -102,16 +99,11 @@ def change(
     return Change(_stored(columns), is_another)
 
 
-def remove(session: Session, name: str, *, author: str, if_match: int | None = None) -> None:
+def remove(session: Session, name: str, *, author: Author, if_match: int | None = None) -> None:
     """Removes the config; state and usage stay. Raises as `change` does."""
     row = _row(session, name, if_match)
-    revisions.record(
-        session,
-        author=author,
-        action="instance removed",
-        subject=name,
-        changes={k: [masked(k, getattr(row, k)), None] for k in CONFIG_FIELDS},
-    )
+    lost = {k: [getattr(row, k), None] for k in CONFIG_FIELDS}
+    revisions.record(session, author, "instance removed", [revisions.Change(KIND, name, lost)])
     session.delete(row)
     session.flush()
 

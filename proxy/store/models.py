@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, Integer, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from proxy.store.sealed import Sealed, SealedJson
+
 
 class Base(DeclarativeBase):
     # Constraints have names, so that a later migration can refer to them.
@@ -24,6 +26,7 @@ class Base(DeclarativeBase):
         # Totals of tokens outgrow 32 bits; SQLite numbers rows only by its own INTEGER.
         int: BigInteger().with_variant(Integer, "sqlite"),
         list[str]: JSON,
+        list[dict[str, Any]]: JSON,
         dict[str, str]: JSON,
         dict[str, dict[str, int]]: JSON,
         dict[str, Any]: JSON,
@@ -37,10 +40,10 @@ class InstanceRow(Base):
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     provider_type: Mapped[str] = mapped_column(String(20))
-    api_key: Mapped[str]
+    api_key: Mapped[str] = mapped_column(Sealed)
     api_base: Mapped[str]
     api_version: Mapped[str]
-    proxy_url: Mapped[str | None]
+    proxy_url: Mapped[str | None] = mapped_column(Sealed)
     priority: Mapped[int]
     weight: Mapped[int]
     max_tpm: Mapped[int]
@@ -55,11 +58,12 @@ class InstanceRow(Base):
     # {model: {"max_tpm": n, "max_rpm": n}}
     model_limits: Mapped[dict[str, dict[str, int]]]
     quota_group: Mapped[str | None] = mapped_column(String(100))
+    auth: Mapped[str] = mapped_column(String(20))
     created_at: Mapped[float]
     updated_at: Mapped[float]
     revision: Mapped[int]  # the config_revision that last changed it: its ETag
     # Keys of the old program's record that nobody knows; may hold secrets, so never shown.
-    legacy_extra: Mapped[dict[str, Any] | None]
+    legacy_extra: Mapped[dict[str, Any] | None] = mapped_column(SealedJson)
 
 
 class QuotaGroupRow(Base):
@@ -185,18 +189,117 @@ class UsageRow(Base):
     cached_tokens: Mapped[int] = mapped_column(default=0)
     latency_total_ms: Mapped[int] = mapped_column(default=0)
     first_byte_total_ms: Mapped[int] = mapped_column(default=0)
+    # By the prices of that moment, in billionths of their currency.
+    cost_nano: Mapped[int] = mapped_column(default=0)
 
 
 class ClientKeyRow(Base):
-    """A client's key: its SHA-256 and its last characters, never the key."""
+    """A client: what its key may do, the key's keyed hash and last characters, never the key.
+
+    Numbers that are 0 are no limit, lists that are empty allow all. A client without a key
+    (`key_hash` NULL) waits for one.
+    """
 
     __tablename__ = "client_key"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
+    key_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    key_hint: Mapped[str | None] = mapped_column(String(4))
+    # Keys that were followed by another: [{"key_hash", "key_hint", "valid_until"}].
+    former_keys: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    expires_at: Mapped[float | None]
+    allowed_models: Mapped[list[str]] = mapped_column(default=list)
+    allowed_instances: Mapped[list[str]] = mapped_column(default=list)
+    allowed_networks: Mapped[list[str]] = mapped_column(default=list)
+    max_tpm: Mapped[int] = mapped_column(default=0)
+    max_rpm: Mapped[int] = mapped_column(default=0)
+    max_parallel_requests: Mapped[int] = mapped_column(default=0)
+    max_tokens_per_day: Mapped[int] = mapped_column(default=0)
+    max_tokens_per_month: Mapped[int] = mapped_column(default=0)
+    max_cost_per_day: Mapped[float] = mapped_column(default=0.0)
+    max_cost_per_month: Mapped[float] = mapped_column(default=0.0)
+    compat: Mapped[str] = mapped_column(String(20), default="raw")
+    labels: Mapped[dict[str, str]] = mapped_column(default=dict)
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    revision: Mapped[int]  # its ETag
+
+
+class ModelPriceRow(Base):
+    """What a million tokens of a model cost, in whatever currency the operator counts.
+
+    `model` is a name, or the beginning of names and `*`.
+    """
+
+    __tablename__ = "model_price"
+
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    prompt_per_million: Mapped[float]
+    cached_per_million: Mapped[float]
+    completion_per_million: Mapped[float]
+    updated_at: Mapped[float]
+    revision: Mapped[int]  # its ETag
+
+
+class AdminKeyRow(Base):
+    """A key of the admin API: whose, what it may do, its keyed hash, never the key."""
+
+    __tablename__ = "admin_key"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    role: Mapped[str] = mapped_column(String(20))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     key_hint: Mapped[str] = mapped_column(String(4))
+    expires_at: Mapped[float | None]
     created_at: Mapped[float]
+    updated_at: Mapped[float]
+    revision: Mapped[int]  # its ETag
+
+
+class ClientStateRow(Base):
+    """What was measured of one client. Workers write it."""
+
+    __tablename__ = "client_state"
+
+    client_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    last_used_at: Mapped[float]
+    write_number: Mapped[int] = mapped_column(default=0, index=True)  # see StateWriteRow
+
+
+class ClientWindowRow(Base):
+    """Tokens and requests of one client in one second of the last two minutes. Workers add."""
+
+    __tablename__ = "client_window"
+
+    second_at: Mapped[int] = mapped_column(primary_key=True)
+    client_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    tokens: Mapped[int] = mapped_column(default=0)
+    requests: Mapped[int] = mapped_column(default=0)
+    write_number: Mapped[int] = mapped_column(default=0, index=True)  # see StateWriteRow
+
+
+class ClientSpendingRow(Base):
+    """What one client used in one UTC day, of which months are made. Workers add to it."""
+
+    __tablename__ = "client_spending"
+
+    day_at: Mapped[int] = mapped_column(primary_key=True)
+    client_name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    tokens: Mapped[int] = mapped_column(default=0)
+    cost_nano: Mapped[int] = mapped_column(default=0)
+    write_number: Mapped[int] = mapped_column(default=0, index=True)  # see StateWriteRow
+
+
+class SecretRow(Base):
+    """A secret of the gateway's own, such as what keys are hashed with."""
+
+    __tablename__ = "secret"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(Sealed)
 
 
 class LegacyImportRow(Base):
@@ -213,7 +316,7 @@ class LegacyImportRow(Base):
 
 
 class RevisionRow(Base):
-    """One change of config: who, when, what. Its number is the snapshot's revision."""
+    """One change of config: who, when, why. Its number is the snapshot's revision."""
 
     __tablename__ = "config_revision"
     # Numbers are never used twice, not even after the newest rows were deleted.
@@ -223,6 +326,19 @@ class RevisionRow(Base):
     made_at: Mapped[float]
     author: Mapped[str] = mapped_column(String(100))
     action: Mapped[str] = mapped_column(String(40))
-    subject: Mapped[str] = mapped_column(String(100))
-    # {field: [old, new]}; a secret's values are masked.
+    reason: Mapped[str | None] = mapped_column(String(500))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+
+
+class RevisionChangeRow(Base):
+    """What a revision changed of one thing: an instance, say, and its name."""
+
+    __tablename__ = "config_change"
+
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str] = mapped_column(String(200))
+    # {field: [old, new]}; a secret's values are masked here, and whole in `secrets`.
     changes: Mapped[dict[str, Any]]
+    secrets: Mapped[dict[str, Any] | None] = mapped_column(SealedJson)

@@ -9,10 +9,12 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from proxy.core.types import QuotaGroup
-from proxy.errors import NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import revisions
 from proxy.store.models import InstanceRow, QuotaGroupRow
+from proxy.store.revisions import Author
 
+KIND = "quota_group"
 FIELDS = tuple(f.name for f in fields(QuotaGroup))
 NO_LIMITS: dict[str, Any] = {"max_tpm": 0, "max_rpm": 0, "model_limits": {}}
 
@@ -46,17 +48,17 @@ def put(
     name: str,
     values: Mapping[str, Any],
     *,
-    author: str,
+    author: Author,
     if_match: int | None = None,
 ) -> None:
     """Sets limits of the group; what is not in `values` stays, or is the default.
 
-    Raises Unprocessable if no instance is in a group of this name: it would bound nobody.
+    Raises Conflict if no instance is in a group of this name: it would bound nobody.
     Raises PreconditionFailed if `if_match` is not the row's revision. What is equal already
     makes no revision.
     """
     if session.scalar(select(InstanceRow.name).where(InstanceRow.quota_group == name)) is None:
-        raise Unprocessable(
+        raise Conflict(
             f"quota_group: no instance is in a group named {name!r}. Give instances this"
             " quota_group first.",
             param="quota_group",
@@ -69,7 +71,7 @@ def put(
     if row is not None and not changes:
         return
     number = revisions.record(
-        session, author=author, action="quota group changed", subject=name, changes=changes
+        session, author, "quota group changed", [revisions.Change(KIND, name, changes)]
     )
     now = time.time()
     if row is None:
@@ -81,17 +83,14 @@ def put(
     session.flush()
 
 
-def remove(session: Session, name: str, *, author: str, if_match: int | None = None) -> None:
+def remove(session: Session, name: str, *, author: Author, if_match: int | None = None) -> None:
     """The group has no limits of its own any more. Raises NotFound, PreconditionFailed."""
     row = _row(session, name, if_match)
     if row is None:
         raise NotFound(f"No quota group named {name!r} has limits.", code="quota_group_unknown")
+    lost = {f: [getattr(row, f), None] for f in FIELDS}
     revisions.record(
-        session,
-        author=author,
-        action="quota group removed",
-        subject=name,
-        changes={f: [getattr(row, f), None] for f in FIELDS},
+        session, author, "quota group removed", [revisions.Change(KIND, name, lost)]
     )
     session.delete(row)
     session.flush()

@@ -130,7 +130,7 @@ def _usable_revision(database: Database) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # nosec B608
 
 
 def _scripts() -> ScriptDirectory:
@@ -148,7 +148,8 @@ def _check_writable(database: Database, name: str) -> None:
         with database.write() as connection:
             # SQLite grants the lock on a read-only file too, but not a statement that could
             # write, even if it finds nothing to write.
-            connection.execute(text(f"DELETE FROM {VERSION_TABLE} WHERE version_num = ''"))
+            nothing = f"DELETE FROM {VERSION_TABLE} WHERE version_num = ''"  # nosec B608
+            connection.execute(text(nothing))
     except StoreUnavailable as error:
         raise SchemaProblem(
             f"{name} cannot be written: {_cause(error)}. Give the proxy's user the right to"

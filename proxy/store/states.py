@@ -62,14 +62,15 @@ _RESTS = Prepared(
 BEFORE_ALL = -1
 
 
-def add(connection: Connection, deltas: Deltas) -> None:
-    """Adds one worker's deltas, but for its usage (usage.py).
+def add(connection: Connection, deltas: Deltas) -> int | None:
+    """Adds one worker's deltas, but for its usage (usage.py): with which number, None if there
+    is nothing to add.
 
     Takes out of `deltas` what an operator has made void since it was measured: a worker
     that writes a moment later would bring it back for all.
     """
     if not deltas:
-        return
+        return None
     number = next_number(connection)
     _drop_void(connection, deltas)
     upsert(connection, InstanceStateRow, _instance_rows(deltas, number), _merge_instance)
@@ -105,6 +106,7 @@ def add(connection: Connection, deltas: Deltas) -> None:
         ],
         _add_window,
     )
+    return number
 
 
 def next_number(connection: Connection) -> int:

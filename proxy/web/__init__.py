@@ -3,7 +3,7 @@
 from flask import Flask, request
 
 from proxy.context import parts
-from proxy.web import docs, errors, health, openai, requests_log, retired
+from proxy.web import docs, errors, health, limits, openai, requests_log, retired
 
 
 def register(app: Flask, *, version: str) -> None:
@@ -14,6 +14,7 @@ def register(app: Flask, *, version: str) -> None:
     app.url_map.merge_slashes = False
     app.before_request(_let_others_begin)
     requests_log.register(app)
+    limits.register(app)
     openai.register(app)
     health.register(app)
     retired.register(app)

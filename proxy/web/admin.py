@@ -1,7 +1,7 @@
 """The admin API: instances, their config and their state."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -11,19 +11,19 @@ from flask_smorest import Blueprint
 
 from proxy.context import parts
 from proxy.core.providers import PROVIDER_ALIASES
+from proxy.core.roles import OPERATE, right_to_change
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import removed_view
-from proxy.runtime.verify import verify
+from proxy.runtime.verify import Check, verify
 from proxy.store import instances, states
 from proxy.store.instances import StoredInstance
 from proxy.web import schemas
-from proxy.web.auth import require_admin
+from proxy.web.auth import demand, require_admin
+from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import body_json, checked, config_json, state_json
-
-AUTHOR = "admin"
 
 Json = dict[str, Any]
 Answer = tuple[Json, int, dict[str, str]]
@@ -39,6 +39,8 @@ blueprint.before_request(require_admin)
 
 documented = partial(documented_in, blueprint)
 
+# The status of those with a problem that no upstream told of.
+OUT_OF_SERVICE = "misconfigured"
 CHANGE = schemas.InstanceChangeSchema(partial=True)
 
 
@@ -73,7 +75,7 @@ class Instances(MethodView):
             for i, each in enumerate(data if many else [data])
         ]
         with parts().database.session() as session:
-            instances.add(session, configs, author=AUTHOR)
+            instances.add(session, configs, author=author())
         for config in configs:
             parts().state.clear_rests(config.name)  # of one that had the name before
         parts().snapshots.reload()
@@ -93,9 +95,14 @@ class Instance(MethodView):
         """Config and state of one instance."""
         return _both(name)
 
-    @documented(200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422))
+    @documented(
+        200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
+    )
     def put(self, name: str) -> Answer:
-        """Change the fields that are sent; the others stay. Also as {"config": {...}}."""
+        """Change the fields that are sent; the others stay. Also as {"config": {...}}.
+
+        The role operator may send `enabled` alone.
+        """
         data = body_json()
         if isinstance(data, dict) and set(data) <= {"config", "state"} and "config" in data:
             data = data["config"]
@@ -108,7 +115,7 @@ class Instance(MethodView):
     def delete(self, name: str) -> None:
         """Remove the config. Its state and usage stay."""
         with parts().database.session() as session:
-            instances.remove(session, name, author=AUTHOR, if_match=if_match())
+            instances.remove(session, name, author=author(), if_match=if_match())
         parts().snapshots.reload()
 
 
@@ -119,9 +126,14 @@ class InstanceConfigResource(MethodView):
         """What an operator set. The key is masked."""
         return _config_alone(name)
 
-    @documented(200, schemas.InstanceConfigSchema, body=CHANGE, errors=(404, 412, 422))
+    @documented(
+        200, schemas.InstanceConfigSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
+    )
     def put(self, name: str) -> Answer:
-        """Change the fields that are sent; the others stay."""
+        """Change the fields that are sent; the others stay.
+
+        The role operator may send `enabled` alone.
+        """
         _change(name, body_json())
         return _config_alone(name)
 
@@ -143,7 +155,12 @@ class InstanceStateResource(MethodView):
         return state_json(name, removed_view(shared), 0)
 
     @documented(
-        200, schemas.InstanceStateSchema, body=schemas.StateChangeSchema(), errors=(404, 422)
+        200,
+        schemas.InstanceStateSchema,
+        body=schemas.StateChangeSchema(),
+        least=1,
+        errors=(404, 422),
+        right=OPERATE,
     )
     def put(self, name: str) -> Json:
         """Clear errors and rests (`status: healthy`), or set or end a rest."""
@@ -160,12 +177,16 @@ class InstanceStateResource(MethodView):
 
 @blueprint.route("/<path:name>/verify")
 class InstanceVerify(MethodView):
-    @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema())
+    @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema(), right=OPERATE)
     def post(self, name: str) -> Json:
         """Call each deployment with a tiny prompt and say what was found."""
         config = _instance(name).config
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
-        checks = verify(parts().upstream, config, model)
+        problem = parts().snapshots.current.problems.get(name)
+        if problem is not None:
+            checks = [Check("identity", ok=False, detail=f"{problem.text}.")]
+        else:
+            checks = verify(parts().upstream, config, model)
         return {
             "name": name,
             "ok": all(c.ok for c in checks),
@@ -204,6 +225,14 @@ def _config_alone(name: str) -> Answer:
 
 def _state(config: InstanceConfig) -> Json:
     view = parts().state.view(config.name)
+    problem = parts().snapshots.current.problems.get(config.name)
+    if problem is not None:
+        view = replace(
+            view,
+            status=OUT_OF_SERVICE,
+            last_error=problem.text,
+            last_error_time=problem.since,
+        )
     return state_json(config.name, view, config.max_tpm if config.rate_limit_enabled else 0)
 
 
@@ -225,10 +254,13 @@ def _sort_key(key: str) -> Callable[[Json], Any]:
 def _config(data: Any, *, at: str) -> InstanceConfig:
     values = checked(schemas.InstanceSchema(), data, at=at)
     values["supported_models"] = tuple(values["supported_models"])
-    return InstanceConfig(**values)
+    config = InstanceConfig(**values)
+    schemas.check_auth(config, at=at)
+    return config
 
 
 def _change(name: str, data: Any) -> None:
+    demand(right_to_change(data if isinstance(data, dict) else ()))
     present = _instance(name).config
     if isinstance(data, dict):
         data = schemas.without_masks(data, present)
@@ -238,8 +270,9 @@ def _change(name: str, data: Any) -> None:
             f"name: an instance cannot be renamed; add a new one and remove {name!r}.",
             param="name",
         )
+    schemas.check_auth(replace(present, **values))
     with parts().database.session() as session:
-        change = instances.change(session, name, values, author=AUTHOR, if_match=if_match())
+        change = instances.change(session, name, values, author=author(), if_match=if_match())
     if change.is_another_upstream:
         parts().state.clear_rests(name)
     parts().snapshots.reload()

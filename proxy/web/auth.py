@@ -1,61 +1,224 @@
-"""Who may call: clients by their key, operators by the admin key."""
+"""Who may call: clients by their key, operators by an admin key and its role."""
 
 import hmac
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import request
+from flask import current_app, g, request
 
 from proxy.context import Parts, parts
+from proxy.core.door import DISABLED, ELSEWHERE, EXPIRED, FOLLOWED, hindrance
+from proxy.core.key_format import ADMIN_PREFIX, mistake
+from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
+from proxy.core.sources import Address, source
 from proxy.core.types import ANONYMOUS, Client
-from proxy.errors import Forbidden, Unauthorized
-from proxy.store.keys import key_hash
+from proxy.core.wrong_keys import UNKNOWN, Refused
+from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
+from proxy.store.keys import KeysClosed, key_hash
+from proxy.web.requests_log import quoted
 
 ADMIN_HEADER = "X-Admin-API-Key"
+FIRST = Admin(FIRST_ADMIN)
+
+logger = logging.getLogger(__name__)
 
 
 def authenticated_client() -> Client:
-    """As `client_of`, of the present request."""
-    return client_of(parts(), request.environ)
+    """As `client_of`, of the present request, which is no call."""
+    mine = parts()
+    client = client_of(mine, request.environ)
+    mine.clients.note_use(client)
+    return client
 
 
 def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
-    """The client whose key the request carries. Raises Unauthorized.
+    """The client whose key the request carries. Raises Unauthorized, and Forbidden where it
+    may not call from.
 
     Keys are looked up by their hash, so the time it takes tells nothing about a key. With
-    client authentication off, a known key still names its client in log and usage.
+    client authentication off, a key that opens still names its client.
     """
-    known = mine.snapshots.current.clients
+    snapshot = mine.snapshots.current
+    keys, pepper = snapshot.keys, snapshot.pepper
     given = _given_keys(environ)
+    closed = None
     for key in given:
-        client = known.get(key_hash(key))
-        if client is not None:
-            return client
+        known = keys.get(key_hash(pepper, key)) if pepper else None
+        if known is None:
+            continue
+        if known.is_plain:
+            return known.client
+        address = _source(mine, environ) if known.networks else None
+        why = hindrance(known, time.time(), address)
+        if why is None:
+            return known.client
+        closed = closed or _closed(why, address)
     if mine.settings.client_auth == "off":
         return ANONYMOUS
+    if closed is not None:
+        raise closed
+    if given and pepper:
+        _note_client_key(mine, environ)
+    raise _not_known(given, is_readable=pepper is not None)
+
+
+def _closed(why: str, address: Address | None) -> ProxyError:
+    """Who is told has the key."""
+    if why == ELSEWHERE:
+        return Forbidden(
+            f"This API key may not be used from {address or 'an unknown address'}.",
+            code="source_not_allowed",
+        )
+    said = {
+        DISABLED: "This API key is disabled.",
+        EXPIRED: "This API key has expired.",
+        FOLLOWED: "This API key was replaced by another, and its time is over.",
+    }
+    return Unauthorized(said[why], code=f"api_key_{why}")
+
+
+def _not_known(given: Sequence[str], *, is_readable: bool) -> ProxyError:
     if not given:
-        raise Unauthorized(
+        return Unauthorized(
             "No API key was sent. Send yours as `Authorization: Bearer KEY` or `api-key: KEY`.",
             code="missing_api_key",
         )
-    raise Unauthorized("The API key that was sent is not known here.")
+    if not is_readable:
+        return KeysClosed()
+    slip = next(filter(None, map(mistake, given)), None)
+    if slip is not None:
+        return Unauthorized(f"The API key that was sent cannot be one: {slip}.")
+    return Unauthorized("The API key that was sent is not known here.")
+
+
+def source_of(mine: Parts, environ: Mapping[str, Any]) -> str:
+    """The address that a request comes from; empty where nobody knows it."""
+    return str(_source(mine, environ) or "")
+
+
+def _source(mine: Parts, environ: Mapping[str, Any]) -> Address | None:
+    return source(
+        environ.get("REMOTE_ADDR", ""),
+        environ.get("HTTP_X_FORWARDED_FOR", ""),
+        mine.settings.trusted_proxies,
+    )
 
 
 def require_admin() -> None:
-    """Raises Unauthorized, or Forbidden where no admin key is set: there is no default one."""
-    expected = parts().settings.admin_api_key
-    if not expected:
+    """Before each request of the admin API: whose key it has, and whether that may what the
+    view asks for. Raises Unauthorized, Forbidden, KeysClosed."""
+    admin = g.admin = _admin(parts(), request.headers.get(ADMIN_HEADER, ""))
+    g.admin_name = admin.name
+    demand(_right())
+
+
+def demand(right: str) -> None:
+    """Raises Forbidden if whoever makes the present request has not this right."""
+    admin: Admin = g.admin
+    if not admin.may(right):
         raise Forbidden(
-            "The admin API is closed: set ADMIN_API_KEY in the environment or .env, and"
-            " restart the proxy.",
+            f"This needs the role {least_role(right)!r}; the admin key {admin.name!r} has the"
+            f" role {admin.role!r}.",
+            code="role_not_sufficient",
+        )
+
+
+def _admin(mine: Parts, given: str) -> Admin:
+    snapshot = mine.snapshots.current
+    if not mine.settings.admin_api_key and not snapshot.admins:
+        raise Forbidden(
+            "The admin API is closed: make a key on the host with `flask admins add NAME --role"
+            " admin`, or set ADMIN_API_KEY in the environment or .env and restart the proxy.",
             code="admin_api_closed",
         )
-    given = request.headers.get(ADMIN_HEADER, "")
+    if not given:
+        raise Unauthorized(
+            f"The admin API needs its key in the header {ADMIN_HEADER}.",
+            code="missing_api_key",
+        )
+    admin = admin_of(mine, given)
+    if admin is not None and not admin.is_expired(time.time()):
+        # Not for others: who has another key could guess on and on, for one that may more.
+        if admin.role == ADMIN:
+            mine.admin_key_watch.forgive(source_of(mine, request.environ))
+        return admin
+    if not snapshot.pepper and snapshot.admins and given.startswith(ADMIN_PREFIX):
+        raise KeysClosed
+    _note_admin_key(mine, is_known=admin is not None)
+    raise Unauthorized(
+        f"The key in the header {ADMIN_HEADER} opens nothing here: {_why(admin, given)}."
+    )
+
+
+def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
+    """Counts a wrong one. Raises TooManyWrongKeys if many came from there; but who has one
+    that is expired is told so."""
+    refused = mine.admin_key_watch.wrong(source_of(mine, request.environ))
+    _log(mine, logging.WARNING, "a wrong admin key", refused, request.environ)
+    if refused.wait_seconds and not is_known:
+        raise TooManyWrongKeys(
+            "Too many wrong admin keys came from your address. The right one is let in at any"
+            f" time; another wrong one is looked at in {refused.wait_seconds:.1f} s.",
+            retry_after_seconds=refused.wait_seconds,
+        )
+
+
+def _note_client_key(mine: Parts, environ: Mapping[str, Any]) -> None:
+    refused = mine.client_key_watch.wrong(source_of(mine, environ))
+    _log(mine, logging.INFO, "an unknown client key", refused, environ)
+
+
+def _log(
+    mine: Parts, level: int, what: str, refused: Refused, environ: Mapping[str, Any]
+) -> None:
+    """Never the key, nor a part of it: a mistyped one is nearly the right one."""
+    if refused.told:
+        logger.log(
+            level,
+            "%s: source=%s method=%s path=%s id=%s count=%d%s",
+            what,
+            quoted(source_of(mine, environ) or UNKNOWN),
+            quoted(environ["REQUEST_METHOD"]),
+            quoted(environ["PATH_INFO"]),
+            g.request_id,
+            refused.told,
+            f" unlogged={refused.dropped}" if refused.dropped else "",
+        )
+
+
+def admin_of(mine: Parts, given: str) -> Admin | None:
+    """Whose admin key it is, also if it is expired; None if nobody's."""
+    expected = mine.settings.admin_api_key
     # WSGI gives headers as Latin-1 and the system settings as UTF-8; the bytes must be equal.
-    if not hmac.compare_digest(
+    # An empty key would be equal to one that is not set.
+    if expected and hmac.compare_digest(
         given.encode("latin-1", "replace"), expected.encode("utf-8", "surrogateescape")
     ):
-        raise Unauthorized(f"The admin API needs its key in the header {ADMIN_HEADER}.")
+        return FIRST
+    snapshot = mine.snapshots.current
+    # By its hash, so the time it takes tells nothing about a key.
+    return snapshot.admins.get(key_hash(snapshot.pepper, given)) if snapshot.pepper else None
+
+
+def _why(admin: Admin | None, given: str) -> str:
+    if admin is not None:
+        return "it is expired"
+    return mistake(given, ADMIN_PREFIX) or "it is not known"
+
+
+def _right() -> str:
+    """What the present request's view asks for (web/documented.py). One that does not say is
+    closed to all but admins."""
+    view: Any = current_app.view_functions[request.endpoint or ""]
+    resource = getattr(view, "view_class", None)
+    if resource is None:
+        return getattr(view, "right", ADMINISTER)
+    if request.method == "OPTIONS":
+        return READ  # the framework's answer: which methods there are
+    method = "get" if request.method == "HEAD" else request.method.lower()
+    return getattr(getattr(resource, method, None), "right", ADMINISTER)
 
 
 def _given_keys(environ: Mapping[str, Any]) -> list[str]:

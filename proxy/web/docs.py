@@ -1,11 +1,11 @@
 """The admin API's OpenAPI document and a page to browse it, served without other hosts."""
 
-from flask import Flask, Response, redirect, request
+from flask import Blueprint, Flask, Response, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from proxy.web import admin, explain, quota_groups
-from proxy.web.auth import ADMIN_HEADER
+from proxy.web import admin, admin_keys, explain, keys, prices, quota_groups
+from proxy.web.auth import ADMIN_HEADER, require_admin
 from proxy.web.schemas import ErrorSchema
 
 SPEC_URL = "/admin/openapi.json"
@@ -41,7 +41,8 @@ def register(app: Flask, *, version: str) -> None:
             "security": [{"adminKey": []}],
         },
     )
-    for room in (admin, quota_groups, explain):
+    for room in (admin, admin_keys, quota_groups, keys, prices, explain):
+        _check_that_it_is_guarded(room.blueprint)
         api.register_blueprint(room.blueprint)
     # None where Swagger UI would name a host: its own, or the one in the request's head.
     hosts = {"validatorUrl": None, "oauth2RedirectUrl": None}
@@ -49,6 +50,13 @@ def register(app: Flask, *, version: str) -> None:
     # The framework's own redirect says http://, which is wrong with TLS in front of us.
     app.add_url_rule(DOCS_URL, "docs", lambda: redirect(f"{DOCS_URL}/"))
     app.after_request(secure_pages)
+
+
+def _check_that_it_is_guarded(blueprint: Blueprint) -> None:
+    if require_admin not in blueprint.before_request_funcs.get(None, ()):
+        raise ValueError(
+            f"the blueprint {blueprint.name!r} lacks before_request(require_admin)"
+        )
 
 
 def secure_pages(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the admin API's views."""
+"""What each view of the admin API asks for, and what the OpenAPI document says of it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -6,16 +6,22 @@ from typing import Any, TypeVar, cast
 from flask_smorest import Blueprint
 from marshmallow import Schema
 
+from proxy.core import roles
 from proxy.web import schemas
 
 Json = dict[str, Any]
 
 ERRORS = {
+    401: "There is no admin key in the request, or a wrong one.",
+    403: "The key's role is not sufficient, or the admin API is closed.",
     404: "There is nothing of this name.",
-    409: "The name exists.",
+    409: "It contradicts what is there: the name exists, say.",
     412: "If-Match names another version.",
+    429: "Too many wrong keys came from the same address.",
     422: "A field cannot be used; `param` names it.",
 }
+
+OF_ALL = (401, 403, 429)
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -26,24 +32,34 @@ def documented_in(
     answer: type[Schema] | None = None,
     *,
     body: Schema | None = None,
+    least: int = 0,
     query: type[Schema] | None = None,
     errors: tuple[int, ...] = (404,),
+    right: str | None = None,
 ) -> Callable[[View], View]:
-    """What the OpenAPI document says of a view; `answer` also shapes what the view returns."""
+    """What the OpenAPI document says of a view; `answer` also shapes what the view returns.
+    Of the body's fields `least` are needed, whichever.
+
+    `right` is the one it asks for (core/roles.py); None: by its method, whose name it has.
+    """
     parameters: list[Json] = [{"in": "query", "schema": query}] if query else []
     if 412 in errors:
         parameters.append({"in": "header", "name": "If-Match", "schema": {"type": "string"}})
     doc: Json = {"parameters": parameters} if parameters else {}
     if body is not None:
-        content = {"application/json": {"schema": body}}
+        schema = {"allOf": [body], "minProperties": least} if least else body
+        content = {"application/json": {"schema": schema}}
         doc["requestBody"] = {"required": True, "content": content}
 
     def decorate(view: View) -> View:
+        asked = right or roles.BY_METHOD.get(view.__name__, roles.ADMINISTER)
         decorated: Any = blueprint.response(status, answer)(view)
-        for error in errors:
+        for error in (*OF_ALL, *errors):
             decorated = blueprint.alt_response(
                 error, schema=schemas.ErrorSchema, description=ERRORS[error]
             )(decorated)
-        return cast(View, blueprint.doc(**doc)(decorated) if doc else decorated)
+        decorated = blueprint.doc(**doc, **{"x-role": roles.least_role(asked)})(decorated)
+        decorated.right = asked  # for web/auth.py
+        return cast(View, decorated)
 
     return decorate

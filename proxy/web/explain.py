@@ -18,6 +18,7 @@ from proxy.core.live import (
     UPSTREAM_SAYS,
     Refusal,
 )
+from proxy.core.roles import OPERATE
 from proxy.core.types import Limit, Serving
 from proxy.errors import Unprocessable
 from proxy.web import schemas
@@ -38,7 +39,13 @@ documented = partial(documented_in, blueprint)
 
 @blueprint.route("")
 class Explain(MethodView):
-    @documented(200, schemas.ExplanationSchema, body=schemas.AnyBodySchema(), errors=(404, 422))
+    @documented(
+        200,
+        schemas.ExplanationSchema,
+        body=schemas.AnyBodySchema(),
+        errors=(404, 422),
+        right=OPERATE,
+    )
     def post(self) -> dict[str, Any]:
         """Where the call with this body would go now. Nobody is asked, nothing is counted."""
         body = read_body(parts(), request.environ)
@@ -59,12 +66,10 @@ class Explain(MethodView):
 
 
 def _endpoint(fields: Mapping[str, Any]) -> str:
-    """By what the body has: each operation has a field of its own for the prompt."""
-    for path, endpoint in ENDPOINTS.items():
-        if endpoint.prompt_fields[0] in fields:
-            return path
-    names = ", ".join(e.prompt_fields[0] for e in ENDPOINTS.values())
-    raise Unprocessable(f"The body has none of the fields that hold a prompt: {names}.")
+    """By what the body has: each operation has a field of its own for the prompt. Without any
+    it is taken for a chat that says nothing: where the model goes is asked for often enough."""
+    found = (path for path, e in ENDPOINTS.items() if e.prompt_fields[0] in fields)
+    return next(found, next(iter(ENDPOINTS)))
 
 
 def _row(serving: Serving, refusal: Refusal | None) -> dict[str, Any]:

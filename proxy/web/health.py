@@ -40,7 +40,7 @@ def ready() -> tuple[dict[str, Any], int]:
     problem = _problem()
     if parts().draining.has_begun:
         problem = "the gateway is stopping"
-    if not any(s.config.enabled for s in parts().snapshots.current.instances.values()):
+    if not any(config.enabled for config in parts().snapshots.current.configs.values()):
         problem = problem or "no instance is configured and enabled"
     return {"ready": problem is None, "problem": problem}, 503 if problem else 200
 

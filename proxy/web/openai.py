@@ -11,11 +11,14 @@ from flask import Flask, Response, g, jsonify, request
 
 from proxy.context import Parts, parts
 from proxy.core import headers, tokens
+from proxy.core.door import is_allowed
 from proxy.core.endpoints import ENDPOINTS
+from proxy.core.strict import STRICT, strict_answer
 from proxy.core.types import Call, Client
-from proxy.errors import BadRequest, ModelNotFound
+from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
+from proxy.web import limits
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client, client_of
 from proxy.web.body import parsed_json, read_body
@@ -122,7 +125,12 @@ def _forwarded(
 ) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
     call = _call(endpoint, model, client, body, ends_at)
-    return mine.forward.forward(call, g.tried, line)
+    ticket = limits.let_in(mine, call)
+    try:
+        return mine.forward.forward(call, g.tried, line, ticket.settle)
+    except BaseException:
+        ticket.settle()  # no attempt will
+        raise
 
 
 def _call(
@@ -132,6 +140,8 @@ def _call(
     fields = _parsed(body)
     seen = g._get_current_object()
     asked = seen.model = model_of(fields) if model is None else _routable(model)
+    if client.allowed_models:
+        _check_allowed(client, asked)
     seen.tried = []
     return call_of(
         endpoint,
@@ -147,15 +157,18 @@ def _call(
 
 
 def list_models() -> Response:
-    """Models of the enabled instances. What one without a list serves, nobody knows."""
-    g.client = authenticated_client()
-    snapshot = parts().snapshots.current
-    return jsonify(object="list", data=[_model_json(m) for m in snapshot.catalog.models()])
+    """Models of the enabled instances, as far as the client may use them. What an instance
+    without a list serves, nobody knows."""
+    client = g.client = authenticated_client()
+    models = parts().snapshots.current.catalog.models(client.allowed_instances)
+    allowed = (m for m in models if is_allowed(client.allowed_models, m))
+    return jsonify(object="list", data=[_model_json(m) for m in allowed])
 
 
 def show_model(model: str) -> Response:
-    g.client = authenticated_client()
-    if not parts().snapshots.current.catalog.serving(model):
+    client = g.client = authenticated_client()
+    pool = parts().snapshots.current.catalog.pool(model, client.allowed_instances)
+    if not (pool.servings and is_allowed(client.allowed_models, model)):
         raise ModelNotFound(f"The model {model!r} does not exist here.", param="model")
     return jsonify(_model_json(model))
 
@@ -186,6 +199,14 @@ def _routable(model: str) -> str:
             param="model",
         )
     return model
+
+
+def _check_allowed(client: Client, model: str) -> None:
+    if not is_allowed(client.allowed_models, model):
+        raise ModelNotAllowed(
+            f"This API key may not use the model {model!r}. Ask for /v1/models to see which.",
+            param="model",
+        )
 
 
 def _ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
@@ -250,6 +271,8 @@ def _response(attempt: Attempt) -> Response:
         lines = [(n, v) for n, v in lines if n != "content-type"]
         lines.append(("content-type", "application/json"))
     else:
+        if attempt.call.client.compat == STRICT:
+            body = strict_answer(body)
         _add_missing_type(lines, "application/json")
     attempt.close()
     return Relayed(body, answer.status, lines)

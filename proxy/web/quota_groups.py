@@ -11,8 +11,9 @@ from proxy.errors import NotFound
 from proxy.store import quota_groups
 from proxy.store.quota_groups import FIELDS, NO_LIMITS
 from proxy.web import schemas
-from proxy.web.admin import AUTHOR, Answer, Json
+from proxy.web.admin import Answer, Json
 from proxy.web.auth import require_admin
+from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import body_json, checked
@@ -47,12 +48,12 @@ class QuotaGroup(MethodView):
         """Limits of one group, and who is in it."""
         return _shown(name)
 
-    @documented(200, schemas.QuotaGroupSchema, body=CHANGE, errors=(412, 422))
+    @documented(200, schemas.QuotaGroupSchema, body=CHANGE, errors=(409, 412, 422))
     def put(self, name: str) -> Answer:
         """Set limits; what is not sent stays."""
         values = checked(CHANGE, body_json(), partial=True)
         with parts().database.session() as session:
-            quota_groups.put(session, name, values, author=AUTHOR, if_match=if_match())
+            quota_groups.put(session, name, values, author=author(), if_match=if_match())
         parts().snapshots.reload()
         return _shown(name)
 
@@ -62,7 +63,7 @@ class QuotaGroup(MethodView):
     def delete(self, name: str) -> None:
         """Remove the limits. Who is in the group stays in it."""
         with parts().database.session() as session:
-            quota_groups.remove(session, name, author=AUTHOR, if_match=if_match())
+            quota_groups.remove(session, name, author=author(), if_match=if_match())
         parts().snapshots.reload()
 
 

@@ -89,13 +89,13 @@ class _Line:
 
     def __str__(self) -> str:
         return " ".join(
-            f"{name}={_quoted(value)}"
+            f"{name}={quoted(value)}"
             for name, value in zip(FIELDS, self._values, strict=False)
             if value is not None
         )
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """Names come from clients: what could break the line, or look like a field, is quoted."""
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -15,13 +15,14 @@ from marshmallow import (
     post_load,
     pre_load,
     validate,
+    validates_schema,
 )
 
 from proxy.context import parts
 from proxy.core.addresses import refused
 from proxy.core.masking import masked, masked_key
-from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS
-from proxy.core.types import InstanceConfig
+from proxy.core.providers import NO_KEY, PROVIDER_ALIASES, PROVIDERS
+from proxy.core.types import ENTRA, KEY, InstanceConfig
 from proxy.errors import Unprocessable
 from proxy.runtime.state import StateView
 from proxy.settings import load_settings
@@ -75,12 +76,16 @@ class StrictBoolean(fields.Boolean):
 
 
 def _is_name(name: str) -> None:
-    if name != name.strip() or not name.isprintable():
-        raise ValidationError("Must have no space at its ends and no control characters.")
-    if name.startswith("/") or name.endswith("/"):
-        raise ValidationError("Must not begin or end with a slash.")
+    is_part_of_path(name)
     if name in RESERVED_NAMES or name.startswith("new/") or name.endswith(RESERVED_ENDINGS):
         raise ValidationError("Is a path of the admin API; choose another name.")
+
+
+def is_part_of_path(name: str) -> None:
+    """It can stand at the end of a path, slashes and all."""
+    is_printable(name)
+    if name.startswith("/") or name.endswith("/"):
+        raise ValidationError("Must not begin or end with a slash.")
     if {".", ".."} & set(name.split("/")):
         # RFC 3986, 5.2.4: clients take such a segment out of the path before they send it.
         raise ValidationError("Must not be, or have between slashes, a single or double dot.")
@@ -143,10 +148,12 @@ def _distinct(values: list[str]) -> None:
 
 def _word() -> fields.String:
     """A model or a deployment."""
-    return fields.String(validate=[validate.Length(1, 200), _is_printable])
+    return fields.String(
+        validate=[validate.Length(1, 200), is_printable], metadata={"format": "model-name"}
+    )
 
 
-def _is_printable(text: str) -> None:
+def is_printable(text: str) -> None:
     if not text.isprintable() or text != text.strip():
         raise ValidationError("Must have no space at its ends and no control characters.")
 
@@ -184,21 +191,37 @@ class InstanceSchema(Schema):
     class Meta:
         unknown = RAISE  # a misspelt field is an error, not a field that has no effect
 
-    name = fields.String(required=True, validate=[validate.Length(1, 100), _is_name])
+    name = fields.String(
+        required=True,
+        validate=[validate.Length(1, 100), _is_name],
+        metadata={"format": "gateway-name"},
+    )
     provider_type = fields.String(
         validate=validate.OneOf([*PROVIDERS, *PROVIDER_ALIASES]), load_default="azure"
     )
     api_key = fields.String(
-        required=True,
         validate=[validate.Length(1, 4000), _is_key],
-        metadata={"description": "Sent to the upstream; never returned. NONE: send no key."},
+        metadata={
+            "format": "secret",
+            "description": "Sent to the upstream; never returned. NONE: send no key. Required,"
+            " unless auth is entra.",
+        },
     )
-    api_base = fields.String(required=True, validate=[validate.Length(1, 2000), _is_url])
+    api_base = fields.String(
+        required=True,
+        validate=[validate.Length(1, 2000), _is_url],
+        metadata={"format": "upstream-url"},
+    )
     api_version = fields.String(
-        validate=validate.Regexp(r"[A-Za-z0-9._-]{1,50}\Z"), load_default="2024-10-21"
+        # Ends so because `$` allows a line end in Python, and others do not know `\Z`.
+        validate=validate.Regexp(r"^[A-Za-z0-9._-]{1,50}(?![\s\S])"),
+        load_default="2024-10-21",
     )
     proxy_url = fields.String(
-        allow_none=True, validate=[validate.Length(0, 2000), _is_proxy_url], load_default=None
+        allow_none=True,
+        validate=[validate.Length(0, 2000), _is_proxy_url],
+        load_default=None,
+        metadata={"format": "proxy-url"},
     )
     priority = StrictInteger(-MAX_NUMBER, load_default=100)
     weight = StrictInteger(0, load_default=100)
@@ -209,7 +232,10 @@ class InstanceSchema(Schema):
         0, load_default=0, metadata={"description": "Tokens of a prompt; 0: no limit."}
     )
     supported_models = fields.List(
-        _word(), validate=_distinct, load_default=list, metadata={"description": "Empty: any."}
+        _word(),
+        validate=_distinct,
+        load_default=list,
+        metadata={"description": "Empty: any.", "uniqueItems": True},
     )
     model_deployments = fields.Dict(keys=_word(), values=_word(), load_default=dict)
     enabled = StrictBoolean(load_default=True)
@@ -224,7 +250,17 @@ class InstanceSchema(Schema):
         allow_none=True,
         validate=[validate.Length(1, 100), _is_name],
         load_default=None,
-        metadata={"description": "Instances of one group share a quota."},
+        metadata={
+            "format": "gateway-name",
+            "description": "Instances of one group share a quota.",
+        },
+    )
+    auth = fields.String(
+        validate=validate.OneOf([KEY, ENTRA]),
+        load_default=KEY,
+        metadata={
+            "description": "key: api_key is sent; entra: a token of Entra ID, and no key."
+        },
     )
 
     @pre_load
@@ -234,13 +270,22 @@ class InstanceSchema(Schema):
             return data
         return {k: v for k, v in data.items() if k not in READ_ONLY}
 
+    @validates_schema(skip_on_field_errors=False)
+    def has_a_key(self, data: Any, *, partial: bool | None = None, **_: Any) -> None:
+        if not partial and "api_key" not in data and data.get("auth") != ENTRA:
+            raise ValidationError("Missing data for required field.", "api_key")
+
     @post_load
-    def normalise(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def normalise(
+        self, data: dict[str, Any], *, partial: bool | None = None, **_: Any
+    ) -> dict[str, Any]:
         if "provider_type" in data:
             kind = data["provider_type"]
             data["provider_type"] = PROVIDER_ALIASES.get(kind, kind)
         if "proxy_url" in data:
             data["proxy_url"] = data["proxy_url"] or None  # the old program wrote ""
+        if data.get("auth") == ENTRA and not partial:
+            data.setdefault("api_key", NO_KEY)
         return data
 
 
@@ -422,7 +467,7 @@ class AnyBodySchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    model = fields.String(required=True)
+    model = fields.String(required=True, validate=validate.Length(1, 200))
 
 
 class ExplainedInstanceSchema(Schema):
@@ -513,6 +558,18 @@ def checked_instance(values: Any) -> tuple[dict[str, Any], list[tuple[str, list[
         messages = error.messages
     each = [{k: v} for k, v in messages.items()] if isinstance(messages, dict) else [messages]
     return {}, [message_and_path(one) for one in each]
+
+
+def check_auth(config: InstanceConfig, *, at: str = "") -> None:
+    """Raises Unprocessable for an instance that could not be sent a token of Entra ID."""
+    if config.auth != ENTRA:
+        return
+    problem = parts().tokens.problem()
+    if not PROVIDERS[config.provider_type].takes_tokens:
+        kinds = " or ".join(name for name, p in PROVIDERS.items() if p.takes_tokens)
+        problem = f"a provider_type {config.provider_type} takes no such tokens, only {kinds}"
+    if problem is not None:
+        raise Unprocessable(f"{at}auth: entra cannot be used: {problem}.", param=f"{at}auth")
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:

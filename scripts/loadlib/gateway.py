@@ -21,8 +21,10 @@ from proxy.core.types import InstanceConfig
 from proxy.settings import ROOT, SETTINGS, Settings, load_settings
 from proxy.store import instances, keys, schema
 from proxy.store.models import ClientKeyRow
+from proxy.store.revisions import Author
 
-AUTHOR = "load test"
+CLIENT = "load test"
+AUTHOR = Author(CLIENT)
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -103,13 +105,15 @@ def gateway(
     settings: Mapping[str, str] = NOTHING,
     fields: Mapping[str, Any] = NOTHING,
     clients: int = 1,
+    client: Mapping[str, Any] = NOTHING,
 ) -> Iterator[Gateway]:
     """Raises GatewayGone. Settings that are not given are the defaults, or what the
     environment says; `fields` are of each instance's config; `clients` is how many have a
-    key."""
+    key, `client` what the one may do whose key it is."""
     environment = {**_environment(folder), **settings}
     loaded = load_settings(environment, env_file=None)
-    key = _filled_database(loaded, resources, {"supported_models": (model,), **fields}, clients)
+    fields = {"supported_models": (model,), **fields}
+    key = _filled_database(loaded, resources, fields, clients, client)
     log = folder / "gateway.log"
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
@@ -141,6 +145,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "PORT": str(free_port()),
         "PROXY_BIND": "127.0.0.1",
         "PROXY_DATABASE_URL": f"sqlite:///{folder / 'proxy.db'}",
+        "PROXY_SECRET_KEY_FILE": str(folder / "secret.key"),
     }
 
 
@@ -151,7 +156,11 @@ def free_port() -> int:
 
 
 def _filled_database(
-    settings: Settings, resources: Sequence[Started], fields: Mapping[str, Any], clients: int
+    settings: Settings,
+    resources: Sequence[Started],
+    fields: Mapping[str, Any],
+    clients: int,
+    client: Mapping[str, Any],
 ) -> str:
     """The schema, the resources as instances without limits, clients; returns one's key."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
@@ -169,16 +178,22 @@ def _filled_database(
             ]
             instances.add(session, configs, author=AUTHOR)
             # Not by keys.add, which asks and writes a revision for each of thousands.
-            session.add_all(_other_client(number) for number in range(1, clients))
-            return keys.add(session, AUTHOR, author=AUTHOR)
+            pepper = keys.pepper(session.connection()) or b""
+            session.add_all(_other_client(n, pepper) for n in range(1, clients))
+            return keys.add(session, CLIENT, client, author=AUTHOR)
     finally:
         parts.database.dispose()
 
 
-def _other_client(number: int) -> ClientKeyRow:
-    name = f"client-{number}"
+def _other_client(number: int, pepper: bytes) -> ClientKeyRow:
+    name, now = f"client-{number}", time.time()
     return ClientKeyRow(
-        name=name, key_hash=keys.key_hash(name), key_hint=name[-4:], created_at=time.time()
+        name=name,
+        key_hash=keys.key_hash(pepper, name),
+        key_hint=name[-4:],
+        created_at=now,
+        updated_at=now,
+        revision=1,
     )
 
 

@@ -120,3 +120,47 @@ def test_pools_of_models_that_clients_invent_are_not_kept_for_ever(monkeypatch):
     for number in range(20):
         assert catalog.serving(f"model-{number}")
     assert len(catalog._pools) <= 4
+
+
+def test_parts_for_clients_are_not_kept_for_ever_either(monkeypatch):
+    monkeypatch.setattr("proxy.core.catalog.MAX_PARTS", 3)
+    catalog = Catalog([config("a")])
+    for number in range(20):
+        assert catalog.pool(f"model-{number}", ("a",)).servings
+    assert len(catalog._parts) <= 3
+
+
+def test_of_a_pool_there_may_be_a_part_that_knows_who_is_left_out():
+    a, b, other = (config(n, supported_models=("gpt-4o",)) for n in ("a", "b", "other"))
+    catalog = Catalog([a, b, other, config("o", supported_models=("o3",))])
+    part = catalog.pool("gpt-4o", ("b", "a", "unknown"))
+    assert [s.config.name for s in part.servings] == ["a", "b"]
+    assert part.barred == {"other"}
+    assert [s.config.name for s in catalog.pool("gpt-4o").servings] == ["a", "b", "other"]
+    assert catalog.pool("gpt-4o").barred == frozenset()
+    assert (catalog.pool("o3", ("a",)).servings, catalog.pool("o3", ("a",)).barred) == (
+        (),
+        {"o"},
+    )
+
+
+def test_a_part_is_made_once_too_and_for_others_with_the_same_restriction():
+    catalog = Catalog([config("a"), config("b")])
+    part = catalog.pool("gpt-4o", ("a",))
+    assert catalog.pool("gpt-4o", ("a",)) is part
+    assert catalog.pool("gpt-4o", ("b",)) is not part
+    assert catalog.pool("o3", ("a",)) is not part
+    assert catalog.pool("gpt-4o", ("a",)).servings[0] is catalog.pool("gpt-4o").servings[0]
+
+
+def test_models_are_those_of_the_instances_that_may_be_used():
+    catalog = Catalog(
+        [
+            config("a", supported_models=("gpt-4o", "o3")),
+            config("b", supported_models=("o3", "o1")),
+            config("any", model_deployments={"llama": "llama-deployment"}),
+        ]
+    )
+    assert catalog.models(("b",)) == ["o1", "o3"]
+    assert catalog.models(("any", "b")) == ["llama", "o1", "o3"]
+    assert catalog.models(("unknown",)) == []

@@ -134,3 +134,12 @@ def test_old_names_lead_to_providers_and_hide_none():
     assert PROVIDER_ALIASES == {"generic": "openai"}
     assert set(PROVIDER_ALIASES.values()) <= set(PROVIDERS)
     assert not set(PROVIDER_ALIASES) & set(PROVIDERS)
+
+
+@pytest.mark.parametrize("provider_type", PROVIDERS)
+def test_where_a_token_of_entra_id_goes_no_key_does(provider_type):
+    assert key_headers(config(provider_type=provider_type, auth="entra")) == {}
+
+
+def test_only_azure_takes_tokens_of_entra_id():
+    assert {n for n, p in PROVIDERS.items() if p.takes_tokens} == {"azure", "azure_v1"}

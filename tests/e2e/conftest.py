@@ -18,6 +18,7 @@ import requests
 
 from proxy.settings import ROOT, SETTINGS
 from proxy.simulator import Resource, Simulator
+from tests.builders import SECRET_KEY
 
 ADMIN_KEY = "admin-key-of-the-tests"
 READY_SECONDS = 20.0
@@ -52,6 +53,7 @@ class Gateway:
             "ADMIN_API_KEY": ADMIN_KEY,
             "PORT": str(self.port),
             "PROXY_DATABASE_URL": f"sqlite:///{self.database}",
+            "PROXY_SECRET_KEY": SECRET_KEY,
             "PROXY_WORKERS": "2",
             "PROXY_SYNC_INTERVAL_MS": str(SYNC_MS),
             "PROXY_DRAIN_SECONDS": "0",  # no load balancer has to notice

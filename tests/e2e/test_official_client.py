@@ -7,7 +7,7 @@ import pytest
 from openai import AzureOpenAI, OpenAI
 
 from proxy.simulator import Simulator, expected_usage
-from tests.e2e.conftest import Gateway
+from tests.e2e.conftest import Gateway, until
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 USAGE = expected_usage({"messages": MESSAGES}, 10)
@@ -38,6 +38,25 @@ def as_azure_v1(gateway: Gateway) -> Client:
 def client(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Client]:
     with request.param(gateway) as client:
         yield client
+
+
+def test_a_brittle_client_finds_a_choice_in_every_event(gateway: Gateway):
+    key = gateway.command("keys", "add", "brittle", "--compat", "openai_strict").strip()
+    with OpenAI(base_url=f"{gateway.url}/v1", api_key=key) as client:
+        until(lambda: _is_known(client), "the worker knows the client's key")
+        with client.chat.completions.create(
+            model="gpt-4o", messages=MESSAGES, stream=True
+        ) as stream:
+            events = list(stream)
+    assert "".join(e.choices[0].delta.content or "" for e in events).startswith("Hello from")
+    assert all(e.model_extra == {} and e.choices[0].model_extra == {} for e in events)
+
+
+def _is_known(client: Client) -> bool:
+    try:
+        return bool(client.models.list())
+    except openai.AuthenticationError:
+        return False
 
 
 def test_a_plain_chat(client: Client):

@@ -13,7 +13,7 @@ from sqlalchemy import MetaData, insert
 from proxy.settings import ROOT
 from proxy.store import instances, schema
 from proxy.store.db import Database
-from tests.builders import config
+from tests.builders import AUTHOR, SECRET_KEY, VAULT, config
 from tests.migrations.legacy.files import KEY, RECORD, STATE, record, write
 from tests.migrations.legacy.imports import LATER, contents, rows
 
@@ -34,7 +34,7 @@ def old(tmp_path):
 @pytest.fixture
 def empty(tmp_path):
     """A database that is not made yet, in a folder of its own."""
-    database = Database(f"sqlite:///{tmp_path}/new/proxy.db")
+    database = Database(f"sqlite:///{tmp_path}/new/proxy.db", VAULT)
     yield database
     database.dispose()
 
@@ -48,7 +48,7 @@ def told(caplog):
 def run(*arguments, database, legacy=None):
     """The command line's, from the project's root."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PROXY_")}
-    environ |= {"PROXY_DATABASE_URL": str(database.url)}
+    environ |= {"PROXY_DATABASE_URL": str(database.url), "PROXY_SECRET_KEY": SECRET_KEY}
     if legacy is not None:
         environ["PROXY_LEGACY_PATH"] = str(legacy)
     return subprocess.run(
@@ -111,7 +111,10 @@ def test_without_a_source_nothing_is_imported_and_that_is_said(empty, told):
     schema.check(empty)
     assert "No data of an old proxy is imported: name it with `-x legacy=PATH`" in told()
     assert folders(empty, "backup") == []
-    assert {t for t, there in contents(empty).items() if there} == {"alembic_version"}
+    assert {t for t, there in contents(empty).items() if there} == {
+        "alembic_version",
+        "secret",
+    }
 
 
 def test_the_setting_names_the_source(empty, old, told, monkeypatch):
@@ -269,7 +272,7 @@ def test_what_going_back_wrote_can_be_imported_again(empty, old, tmp_path, monke
     schema.upgrade(empty)
     downgrade(empty)
     (folder,) = folders(empty, "downgrade")
-    other = Database(f"sqlite:///{tmp_path}/other/proxy.db")
+    other = Database(f"sqlite:///{tmp_path}/other/proxy.db", VAULT)
     monkeypatch.setenv("PROXY_LEGACY_PATH", str(folder))
     schema.upgrade(other)
     assert measured(other) == measured(empty)
@@ -352,6 +355,15 @@ def test_no_downgrade_forgets_that_totals_were_added(empty, old, monkeypatch):
 def test_a_kind_the_old_program_does_not_know_is_named(empty, told, monkeypatch):
     schema.upgrade(empty)
     with empty.session() as session:
-        instances.add(session, [config("new-kind", provider_type="azure_v1")], author="test")
+        instances.add(session, [config("new-kind", provider_type="azure_v1")], author=AUTHOR)
     downgrade(empty)
     assert "to be checked by hand: new-kind" in told()
+
+
+def test_instances_that_the_old_program_could_not_ask_are_named(empty, told, monkeypatch):
+    schema.upgrade(empty)
+    with empty.session() as session:
+        both = [config("with-token", auth="entra", api_key="NONE"), config("with-key")]
+        instances.add(session, both, author=AUTHOR)
+    downgrade(empty)
+    assert "no tokens of Entra ID; to be given a key by hand: with-token\n" in told() + "\n"

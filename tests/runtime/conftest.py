@@ -7,8 +7,19 @@ import threading
 
 import pytest
 
+from proxy.runtime.entra import NoToken, Tokens
 from proxy.runtime.upstream import Upstream
 from proxy.simulator import Simulator
+
+
+class NoSource:
+    """Of a gateway whose instances have keys."""
+
+    def problem(self):
+        return "nobody wants a token"
+
+    def fetch(self):
+        raise NoToken("nobody wants a token")
 
 
 class Peer:
@@ -108,6 +119,7 @@ def make_upstream():
 
         def make(**changes):
             defaults = {"connections": 10, "connect_timeout_seconds": 2.0, "ca_bundle": None}
+            defaults["tokens"] = Tokens(NoSource())
             upstream = Upstream(**(defaults | changes))
             stack.callback(upstream.close)
             return upstream

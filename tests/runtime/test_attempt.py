@@ -1,6 +1,7 @@
 import contextlib
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
 from proxy.runtime.attempt import ERROR_BYTES, StreamBroken, excerpt
+from proxy.runtime.entra import NoToken
 from proxy.runtime.line import Line
+from proxy.runtime.upstream import NoCredential
 from tests.builders import call, config, serving
 from tests.runtime.world import (
     CACHED,
@@ -674,6 +677,52 @@ def test_the_instances_key_is_not_told_though_the_upstream_quotes_it():
     attempt = world.alone()
     assert key not in (attempt.body.decode() + attempt.trouble())
     assert "***cdef" in attempt.trouble()
+
+
+def test_the_token_it_was_asked_with_is_not_told_though_the_upstream_quotes_it():
+    secret = "token-of-entra-0123456789"
+    body = b'{"error": {"message": "bad token ' + secret.encode() + b'"}}'
+    answer = FakeAnswer(500, (body,), token=secret)
+    attempt = World(config("a", auth="entra"), a=answer).alone()
+    assert secret not in (attempt.body.decode() + attempt.trouble())
+    assert "***6789" in attempt.trouble()
+
+
+@pytest.mark.parametrize("before", [b"", token()])
+def test_nor_does_a_stream_tell_the_token_to_operators(before):
+    secret = "token-of-entra-0123456789"
+    error = event(error={"message": f"bad token {secret}"})
+    answer = replace(stream(*filter(None, (before, error, DONE))), token=secret)
+    attempt = World(config("a", auth="entra"), a=answer).alone(stream=True)
+    if attempt.error is None:
+        relayed(attempt)
+    assert "***6789" in attempt.trouble()
+    assert secret not in attempt.trouble()
+
+
+@pytest.mark.parametrize(
+    "error, outcome, failure, rest_seconds",
+    [
+        # A person has to mend it: it rests until there is another try.
+        (NoToken("no role", is_refused=True, retry_seconds=4.0), "misconfigured", False, 4.0),
+        # Nobody could be asked: it is as if the instance did not answer.
+        (NoToken("no answer", retry_seconds=4.0), "unreachable", True, 0.0),
+        (NoToken("no answer", timed_out=True), "unreachable", True, 0.0),
+    ],
+)
+def test_without_a_token_others_are_asked_and_operators_are_told_why(
+    error, outcome, failure, rest_seconds
+):
+    attempt = World(A, a=NoCredential(error)).alone()
+    verdict = attempt.verdict
+    assert verdict.try_next
+    assert (verdict.outcome, verdict.failure, verdict.rest_seconds) == (
+        outcome,
+        failure,
+        rest_seconds,
+    )
+    assert attempt.trouble() == f"there is no token of Entra ID for it: {error.message}"
+    assert attempt.error.message == "there is no token of Entra ID for it"
 
 
 @pytest.mark.parametrize("status", [400, 429])

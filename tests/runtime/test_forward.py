@@ -14,11 +14,12 @@ from proxy.core import breaker, limiter
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.live import FAILING, Refusal
 from proxy.core.routing import POLICIES
-from proxy.core.types import QuotaGroup
+from proxy.core.types import Client, QuotaGroup
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
 from proxy.errors import (
     BadRequest,
     ClientLeft,
+    ModelNotAllowed,
     ModelNotFound,
     NoRoom,
     ProxyError,
@@ -283,6 +284,33 @@ def test_a_disabled_instance_is_not_asked():
     world = World(replace(A, enabled=False), B, a=never_asked)
     world.forward()
     assert world.upstream.asked == ["b"]
+
+
+def test_a_client_is_served_by_the_instances_it_may_use_and_by_no_other():
+    world = World(A, B, C, a=never_asked, b=failed(500), c=ok())
+    mine = Client("app", allowed_instances=("c", "b"))
+    assert world.forward(client=mine) == (200, ok().pieces[0])
+    assert world.upstream.asked == ["b", "c"]
+
+
+def test_a_client_that_may_use_none_of_those_who_serve_a_model_is_told():
+    world = World(A, replace(B, supported_models=("o3",)), a=never_asked)
+    mine = Client("app", allowed_instances=("b", "gone"))
+    with pytest.raises(ModelNotAllowed, match="'gpt-4o'; others do") as caught:
+        world.forward(client=mine)
+    assert (caught.value.status, caught.value.param) == (403, "model")
+
+
+def test_a_model_that_nobody_serves_is_unknown_to_a_client_with_few_instances_too():
+    world = World(replace(A, supported_models=("o3",)))
+    with pytest.raises(ModelNotFound):
+        world.forward(client=Client("app", allowed_instances=("a",)))
+
+
+def test_a_client_whose_instances_are_disabled_is_to_come_back():
+    world = World(A, replace(B, enabled=False), a=never_asked)
+    with pytest.raises(Unavailable, match="is enabled"):
+        world.forward(client=Client("app", allowed_instances=("b",)))
 
 
 def test_a_prompt_goes_only_to_those_who_accept_one_so_large():
@@ -773,6 +801,19 @@ def test_if_nobody_comes_back_in_time_the_one_that_failed_is_asked_once_more():
     assert world.forward()[0] == 200
     assert time.monotonic() - started < 0.4
     assert world.upstream.asked == ["a", "a"]
+
+
+def test_one_that_waits_keeps_nobody_from_instances_that_its_client_may_not_use():
+    world = patient(A, B)
+    world.state.rest("b", time.time() + 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(world.forward, client=Client("app", allowed_instances=("b",)))
+        while not world.gateway.waiting.count:
+            pass
+        assert world.forward()[0] == 200
+        assert world.upstream.asked == ["a"]  # at once
+        assert first.result(5)[0] == 200
+    assert world.upstream.asked == ["a", "b"]
 
 
 def test_one_that_waits_for_another_keeps_nobody_from_the_one_that_failed_it():

@@ -10,7 +10,7 @@ from proxy.runtime.operator import OperatorHand
 from proxy.runtime.state import OPERATOR, Ending, State
 from proxy.store import states
 from proxy.store.db import Database, StoreUnavailable
-from tests.builders import MODEL, call, config, serving
+from tests.builders import MODEL, VAULT, call, config, serving
 
 A = config("a")
 FAILED = Ending(verdicts.FAILED, error="it broke off its answer")
@@ -157,7 +157,7 @@ def test_ending_a_rest_leaves_the_errors(database, state, operator):
 )
 def test_what_could_not_be_written_is_not_done_here_either(hand, state, tmp_path):
     measure(state, THROTTLED)
-    empty = Database(f"sqlite:///{tmp_path}/empty.db")
+    empty = Database(f"sqlite:///{tmp_path}/empty.db", VAULT)
     with pytest.raises(StoreUnavailable):
         hand(OperatorHand(empty, state))
     empty.dispose()

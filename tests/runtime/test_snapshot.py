@@ -1,36 +1,46 @@
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from proxy.core.door import known_key
+from proxy.core.roles import Admin
 from proxy.core.types import Client
-from proxy.runtime.snapshot import Snapshots
-from proxy.store import instances, keys
+from proxy.runtime.snapshot import Problem, Snapshots
+from proxy.store import admin_keys, instances, keys
 from proxy.store.db import StoreUnavailable
-from tests.builders import config
+from tests.builders import AUTHOR, config
 
 A, B = config("a", supported_models=("gpt-4o",)), config("b", enabled=False)
 
 
 def add(database, *configs):
     with database.session() as session:
-        instances.add(session, configs, author="test")
+        instances.add(session, configs, author=AUTHOR)
 
 
 def test_before_the_first_look_nothing_is_known(database):
     current = Snapshots(database).current
-    assert (current.revision, current.instances, current.clients) == (0, {}, {})
+    assert (current.revision, current.instances, current.keys) == (0, {}, {})
     assert not current.catalog.serving("gpt-4o")
 
 
 def test_it_holds_what_the_database_does(database):
     add(database, A, B)
     with database.session() as session:
-        keys.add(session, "app", author="test")
+        keys.add(session, "app", author=AUTHOR)
     snapshot = Snapshots(database).reload()
     assert snapshot.configs == {"a": A, "b": B}
-    assert snapshot.revision == 3
-    assert list(snapshot.clients.values()) == [Client("app")]
+    assert snapshot.revision == 2
+    assert list(snapshot.keys.values()) == [known_key(Client("app", number=1))]
+
+
+def test_it_holds_the_admins_by_the_hash_of_their_key(database):
+    with database.session() as session:
+        key = admin_keys.add(session, "ann", "viewer", author=AUTHOR)
+    snapshot = Snapshots(database).reload()
+    assert snapshot.admins == {keys.key_hash(snapshot.pepper, key): Admin("ann", "viewer")}
 
 
 def test_the_enabled_are_apart_from_the_others(database):
@@ -76,7 +86,7 @@ def test_of_two_threads_at_once_the_newer_revision_stays(database):
 
         def execute(self, statement):
             result = self._connection.execute(statement)
-            if "client_key" in str(statement):  # the last of what is read
+            if "model_price" in str(statement):  # the last of what is read
                 snapshots._database = database
                 add(database, config("late"))
                 snapshots.reload()
@@ -119,3 +129,64 @@ def test_each_change_is_logged_once(database, logged):
     snapshots.reload()
     snapshots.reload()
     assert logged == [("INFO", "config is at revision 1")]
+
+
+# Instances that need a token of Entra ID.
+
+
+class FakeTokens:
+    def __init__(self, problem=None):
+        self.trouble = problem
+        self.wanted = []
+
+    def problem(self):
+        return self.trouble
+
+    def want(self, is_wanted):
+        self.wanted.append(is_wanted)
+
+
+BY_TOKEN = config("t", auth="entra", supported_models=("gpt-4o",))
+
+
+@pytest.mark.parametrize(
+    "configs, is_wanted",
+    [((A,), False), ((A, BY_TOKEN), True), ((A, replace(BY_TOKEN, enabled=False)), False)],
+)
+def test_tokens_are_told_whether_an_instance_needs_them(database, configs, is_wanted):
+    tokens = FakeTokens()
+    add(database, *configs)
+    snapshot = Snapshots(database, tokens).reload()
+    assert tokens.wanted == [is_wanted]
+    assert (snapshot.problems, set(snapshot.configs)) == ({}, {c.name for c in configs})
+
+
+def test_an_instance_for_which_there_can_be_no_token_is_out_of_service_and_no_other(
+    database, logged
+):
+    tokens = FakeTokens("azure-identity is not installed")
+    add(database, A, BY_TOKEN)
+    snapshots = Snapshots(database, tokens, lambda: 1000.0)
+    snapshot = snapshots.reload()
+    text = "auth is entra, but azure-identity is not installed"
+    assert snapshot.problems == {"t": Problem(text, 1000.0)}
+    assert snapshot.out_of_service == ["t"]
+    assert (set(snapshot.instances), set(snapshot.configs)) == ({"a", "t"}, {"a"})
+    assert [s.config for s in snapshot.catalog.serving("gpt-4o")] == [A]
+    assert [s.config for s in snapshot.disabled.serving("gpt-4o")] == [BY_TOKEN]
+    assert tokens.wanted == [False]
+    add(database, B)
+    snapshots.reload()
+    assert [line for level, line in logged if level == "ERROR"] == [
+        f"out of service: t: {text}"
+    ]
+
+
+def test_since_when_it_is_out_of_service_stays(database):
+    clock = SimpleNamespace(now=1000.0)
+    add(database, BY_TOKEN)
+    snapshots = Snapshots(database, FakeTokens("no"), lambda: clock.now)
+    snapshots.reload()
+    clock.now += 60
+    add(database, A)
+    assert snapshots.reload().problems["t"].since == 1000.0

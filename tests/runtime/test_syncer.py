@@ -17,19 +17,27 @@ from proxy.core import verdict as verdicts
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import Lately, Peers
 from proxy.core.live import ALONE, Refusal
-from proxy.core.types import Usage
+from proxy.core.types import Client, Usage
 from proxy.core.verdict import Verdict
+from proxy.runtime.clients import ClientState
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
-from proxy.store.models import InstanceStateRow, StateWindowRow, UsageRow
-from tests.builders import MODEL, call, config, serving
+from proxy.store.models import (
+    ClientSpendingRow,
+    ClientWindowRow,
+    InstanceStateRow,
+    StateWindowRow,
+    UsageRow,
+)
+from tests.builders import AUTHOR, MODEL, VAULT, call, config, serving
 from tests.runtime.world import Clock, World, failed, ok
 
 WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
 A = config("a")
+APP = Client("app", 1, max_tpm=100)
 DONE = Ending(verdicts.SUCCEEDED, Usage(4, 3))
 THROTTLED = Ending(Verdict("throttled", rest_seconds=30.0), error="429: slow")
 LOCKED = "The database cannot be used: database is locked."
@@ -42,10 +50,12 @@ class Worker:
         self.database = database
         self.state = State(clock, peers=peers)
         self.snapshots = Snapshots(database)
+        self.clients = ClientState(clock=clock)
         self.syncer = Syncer(
             database,
             self.state,
             self.snapshots,
+            self.clients,
             interval_seconds=interval_seconds,
             retention_days=30,
             clock=clock,
@@ -57,6 +67,10 @@ class Worker:
         reservations = [self.state.start(serving(config), call()) for config in each]
         for reservation, ending in zip(reservations, endings, strict=True):
             self.state.finish(reservation, ending)
+
+    def used(self, tokens, cost_nano=0):
+        """One call of the client "app"."""
+        self.clients.start(APP, tokens).settle(Usage(tokens), cost_nano)
 
     def requests(self, name="a"):
         return self.state.view(name).totals["total_requests"]
@@ -113,7 +127,7 @@ def make_worker(database_file, clock):
     made = []
 
     def make(**options):
-        made.append(Worker(Database(f"sqlite:///{database_file}"), clock, **options))
+        made.append(Worker(Database(f"sqlite:///{database_file}", VAULT), clock, **options))
         return made[-1]
 
     yield make
@@ -138,7 +152,7 @@ def rows(database, table):
 
 def add(database, *configs):
     with database.session() as session:
-        instances.add(session, configs, author="test")
+        instances.add(session, configs, author=AUTHOR)
 
 
 # Two workers.
@@ -240,7 +254,7 @@ def test_a_change_of_config_is_seen_by_the_others(is_busy, make_worker):
     two.syncer.sync()
     assert list(two.snapshots.current.instances) == ["a"]
     with one.database.session() as session:
-        instances.change(session, "a", {"priority": 5}, author="test")
+        instances.change(session, "a", {"priority": 5}, author=AUTHOR)
     if is_busy:
         two.measure(DONE)
     two.syncer.sync()
@@ -253,7 +267,7 @@ def test_a_worker_that_still_uses_an_old_key_lets_nobody_rest(make_worker):
     for worker in (one, two):
         worker.syncer.sync()
     with one.database.session() as session:
-        instances.change(session, "a", {"api_key": "new-key-0123456789"}, author="test")
+        instances.change(session, "a", {"api_key": "new-key-0123456789"}, author=AUTHOR)
     two.measure(THROTTLED)  # with the old one
     for worker in (two, one):
         worker.syncer.sync()
@@ -278,6 +292,65 @@ def test_a_round_reads_if_only_others_wrote(faulty, make_worker):
     faulty.syncer.sync()
     assert faulty.database.done == ["read"]
     assert faulty.requests() == 1
+
+
+# Clients.
+
+
+def test_what_clients_use_is_known_to_all_within_one_round(make_worker):
+    one, two = make_worker(), make_worker()
+    one.used(40, cost_nano=9)
+    two.used(20)
+    for worker in (one, two, one):
+        worker.syncer.sync()
+    for worker in (one, two):
+        view = worker.clients.view(APP)
+        assert (view.current_tpm, view.current_rpm) == (60, 2)
+        assert (view.tokens_today, view.cost_this_month) == (60, 9 / 10**9)
+        assert worker.clients.denial(APP, 41).limit == "max_tpm"
+
+
+def test_a_new_worker_knows_what_clients_used_before(make_worker):
+    one, two = make_worker(), make_worker()
+    one.used(40)
+    one.syncer.stop()
+    two.syncer.start()
+    assert two.clients.view(APP).current_tpm == 40
+
+
+def test_what_clients_used_waits_while_the_database_is_away(faulty, database):
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.used(40)
+    faulty.syncer.sync()
+    faulty.used(20)
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    faulty.syncer.sync()
+    (row,) = rows(database, ClientWindowRow)
+    assert (row["tokens"], row["requests"]) == (60, 2)
+    assert faulty.clients.view(APP).current_tpm == 60
+
+
+def test_clients_and_instances_are_written_together(make_worker, database):
+    worker = make_worker()
+    worker.measure(DONE)
+    worker.used(40)
+    worker.syncer.sync()
+    numbers = {
+        row["write_number"]
+        for table in (StateWindowRow, ClientWindowRow, ClientSpendingRow)
+        for row in rows(database, table)
+    }
+    assert numbers == {1}
+
+
+def test_what_is_over_of_clients_is_forgotten_too(make_worker, clock, database):
+    worker = make_worker()
+    worker.used(40)
+    worker.syncer.sync()
+    clock.now += 63 * DAY_SECONDS
+    worker.syncer.sync()
+    assert rows(database, ClientWindowRow) == rows(database, ClientSpendingRow) == []
 
 
 # What a round costs.
@@ -326,13 +399,13 @@ def test_a_round_costs_the_same_however_many_instances_nobody_asks(
             worker.syncer.stop()
             worker.database.dispose()
     assert costs[0] == costs[1]
-    assert costs[0][0] <= (9 if is_idle else 14)
+    assert costs[0][0] <= (10 if is_idle else 15)
     assert costs[0][1:] == (1, 1)
 
 
 def make_worker_on(path, migrated_file, clock):
     shutil.copy(migrated_file, path)
-    return lambda: Worker(Database(f"sqlite:///{path}"), clock)
+    return lambda: Worker(Database(f"sqlite:///{path}", VAULT), clock)
 
 
 # A database that does not do what it is asked.
@@ -535,7 +608,7 @@ def test_a_restored_database_is_followed_though_its_revision_is_older(
     worker.syncer.sync()
     assert set(worker.snapshots.current.instances) == {"a", "b"}
     restored = shutil.copy(migrated_file, f"{database_file}.backup")
-    other = Database(f"sqlite:///{restored}")
+    other = Database(f"sqlite:///{restored}", VAULT)
     add(other, config("c"))
     other.dispose()
     for side in ("-wal", "-shm"):
@@ -739,7 +812,7 @@ class Walk:
     def __init__(self, seed, database_file, clock):
         self.random = Random(seed)
         self.clock = clock
-        databases = [Faulty(Database(f"sqlite:///{database_file}")) for _ in range(2)]
+        databases = [Faulty(Database(f"sqlite:///{database_file}", VAULT)) for _ in range(2)]
         self.workers = [Worker(database, clock, peers=TWO) for database in databases]
         self.open = []
         self.compared = Counter()
@@ -805,7 +878,7 @@ class Walk:
     def change(self):
         name, group = self.random.choice(NAMES), self.random.choice([None, "g", "h"])
         with self.workers[0].database._database.session() as session:
-            instances.change(session, name, {"quota_group": group}, author="test")
+            instances.change(session, name, {"quota_group": group}, author=AUTHOR)
         if self.random.random() < 0.5:
             self.workers[0].snapshots.reload()  # as the worker does whose API was asked
 
@@ -895,7 +968,7 @@ def test_another_database_with_more_writes_is_read_whole(
     worker.measure(DONE)
     worker.syncer.sync()
     path = shutil.copy(migrated_file, f"{database_file}.backup")
-    other = Worker(Database(f"sqlite:///{path}"), worker.state._clock)
+    other = Worker(Database(f"sqlite:///{path}", VAULT), worker.state._clock)
     for _ in range(2):
         other.measure(DONE, DONE, of=config("b"))
         other.syncer.sync()

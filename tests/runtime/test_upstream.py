@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import json
 import socket
@@ -12,7 +13,8 @@ import pytest
 import trustme
 
 from proxy.core.providers import PROVIDERS, key_headers
-from proxy.runtime.upstream import UpstreamError
+from proxy.runtime.entra import NoToken, Tokens
+from proxy.runtime.upstream import NoCredential, UpstreamError
 from proxy.simulator import Resource, expected_usage
 from tests.builders import MODEL, call, config
 
@@ -611,3 +613,146 @@ def test_a_proxy_that_refuses_us(upstream, tunnel):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_none(scheme, proxy_url, upstream):
     refusal(upstream, at(f"{scheme}://upstream.example", proxy_url=proxy_url))
+
+
+# With a token of Entra ID.
+
+
+class Source:
+    """Gives these one after the other; an exception is raised."""
+
+    def __init__(self, *answers):
+        self._answers = list(answers)
+        self.asked = 0
+
+    def problem(self):
+        return None
+
+    def fetch(self):
+        self.asked += 1
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, 3600.0
+
+
+@pytest.fixture
+def with_tokens(make_upstream):
+    """A function from what a source gives to an upstream, and the source."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*answers):
+            source = Source(*answers)
+            tokens = Tokens(source)
+            tokens.start()
+            stack.callback(tokens.stop)
+            return make_upstream(tokens=tokens), source
+
+        yield make
+
+
+def by_token(resource, **changes):
+    return at(resource.url, auth="entra", **changes)
+
+
+def ask(upstream, instance):
+    """The answer to a call with what an attempt sends of itself."""
+    url = PROVIDERS[instance.provider_type].url(instance, "chat/completions", MODEL)
+    return upstream.send(instance, url, headers=key_headers(instance), body=call().body)
+
+
+@pytest.mark.parametrize("provider_type", ["azure", "azure_v1"])
+def test_a_token_goes_up_as_a_bearers_and_no_key(provider_type, simulate, with_tokens):
+    resource = simulate(Resource("a", access_tokens=["token-1"]))["a"]
+    upstream, source = with_tokens("token-1")
+    for _ in range(2):
+        answer = ask(upstream, by_token(resource, provider_type=provider_type))
+        assert (status(answer), answer.token) == (200, "token-1")
+    received = resource.requests[-1]
+    assert received.headers["authorization"] == "Bearer token-1"
+    assert "api-key" not in received.headers
+    assert source.asked == 1
+
+
+def test_who_has_a_key_is_sent_no_token(simulate, with_tokens):
+    resource = simulate(Resource("a", api_key=KEY))["a"]
+    upstream, source = with_tokens("token-1")
+    answer = ask(upstream, at(resource.url))
+    assert (status(answer), answer.token) == (200, "")
+    assert "authorization" not in resource.requests[-1].headers
+    assert source.asked == 0
+
+
+def test_a_token_that_is_refused_is_replaced_at_once(simulate, with_tokens):
+    resource = simulate(Resource("a", access_tokens=["token-2"]))["a"]
+    upstream, source = with_tokens("token-1", "token-2")
+    answer = ask(upstream, by_token(resource))
+    assert (status(answer), answer.token) == (200, "token-2")
+    assert (source.asked, len(resource.requests)) == (2, 2)
+    assert resource.requests[0].body == resource.requests[1].body
+
+
+def test_it_is_replaced_once_and_then_the_refusal_is_the_answer(simulate, with_tokens):
+    resource = simulate(Resource("a", access_tokens=["another"]))["a"]
+    upstream, source = with_tokens("token-1", "token-2")
+    for _ in range(2):
+        answer = ask(upstream, by_token(resource))
+        assert b"Access denied" in whole(answer)
+        assert (answer.status, answer.token) == (401, "token-2")
+    assert (source.asked, len(resource.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize("second", ["token-1", NoToken("the endpoint is away")])
+def test_without_another_token_nothing_is_sent_again(second, simulate, with_tokens):
+    resource = simulate(Resource("a", access_tokens=["another"]))["a"]
+    upstream, _source = with_tokens("token-1", second)
+    answer = ask(upstream, by_token(resource))
+    assert b"Access denied" in whole(answer)
+    assert (answer.status, len(resource.requests)) == (401, 1)
+
+
+def test_a_403_is_not_about_the_token(simulate, with_tokens):
+    resource = simulate(Resource("a", access_tokens=["token-1"]))["a"]
+    resource.faults[MODEL] = "403"
+    upstream, source = with_tokens("token-1")
+    assert status(ask(upstream, by_token(resource))) == 403
+    assert source.asked == 1
+
+
+def test_without_a_token_nothing_is_sent(simulate, with_tokens):
+    resource = simulate(Resource("a"))["a"]
+    upstream, _source = with_tokens(NoToken("no such identity", is_refused=True))
+    with pytest.raises(NoCredential) as caught:
+        ask(upstream, by_token(resource))
+    assert caught.value.message == "there is no token of Entra ID for it"
+    assert caught.value.detail == f"{caught.value.message}: no such identity"
+    assert caught.value.is_refused
+    assert 0 < caught.value.retry_seconds <= 1
+    assert resource.requests == []
+
+
+def test_an_endpoint_that_does_not_answer_takes_no_more_than_the_calls_time(with_tokens):
+    upstream, source = with_tokens()
+    gate = threading.Event()
+
+    def fetch():
+        assert gate.wait(WAIT_SECONDS)
+        raise NoToken("too late")
+
+    source.fetch = fetch
+    instance = at("http://127.0.0.1:1", auth="entra")
+    with pytest.raises(NoCredential) as caught:
+        upstream.send(
+            instance, "http://127.0.0.1:1/", headers={}, body=b"", ends_at=time.monotonic()
+        )
+    assert caught.value.timed_out
+    gate.set()
+
+
+def test_a_person_who_asks_waits_for_a_new_try(simulate, with_tokens):
+    resource = simulate(Resource("a", access_tokens=["token-1"]))["a"]
+    upstream, _source = with_tokens(NoToken("no such identity"), "token-1")
+    with pytest.raises(NoCredential):
+        ask(upstream, by_token(resource))
+    upstream.forget_failures()
+    assert status(ask(upstream, by_token(resource))) == 200

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
+from proxy.runtime.entra import NoToken, Tokens
 from proxy.runtime.verify import DETAIL_CHARACTERS, MAX_MODELS, PROBES, verify
 from proxy.simulator import FAULTS, Resource
 from tests.builders import config
-from tests.runtime.world import FakeUpstream, failed, ok, unreachable
+from tests.runtime.world import FakeAnswer, FakeUpstream, failed, ok, unreachable
 
 KEY = "key-of-a-0123456789"
 
@@ -191,3 +192,77 @@ def test_the_body_names_the_deployment_and_the_key_is_sent():
     assert json.loads(sent.body)["model"] == "its-name"
     assert sent.headers["Authorization"] == f"Bearer {instance.api_key}"
     assert sent.headers["Content-Type"] == "application/json"
+
+
+# With a token of Entra ID.
+
+
+class Source:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def problem(self):
+        return None
+
+    def fetch(self):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer, 3600.0
+
+
+@pytest.fixture
+def source():
+    return Source("token-1-0123456789")
+
+
+@pytest.fixture
+def by_token(make_upstream, source):
+    tokens = Tokens(source)
+    tokens.start()
+    yield make_upstream(tokens=tokens)
+    tokens.stop()
+
+
+def test_an_instance_that_takes_the_token_is_well(simulate, by_token, source):
+    resource = simulate(Resource("a", access_tokens=[source.answer]))["a"]
+    (check,) = verify(by_token, at(resource, auth="entra"), None)
+    assert found(check) == ("deployment", True, 200)
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_a_token_that_is_refused_is_the_identitys_fault(status, simulate, by_token, source):
+    resource = simulate(Resource("a", access_tokens=[source.answer]))["a"]
+    resource.faults["gpt-4o"] = status
+    (check,) = verify(by_token, at(resource, auth="entra"), None)
+    assert found(check) == ("identity", False, int(status))
+    assert check.detail.startswith(
+        f"The token was refused ({status}). The identity needs a role there, such as"
+    )
+
+
+def test_without_a_token_it_says_what_is_wrong_with_the_identity(simulate, by_token, source):
+    resource = simulate(Resource("a", access_tokens=["token-1"]))["a"]
+    source.answer = NoToken("no such identity", is_refused=True)
+    (check,) = verify(by_token, at(resource, auth="entra"), None)
+    assert found(check) == ("identity", False, None)
+    assert check.detail == "There is no token of Entra ID for it: no such identity."
+    source.answer = "token-1"  # mended, and asked before its time
+    (check,) = verify(by_token, at(resource, auth="entra"), None)
+    assert check.ok
+
+
+def test_a_limit_is_none_of_the_tokens(simulate, by_token, source):
+    resource = simulate(Resource("a", access_tokens=[source.answer]))["a"]
+    resource.faults["gpt-4o"] = "429"
+    (check,) = verify(by_token, at(resource, auth="entra"), None)
+    assert check.detail.startswith("Token and deployment are right, but it is at its limit")
+
+
+@pytest.mark.parametrize("auth, secret", [("key", KEY), ("entra", "token-of-entra-0123456789")])
+def test_what_it_was_asked_with_is_not_told_though_the_upstream_quotes_it(auth, secret):
+    body = b'{"error": {"message": "bad ' + secret.encode() + b'"}}'
+    token = secret if auth == "entra" else ""
+    upstream = FakeUpstream(a=FakeAnswer(500, (body,), token=token))
+    (check,) = verify(upstream, config("a", api_key=KEY, auth=auth), "gpt-4o")
+    assert secret not in check.detail
+    assert "bad ***6789" in check.detail

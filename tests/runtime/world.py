@@ -47,6 +47,7 @@ class FakeAnswer:
     pieces: tuple = (b"{}",)
     given: dict = field(default_factory=dict)
     is_delimited: bool = True
+    token: str = ""  # with which it was asked for
 
     def __post_init__(self):
         self.headers = CaseInsensitiveDict(self.given)
@@ -93,6 +94,9 @@ class FakeUpstream:
         self.asked = []
         self.sent = []
         self.opened = []
+
+    def forget_failures(self):
+        """As Upstream's."""
 
     def send(self, config, url, *, headers, body, method="POST", line=None, ends_at=math.inf):
         self.asked.append(config.name)

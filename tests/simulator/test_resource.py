@@ -75,3 +75,27 @@ def test_reset_forgets_what_happened():
     resource.reset()
     assert (resource.requests, resource.aborted, dict(resource.faults)) == ([], 0, {})
     assert resource.admit("x", 1).limited_by is None
+
+
+@pytest.mark.parametrize(
+    "headers, accepted",
+    [
+        ([("Authorization", "Bearer token-2")], True),
+        ([("Authorization", "Bearer token-3")], False),
+        ([("Authorization", "token-2")], False),
+        ([("api-key", "token-2")], False),
+        ([("api-key", "right")], True),
+        ([], False),
+    ],
+)
+def test_a_token_of_entra_id_is_as_good_as_the_key(headers, accepted):
+    resource = Resource("a", api_key="right", access_tokens=["token-1", "token-2"])
+    assert resource.accepts(Headers(headers)) is accepted
+
+
+def test_a_resource_may_have_tokens_alone():
+    resource = Resource("a", access_tokens=["token-1"])
+    assert resource.accepts(Headers([("Authorization", "Bearer token-1")]))
+    assert not resource.accepts(Headers([("Authorization", "Bearer token-2")]))
+    assert not resource.accepts(Headers([]))
+    assert "token-1" not in repr(resource)

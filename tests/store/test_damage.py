@@ -8,6 +8,7 @@ from proxy.store import damage
 from proxy.store.damage import set_aside_if_damaged
 from proxy.store.db import Database
 from proxy.store.schema import SchemaProblem
+from tests.builders import VAULT
 
 
 def spoil(path):
@@ -75,7 +76,7 @@ def test_when_a_good_one_took_its_place_all_is_well(database, database_file, mig
 def test_what_is_no_database_is_not_touched(content, tmp_path):
     path = tmp_path / "proxy.db"
     path.write_bytes(content)
-    set_aside_if_damaged(Database(f"sqlite:///{path}"))
+    set_aside_if_damaged(Database(f"sqlite:///{path}", VAULT))
     assert path.read_bytes() == content
 
 
@@ -96,7 +97,7 @@ def test_another_kind_of_database_is_looked_after_by_others(url):
 
 
 def test_where_there_is_nothing_yet_all_is_well(tmp_path):
-    set_aside_if_damaged(Database(f"sqlite:///{tmp_path}/new/proxy.db"))
+    set_aside_if_damaged(Database(f"sqlite:///{tmp_path}/new/proxy.db", VAULT))
 
 
 def test_one_that_cannot_be_set_aside_is_said(database, database_file, monkeypatch):

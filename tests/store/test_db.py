@@ -22,8 +22,23 @@ from proxy.store.db import (
     translated,
 )
 from proxy.store.models import ClientKeyRow, InstanceStateRow
+from tests.builders import VAULT
 
-KEY = {"name": "app", "key_hash": "hash-of-a-key", "key_hint": "1234", "created_at": 1.0}
+# As another program would write it.
+ADD_B = """
+INSERT INTO client_key VALUES (
+  1, 'b', 'h', '1', 1.0, '[]', 1, NULL, '[]', '[]', '[]', 0, 0, 0, 0, 0, 0.0, 0.0, 'raw', '{}',
+  1.0, 1
+)
+"""
+KEY = {
+    "name": "app",
+    "key_hash": "hash-of-a-key",
+    "key_hint": "1234",
+    "created_at": 1.0,
+    "updated_at": 1.0,
+    "revision": 1,
+}
 
 
 def add_key(connection, *names):
@@ -46,7 +61,7 @@ def names(database):
 def impatient(database_file, monkeypatch):
     """A database that does not wait for others."""
     monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 1)
-    database = Database(f"sqlite:///{database_file}")
+    database = Database(f"sqlite:///{database_file}", VAULT)
     yield database
     database.dispose()
 
@@ -127,14 +142,14 @@ def test_reading_goes_on_while_another_process_writes(impatient, other_process):
 def test_another_process_writes_while_we_read(database, other_process):
     with database.read() as connection:
         connection.execute(text("SELECT * FROM client_key"))
-        other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+        other_process.execute(ADD_B)
     assert names(database) == ["b"]
 
 
 def test_a_write_sees_what_others_wrote_before_it(database, other_process):
     with database.read() as connection:
         connection.execute(text("SELECT * FROM client_key"))
-    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    other_process.execute(ADD_B)
     with database.write() as connection:
         assert connection.scalar(text("SELECT count(*) FROM client_key")) == 1
 
@@ -203,7 +218,7 @@ def test_dispose_leaves_one_file_behind(database, database_file):
 
 
 def test_a_database_is_made_without_connecting(tmp_path):
-    Database(f"sqlite:///{tmp_path}/new.db")
+    Database(f"sqlite:///{tmp_path}/new.db", VAULT)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -266,7 +281,7 @@ def test_the_first_look_is_a_change_and_the_second_is_not(detector):
 
 def test_what_another_process_committed_is_a_change_once(detector, other_process):
     detector.changed()
-    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    other_process.execute(ADD_B)
     assert [detector.changed(), detector.changed()] == [True, False]
 
 
@@ -280,7 +295,7 @@ def test_what_this_process_committed_on_another_connection_is_a_change(detector,
 def test_what_was_rolled_back_is_no_change(detector, other_process):
     detector.changed()
     other_process.execute("BEGIN IMMEDIATE")
-    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    other_process.execute(ADD_B)
     assert not detector.changed()
     other_process.execute("ROLLBACK")
     assert not detector.changed()
@@ -288,7 +303,7 @@ def test_what_was_rolled_back_is_no_change(detector, other_process):
 
 def test_what_is_seen_as_changed_can_be_read(detector, database, other_process):
     detector.changed()
-    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    other_process.execute(ADD_B)
     assert detector.changed()
     assert names(database) == ["b"]
 
@@ -304,7 +319,7 @@ def test_its_connection_is_closed_with_it_also_after_a_dispose(database, databas
 
 def test_a_look_holds_no_snapshot_that_would_keep_the_log_growing(detector, other_process):
     detector.changed()
-    other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+    other_process.execute(ADD_B)
     busy, _, _ = other_process.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert not busy
 
@@ -409,7 +424,7 @@ def test_a_prepared_statement_is_executed_in_the_transaction_of_its_connection(d
 def test_a_read_that_begins_with_one_sees_one_state_of_the_database(database, other_process):
     with database.read() as connection:
         FIND.rows(connection, number=1)
-        other_process.execute("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+        other_process.execute(ADD_B)
         assert FIND.rows(connection, number=1) == []
 
 

@@ -11,9 +11,9 @@ from proxy.core.types import UPSTREAM_FIELDS, InstanceConfig
 from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import instances, revisions, states
 from proxy.store.instances import CONFIG_FIELDS
-from proxy.store.models import InstanceRow, RevisionRow
+from proxy.store.models import InstanceRow, RevisionChangeRow, RevisionRow
 from proxy.web.schemas import InstanceSchema
-from tests.builders import config
+from tests.builders import AUTHOR, config
 
 SECRET = "sk-planted-secret-0123456789"
 NEXT_SECRET = "sk-another-secret-9876543210"
@@ -39,22 +39,23 @@ OTHER = {
     "max_rpm": 60,
     "model_limits": {"gpt-4o": {"max_tpm": 5, "max_rpm": 6}},
     "quota_group": "east us",
+    "auth": "entra",
 }
 
 
 def add(database, *configs):
     with database.session() as session:
-        return instances.add(session, configs, author="me")
+        return instances.add(session, configs, author=AUTHOR)
 
 
 def change(database, name="a", if_match=None, **values):
     with database.session() as session:
-        return instances.change(session, name, values, author="me", if_match=if_match)
+        return instances.change(session, name, values, author=AUTHOR, if_match=if_match)
 
 
 def remove(database, name="a", if_match=None):
     with database.session() as session:
-        instances.remove(session, name, author="me", if_match=if_match)
+        instances.remove(session, name, author=AUTHOR, if_match=if_match)
 
 
 def loaded(database):
@@ -67,7 +68,7 @@ def everything(database):
     with database.read() as connection:
         return [
             connection.execute(select(model.__table__)).all()
-            for model in (InstanceRow, RevisionRow)
+            for model in (InstanceRow, RevisionRow, RevisionChangeRow)
         ]
 
 
@@ -75,8 +76,10 @@ def newest_revision(database):
     with database.read() as connection:
         number = revisions.newest(connection)
         row = connection.execute(
-            select(RevisionRow.__table__).where(RevisionRow.id == number)
-        ).one()
+            select(RevisionRow.__table__, RevisionChangeRow.__table__)
+            .join(RevisionChangeRow, RevisionChangeRow.revision == RevisionRow.id)
+            .where(RevisionRow.id == number)
+        ).first()
     return SimpleNamespace(**row._mapping)
 
 
@@ -119,7 +122,7 @@ def test_the_schemas_longest_texts_fit_into_the_table():
     for name, field in InstanceSchema().fields.items():
         length = getattr(InstanceRow.__table__.columns[name].type, "length", None)
         lengths = [v for v in field.validators if isinstance(v, marshmallow.validate.Length)]
-        assert length is None or name == "provider_type" or lengths[0].max == length
+        assert length is None or name in ("provider_type", "auth") or lengths[0].max == length
 
 
 def test_the_table_holds_no_default_of_its_own():
@@ -149,10 +152,9 @@ def test_instances_are_loaded_by_name(database):
 
 def test_an_instance_knows_its_revision_and_when_it_was_made(database, monkeypatch):
     monkeypatch.setattr(instances.time, "time", lambda: 1234.5)
-    numbers = add(database, config("a"), config("b"))
+    assert add(database, config("a"), config("b")) == 1
     stored = loaded(database)["b"]
-    assert numbers == [1, 2]
-    assert (stored.revision, stored.created_at, stored.updated_at) == (2, 1234.5, 1234.5)
+    assert (stored.revision, stored.created_at, stored.updated_at) == (1, 1234.5, 1234.5)
 
 
 def test_a_name_that_exists_is_a_conflict_and_nothing_of_the_list_is_added(database):
@@ -179,7 +181,8 @@ def test_names_differ_in_case(database):
 def test_adding_makes_a_revision_that_says_what(database):
     add(database, config(weight=7))
     revision = newest_revision(database)
-    assert (revision.author, revision.action, revision.subject) == ("me", "instance added", "a")
+    who = revision.author, revision.action, revision.kind, revision.name
+    assert who == ("test", "instance added", "instance", "a")
     assert set(revision.changes) == set(CONFIG_FIELDS)
     assert revision.changes["weight"] == [None, 7]
 
@@ -266,14 +269,14 @@ def test_a_change_that_fails_on_its_way_leaves_no_revision(database):
 
 
 def change_and_fail(session):
-    instances.change(session, "a", {"weight": 5}, author="me")
+    instances.change(session, "a", {"weight": 5}, author=AUTHOR)
     raise ZeroDivisionError
 
 
 def test_a_change_of_one_instance_leaves_the_others_version(database):
     add(database, config("a"), config("b"))
     change(database, "a", weight=5)
-    assert [s.revision for s in loaded(database).values()] == [3, 2]
+    assert [s.revision for s in loaded(database).values()] == [2, 1]
 
 
 # Another upstream.
@@ -318,7 +321,7 @@ def test_what_was_removed_is_gone_and_its_revision_says_what_it_was(database):
     remove(database)
     assert list(loaded(database)) == ["b"]
     revision = newest_revision(database)
-    assert (revision.action, revision.subject) == ("instance removed", "a")
+    assert (revision.action, revision.name) == ("instance removed", "a")
     assert set(revision.changes) == set(CONFIG_FIELDS)
     assert revision.changes["weight"] == [7, None]
 

@@ -15,6 +15,7 @@ from proxy.settings import ROOT
 from proxy.store import schema
 from proxy.store.db import Database
 from proxy.store.models import Base, RevisionRow
+from tests.builders import SECRET_KEY, VAULT
 
 
 def differences(database):
@@ -36,7 +37,7 @@ def alembic(*arguments, url):
     return subprocess.Popen(
         [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT,
-        env=environ | {"PROXY_DATABASE_URL": url},
+        env=environ | {"PROXY_DATABASE_URL": url, "PROXY_SECRET_KEY": SECRET_KEY},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,7 +82,7 @@ def test_upgrading_what_is_up_to_date_changes_nothing(database, database_file):
 
 def test_a_failed_migration_leaves_nothing_half_done(tmp_path, monkeypatch):
     path = tmp_path / "proxy.db"
-    database = Database(f"sqlite:///{path}")
+    database = Database(f"sqlite:///{path}", VAULT)
     # The last tables of the migration cannot be made: a view has the name.
     schema.make_private(path)
     with closing(connect(path)) as connection:
@@ -99,7 +100,7 @@ def test_the_command_line_makes_the_database_that_the_setting_names(tmp_path):
     for process in running:
         assert (process.communicate()[0], process.returncode) == ("", 0)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    database = Database(f"sqlite:///{path}")
+    database = Database(f"sqlite:///{path}", VAULT)
     schema.check(database)
     database.dispose()
 

@@ -1,20 +1,20 @@
 import pytest
 
 from proxy.core.types import QuotaGroup
-from proxy.errors import NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import instances, quota_groups, revisions
-from proxy.store.models import RevisionRow
-from tests.builders import config
+from proxy.store.models import RevisionChangeRow, RevisionRow
+from tests.builders import AUTHOR, config
 
 
 @pytest.fixture
 def put(database):
     with database.session() as session:
-        instances.add(session, [config("a", quota_group="east")], author="test")
+        instances.add(session, [config("a", quota_group="east")], author=AUTHOR)
 
     def write(name="east", if_match=None, **values):
         with database.session() as session:
-            quota_groups.put(session, name, values, author="me", if_match=if_match)
+            quota_groups.put(session, name, values, author=AUTHOR, if_match=if_match)
 
     return write
 
@@ -56,17 +56,15 @@ def test_each_change_is_a_revision_and_what_is_equal_is_none(put, database):
     assert newest(database) == before + 1
     with database.session() as session:
         row = session.get(RevisionRow, before + 1)
-        assert (row.author, row.action, row.subject, row.changes) == (
-            "me",
-            "quota group changed",
-            "east",
-            {"max_tpm": [100, 200]},
-        )
+        change = session.get(RevisionChangeRow, (before + 1, 0))
+        assert (row.author, row.action) == ("test", "quota group changed")
+        assert (change.kind, change.name) == ("quota_group", "east")
+        assert change.changes == {"max_tpm": [100, 200]}
 
 
 def test_a_group_that_no_instance_is_in_is_refused(put, database):
     before = newest(database)
-    with pytest.raises(Unprocessable, match="no instance is in a group named 'west'") as caught:
+    with pytest.raises(Conflict, match="no instance is in a group named 'west'") as caught:
         put("west", max_tpm=1)
     assert caught.value.param == "quota_group"
     assert (loaded(database), newest(database)) == ([], before)
@@ -82,14 +80,14 @@ def test_of_two_writers_the_second_hears_of_the_first(put, database):
         pytest.raises(PreconditionFailed),
         database.session() as session,
     ):
-        quota_groups.remove(session, "east", author="me", if_match=seen)
+        quota_groups.remove(session, "east", author=AUTHOR, if_match=seen)
     assert loaded(database)[0].group.max_tpm == 200
 
 
 def test_limits_can_be_removed(put, database):
     put(max_tpm=100)
     with database.session() as session:
-        quota_groups.remove(session, "east", author="me")
+        quota_groups.remove(session, "east", author=AUTHOR)
     assert loaded(database) == []
     with database.session() as session, pytest.raises(NotFound, match="'east'"):
-        quota_groups.remove(session, "east", author="me")
+        quota_groups.remove(session, "east", author=AUTHOR)

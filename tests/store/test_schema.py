@@ -8,6 +8,7 @@ import pytest
 from proxy.store import db, schema
 from proxy.store.db import Database
 from proxy.store.schema import SchemaOutdated, SchemaProblem
+from tests.builders import VAULT
 
 
 @pytest.fixture
@@ -16,7 +17,8 @@ def open_database():
     opened = []
 
     def make(target):
-        opened.append(Database(target if "://" in str(target) else f"sqlite:///{target}"))
+        url = target if "://" in str(target) else f"sqlite:///{target}"
+        opened.append(Database(url, VAULT))
         return opened[-1]
 
     yield make
@@ -174,10 +176,10 @@ def test_an_upgrade_makes_the_folders_and_a_file_only_its_owner_can_read(
 
 def test_an_upgrade_keeps_what_is_in_the_database(database):
     with database.write() as connection:
-        connection.exec_driver_sql("INSERT INTO client_key VALUES (1, 'b', 'h', '1', 1.0)")
+        connection.exec_driver_sql("INSERT INTO state_write VALUES (1, 7)")
     schema.upgrade(database)
     with database.read() as connection:
-        assert connection.exec_driver_sql("SELECT name FROM client_key").scalar() == "b"
+        assert connection.exec_driver_sql("SELECT number FROM state_write").scalar() == 7
 
 
 def test_a_database_that_can_only_be_read_is_refused_at_once(open_database, database_file):

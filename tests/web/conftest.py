@@ -16,7 +16,7 @@ from proxy.logs import LOGGER
 from proxy.settings import load_settings
 from proxy.simulator import Resource, Simulator
 from proxy.store import instances, keys, revisions
-from tests.builders import MODEL
+from tests.builders import AUTHOR, MODEL, SECRET_KEY
 
 ADMIN_KEY = "admin-key-0123456789"
 ADMIN = {"X-Admin-API-Key": ADMIN_KEY}
@@ -43,9 +43,9 @@ class World:
         self.client = app.test_client()
         self.client_key = ""
 
-    def add_client(self, name="app"):
+    def add_client(self, name="app", **fields):
         with self.parts.database.session() as session:
-            key = keys.add(session, name, author="test")
+            key = keys.add(session, name, fields, author=AUTHOR)
         self.parts.snapshots.reload()
         return key
 
@@ -178,7 +178,7 @@ def world(make_settings, simulator, routes):
 def shared_world(migrated_file, tmp_path_factory):
     """With instance a. For tests that change nothing: starting another takes 30 ms."""
     file = shutil.copy(migrated_file, tmp_path_factory.mktemp("shared") / "proxy.db")
-    settings = load_settings(environ={}, env_file=None)
+    settings = load_settings(environ={"PROXY_SECRET_KEY": SECRET_KEY}, env_file=None)
     settings = replace(settings, database_url=f"sqlite:///{file}", **USUAL)
     with (
         log_kept(),

@@ -3,8 +3,9 @@ from urllib.parse import quote
 
 import pytest
 
-from proxy.store import instances, revisions
-from tests.builders import MODEL, config
+from proxy.store import instances
+from proxy.store.models import RevisionChangeRow
+from tests.builders import AUTHOR, MODEL, config
 from tests.web.conftest import CHAT, STREAM
 
 
@@ -281,7 +282,7 @@ def test_one_that_is_there_already_is_asked_only_where_it_is_allowed(
     world = make_world(allow_private_upstreams=allowed)
     with world.parts.database.session() as session:
         there = config("a", api_base="http://169.254.169.254")
-        instances.add(session, [there], author="test")
+        instances.add(session, [there], author=AUTHOR)
     world.parts.snapshots.reload()
     checks = world.admin("POST", "/a/verify", json={"model": "m"}).get_json()["checks"]
     assert asked == tried
@@ -563,8 +564,8 @@ def test_no_secret_is_kept_in_the_history(world, database):
     world.admin("PUT", "/a", json={"api_key": "planted-other-890123"})
     world.admin("DELETE", "/a")
     with database.read() as connection:
-        table = revisions.RevisionRow.__table__
-        history = [str(row) for row in connection.execute(table.select())]
+        table = RevisionChangeRow.__table__
+        history = [str(row.changes) for row in connection.execute(table.select())]
     assert len(history) == 4
     assert "planted" not in "".join(history)
 

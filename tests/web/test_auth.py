@@ -1,6 +1,15 @@
-import pytest
+import time
+from types import SimpleNamespace
 
-from proxy.store import keys
+import pytest
+from sqlalchemy import delete, select
+
+from proxy.core.sources import networks
+from proxy.runtime import key_watch
+from proxy.store import admin_keys, keys
+from proxy.store.models import RevisionRow, SecretRow
+from proxy.web import auth
+from tests.builders import AUTHOR
 from tests.web.conftest import ADMIN, ADMIN_KEY, CHAT
 
 MODELS = "/v1/models"
@@ -72,7 +81,7 @@ def test_the_key_is_asked_for_before_the_body_is_looked_at(shared_world):
 
 def test_a_removed_key_is_worth_nothing(world):
     with world.parts.database.session() as session:
-        keys.remove(session, "app", author="test")
+        keys.remove(session, "app", author=AUTHOR)
     world.parts.syncer.sync()
     assert world.ask().status_code == 401
 
@@ -92,7 +101,15 @@ def test_without_an_admin_key_the_admin_api_is_closed(make_world):
         answer = world.client.get("/admin/instances", headers=headers)
         assert answer.status_code == 403
         assert answer.get_json()["error"]["code"] == "admin_api_closed"
-        assert "ADMIN_API_KEY" in answer.get_json()["error"]["message"]
+        message = answer.get_json()["error"]["message"]
+        assert "ADMIN_API_KEY" in message
+        assert "flask admins add" in message
+
+
+@pytest.fixture(autouse=True)
+def forgiven(shared_world):
+    """Each test begins without the wrong keys of the others."""
+    shared_world.parts.admin_key_watch.forgive("127.0.0.1")
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", ADMIN_KEY[:-1], ADMIN_KEY + "x", "\xe4"])
@@ -130,3 +147,327 @@ def test_an_admin_key_may_have_any_characters(make_world):
     sent = "schlüssel-€".encode().decode("latin-1")  # WSGI's way to hand over bytes
     answer = world.client.get("/admin/instances", headers={"X-Admin-API-Key": sent})
     assert answer.status_code == 200
+
+
+def add_admin(world, name="ann", role="admin", **more):
+    with world.parts.database.session() as session:
+        key = admin_keys.add(session, name, role, author=AUTHOR, **more)
+    world.parts.snapshots.reload()
+    return key
+
+
+def look(world, key):
+    return world.client.get("/admin/instances", headers={"X-Admin-API-Key": key})
+
+
+@pytest.mark.parametrize("first", ["", ADMIN_KEY])
+def test_an_admin_key_opens_the_admin_api_with_or_without_the_environments(make_world, first):
+    world = make_world(admin_api_key=first)
+    assert look(world, add_admin(world)).status_code == 200
+    assert look(world, ADMIN_KEY).status_code == (200 if first else 401)
+    assert look(world, "").status_code == 401
+
+
+def test_several_keys_are_valid_at_a_time_until_each_is_removed(world):
+    ann, bob = add_admin(world, "ann"), add_admin(world, "bob", "viewer")
+    assert [look(world, key).status_code for key in (ann, bob, ADMIN_KEY)] == [200] * 3
+    with world.parts.database.session() as session:
+        admin_keys.remove(session, "ann", author=AUTHOR, is_first_set=True)
+    world.parts.syncer.sync()
+    assert [look(world, key).status_code for key in (ann, bob, ADMIN_KEY)] == [401, 200, 200]
+
+
+def test_a_key_that_is_expired_opens_nothing_and_its_owner_is_told(world, monkeypatch):
+    now = time.time()
+    key = add_admin(world, expires_at=now + 60)
+    assert look(world, key).status_code == 200
+    monkeypatch.setattr(auth.time, "time", lambda: now + 60)
+    answer = look(world, key)
+    assert answer.status_code == 401
+    assert "it is expired" in answer.get_json()["error"]["message"]
+
+
+def test_a_slip_of_the_pen_is_told_from_a_key_that_is_not_known(world):
+    key = add_admin(world)
+    assert "it is cut off" in look(world, key[:-1]).get_json()["error"]["message"]
+    assert "it is not known" in look(world, "whatever").get_json()["error"]["message"]
+
+
+def test_a_revision_has_the_name_of_the_admin_key(world):
+    for name, headers in (("a", {"X-Admin-API-Key": add_admin(world, "ann")}), ("b", ADMIN)):
+        body = world.config(name)
+        answer = world.client.post("/admin/instances", headers=headers, json=body)
+        assert answer.status_code == 201
+    with world.parts.database.read() as connection:
+        authors = connection.execute(select(RevisionRow.author).order_by(RevisionRow.id))
+        assert list(authors.scalars())[-2:] == ["ann", "admin"]
+
+
+def test_without_what_hashes_are_keyed_with_only_the_environments_key_is_known(world):
+    key = add_admin(world)
+    with world.parts.database.session() as session:
+        session.execute(delete(SecretRow))
+        keys.remove(session, "app", author=AUTHOR)  # a revision, so that it is read again
+    world.parts.snapshots.reload()
+    answer = look(world, key)
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "keys_unreadable")
+    assert look(world, ADMIN_KEY).status_code == 200
+
+
+def test_a_client_key_of_the_same_gateway_is_no_admin_key(world):
+    add_admin(world)
+    assert look(world, world.client_key).status_code == 401
+    asked = world.client.get(MODELS, headers={"api-key": add_admin(world, "bob")})
+    assert asked.status_code == 401
+
+
+def guess(world, times=1, key="wrong", address="192.0.2.7", path="/admin/instances"):
+    """The answers to so many wrong keys from there."""
+    return [
+        world.client.get(
+            path, headers={"X-Admin-API-Key": key}, environ_base={"REMOTE_ADDR": address}
+        )
+        for _ in range(times)
+    ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Of those who watch for wrong keys."""
+
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(key_watch, "time", SimpleNamespace(monotonic=lambda: Clock.now))
+    return Clock
+
+
+def test_after_five_wrong_admin_keys_the_next_are_told_when_to_come_back(world, clock):
+    *told, turned_away = guess(world, 6)
+    assert [answer.status_code for answer in told] == [401] * 5
+    assert turned_away.status_code == 429
+    assert turned_away.get_json()["error"]["code"] == "too_many_wrong_keys"
+    assert turned_away.headers["retry-after-ms"] == "1000"
+    assert turned_away.headers["retry-after"] == "1"
+    clock.now += 1
+    assert [answer.status_code for answer in guess(world, 2)] == [401, 429]
+
+
+def test_a_right_key_is_let_in_whatever_came_from_its_address(world, clock):
+    viewer = add_admin(world, "ann", "viewer")
+    guess(world, 9)
+    for key in (viewer, ADMIN_KEY):
+        assert guess(world, key=key)[0].status_code == 200
+
+
+def test_an_admins_key_makes_all_before_it_mistakes_and_a_viewers_does_not(world, clock):
+    viewer = add_admin(world, "ann", "viewer")
+    guess(world, 9)
+    guess(world, key=viewer)
+    assert guess(world)[0].status_code == 429
+    guess(world, key=ADMIN_KEY)
+    assert guess(world)[0].status_code == 401
+
+
+def test_who_guesses_slows_nobody_elsewhere(world, clock):
+    guess(world, 9)
+    assert guess(world, address="192.0.2.8")[0].status_code == 401
+    guess(world, 9, address="2001:db8::1")
+    assert guess(world, address="2001:db8::2")[0].status_code == 429
+    assert guess(world, address="2001:db8:0:1::1")[0].status_code == 401
+
+
+def test_a_missing_key_is_no_guess(world, clock):
+    assert [answer.status_code for answer in guess(world, 9, key="")] == [401] * 9
+    assert guess(world)[0].status_code == 401
+
+
+def test_who_has_an_expired_key_is_told_so_however_often(world, clock, monkeypatch):
+    key = add_admin(world, expires_at=time.time() + 60)
+    monkeypatch.setattr(auth, "time", SimpleNamespace(time=lambda: time.time() + 61))
+    answers = guess(world, 9, key=key)
+    assert {a.status_code for a in answers} == {401}
+    assert "it is expired" in answers[-1].get_json()["error"]["message"]
+
+
+def test_a_wrong_admin_key_has_a_line_in_the_log_without_the_key(make_world, tmp_path, clock):
+    world = make_world(log_dir=tmp_path)
+    answers = guess(world, 8, key="secret-guess-1", path="/admin/instances/a%20b/state")
+    clock.now += 1
+    guess(world, key="secret-guess-2")
+    lines = [line for line in world.log().splitlines() if "a wrong admin key" in line]
+    assert len(lines) == 6
+    assert all(" WARNING " in line for line in lines)
+    assert lines[0].endswith(
+        'source=192.0.2.7 method=GET path="/admin/instances/a b/state"'
+        f" id={answers[0].headers['x-request-id']} count=1"
+    )
+    assert lines[-1].endswith("count=4")  # with those that were turned away
+    assert "secret-guess" not in (tmp_path / "proxy.log").read_text()
+
+
+def test_an_unknown_client_key_is_turned_away_never_and_logged_once_a_minute(
+    make_world, tmp_path, clock
+):
+    world = make_world(log_dir=tmp_path)
+    for _ in range(20):
+        answer = world.client.get(MODELS, headers={"api-key": "gw-secret-guess"})
+        assert answer.status_code == 401
+    clock.now += 60
+    world.client.get(MODELS, headers={"api-key": "gw-secret-guess"})
+    world.client.get(MODELS)  # without one there is nothing to note
+    log = world.log()
+    lines = [line for line in log.splitlines() if "an unknown client key" in line]
+    assert [line.rpartition(" ")[2] for line in lines] == ["count=1", "count=20"]
+    assert "source=127.0.0.1 method=GET path=/v1/models id=" in lines[0]
+    assert "secret-guess" not in log
+
+
+# What a key opens.
+
+
+@pytest.fixture
+def client_of(world):
+    """A function from fields to the key of a client that has them."""
+    world.add("a")
+
+    def make(**fields):
+        with world.parts.database.session() as session:
+            key = keys.add(session, "mine", fields, author=AUTHOR)
+        world.parts.snapshots.reload()
+        return key
+
+    return make
+
+
+def refusal(answer):
+    error = answer.get_json()["error"]
+    return answer.status_code, error["code"], error["message"]
+
+
+def as_client(key, *, source="127.0.0.1", forwarded_for=None):
+    headers = {"api-key": key} | ({"X-Forwarded-For": forwarded_for} if forwarded_for else {})
+    return {"headers": headers, "environ_overrides": {"REMOTE_ADDR": source}}
+
+
+@pytest.mark.parametrize(
+    "fields, code, words",
+    [
+        ({"enabled": False}, "api_key_disabled", "This API key is disabled."),
+        ({"expires_at": 1.0}, "api_key_expired", "This API key has expired."),
+    ],
+)
+@pytest.mark.parametrize("method, path", [("POST", "/v1/chat/completions"), ("GET", MODELS)])
+def test_a_key_that_does_not_open_says_why(world, client_of, method, path, fields, code, words):
+    answer = world.client.open(path, method=method, json=CHAT, **as_client(client_of(**fields)))
+    assert refusal(answer) == (401, code, words)
+    assert world.asked() == (0, 0)
+
+
+def test_a_key_opens_until_it_expires(world, client_of, monkeypatch):
+    key = client_of(expires_at=4_000_000_000.0)
+    monkeypatch.setattr("proxy.web.auth.time.time", lambda: 3_999_999_999.9)
+    assert world.client.get(MODELS, **as_client(key)).status_code == 200
+    monkeypatch.setattr("proxy.web.auth.time.time", lambda: 4_000_000_000.0)
+    assert world.client.get(MODELS, **as_client(key)).status_code == 401
+
+
+def test_a_former_key_opens_until_its_grace_is_over(world, client_of, monkeypatch):
+    former = client_of()
+    with world.parts.database.session() as session:
+        key = keys.rotate(session, "mine", grace_seconds=60, author=AUTHOR)
+    world.parts.snapshots.reload()
+    assert world.client.get(MODELS, **as_client(former)).status_code == 200
+    monkeypatch.setattr("proxy.web.auth.time.time", lambda: 4_000_000_000.0)
+    answer = world.client.get(MODELS, **as_client(former))
+    assert refusal(answer)[:2] == (401, "api_key_replaced")
+    assert world.client.get(MODELS, **as_client(key)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "source, status", [("10.1.2.3", 200), ("192.0.2.7", 200), ("192.0.2.8", 403), ("", 403)]
+)
+def test_a_key_opens_only_from_its_networks(world, client_of, source, status):
+    key = client_of(allowed_networks=["10.0.0.0/8", "192.0.2.7/32"])
+    answer = world.client.get(MODELS, **as_client(key, source=source))
+    assert answer.status_code == status
+    if status == 403:
+        where = source or "an unknown address"
+        said = f"This API key may not be used from {where}."
+        assert refusal(answer) == (403, "source_not_allowed", said)
+
+
+@pytest.mark.parametrize(
+    "source, forwarded_for, status",
+    [
+        ("127.0.0.1", "10.1.2.3", 200),
+        ("127.0.0.1", "10.1.2.3, 192.0.2.9", 403),  # whom our proxy names is not of ours
+        ("127.0.0.1", None, 403),
+        ("192.0.2.9", "10.1.2.3", 403),  # anybody can write that
+    ],
+)
+def test_only_a_trusted_proxy_is_believed_whom_it_speaks_for(
+    make_world, source, forwarded_for, status
+):
+    world = make_world(trusted_proxies=networks(["127.0.0.0/8"]))
+    with world.parts.database.session() as session:
+        key = keys.add(session, "mine", {"allowed_networks": ["10.0.0.0/8"]}, author=AUTHOR)
+    world.parts.snapshots.reload()
+    answer = world.client.get(
+        MODELS, **as_client(key, source=source, forwarded_for=forwarded_for)
+    )
+    assert answer.status_code == status
+
+
+def test_without_trusted_proxies_nobody_is_believed(world, client_of):
+    key = client_of(allowed_networks=["10.0.0.0/8"])
+    answer = world.client.get(MODELS, **as_client(key, forwarded_for="10.1.2.3"))
+    assert answer.status_code == 403
+
+
+def test_of_two_keys_the_one_that_opens_counts(world, client_of):
+    shut = client_of(enabled=False)
+    for first, second in ((shut, world.client_key), (world.client_key, shut)):
+        headers = {"api-key": first, "Authorization": f"Bearer {second}"}
+        assert world.client.get(MODELS, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "mistaken, words",
+    [
+        (lambda key: key[:-3], "cannot be one: it is cut off: it has 49 of 52 characters."),
+        (lambda key: key + "x", "cannot be one: it is too long"),
+        (lambda key: key[:9] + "?" + key[10:], "it has a character that no key has."),
+        (lambda key: key[:-1] + ("a" if key[-1] != "a" else "b"), "it is mistyped"),
+        (lambda key: "gw-" + key[3:], "is not known here."),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_as_such_and_the_key_is_not_quoted(
+    shared_world, mistaken, words
+):
+    key = mistaken(shared_world.client_key)
+    answer = shared_world.client.get(MODELS, headers={"api-key": key})
+    status, code, message = refusal(answer)
+    assert (status, code) == (401, "invalid_api_key")
+    assert words in message
+    assert key[3:20] not in answer.text
+
+
+def test_with_client_authentication_off_a_key_that_does_not_open_is_nobodys(make_world):
+    world = make_world(client_auth="off")
+    world.add("a")
+    with world.parts.database.session() as session:
+        key = keys.add(session, "mine", {"enabled": False}, author=AUTHOR)
+    world.parts.snapshots.reload()
+    assert world.ask(headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_wrong_keys_are_counted_where_a_trusted_proxy_says_they_come_from(make_world, clock):
+    world = make_world(trusted_proxies=networks(["127.0.0.0/8"]))
+
+    def wrong(source):
+        headers = {"X-Admin-API-Key": "wrong", "X-Forwarded-For": source}
+        return world.client.get("/admin/instances", headers=headers).status_code
+
+    assert [wrong("192.0.2.7") for _ in range(6)] == [401] * 5 + [429]
+    assert wrong("192.0.2.8") == 401

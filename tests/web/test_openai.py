@@ -8,9 +8,10 @@ import pytest
 
 from proxy.core.tokens import prompt
 from proxy.simulator import FAULTS, expected_usage
+from proxy.store import keys
 from proxy.store.models import InstanceRow
 from proxy.web import openai
-from tests.builders import MODEL
+from tests.builders import AUTHOR, MODEL
 from tests.web.conftest import CHAT, STREAM
 
 OPERATIONS = ("chat/completions", "completions", "embeddings")
@@ -766,3 +767,137 @@ def test_an_answer_whose_type_was_left_out_is_json_and_not_html():
     assert lines == [("x-ms-region", "East"), ("content-type", "application/json")]
     openai._add_missing_type(lines, "text/event-stream")
     assert len(lines) == 2
+
+
+# What a client may use.
+
+
+def only(world, **fields):
+    """Headers of another client that may do this."""
+    with world.parts.database.session() as session:
+        key = keys.add(session, "bound", fields, author=AUTHOR)
+    world.parts.snapshots.reload()
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def furnished(world):
+    world.add("a", supported_models=["gpt-4o", "gpt-4o-mini", "o3"])
+    world.add("b", supported_models=["o3", "o1"])
+    return world
+
+
+def listed(world, headers):
+    answer = world.client.get("/v1/models", headers=headers)
+    return [row["id"] for row in answer.get_json()["data"]]
+
+
+def test_a_model_that_a_key_may_not_use_is_refused_as_openai_does(furnished):
+    headers = only(furnished, allowed_models=["gpt-4o*"])
+    assert furnished.ask(CHAT | {"model": "GPT-4o-mini"}, headers=headers).status_code == 200
+    answer = furnished.ask(CHAT | {"model": "o3"}, headers=headers)
+    assert answer.status_code == 403
+    assert answer.get_json()["error"] == {
+        "message": "This API key may not use the model 'o3'. Ask for /v1/models to see which.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+    assert furnished.asked() == (1, 0)
+
+
+def test_a_model_that_does_not_exist_looks_to_a_bound_key_like_one_it_may_not_use(furnished):
+    headers = only(furnished, allowed_models=["gpt-4o*"])
+    answers = [furnished.ask(CHAT | {"model": m}, headers=headers) for m in ("o3", "o9")]
+    assert [a.get_json()["error"]["code"] for a in answers] == ["model_not_found"] * 2
+    assert [a.status_code for a in answers] == [403, 403]
+
+
+def test_the_model_of_azures_path_is_the_one_that_counts(furnished):
+    headers = only(furnished, allowed_models=["gpt-4o"])
+    path = "/openai/deployments/{}/chat/completions?api-version=2024-10-21"
+    body = CHAT | {"model": "gpt-4o"}
+    assert furnished.ask(body, path=path.format("o3"), headers=headers).status_code == 403
+    assert furnished.ask(body, path=path.format("gpt-4o"), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "fields, models",
+    [
+        ({}, ["gpt-4o", "gpt-4o-mini", "o1", "o3"]),
+        ({"allowed_models": ["gpt-4o*"]}, ["gpt-4o", "gpt-4o-mini"]),
+        ({"allowed_models": ["o1", "O3"]}, ["o1", "o3"]),
+        ({"allowed_instances": ["b"]}, ["o1", "o3"]),
+        ({"allowed_instances": ["b"], "allowed_models": ["gpt*", "o3"]}, ["o3"]),
+    ],
+)
+def test_models_are_those_the_key_may_use(furnished, fields, models):
+    headers = only(furnished, **fields)
+    assert listed(furnished, headers) == models
+    for model in ("gpt-4o", "gpt-4o-mini", "o1", "o3"):
+        answer = furnished.client.get(f"/v1/models/{model}", headers=headers)
+        assert answer.status_code == (200 if model in models else 404)
+
+
+def test_a_client_is_served_by_its_instances_alone(furnished):
+    headers = only(furnished, allowed_instances=["b"])
+    for _ in range(3):
+        assert furnished.ask(CHAT | {"model": "o3"}, headers=headers).status_code == 200
+    assert furnished.asked() == (0, 3)
+    answer = furnished.ask(CHAT, headers=headers)
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (403, "model_not_found")
+    assert "No instance that this key may use serves 'gpt-4o'" in answer.text
+
+
+# What Azure adds to OpenAI's answers.
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM, STREAM | {"n": 2}])
+def test_a_client_that_trips_over_what_azure_adds_gets_openais_shapes(furnished, body):
+    headers = only(furnished, compat="openai_strict")
+    raw = furnished.ask(body)
+    strict = furnished.ask(body, headers=headers)
+    assert b"content_filter" in raw.data
+    assert b"prompt_filter" in raw.data
+    assert b"filter" not in strict.data
+    assert b'"choices":[]' not in strict.data
+    for text in ("Hello", '"finish_reason":"stop"'):
+        assert strict.text.count(text) == raw.text.replace('": "', '":"').count(text)
+    assert ("data: [DONE]" in strict.text) is (body is not CHAT)
+
+
+def test_a_strict_client_gets_the_usage_it_asked_for(furnished):
+    body = STREAM | {"stream_options": {"include_usage": True}}
+    answer = furnished.ask(body, headers=only(furnished, compat="openai_strict"))
+    events = [json.loads(e[6:]) for e in answer.text.split("\n\n")[:-2]]
+    assert [bool(e["choices"]) for e in events] == [True] * (len(events) - 1) + [False]
+    assert events[-1]["usage"]["prompt_tokens"] > 0
+
+
+def test_an_embedding_is_the_same_to_a_strict_client(furnished):
+    body = {"model": "gpt-4o", "input": ["a"]}
+    headers = only(furnished, compat="openai_strict")
+    raw = furnished.ask(body, path="/v1/embeddings")
+    assert furnished.ask(body, path="/v1/embeddings", headers=headers).data == raw.data
+
+
+# What official clients would repeat, though it is in vain.
+
+
+def test_what_a_person_has_to_mend_is_not_to_be_tried_again(world):
+    world.add("a", enabled=False)
+    disabled = world.ask()
+    world.add("b")
+    world.simulator["b"].faults["*"] = "401"
+    refused = world.ask()
+    for answer, status in ((disabled, 503), (refused, 502)):
+        assert answer.status_code == status
+        assert answer.headers["x-should-retry"] == "false"
+
+
+def test_what_may_pass_says_nothing_of_it(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "429"
+    answer = world.ask()
+    assert answer.status_code == 429
+    assert "x-should-retry" not in answer.headers

@@ -58,7 +58,7 @@ def test_a_groups_limit_bounds_its_instances_together(grouped):
 @pytest.mark.parametrize(
     "path, json, status, param",
     [
-        ("/west", {"max_tpm": 1}, 422, "quota_group"),
+        ("/west", {"max_tpm": 1}, 409, "quota_group"),
         ("/east us", {"max_tpm": -1}, 422, "max_tpm"),
         ("/east us", {"max_tmp": 1}, 422, "max_tmp"),
         ("/east us", {"model_limits": {"m": {"max_tpm": "5"}}}, 422, None),

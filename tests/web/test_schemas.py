@@ -163,3 +163,39 @@ def test_without_an_app_the_settings_say_whether_a_metadata_address_is_allowed(m
     assert (config, [path for _, path in wrong]) == ({}, [["api_base"]])
     monkeypatch.setenv("PROXY_ALLOW_PRIVATE_UPSTREAMS", "true")
     assert schemas.checked_instance(values)[1] == []
+
+
+# How an instance knows us.
+
+BY_TOKEN = {"name": "a", "api_base": "https://h", "auth": "entra"}
+
+
+def test_an_instance_with_a_token_of_entra_id_needs_no_key():
+    values = schemas.checked(schemas.InstanceSchema(), BY_TOKEN)
+    assert (values["auth"], values["api_key"]) == ("entra", "NONE")
+
+
+def test_it_may_have_one_all_the_same():
+    values = schemas.checked(schemas.InstanceSchema(), BY_TOKEN | {"api_key": "k"})
+    assert values["api_key"] == "k"
+
+
+@pytest.mark.parametrize("auth", [{}, {"auth": "key"}])
+def test_any_other_needs_a_key(auth):
+    without = {k: v for k, v in FEWEST.items() if k != "api_key"}
+    error = refused(schemas.InstanceSchema(), without | auth)
+    assert (error.param, error.message) == (
+        "api_key",
+        "api_key: Missing data for required field.",
+    )
+
+
+@pytest.mark.parametrize("auth", ["entra", "key"])
+def test_a_change_of_auth_alone_leaves_the_key_alone(auth):
+    schema = schemas.InstanceChangeSchema(partial=True)
+    assert schemas.checked(schema, {"auth": auth}, partial=True) == {"auth": auth}
+
+
+@pytest.mark.parametrize("auth", ["", "Entra", "token", None, 1])
+def test_another_auth_is_refused(auth):
+    assert refused(schemas.InstanceSchema(), FEWEST | {"auth": auth}).param == "auth"

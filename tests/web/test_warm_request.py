@@ -11,7 +11,10 @@ import orjson
 import pytest
 
 from proxy.core.sse import StreamWatcher
+from proxy.core.types import Client, Usage
+from proxy.runtime.clients import ClientState
 from proxy.runtime.connections import Connection
+from proxy.runtime.shared_counts import SharedCounts
 from proxy.web import body as body_module
 from tests.web.conftest import CHAT, STREAM
 
@@ -53,10 +56,20 @@ def body(request):
     return request.param
 
 
-@pytest.fixture
-def warm(world, body):
-    """A world in which this body was asked for before."""
+LIMITS = {
+    "max_tpm": 10_000_000,
+    "max_rpm": 1_000_000,
+    "max_parallel_requests": 100,
+    "max_tokens_per_day": 10**9,
+    "max_cost_per_month": 1000.0,
+}
+
+
+@pytest.fixture(params=[{}, LIMITS], ids=["", "limited"])
+def warm(request, world, body):
+    """A world in which this body was asked for before, by a client with limits or without."""
     world.add("a", max_tpm=10_000_000, max_rpm=1_000_000)
+    world.client_key = world.add_client("warm", **request.param)
     for _ in range(WARM):
         assert world.ask(body).status_code == 200
     return world
@@ -148,6 +161,18 @@ def test_an_event_costs_few_calls_and_is_not_parsed(monkeypatch):
 
     monkeypatch.setattr(json, "loads", never)
     assert calls_of(lambda: watcher.feed(EVENT)) <= 6
+
+
+@pytest.mark.parametrize("fields, most", [({}, 18), (LIMITS, 42)], ids=["", "limited"])
+def test_what_limits_cost_is_a_few_calls(fields, most):
+    clients, app = ClientState(SharedCounts(2)), Client("app", 1, **fields)
+
+    def act():
+        clients.start(app, 900, 1000).settle(Usage(400, 100), 500)
+        clients.lines(app)
+
+    act()
+    assert calls_of(act) <= most
 
 
 def peak_bytes(events):

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from sqlalchemy import MetaData, select
+from sqlalchemy import inspect, select
 
 from migrations.legacy import discover, run
 from migrations.legacy.plan import make_plan
 from migrations.legacy.records import Era, Problem, Reading, Record
+from migrations.legacy.tables import reflected
 
 NOW = 1_750_000_000.0
 LATER = 4_102_444_800.0  # 2100: a rest until then is not over
@@ -66,13 +67,12 @@ def imported(database, path, *, backups=None, **options):
 
 
 def contents(database):
-    """All rows of all tables."""
-    metadata = MetaData()
+    """All rows of all tables, secrets as they were before they were encrypted."""
     with database.read() as connection:
-        metadata.reflect(connection)
+        tables = {n: reflected(connection, n) for n in inspect(connection).get_table_names()}
         return {
             name: [dict(row) for row in connection.execute(select(table)).mappings()]
-            for name, table in metadata.tables.items()
+            for name, table in tables.items()
         }
 
 

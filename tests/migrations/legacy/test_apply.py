@@ -9,7 +9,7 @@ from proxy.core.deltas import TOTALS, Deltas
 from proxy.core.types import Serving
 from proxy.runtime.state import State
 from proxy.store import instances, states
-from tests.builders import call, config
+from tests.builders import AUTHOR, call, config
 from tests.migrations.legacy.imports import CONFIG, LATER, NOW, contents, found, planned, rows
 
 COUNTS = {
@@ -88,14 +88,15 @@ def test_each_config_makes_a_revision_that_is_its_version_and_has_no_secret(data
     proxy = f"http://user:{PASSWORD}@10.0.0.5:3128"
     applied(database, *(found(f"a{n}", proxy_url=proxy) for n in range(1500)))
     there = contents(database)
-    by_id = {r["id"]: r for r in there["config_revision"]}
-    assert len(by_id) == 1500
+    (revision,) = there["config_revision"]
+    assert (revision["author"], revision["action"]) == ("migration", "instance imported")
+    changes = {c["name"]: c["changes"] for c in there["config_change"]}
+    assert len(changes) == 1500
     for row in there["instance_config"]:
-        revision = by_id[row["revision"]]
-        assert revision["subject"] == row["name"] == revision["changes"]["name"][1]
-        assert (revision["author"], revision["action"]) == ("migration", "instance imported")
-    assert CONFIG["api_key"] not in repr(by_id)
-    assert PASSWORD not in repr(by_id)
+        assert row["revision"] == revision["id"]
+        assert row["name"] == changes[row["name"]]["name"][1]
+    assert CONFIG["api_key"] not in repr(changes)
+    assert PASSWORD not in repr(changes)
 
 
 def test_state_goes_to_the_table_of_state_field_by_field(database):
@@ -169,7 +170,7 @@ def test_a_rest_that_is_not_over_is_one_of_the_running_proxy(database):
 @pytest.mark.parametrize("present", [NOW - 1, NOW + 1, NOW + 100])
 def test_of_two_rests_the_longer_counts(database, present):
     with database.session() as session:
-        instances.add(session, [config("a")], author="test")
+        instances.add(session, [config("a")], author=AUTHOR)
     set_rest(database, present)
     applied(database, found(state={"rate_limited_until": NOW + 30}))
     assert rest_until(database) == max(present, NOW + 30)
@@ -201,7 +202,7 @@ def test_running_it_twice_changes_nothing_but_the_list_of_imports(database):
 def test_what_an_operator_changed_between_two_imports_is_kept_and_told(database):
     applied(database, found(priority=5))
     with database.session() as session:
-        instances.change(session, "a", {"priority": 7, "enabled": False}, author="test")
+        instances.change(session, "a", {"priority": 7, "enabled": False}, author=AUTHOR)
     before = compared(database)
     result = applied(database, found(priority=5, weight=3))
     assert result.kept == {"a": ["priority", "weight", "enabled"]}
@@ -211,7 +212,7 @@ def test_what_an_operator_changed_between_two_imports_is_kept_and_told(database)
 def test_what_an_operator_removed_after_an_import_does_not_come_back(database):
     applied(database, found(state=STATE))
     with database.session() as session:
-        instances.remove(session, "a", author="test")
+        instances.remove(session, "a", author=AUTHOR)
     before = compared(database)
     assert applied(database, found(state=STATE)).removed == ["a"]
     assert compared(database) == before
@@ -224,7 +225,7 @@ def test_state_that_was_found_later_is_still_added(database):
 
 def test_unknown_keys_are_kept_with_the_row_also_where_it_exists(database):
     with database.session() as session:
-        instances.add(session, [config("a")], author="test")
+        instances.add(session, [config("a")], author=AUTHOR)
     extra = {"tags": ["x"], "deployment_name": "y"}
     applied(database, found(extra=extra), found("b", extra=extra), found("c"))
     there = rows(database, "instance_config")

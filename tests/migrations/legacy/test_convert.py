@@ -41,6 +41,7 @@ def test_what_a_file_does_not_say_is_as_the_old_program_took_it():
         "max_rpm": 0,
         "model_limits": {},
         "quota_group": None,
+        "auth": "key",
     }
 
 

@@ -12,7 +12,7 @@ from migrations.legacy.records import CARRIED_STATE_KEYS, CONFIG_KEYS
 from proxy.core.deltas import Deltas, Rest
 from proxy.store import instances, states
 from proxy.store.schema import SchemaProblem
-from tests.builders import config
+from tests.builders import AUTHOR, config
 from tests.migrations.legacy.files import write
 from tests.migrations.legacy.imports import CONFIG, LATER, imported
 from tests.migrations.legacy.test_apply import add_deltas
@@ -80,8 +80,8 @@ def test_what_the_proxy_did_since_is_in_the_files(database, tmp_path):
     there_and_back(database, tmp_path, {"a": RECORD}, {"a": STATE})
     add_deltas(database, total_requests=5, successful_requests=5, latency_total_ms=1500)
     with database.session() as session:
-        instances.change(session, "a", {"priority": 7}, author="test")
-        instances.add(session, [config("b", provider_type="openai")], author="test")
+        instances.change(session, "a", {"priority": 7}, author=AUTHOR)
+        instances.add(session, [config("b", provider_type="openai")], author=AUTHOR)
     configs, old_states = exported(database, tmp_path)
     assert configs["a"]["priority"] == 7
     assert configs["b"]["provider_type"] == "generic"
@@ -119,7 +119,7 @@ def test_the_longest_rest_is_the_instances(database, tmp_path):
         deltas.add_rest(("a", deployment), Rest(until, "throttled", LATER))
     deltas.add_rest(("b", ""), Rest(1.0, "throttled", LATER))  # it is over
     with database.session() as session:
-        instances.add(session, [config("a"), config("b")], author="test")
+        instances.add(session, [config("a"), config("b")], author=AUTHOR)
     with database.write() as connection:
         states.add(connection, deltas)
     _, old_states = exported(database, tmp_path)
@@ -177,7 +177,7 @@ def test_what_came_in_the_place_of_nothing_is_in_the_files(database, tmp_path):
     add_deltas(database, total_requests=5)
     proxy = "http://10.0.0.5:3128"
     with database.session() as session:
-        instances.change(session, "a", {"proxy_url": proxy, "max_tpm": 7}, author="test")
+        instances.change(session, "a", {"proxy_url": proxy, "max_tpm": 7}, author=AUTHOR)
     configs, old_states = exported(database, tmp_path)
     assert (configs["a"]["proxy_url"], configs["a"]["max_tpm"]) == (proxy, 7)
     assert configs["a"]["api_version"] == ""
@@ -288,3 +288,11 @@ def test_split_files_come_back_with_equal_json_for_all_that_is_carried(
     for name, values in given_states.items():
         expected = normalised_state(values)
         assert {k: states_back[name][k] for k in expected} == expected
+
+
+def test_the_old_program_knew_keys_only(database, tmp_path):
+    configs, _ = there_and_back(database, tmp_path, {"a": RECORD | {"auth": "entra"}}, {})
+    with database.read() as connection:
+        (stored,) = instances.load_all(connection)
+    assert (stored.config.auth, stored.config.api_key) == ("key", RECORD["api_key"])
+    assert configs["a"]["auth"] == "entra"  # whoever wrote it there may know what it meant

@@ -363,8 +363,9 @@ from pathlib import Path
 from sqlalchemy import event
 from proxy.store.db import Database
 from migrations.legacy.run import import_legacy
+from tests.builders import VAULT
 
-database = Database(f"sqlite:///{sys.argv[1]}")
+database = Database(f"sqlite:///{sys.argv[1]}", VAULT)
 
 @event.listens_for(database.engine, "after_cursor_execute")
 def kill(connection, cursor, statement, *_):

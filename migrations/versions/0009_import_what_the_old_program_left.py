@@ -9,8 +9,8 @@ It is always the last revision: it uses the tables as the program knows them, an
 is the way back. A revision that changes a table goes before it; the number it had stays, as a
 revision that does nothing, for databases that have passed it.
 
-Revision ID: 0007
-Revises: 0006
+Revision ID: 0009
+Revises: 0008
 """
 
 import logging
@@ -20,13 +20,18 @@ from pathlib import Path
 from alembic import context, op
 from sqlalchemy import func, select, table
 
-from migrations.legacy.export import export, mark_written_out, unknown_providers
+from migrations.legacy.export import (
+    asked_with_tokens,
+    export,
+    mark_written_out,
+    unknown_providers,
+)
 from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import load_settings
 from proxy.store.schema import private_parent
 
-revision = "0007"
-down_revision = "0006"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
@@ -44,7 +49,7 @@ def upgrade() -> None:
             " PROXY_LEGACY_PATH, or later with `flask legacy import PATH`."
         )
         return
-    was_before = context.config.attributes.get("was_before_0006", False)
+    was_before = context.config.attributes.get("was_before_0008", False)
     if "legacy" not in arguments and was_before and _has_imported():
         logger.warning(
             "%s is not imported: data of an old proxy was before; `-x legacy=PATH` does it.",
@@ -72,10 +77,16 @@ def downgrade() -> None:
             "The old program knows no azure_v1; written as azure, to be checked by hand: %s",
             ", ".join(changed),
         )
+    without_key = asked_with_tokens(op.get_bind())
+    if without_key:
+        logger.warning(
+            "The old program knows no tokens of Entra ID; to be given a key by hand: %s",
+            ", ".join(without_key),
+        )
 
 
 def _has_imported() -> bool:
-    """As 0005, say, which this was once: what PROXY_LEGACY_PATH names may have gone since."""
+    """As 0007, say, which this was once: what PROXY_LEGACY_PATH names may have gone since."""
     found = op.get_bind().execute(select(func.count()).select_from(table("legacy_import")))
     return bool(found.scalar_one())
 

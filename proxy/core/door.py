@@ -1,0 +1,63 @@
+"""What a client's key opens, and whether it does now."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proxy.core.sources import Address, Network, is_in, networks
+from proxy.core.types import Client
+
+ANY_END = "*"  # a model that is allowed may be the beginning of names, and this
+
+# Why a key does not open.
+DISABLED = "disabled"
+EXPIRED = "expired"
+FOLLOWED = "replaced"  # by another key, and its grace time is over
+ELSEWHERE = "elsewhere"  # its client may not call from there
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """Made ready for requests when a snapshot is made. `is_plain`: it opens always and from
+    everywhere, as most do, so that there is nothing to look at."""
+
+    client: Client
+    is_plain: bool
+    valid_until: float
+    networks: tuple[Network, ...]
+
+
+def known_key(client: Client, valid_until: float | None = None) -> KnownKey:
+    """`valid_until`: the end of a former key's grace time."""
+    allowed = networks(client.allowed_networks)
+    is_bound = client.expires_at is not None or valid_until is not None or allowed
+    return KnownKey(
+        client,
+        is_plain=client.enabled and not is_bound,
+        valid_until=math.inf if valid_until is None else valid_until,
+        networks=allowed,
+    )
+
+
+def hindrance(key: KnownKey, now: float, source: Address | None) -> str | None:
+    """Why it does not open; None if it does. `now`: seconds since the epoch."""
+    client = key.client
+    if not client.enabled:
+        return DISABLED
+    if client.expires_at is not None and now >= client.expires_at:
+        return EXPIRED
+    if now >= key.valid_until:
+        return FOLLOWED
+    if key.networks and not is_in(source, key.networks):
+        return ELSEWHERE
+    return None
+
+
+def is_allowed(allowed: Iterable[str], model: str) -> bool:
+    """Whether a list of names, and beginnings with a `*`, has the model; an empty one has all.
+    Without regard to case, as models are found."""
+    folded = model.lower()
+    patterns = [a.lower() for a in allowed]
+    return not patterns or any(
+        folded == p or (p.endswith(ANY_END) and folded.startswith(p[:-1])) for p in patterns
+    )

@@ -1,0 +1,94 @@
+"""The limits of clients' keys: who is let in, what the others are told, and each answer's
+headers about them."""
+
+import time
+from datetime import UTC, datetime
+
+from flask import Flask, Response, g
+
+from proxy.context import Parts, parts
+from proxy.core.allowance import NANO, Denial
+from proxy.core.types import Call, Usage
+from proxy.errors import BudgetSpent, LimitReached, ProxyError
+from proxy.runtime.clients import Ticket
+from proxy.web.app import Relayed
+
+HEADERS = "x-ratelimit-"
+
+# Of a limit, in words: what so many are.
+UNITS = {
+    "max_tpm": "tokens a minute",
+    "max_rpm": "requests a minute",
+    "max_parallel_requests": "requests at a time",
+    "max_tokens_per_day": "tokens a day",
+    "max_tokens_per_month": "tokens a month",
+    "max_cost_per_day": "a day",
+    "max_cost_per_month": "a month",
+}
+
+
+def register(app: Flask) -> None:
+    app.after_request(tell)
+
+
+def let_in(mine: Parts, call: Call) -> Ticket:
+    """The call's ticket, to be settled when it is over. Raises LimitReached or BudgetSpent."""
+    client = call.client
+    cost_nano = 0
+    if client.max_cost_per_day or client.max_cost_per_month:
+        completion_tokens = call.reserved_tokens - call.prompt_tokens
+        most = Usage(call.prompt_tokens, completion_tokens)
+        cost_nano = mine.snapshots.current.cost_nano(call.model, most)
+    got = mine.clients.start(client, call.reserved_tokens, cost_nano)
+    if isinstance(got, Denial):
+        raise refused(got, time.time())
+    return got
+
+
+def tell(response: Response) -> Response:
+    """A key with limits a minute hears of these, and of no upstream's."""
+    client = g.get("client")
+    lines = parts().clients.lines(client) if client is not None else None
+    if lines:
+        if isinstance(response, Relayed):
+            response.replace_lines(HEADERS, lines)
+        else:
+            response.headers.update(lines)
+    return response
+
+
+def refused(denial: Denial, now: float) -> ProxyError:
+    """What the client is told."""
+    wait_seconds = None if denial.until is None else denial.until - now
+    kind = BudgetSpent if denial.is_budget and denial.is_pointless else LimitReached
+    return kind(
+        why(denial, wait_seconds),
+        retry_after_seconds=wait_seconds,
+        is_worth_retrying=not denial.is_pointless,
+    )
+
+
+def why(denial: Denial, wait_seconds: float | None) -> str:
+    bound, used = _shown(denial.limit, denial.bound), _shown(denial.limit, denial.used)
+    asked = _shown(denial.limit, denial.asked)
+    limit = f"{bound} {UNITS[denial.limit]} ({denial.limit})"
+    if wait_seconds is None:
+        return (
+            f"This request may need {asked}, and this key may use no more than {limit}: it can"
+            " never fit. Ask for less: a shorter prompt, or fewer max_completion_tokens."
+        )
+    if denial.limit == "max_parallel_requests":
+        return f"This key may have {limit}, and so many are open. Try again when one has ended."
+    if denial.limit == "max_rpm":
+        return f"This key may make {limit}, and made {used}. Try again in {wait_seconds:.1f} s."
+    needs = f"This key may use {limit}; {used} are used, and this request may need {asked}."
+    if not denial.is_budget:
+        return f"{needs} Try again in {wait_seconds:.1f} s."
+    if not denial.is_pointless:
+        return f"{needs} Requests that are still open may leave some of it: try again soon."
+    moment = datetime.fromtimestamp(denial.until or 0, UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{needs} The budget begins anew at {moment} UTC."
+
+
+def _shown(limit: str, amount: int) -> str:
+    return f"{amount / NANO:.6g}" if "cost" in limit else str(amount)
