@@ -32,12 +32,12 @@ ERRORS += (UpstreamError,)
 
 WORD = b"planted"
 # Cheap to look for; only where one of them is, the patterns are.
-BEGINNINGS = (WORD, b"gw-", b"gw_", b"gwa_", b"gAAAA", b"dGVzdHMt")
+BEGINNINGS = (WORD, b"gw-", b"gw_", b"gwa_", b"gAAAAAB", b"dGVzdHMt")
 PATTERNS = (
     re.compile(rb"(?<![a-z])planted"),  # in others' files something may be transplanted
     # A client's or an admin's key.
     re.compile(rb"(?<![A-Za-z0-9_-])(gw-|gw_|gwa_)[A-Za-z0-9_-]{30,}"),
-    re.compile(rb"gAAAA[A-Za-z0-9_-]{30,}"),  # what was encrypted
+    re.compile(rb"gAAAAAB[A-Za-z0-9_-]{30,}"),  # what was encrypted
     re.compile(rb"dGVzdHMt[A-Za-z0-9_-]{20,}"),  # SECRET_KEY of the builders
 )
 # What a database may be given: keyed hashes, and what is encrypted.
