@@ -17,12 +17,13 @@ from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.references import References
 from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
-from proxy.settings import INSTANCE_FOLDER, Settings, load_settings
+from proxy.settings import INSTANCE_FOLDER, Settings, environment, load_settings
 from proxy.store.db import Database
 from proxy.store.vault import Vault
 from proxy.web.app import Gateway
@@ -57,7 +58,9 @@ def make_parts(settings: Settings) -> Parts:
             settings.ca_bundle,
         )
     )
-    snapshots = Snapshots(database, tokens)
+    ours = [vault.path, database.file]
+    references = References(environment(), tuple(path for path in ours if path is not None))
+    snapshots = Snapshots(database, references, tokens)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
     clients = ClientState(SharedCounts(2 * settings.workers + MORE_ROWS))
     entry = Entry()

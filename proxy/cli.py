@@ -16,7 +16,7 @@ MAX_PORT = 65_535
 
 
 class _Later(click.Group):
-    """`flask legacy`, loaded when it is asked for: a server is up sooner without it."""
+    """Loaded from `proxy.cli_<name>` when it is asked for: a server is up sooner without it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._loaded().list_commands(ctx)
@@ -24,19 +24,22 @@ class _Later(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return self._loaded().get_command(ctx, cmd_name)
 
-    @staticmethod
-    def _loaded() -> click.Group:
-        group: click.Group = import_module("proxy.cli_legacy").legacy_cli
+    def _loaded(self) -> click.Group:
+        group: click.Group = getattr(
+            import_module(f"proxy.cli_{self.name}"), f"{self.name}_cli"
+        )
         return group
 
 
 LEGACY = _Later("legacy", help="The files of an older proxy.")
+SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
 
 
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
     app.cli.add_command(admins_cli)
     app.cli.add_command(LEGACY)
+    app.cli.add_command(SECRETS)
     app.cli.add_command(mock)
 
 

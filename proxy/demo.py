@@ -53,6 +53,7 @@ def run_demo(settings: Settings) -> int:
     settings = replace(
         settings,
         database_url=f"sqlite:///{INSTANCE_FOLDER / 'demo.db'}",
+        secret_key_file=INSTANCE_FOLDER / "demo.key",
         admin_api_key=settings.admin_api_key or secrets.token_urlsafe(16),
     )
     parts: Parts = create_app(settings).extensions[EXTENSION]
@@ -119,6 +120,7 @@ def _gunicorn(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
         "PROXY_DATABASE_URL": settings.database_url,
+        "PROXY_SECRET_KEY_FILE": str(settings.secret_key_file),
         "ADMIN_API_KEY": settings.admin_api_key,
     }
     # A session of its own: Ctrl-C reaches us alone, and we stop it in order.

@@ -15,7 +15,8 @@ from proxy.settings import SettingError, Settings
 
 FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 FILE_NAME = "proxy.log"
-FILE_MODE = 0o600  # names of clients and models are nobody else's business
+# Names of clients and models are nobody else's business.
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
 KEPT_FILES = 7
 # A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
 MAX_WAITING_LINES = 50_000
@@ -47,7 +48,7 @@ class LogWriter:
         if folder is None:
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()  # as its lock and rotated files
             os.close(os.open(folder / FILE_NAME, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         except OSError as error:

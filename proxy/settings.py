@@ -288,12 +288,20 @@ def load_settings(
     environ: Mapping[str, str] | None = None, env_file: Path | None = ROOT / ".env"
 ) -> Settings:
     """The settings of this process. Raises SettingError for the first that cannot be used."""
+    values = environment(environ, env_file)
+    _refuse_unknown(values)
+    return Settings(**{s.field: _value(s, values) for s in SETTINGS})
+
+
+def environment(
+    environ: Mapping[str, str] | None = None, env_file: Path | None = ROOT / ".env"
+) -> dict[str, str]:
+    """All that is set there, not only what is ours: secrets may be named by references."""
     values: dict[str, str] = {}
     if env_file is not None and env_file.is_file():
         values = _read(env_file)
     values |= os.environ if environ is None else environ
-    _refuse_unknown(values)
-    return Settings(**{s.field: _value(s, values) for s in SETTINGS})
+    return values
 
 
 def _read(env_file: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from proxy.context import EXTENSION, Parts
 from proxy.runtime import open_files
 from proxy.settings import ROOT, Settings
 from proxy.store import admin_keys, damage, instances, keys, schema
+from proxy.store.vault import Vault
 
 ADD_AN_INSTANCE = """\
 No instance is configured yet. Add one:
@@ -28,6 +29,13 @@ ADMIN_API_KEY is short enough to be guessed. Choose a long random one: openssl r
 """
 LEAST_ADMIN_KEY_CHARACTERS = 16
 NO_CLIENT_KEY = "No client has a key yet. Make one: .venv/bin/flask keys add NAME\n"
+KEY_IS_SHARED = """\
+Others can read {path}, which holds the key that secrets are encrypted with: chmod 600 {path}
+"""
+VAULT_IS_CLOSED = """\
+Secrets can be neither read nor stored: {problem}.
+Put the key back from where you keep its copy; `.venv/bin/flask secrets check` tells the rest.
+"""
 FEW_FILES = """\
 A worker may open {files} files; for PROXY_THREADS={threads} it may need {needed}. Raise the
 limit (ulimit -Hn, or LimitNOFILE= in systemd), or lower PROXY_THREADS.
@@ -80,6 +88,7 @@ def greeting(parts: Parts) -> str:
         text += FEW_FILES.format(
             files=files, threads=settings.threads, needed=open_files.needed(settings.threads)
         )
+    text += _of_the_vault(parts.database.vault)
     if settings.client_auth == "off":
         text += AUTH_IS_OFF.format(address=settings.address)
     elif not has_key:
@@ -91,6 +100,14 @@ def greeting(parts: Parts) -> str:
     if not has_instance:
         text += ADD_AN_INSTANCE.format(address=settings.address)
     return text
+
+
+def _of_the_vault(vault: Vault) -> str:
+    """It is no reason not to start: what is wrong can be seen and mended by the admin API. Nor
+    to refuse a file that others can read: containers mount it so."""
+    if vault.problem:
+        return VAULT_IS_CLOSED.format(problem=vault.problem)
+    return KEY_IS_SHARED.format(path=vault.path) if vault.is_exposed else ""
 
 
 def gunicorn_command() -> list[str]:

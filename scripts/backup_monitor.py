@@ -10,8 +10,10 @@
 
 Without --database it is the one of PROXY_DATABASE_URL, whether or not the proxy runs; only
 `restore` wants it stopped. Exit codes: 0 done and well, 1 failed or an alert, 2 wrong usage.
-`COMMAND --help` tells the options. Backups hold the instances' keys: only their owner can
-read them, and they should leave this disk for another place that is as private.
+`COMMAND --help` tells the options. In backups the instances' keys are encrypted; the key for
+that (PROXY_SECRET_KEY, or instance/secret.key) is in none of them: keep a copy of it elsewhere,
+apart from them. Only their owner can read them, and they should leave this disk for another
+place that is as private.
 """
 
 import argparse
@@ -123,6 +125,9 @@ def _backed_up(
         ],
         "deleted": deleted,
     }
+    if any(t.facts.revision for t in taken):
+        fields["key"] = places.key_place()
+        lines.append(f"Not in it: the key of its secrets, {fields['key']}. Keep it apart.")
     problems = [alert.text for alert in failed]
     return Outcome(lines, fields, problems, EXIT_FAILED if failed else 0), failed
 
@@ -149,7 +154,9 @@ def restore(arguments: argparse.Namespace) -> Outcome:
     skipped: list[str] = []
     backup = arguments.backup or restoring.newest_whole(arguments.folder, place, skipped)
     done = restoring.restore(backup, place, needs_revision=is_proxys)
-    note = places.schema_note(done.path) if done.facts.revision else None
+    note = None
+    if done.facts.revision:
+        note = places.schema_note(done.path) or places.secrets_note(done.path)
     lines = [*skipped, f"{done.path} is restored from {backup}."]
     if done.aside:
         lines.append(f"What was there is kept as {done.aside}.")

@@ -22,7 +22,7 @@ def config(name: str = "a", **changes: Any) -> InstanceConfig:
     """An Azure instance that serves any model."""
     values = {
         "api_base": f"https://{name}.openai.azure.com",
-        "api_key": f"key-of-{name}-0123456789",
+        "api_key": f"planted-key-of-{name}-0123456789",
     }
     return InstanceConfig(name=name, **(values | changes))
 

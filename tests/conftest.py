@@ -10,6 +10,7 @@ from sqlalchemy import event
 from proxy.settings import load_settings
 from proxy.store import schema
 from proxy.store.db import Database
+from tests import planted
 from tests.builders import SECRET_KEY, VAULT
 
 # Also of the processes that tests start: none may touch the key of a gateway that runs here.
@@ -36,6 +37,27 @@ def nobodys_identity():
 def no_identity(monkeypatch):
     """An environment that says nothing of Entra ID."""
     _forget_identity(monkeypatch)
+
+
+planted.watch()
+
+
+@pytest.fixture(autouse=True)
+def nothing_tells_a_secret(request):
+    """Fails the test in which, or since the last, something told a secret (tests/planted.py).
+    A test that has a reason to says so: `pytest.mark.tells_secrets(reason)`."""
+    yield
+    found = planted.taken()
+    if request.node.get_closest_marker("tells_secrets") is None:
+        assert not found, "told a secret:\n" + "\n".join(found)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_told_a_secret_at_the_end():
+    """What other threads still did, and fixtures when they ended."""
+    yield
+    found = planted.taken()
+    assert not found, "told a secret:\n" + "\n".join(found)
 
 
 @pytest.fixture(scope="session")

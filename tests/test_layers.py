@@ -22,7 +22,7 @@ LAYERS = (
     ("context",),
     ("web", "cli_told"),
     ("legacy",),
-    ("cli_legacy", "cli_admins", "cli_keys"),
+    ("cli_legacy", "cli_admins", "cli_keys", "cli_secrets"),
     ("cli",),
     ("__init__",),
     ("start",),
@@ -38,7 +38,8 @@ ONLY = {
     "logs": {"settings", "runtime"},
     "worker": {"errors", "core", "runtime", "context"},
     "migrations": {"settings", "store", "legacy"},
-    "legacy": {"core", "store", "web"},  # a config from outside is checked as the web's are
+    # A config from outside is checked as the web's are, and written out as it is used.
+    "legacy": {"core", "store", "runtime", "web"},
 }
 # Parts that are for some only.
 ONLY_FOR = {

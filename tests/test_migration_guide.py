@@ -45,7 +45,7 @@ PROJECT = "proxy migrations scripts alembic.ini wsgi.py requirements.txt .env.ex
 COMMAND_SECONDS = 60
 LATER = 4_102_444_800.0  # 2100: a rest that is not over
 
-KEY = "key-of-east-0123456789"
+KEY = "planted-key-of-east-0123456789"
 OLD_SOURCES = {
     "app/__init__.py": "",
     "app/instance/__init__.py": "",

@@ -10,7 +10,7 @@ from proxy import __main__, create_app, make_parts
 from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
 from proxy.store import admin_keys, instances, keys, schema
-from tests.builders import AUTHOR, config
+from tests.builders import AUTHOR, SECRET_KEY, config
 from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
 
 
@@ -109,6 +109,20 @@ def test_the_instance_in_the_greeting_can_be_added_as_it_stands(make_settings):
             made.stop()
     assert answer.status_code == 201
     assert answer.get_json()["config"]["name"] == json.loads(body)["name"]
+
+
+def test_a_key_file_that_others_can_read_is_told_and_one_that_is_lost(parts, tmp_path):
+    path = tmp_path / "secret.key"
+    path.write_text(SECRET_KEY)
+    path.chmod(0o644)
+    assert f"chmod 600 {path}" in greeting(parts(secret_key=(), secret_key_file=path))
+    path.chmod(0o600)
+    assert str(path) not in greeting(parts(secret_key=(), secret_key_file=path))
+    path.unlink()
+    text = greeting(parts(secret_key=(), secret_key_file=path))
+    assert f"the key is missing: it belongs in the file {path}" in text
+    assert "Put the key back" in text
+    assert not path.exists()
 
 
 def test_no_secret_is_in_the_command_line(parts):

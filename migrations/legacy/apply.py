@@ -27,6 +27,7 @@ from migrations.legacy.showing import json_of
 from migrations.legacy.tables import reflected
 from proxy.core.masking import SECRET_FIELDS, masked
 from proxy.store import instances, states
+from proxy.store.sealed import Unreadable
 
 AUTHOR = "migration"
 ACTION = "instance imported"
@@ -147,6 +148,8 @@ def _decided(
             continue
         if row is not None:
             result.kept[each.name] = [k for k, v in each.config.items() if row[k] != v]
+            if isinstance(row["legacy_extra"], Unreadable):
+                continue  # it may be decrypted again, and is not to be written over
             kept = row["legacy_extra"] or {}
             if each.extra and not kept.keys() - CONFIG_KEYS:
                 extras.append({"of": each.name, "extra": {**kept, **json_of(each.extra)}})

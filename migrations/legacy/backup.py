@@ -87,7 +87,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 def new_private_folder(parent: Path, prefix: str, now: datetime) -> Path:
     """`<prefix>_<UTC time>` in `parent`; with a number where that exists."""
-    parent.mkdir(parents=True, exist_ok=True)
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     stem = f"{prefix}_{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     for suffix in ("", *(f"_{n}" for n in range(2, 1000))):
         try:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from migrations.legacy.backup import new_private_folder, write_private
 from migrations.legacy.convert import BLANK_CONFIG, BLANK_STATE, OLD_TOTALS
 from migrations.legacy.records import CONFIG_KEYS
 from migrations.legacy.tables import reflected
+from proxy.core.types import InstanceConfig
+from proxy.runtime.references import References, Resolved
 from proxy.store.schema import SchemaProblem
+from proxy.store.sealed import Unreadable
 
 CONFIG_FILE = "instance_configs.json"
 STATE_FILE = "instance_states.json"
@@ -58,10 +61,13 @@ RATES = (
 )
 
 
-def export(connection: Connection, parent: Path) -> Path:
+def export(
+    connection: Connection, parent: Path, environ: Mapping[str, str] | None = None
+) -> Path:
     """Writes both files into a new folder in `parent` (0700, files 0600); returns it.
 
-    Raises SchemaProblem if they cannot be written.
+    The old program knows neither encryption nor references: keys are written as they are used.
+    Raises SchemaProblem if one cannot be decrypted, or if files cannot be written.
     """
     names = ("instance_config", "instance_state", "deployment_state")
     config, state, rest = (reflected(connection, n) for n in names)
@@ -72,8 +78,10 @@ def export(connection: Connection, parent: Path) -> Path:
         name, moment = row["instance_name"], row["rate_limited_until"]
         if moment > now:
             until[name] = max(moment, until.get(name, 0.0))
-    rows = connection.execute(select(config).order_by(config.c.name)).mappings()
-    configs = {row["name"]: _config(row) for row in rows}
+    rows = connection.execute(select(config).order_by(config.c.name)).mappings().all()
+    _refuse_unreadable(rows)
+    used = _followed(rows, environ).configs
+    configs = {row["name"]: _config(row, used.get(row["name"])) for row in rows}
     # Also of those whose config is gone, or never was there: their totals are kept.
     names_of_both = dict.fromkeys((*configs, *sorted(states)))
     old_states = {n: _state(n, states.get(n, {}), until.get(n)) for n in names_of_both}
@@ -98,6 +106,15 @@ def mark_written_out(connection: Connection, now: float) -> None:
     connection.execute(unmarked.values(legacy_imported_at=now))
 
 
+def leading_nowhere(
+    connection: Connection, environ: Mapping[str, str] | None = None
+) -> list[str]:
+    """Names of instances whose references lead nowhere: they are written as they are."""
+    config = reflected(connection, "instance_config")
+    rows = connection.execute(select(config)).mappings().all()
+    return sorted(_followed(rows, environ).problems)
+
+
 def unknown_providers(connection: Connection) -> list[str]:
     """Names of instances whose kind the old program does not know: they are written as
     `azure`, and need a look by hand before it starts."""
@@ -114,8 +131,28 @@ def asked_with_tokens(connection: Connection) -> list[str]:
     return list(connection.scalars(known.order_by(config.c.name)))
 
 
-def _config(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _refuse_unreadable(rows: Iterable[Mapping[Any, Any]]) -> None:
+    for row in rows:
+        for column in ("api_key", "proxy_url", "legacy_extra"):
+            if isinstance(row[column], Unreadable):
+                raise SchemaProblem(
+                    f"{column} of {row['name']!r} cannot be decrypted: {row[column].reason}."
+                    " Nothing was changed. Put the right key back, or remove the instance."
+                )
+
+
+def _followed(rows: Iterable[Mapping[Any, Any]], environ: Mapping[str, str] | None) -> Resolved:
+    references = References() if environ is None else References(environ)
+    return references.resolved(
+        InstanceConfig(row["name"], row["api_base"], row["api_key"], proxy_url=row["proxy_url"])
+        for row in rows
+    )
+
+
+def _config(row: Mapping[Any, Any], used: InstanceConfig | None) -> dict[str, Any]:
     values = {key: row[key] for key in CONFIG_KEYS}
+    if used is not None:
+        values |= {"api_key": used.api_key, "proxy_url": used.proxy_url}
     values["provider_type"] = OLD_PROVIDERS.get(row["provider_type"], row["provider_type"])
     kept = row["legacy_extra"] or {}
     return {**kept, **values, **_as_it_was_written(values, kept, BLANK_CONFIG)}

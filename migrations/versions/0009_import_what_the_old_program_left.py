@@ -23,11 +23,12 @@ from sqlalchemy import func, select, table
 from migrations.legacy.export import (
     asked_with_tokens,
     export,
+    leading_nowhere,
     mark_written_out,
     unknown_providers,
 )
 from migrations.legacy.run import ImportRefused, import_legacy
-from proxy.settings import load_settings
+from proxy.settings import environment, load_settings
 from proxy.store.schema import private_parent
 
 revision = "0009"
@@ -68,9 +69,17 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    folder = export(op.get_bind(), private_parent(op.get_bind()))
+    environ = environment()
+    folder = export(op.get_bind(), private_parent(op.get_bind()), environ)
     mark_written_out(op.get_bind(), time.time())
     logger.warning("The present config and state, in the old program's layout: %s", folder)
+    nowhere = leading_nowhere(op.get_bind(), environ)
+    if nowhere:
+        logger.warning(
+            "Their env: or file: leads nowhere, and the old program knows neither; to be mended"
+            " by hand: %s",
+            ", ".join(nowhere),
+        )
     changed = unknown_providers(op.get_bind())
     if changed:
         logger.warning(

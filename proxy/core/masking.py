@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
+from proxy.core.references import is_reference
+
 # Fields of config that are, or may hold, a secret.
 SECRET_FIELDS = frozenset({"api_key", "proxy_url"})
-
-# Where a secret is to be found; what begins so holds none.
-REFERENCES = ("env:", "file:")
 
 _SHOWN_CHARACTERS = 4
 _LEAST_LENGTH = 16  # of shorter keys four characters would be too much
@@ -20,14 +19,14 @@ _CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOT
 def masked_key(key: str) -> str:
     """`***` and the last characters, to tell keys apart. Not for short keys, nor "NONE", nor
     what only says where the key is."""
-    if key in ("", "NONE") or key.startswith(REFERENCES):
+    if key in ("", "NONE") or is_reference(key):
         return key
     return "***" + (key[-_SHOWN_CHARACTERS:] if len(key) >= _LEAST_LENGTH else "")
 
 
 def masked_url(url: str | None) -> str | None:
     """`url` with user and password, if it has them, replaced by `***`."""
-    if not url or url.startswith(REFERENCES):
+    if not url or is_reference(url):
         return url
     return _CREDENTIALS.sub(r"\g<1>***@", url)
 

@@ -199,7 +199,7 @@ class Forward:
         if not pool.servings:
             if snapshot.disabled.pool(call.model, allowed).servings:
                 raise Unavailable(
-                    f"No instance that serves {call.model!r} is enabled.",
+                    f"No instance that serves {call.model!r} is in service.",
                     is_worth_retrying=False,
                 )
             if pool.barred:

@@ -2,20 +2,27 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from proxy.core.catalog import Catalog
 from proxy.core.door import KnownKey, known_key
 from proxy.core.prices import NO_PRICES, Prices, cost_nano, find
 from proxy.core.roles import Admin
-from proxy.core.types import ENTRA, InstanceConfig, Usage
+from proxy.core.types import ENTRA, InstanceConfig, Usage, is_same_upstream
 from proxy.runtime.entra import Tokens
+from proxy.runtime.references import References, Resolved, Versions
 from proxy.store import admin_keys, instances, keys, prices, quota_groups, revisions
 from proxy.store.db import Connection, Database
 from proxy.store.instances import StoredInstance
 from proxy.store.quota_groups import StoredGroup
+
+logger = logging.getLogger(__name__)
+
+# Files that secrets are in are looked at once in so many seconds.
+LOOK_SECONDS = 1.0
+NAMED = 10  # instances that one log line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,9 @@ class Snapshot:
     """`catalog` knows the enabled instances, `disabled` the others; `keys` are clients' and
     `admins` operators', by their hash.
 
-    `configs`: those of the instances, by name; but where there is a problem with an instance,
-    it is in `problems` instead, and is not asked.
+    `instances` are as they were written. `configs`, by name, and those in the catalog have the
+    secrets that references lead to; where there is a problem with an instance, it is in
+    `problems` instead, and is not asked. `files` are those that secrets came from.
     """
 
     revision: int = 0
@@ -47,6 +55,9 @@ class Snapshot:
     admins: Mapping[str, Admin] = field(default_factory=dict)
     problems: Mapping[str, Problem] = field(default_factory=dict)
     prices: Prices = NO_PRICES
+    files: Versions = field(default_factory=dict)
+    # Of the vault, when it opened what is here.
+    vault_version: object = None
 
     def cost_nano(self, model: str, usage: Usage) -> int:
         """What that usage costs, in billionths; 0 where there is no price."""
@@ -64,9 +75,6 @@ class Snapshot:
         return [name for name in self.problems if self.instances[name].config.enabled]
 
 
-logger = logging.getLogger(__name__)
-
-
 class Snapshots:
     """Holds the present one. Readers take `current` without a lock and keep what they took.
 
@@ -76,20 +84,29 @@ class Snapshots:
     def __init__(
         self,
         database: Database,
+        references: References | None = None,
         tokens: Tokens | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self.references = references or References()
         self._tokens = tokens
         self._clock = clock
         self._lock = Lock()
-        self._is_another_database = False
+        self._is_outdated = False
+        self._looked_at = 0.0
+        self._moved: set[str] = set()
         self.current = Snapshot()
 
+    @property
+    def is_outdated(self) -> bool:
+        """The next `load` reads the database, whatever its revision. Until then, the present
+        one serves."""
+        return self._is_outdated
+
     def forget(self) -> None:
-        """The database is another one: its config is right, whatever its revision. Until it is
-        loaded, the present one serves."""
-        self._is_another_database = True
+        """The database is another one: its config is right, whatever its revision."""
+        self._is_outdated = True
 
     def reload(self) -> Snapshot:
         """Reads what this process itself has just changed. Raises StoreUnavailable."""
@@ -100,57 +117,124 @@ class Snapshots:
         """Reads the database if it has a newer revision. Never goes back: of two threads
         at once, the newer revision stays."""
         revision = revisions.newest(connection)
-        if revision <= self.current.revision and not self._is_another_database:
+        if revision <= self.current.revision and not self._is_outdated:
             return self.current
-        stored = instances.load_all(connection)
-        groups = {g.group.name: g for g in quota_groups.load_all(connection)}
-        limits = {name: g.group for name, g in groups.items()}
-        problems = self._problems(stored)
-        known = [s.config for s in stored]
-        usable = [c for c in known if c.name not in problems]
+        vault_version = self._database.vault.version
+        stored = {s.config.name: s for s in instances.load_all(connection)}
         fresh = Snapshot(
             revision,
-            {s.config.name: s for s in stored},
+            stored,
             {hashed: known_key(*to) for hashed, to in keys.load_all(connection).items()},
-            groups,
-            Catalog([c for c in usable if c.enabled], limits),
-            # What is out of service is known to be there, and is never asked.
-            Catalog([c for c in known if c.name in problems or not c.enabled]),
-            {c.name: c for c in usable},
-            keys.pepper(connection),
-            admin_keys.load_all(connection),
-            problems,
-            prices.load_all(connection),
+            {g.group.name: g for g in quota_groups.load_all(connection)},
+            pepper=keys.pepper(connection),
+            admins=admin_keys.load_all(connection),
+            prices=prices.load_all(connection),
+            vault_version=vault_version,
         )
+        resolved = self._resolved(fresh)
         with self._lock:
-            if fresh.revision > self.current.revision or self._is_another_database:
-                self._is_another_database = False
-                before, self.current = self.current, fresh
+            if fresh.revision > self.current.revision or self._is_outdated:
+                self._is_outdated = False
+                self._take(fresh, resolved)
                 logger.info("config is at revision %d", revision)
-                _tell(before, fresh)
             current = self.current
+        self._tell_tokens(current)
+        return current
+
+    def follow(self) -> None:
+        """At most once a second, looks whether a file that secrets are in has changed, and
+        takes them; also the vault's. Asks no database."""
+        now = self._clock()
+        if 0 <= now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        current = self.current
+        if current.vault_version != self._database.vault.version:
+            self._is_outdated = True
+        if self.references.changed(current.files):
+            resolved = self._resolved(current)
+            with self._lock:
+                if self.current is current:  # else a newer one was resolved meanwhile
+                    self._take(current, resolved)
+            self._tell_tokens(self.current)
+
+    def moved(self) -> frozenset[str]:
+        """Instances to which references now give another key or address, since `settled`: what
+        was measured with the former is void."""
+        with self._lock:
+            return frozenset(self._moved)
+
+    def settled(self, names: Iterable[str]) -> None:
+        with self._lock:
+            self._moved.difference_update(names)
+
+    def _resolved(self, snapshot: Snapshot) -> Resolved:
+        """A gateway that cannot ask one instance serves with the others."""
+        written = [stored.config for stored in snapshot.instances.values()]
+        found = self.references.resolved(written)
+        names = [c.name for c in written if c.auth == ENTRA]
+        text = self._tokens.problem() if names and self._tokens is not None else None
+        if text is None:
+            return found
+        problems = {**dict.fromkeys(names, f"auth is entra, but {text}."), **found.problems}
+        usable = {n: c for n, c in found.configs.items() if n not in problems}
+        return replace(found, configs=usable, problems=problems)
+
+    def _tell_tokens(self, current: Snapshot) -> None:
         if self._tokens is not None:
             self._tokens.want(
                 any(c.enabled and c.auth == ENTRA for c in current.configs.values())
             )
-        return current
 
-    def _problems(self, stored: list[StoredInstance]) -> dict[str, Problem]:
-        """By name. A gateway that cannot ask one instance serves with the others."""
-        names = [s.config.name for s in stored if s.config.auth == ENTRA]
-        text = self._tokens.problem() if names and self._tokens is not None else None
-        if text is None:
-            return {}
-        now, former = self._clock(), self.current.problems
-        problem = Problem(f"auth is entra, but {text}", now)
-        return {name: former.get(name, problem) for name in names}
+    def _take(self, fresh: Snapshot, resolved: Resolved) -> None:
+        """With the lock held."""
+        former, now = self.current, self._clock()
+        groups = {name: g.group for name, g in fresh.groups.items()}
+        # What is out of service is known to be there, and is never asked.
+        out = [fresh.instances[name].config for name in resolved.problems]
+        in_order = resolved.configs.values()
+        self.current = replace(
+            fresh,
+            catalog=Catalog([c for c in in_order if c.enabled], groups),
+            disabled=Catalog([*(c for c in in_order if not c.enabled), *out]),
+            configs=resolved.configs,
+            problems={
+                name: Problem(text, former.problems[name].since)
+                if name in former.problems
+                else Problem(text, now)
+                for name, text in resolved.problems.items()
+            },
+            files=resolved.files,
+        )
+        self._moved |= set(_moved(former, self.current))
+        _tell(former, self.current)
+
+
+def _moved(former: Snapshot, current: Snapshot) -> Iterable[str]:
+    """Without a change by an operator, who voids by himself what was measured."""
+    for name, config in current.configs.items():
+        before = former.instances.get(name)
+        if before is None or before.revision != current.instances[name].revision:
+            continue
+        known = former.configs.get(name)
+        if known is None or (known is not config and not is_same_upstream(known, config)):
+            yield name
 
 
 def _tell(former: Snapshot, current: Snapshot) -> None:
-    """One line for each reason, when it begins."""
+    """One line for each reason, when it begins and when it ends; names would be thousands where
+    the vault's key is lost."""
+    before, now = set(former.out_of_service), set(current.out_of_service)
     reasons: dict[str, list[str]] = {}
-    for name in current.out_of_service:
-        if name not in former.problems:
-            reasons.setdefault(current.problems[name].text, []).append(name)
+    for name in sorted(now - before):
+        reasons.setdefault(current.problems[name].text, []).append(name)
     for reason, names in reasons.items():
-        logger.error("out of service: %s: %s", ", ".join(names), reason)
+        logger.error("out of service: %s: %s", _named(names), reason)
+    back = sorted(before - now)
+    if back:
+        logger.warning("no longer out of service: %s", _named(back))
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -91,16 +91,19 @@ class Syncer:
         """All in one transaction: what is read back holds what was just written, a failure
         leaves neither, and the config cannot move in between."""
         self._follow_the_file()
+        moved = self._follow_references()
         now = self._now()
         deltas, of_clients = self._state.take(), self._clients.take()
         try:
-            writes = bool(deltas or of_clients)
-            if not writes and not self._someone_else_wrote():
+            writes = bool(deltas or of_clients or moved)
+            if not writes and not self._is_something_new():
                 self._give_back(deltas, of_clients)
                 return
             transaction = self._database.write if writes else self._database.read
             with transaction() as connection:
                 snapshot = self._snapshots.load(connection)
+                for name in moved:
+                    states.clear_rests(connection, name, now)
                 deltas.drop_stale(snapshot.configs)
                 number = states.add(connection, deltas)
                 usage.add(connection, deltas)
@@ -111,6 +114,7 @@ class Syncer:
         except BaseException:  # whatever it was, no count is lost
             self._give_back(deltas, of_clients)
             raise
+        self._snapshots.settled(moved)
         self._number = None  # should merging fail
         self._state.merge(shared, snapshot.configs)
         self._clients.merge(clients)
@@ -129,6 +133,17 @@ class Syncer:
             self._database.dispose()
             self._snapshots.forget()
             self._number = None
+
+    def _follow_references(self) -> frozenset[str]:
+        """The instances that have another key or address without a change of config."""
+        self._snapshots.follow()
+        moved = self._snapshots.moved()
+        for name in moved:
+            self._state.clear_rests(name)
+        return moved
+
+    def _is_something_new(self) -> bool:
+        return self._snapshots.is_outdated or self._someone_else_wrote()
 
     def _now(self) -> float:
         """Where the clock was set back, seconds count again that were over: all is read."""

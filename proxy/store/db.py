@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from proxy.errors import Unavailable
 from proxy.settings import SettingError
 from proxy.store import sealed
 from proxy.store.models import Base
-from proxy.store.vault import NO_VAULT, Vault
+from proxy.store.vault import NO_VAULT, Vault, VaultClosed
 
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
@@ -52,6 +53,12 @@ class Database:
         except (ArgumentError, ImportError) as error:
             # They name the dialect or the driver's module, never the URL and its password.
             raise SettingError(f"PROXY_DATABASE_URL: it cannot be used: {error}") from None
+
+    @property
+    def file(self) -> Path | None:
+        """Of an SQLite database; None for another kind, or one without a plain path."""
+        name = sqlite_file(self.url)
+        return None if name is None else Path(name)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -124,19 +131,22 @@ def translated() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None)
+        if isinstance(cause, VaultClosed):  # a value could not even be given to the database
+            raise cause from None
         message = str(cause or type(error).__name__).splitlines()[0]
         raise StoreUnavailable(f"The database cannot be used: {message}.") from error
 
 
 def make_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     timeout_seconds = BUSY_TIMEOUT_MS / 1000
     engine = create_engine(
         url,
         connect_args={"timeout": timeout_seconds},
         poolclass=QueuePool,
         pool_timeout=timeout_seconds,
+        hide_parameters=True,  # in errors, which somebody may log: there are keys among them
     )
 
     @event.listens_for(engine, "connect")

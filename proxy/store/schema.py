@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from proxy.settings import INSTANCE_FOLDER, ROOT
 from proxy.store.db import Database, StoreUnavailable, sqlite_file
 from proxy.store.models import Base
+from proxy.store.vault import VaultClosed, make_private_folder
 
 REMEDY = "`alembic upgrade head` (or ./scripts/run) makes or updates it"
 VERSION_TABLE = "alembic_version"  # alembic's own, in which it keeps the schema's revision
@@ -61,6 +62,8 @@ def migrating(database: Database) -> Iterator[None]:
     _usable_revision(database)
     try:
         yield
+    except VaultClosed as error:
+        raise SchemaProblem(error.message) from error
     except DBAPIError as error:
         raise SchemaProblem(
             f"{_name(database)} cannot be upgraded: {error.orig}. Stop what else uses it, and"
@@ -90,7 +93,7 @@ def private_parent(connection: Connection) -> Path:
 def make_private(path: Path) -> None:
     """Makes the file if there is none: only its owner can read it, for it holds keys."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         # Never a present one: closing it would end this process' SQLite locks on it
         # (https://sqlite.org/howtocorrupt.html, 2.2).
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -10,10 +10,12 @@ from typing import Any
 from sqlalchemy import Dialect, Engine, String
 from sqlalchemy.types import TypeDecorator
 
-from proxy.core.masking import REFERENCES
+from proxy.core.references import is_reference
 from proxy.store.vault import MARK, NO_VAULT, CannotOpen, Vault
 
 PLAIN = ("", "NONE")  # that there is none is no secret
+# The key, in JSON, of what could not be decrypted when it was written there.
+STILL_SEALED = "still sealed"
 
 
 class Unreadable(str):
@@ -40,13 +42,13 @@ def vault_of(dialect: Dialect) -> Vault:
     return getattr(dialect, "vault", NO_VAULT)
 
 
-def is_reference(value: str) -> bool:
-    """It says where the secret is, and holds none."""
-    return value.startswith(REFERENCES)
+def is_secret(value: str) -> bool:
+    """It is to be encrypted: it neither says that there is none, nor where it is."""
+    return value not in PLAIN and not is_reference(value)
 
 
 class Sealed(TypeDecorator[str]):
-    """A secret that is text."""
+    """A secret that is text. What says where it is stays as it is."""
 
     impl = String
     cache_ok = True
@@ -54,7 +56,7 @@ class Sealed(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         if isinstance(value, Unreadable):
             return value.stored
-        if value is None or value in PLAIN or is_reference(value):
+        if value is None or not is_secret(value):
             return value
         return vault_of(dialect).seal(value)
 
@@ -68,20 +70,45 @@ class Sealed(TypeDecorator[str]):
 
 
 class SealedJson(TypeDecorator[Any]):
-    """JSON that may hold secrets, encrypted as a whole. None where it cannot be decrypted."""
+    """JSON that may hold secrets, encrypted as a whole. Where it cannot be decrypted it is
+    Unreadable: empty, as if there were none, and kept."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else vault_of(dialect).seal(json.dumps(value))
+        if isinstance(value, Unreadable):
+            return value.stored
+        return None if value is None else vault_of(dialect).seal(json.dumps(_kept(value)))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         if value is None:
             return None
         if not value.startswith(MARK):
             return json.loads(value)  # from before secrets were encrypted
+        vault = vault_of(dialect)
         try:
-            return json.loads(vault_of(dialect).open(value))
-        except CannotOpen:
-            return None
+            return json.loads(
+                vault.open(value), object_hook=lambda found: _opened(vault, found)
+            )
+        except CannotOpen as error:
+            return Unreadable.because(str(error), value)
+
+
+def _kept(value: Any) -> Any:
+    """What could not be decrypted, in JSON: it may be again when it is read."""
+    if isinstance(value, Unreadable):
+        return {STILL_SEALED: value.stored}
+    if isinstance(value, dict):
+        return {k: _kept(v) for k, v in value.items()}
+    return [_kept(v) for v in value] if isinstance(value, list) else value
+
+
+def _opened(vault: Vault, found: dict[str, Any]) -> Any:
+    stored = found.get(STILL_SEALED)
+    if len(found) != 1 or not isinstance(stored, str) or not stored.startswith(MARK):
+        return found
+    try:
+        return vault.open(stored)
+    except CannotOpen as error:
+        return Unreadable.because(str(error), stored)

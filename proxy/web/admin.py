@@ -180,13 +180,14 @@ class InstanceVerify(MethodView):
     @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema(), right=OPERATE)
     def post(self, name: str) -> Json:
         """Call each deployment with a tiny prompt and say what was found."""
-        config = _instance(name).config
+        _instance(name)
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
-        problem = parts().snapshots.current.problems.get(name)
+        snapshot = parts().snapshots.current
+        problem = snapshot.problems.get(name)
         if problem is not None:
-            checks = [Check("identity", ok=False, detail=f"{problem.text}.")]
+            checks = [Check("config", ok=False, detail=problem.text)]
         else:
-            checks = verify(parts().upstream, config, model)
+            checks = verify(parts().upstream, snapshot.configs[name], model)
         return {
             "name": name,
             "ok": all(c.ok for c in checks),

@@ -21,7 +21,7 @@ def health() -> dict[str, Any]:
 
     `calls` are those of this worker: open now, waiting for room, and how many it can hold.
     """
-    problem = _problem()
+    problem = _problem() or _secrets_problem()
     calls = parts().open_calls
     return {
         "status": "degraded" if problem else "ok",
@@ -54,4 +54,17 @@ def _problem() -> str | None:
         return "The worker was not started: use ./scripts/run or python -m proxy."
     if age_seconds > max(LATE_SECONDS, 3 * parts().settings.sync_interval_seconds):
         return f"State was last synced {int(age_seconds)} s ago."
+    return None
+
+
+def _secrets_problem() -> str | None:
+    """Not a reason to send nobody to us: others can be asked. Names none: everybody may ask."""
+    out = parts().snapshots.current.out_of_service
+    if out:
+        return (
+            f"{len(out)} instances are out of service, because their secrets cannot be read;"
+            " GET /admin/instances?status=misconfigured says why."
+        )
+    if parts().database.vault.problem:
+        return "No secret can be stored; `flask secrets check` says why."
     return None

@@ -19,6 +19,7 @@ from marshmallow import (
 )
 
 from proxy.context import parts
+from proxy.core import references
 from proxy.core.addresses import refused
 from proxy.core.masking import masked, masked_key
 from proxy.core.providers import NO_KEY, PROVIDER_ALIASES, PROVIDERS
@@ -34,6 +35,7 @@ MAX_NUMBER = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 3600
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
+UNKNOWN = "Unknown field."  # marshmallow's message
 MASK = "***"  # how core/masking.py shows a secret
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
@@ -96,7 +98,7 @@ def _is_url(url: str) -> None:
 
 
 def _is_proxy_url(url: str) -> None:
-    if not url:
+    if not url or _is_reference(url):
         return
     _check_url(url, credentials=True)
     credentials = urlsplit(url).netloc.rpartition("@")[0]
@@ -135,10 +137,23 @@ def _allows_private_upstreams() -> bool:
 
 
 def _is_key(key: str) -> None:
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ValidationError("Must be printable ASCII without spaces: it is sent as a header.")
+    if _is_reference(key):
+        return
+    mistake = references.key_mistake(key)
+    if mistake:
+        raise ValidationError(mistake)
     if key.startswith(MASK):
         raise ValidationError("Is a masked key; leave the field out to keep the present one.")
+
+
+def _is_reference(value: str) -> bool:
+    """Where it leads is looked up when it is used: what it names may be there only later."""
+    if not references.is_reference(value):
+        return False
+    mistake = references.mistake(value)
+    if mistake:
+        raise ValidationError(mistake)
+    return True
 
 
 def _distinct(values: list[str]) -> None:
@@ -203,8 +218,8 @@ class InstanceSchema(Schema):
         validate=[validate.Length(1, 4000), _is_key],
         metadata={
             "format": "secret",
-            "description": "Sent to the upstream; never returned. NONE: send no key. Required,"
-            " unless auth is entra.",
+            "description": "Sent to the upstream; never returned. NONE: send no key. env:NAME"
+            " or file:/path: where the key is. Required, unless auth is entra.",
         },
     )
     api_base = fields.String(
@@ -221,7 +236,10 @@ class InstanceSchema(Schema):
         allow_none=True,
         validate=[validate.Length(0, 2000), _is_proxy_url],
         load_default=None,
-        metadata={"format": "proxy-url"},
+        metadata={
+            "format": "proxy-url",
+            "description": "Or env:NAME or file:/path: where the URL is.",
+        },
     )
     priority = StrictInteger(-MAX_NUMBER, load_default=100)
     weight = StrictInteger(0, load_default=100)
@@ -576,7 +594,10 @@ def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unproce
     message, keys = message_and_path(error.messages)
     field = ".".join(keys)
     value = _value_at(data, keys)
-    is_secret = _is_secret(field) or (isinstance(value, str) and "@" in value)
+    # What is misspelt may be anything.
+    is_secret = (
+        _is_secret(field) or message == UNKNOWN or (isinstance(value, str) and "@" in value)
+    )
     given = "" if is_secret or value is None else f" Given: {shown(value)}."
     path = f"{at}{field}"
     return Unprocessable(f"{path}: {message}{given}", param=path or None)
@@ -590,7 +611,7 @@ def config_json(stored: StoredInstance) -> dict[str, Any]:
         "supported_models": list(config.supported_models),
         "model_deployments": dict(config.model_deployments),
         "model_limits": {m: dict(limits) for m, limits in config.model_limits.items()},
-        "api_key_set": bool(config.api_key),
+        "api_key_set": bool(config.api_key),  # not where it cannot be decrypted
         "revision": stored.revision,
         "created_at": stored.created_at,
         "updated_at": stored.updated_at,

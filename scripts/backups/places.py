@@ -6,8 +6,9 @@ from pathlib import Path
 from backups.problems import WrongUsage
 from backups.shelf import Source
 from proxy.settings import SettingError, load_settings
-from proxy.store import schema
+from proxy.store import schema, secrets
 from proxy.store.db import Database
+from proxy.store.vault import Vault
 
 
 def sources(arguments: argparse.Namespace) -> list[Source]:
@@ -26,6 +27,28 @@ def target(arguments: argparse.Namespace) -> Source:
     return _database(arguments.database)
 
 
+def key_place() -> str:
+    """Where the key is without which a backup's secrets are worth nothing, for people."""
+    return _vault().source
+
+
+def secrets_note(path: Path) -> str | None:
+    """What of a database of ours cannot be read for want of its key; None if all can."""
+    vault = _vault()
+    database = Database(f"sqlite:///{path}", vault)
+    try:
+        with database.read() as connection:
+            found = secrets.survey(connection, vault)
+    finally:
+        database.dispose()
+    if not found.unopened:
+        return None
+    return (
+        f"{len(found.unopened)} of its {found.sealed} secrets cannot be decrypted with"
+        f" {vault.source}: put back the key of that time; `flask secrets check` tells which."
+    )
+
+
 def schema_note(path: Path) -> str | None:
     """What has to be done before the proxy can use this database; None if nothing."""
     database = Database(f"sqlite:///{path}")
@@ -36,6 +59,15 @@ def schema_note(path: Path) -> str | None:
     finally:
         database.dispose()
     return None
+
+
+def _vault() -> Vault:
+    """Raises WrongUsage."""
+    try:
+        settings = load_settings()
+    except SettingError as error:
+        raise WrongUsage(f"{error}.") from error
+    return Vault(settings.secret_key, settings.secret_key_file)
 
 
 def _database(name: str | None) -> Source:

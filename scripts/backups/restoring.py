@@ -54,7 +54,7 @@ def restore(backup: Path, target: Source, *, needs_revision: bool) -> Restored:
     _check_kind(backup, facts, target, needs_revision)
     path = target.path
     with told(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=shelf.FOLDER_MODE, parents=True, exist_ok=True)
     _check_place(backup, path)
     with half_written(path.parent, path.name) as part:
         with told(path.parent):

@@ -49,7 +49,8 @@ class Place:
         except SettingError as error:
             raise Refused(f"{error}.") from error
         instance = root / "instance"
-        written = [instance, database and database.parent, settings.log_dir]
+        key_folder = None if settings.secret_key else settings.secret_key_file.parent
+        written = [instance, database and database.parent, settings.log_dir, key_folder]
         folders = tuple(dict.fromkeys(_moved(path, root) for path in written if path))
         for path in (root, python, *folders):
             if not PLAIN_PATH.fullmatch(str(path)):

@@ -18,9 +18,10 @@ import requests
 
 from proxy.settings import ROOT, SETTINGS
 from proxy.simulator import Resource, Simulator
+from tests import planted
 from tests.builders import SECRET_KEY
 
-ADMIN_KEY = "admin-key-of-the-tests"
+ADMIN_KEY = "planted-admin-key-of-the-tests"
 READY_SECONDS = 20.0
 SYNC_MS = 100
 
@@ -33,6 +34,7 @@ class Gateway:
     port: int
     process: subprocess.Popen[bytes] = field(init=False)
     client_key: str = ""
+    settings: dict[str, str] = field(default_factory=dict)  # of it and its commands
 
     @property
     def url(self) -> str:
@@ -57,6 +59,7 @@ class Gateway:
             "PROXY_WORKERS": "2",
             "PROXY_SYNC_INTERVAL_MS": str(SYNC_MS),
             "PROXY_DRAIN_SECONDS": "0",  # no load balancer has to notice
+            **self.settings,
             **more,
         }
 
@@ -161,7 +164,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[Simulator]:
-    resources = [Resource(name=n, api_key=f"key-of-{n}", tokens=10) for n in ("east", "west")]
+    resources = [
+        Resource(name=n, api_key=f"planted-key-of-{n}", tokens=10) for n in ("east", "west")
+    ]
     with Simulator(resources) as simulator:
         yield simulator
 
@@ -169,8 +174,15 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture(scope="module")
 def stopped_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     gateway = Gateway(tmp_path_factory.mktemp("gateway"), free_port())
+    end_watch = planted.watch_requests()
     yield gateway
+    end_watch()
     gateway.stop(signal.SIGKILL)
+    # Nothing of a secret in its log, nor in the file in which they are encrypted.
+    for path in sorted(p for p in gateway.folder.rglob("*") if p.is_file()):
+        is_database = path.name.startswith(gateway.database.name)
+        planted.look_at_file(path, planted.OF_DATABASES if is_database else planted.PATTERNS)
+    assert planted.taken() == []
 
 
 @pytest.fixture(scope="module")

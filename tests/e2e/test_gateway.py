@@ -39,7 +39,7 @@ class TestConfigIsLive:
     ):
         simulator["east"].api_key, old = None, simulator["east"].api_key
         gateway.change("west", enabled=False)
-        gateway.admin("PUT", "/east/config", json={"api_key": "rotated-key"})
+        gateway.admin("PUT", "/east/config", json={"api_key": "planted-rotated-key"})
 
         def keys_in_use() -> set[str]:
             simulator["east"].reset()
@@ -47,7 +47,9 @@ class TestConfigIsLive:
                 assert gateway.chat().ok
             return {r.headers["api-key"] for r in simulator["east"].requests}
 
-        until(lambda: keys_in_use() == {"rotated-key"}, "only the new key", WITHIN_SECONDS)
+        until(
+            lambda: keys_in_use() == {"planted-rotated-key"}, "only the new key", WITHIN_SECONDS
+        )
         gateway.change("east", api_key=old)
         simulator["east"].api_key = old
         gateway.change("west", enabled=True)
@@ -58,9 +60,9 @@ class TestConfigIsLive:
         """The upstream knows only the new key before any worker does."""
         old = simulator["east"].api_key
         gateway.change("west", enabled=False)
-        simulator["east"].api_key = "rotated-key"
+        simulator["east"].api_key = "planted-rotated-key"
         assert gateway.chat().status_code == 502
-        gateway.change("east", api_key="rotated-key")
+        gateway.change("east", api_key="planted-rotated-key")
         assert gateway.agreed(lambda: gateway.chat().status_code, 200)
         simulator["east"].api_key = old
         gateway.change("east", api_key=old)

@@ -253,6 +253,7 @@ def test_going_back_writes_the_old_files_and_keeps_what_is_there(empty, old, tol
     assert len(folders(empty, "backup")) == 1
 
 
+@pytest.mark.tells_secrets("a downgrade writes them as they were before they were encrypted")
 def test_what_was_imported_as_an_earlier_revision_is_not_imported_again(
     empty, old, monkeypatch, told
 ):
@@ -329,6 +330,7 @@ def test_the_import_is_the_last_revision():
     assert "import_what_the_old_program_left" in SCRIPTS.get_revision(IMPORT).path
 
 
+@pytest.mark.tells_secrets("a downgrade writes them as they were before they were encrypted")
 def test_a_database_that_passed_the_import_when_it_was_an_earlier_one_is_brought_up_to_date(
     empty, old, monkeypatch
 ):
@@ -343,6 +345,7 @@ def test_a_database_that_passed_the_import_when_it_was_an_earlier_one_is_brought
     assert measured(empty)[0]["a", "total_requests"] == STATE["total_requests"]
 
 
+@pytest.mark.tells_secrets("a downgrade writes them as they were before they were encrypted")
 def test_no_downgrade_forgets_that_totals_were_added(empty, old, monkeypatch):
     monkeypatch.setenv("PROXY_LEGACY_PATH", str(old))
     schema.upgrade(empty)

@@ -276,7 +276,7 @@ def test_a_model_that_nobody_serves_is_unknown():
 
 def test_a_model_that_only_disabled_instances_serve_is_not_unknown():
     world = World(replace(A, enabled=False), a=never_asked)
-    with pytest.raises(Unavailable, match=r"No instance that serves 'gpt-4o' is enabled\."):
+    with pytest.raises(Unavailable, match=r"No instance that serves 'gpt-4o' is in service\."):
         world.forward()
 
 

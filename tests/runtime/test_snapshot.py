@@ -7,10 +7,12 @@ import pytest
 from proxy.core.door import known_key
 from proxy.core.roles import Admin
 from proxy.core.types import Client
+from proxy.runtime.references import References
 from proxy.runtime.snapshot import Problem, Snapshots
 from proxy.store import admin_keys, instances, keys
-from proxy.store.db import StoreUnavailable
-from tests.builders import AUTHOR, config
+from proxy.store.db import Database, StoreUnavailable
+from proxy.store.vault import Vault, new_key
+from tests.builders import AUTHOR, MODEL, config
 
 A, B = config("a", supported_models=("gpt-4o",)), config("b", enabled=False)
 
@@ -92,7 +94,7 @@ def test_of_two_threads_at_once_the_newer_revision_stays(database):
                 snapshots.reload()
             return result
 
-    snapshots = Snapshots(SimpleNamespace(read=slowly))
+    snapshots = Snapshots(SimpleNamespace(read=slowly, vault=database.vault))
     assert list(snapshots.reload().instances) == ["a", "late"]
     assert list(snapshots.current.instances) == ["a", "late"]
 
@@ -106,7 +108,7 @@ def test_while_the_database_is_away_it_stays_as_it_is(database):
     add(database, A)
     snapshots = Snapshots(database)
     before = snapshots.reload()
-    snapshots._database = SimpleNamespace(read=away)
+    snapshots._database = SimpleNamespace(read=away, vault=database.vault)
     with pytest.raises(StoreUnavailable):
         snapshots.reload()
     assert snapshots.current is before
@@ -156,7 +158,7 @@ BY_TOKEN = config("t", auth="entra", supported_models=("gpt-4o",))
 def test_tokens_are_told_whether_an_instance_needs_them(database, configs, is_wanted):
     tokens = FakeTokens()
     add(database, *configs)
-    snapshot = Snapshots(database, tokens).reload()
+    snapshot = Snapshots(database, tokens=tokens).reload()
     assert tokens.wanted == [is_wanted]
     assert (snapshot.problems, set(snapshot.configs)) == ({}, {c.name for c in configs})
 
@@ -166,9 +168,9 @@ def test_an_instance_for_which_there_can_be_no_token_is_out_of_service_and_no_ot
 ):
     tokens = FakeTokens("azure-identity is not installed")
     add(database, A, BY_TOKEN)
-    snapshots = Snapshots(database, tokens, lambda: 1000.0)
+    snapshots = Snapshots(database, tokens=tokens, clock=lambda: 1000.0)
     snapshot = snapshots.reload()
-    text = "auth is entra, but azure-identity is not installed"
+    text = "auth is entra, but azure-identity is not installed."
     assert snapshot.problems == {"t": Problem(text, 1000.0)}
     assert snapshot.out_of_service == ["t"]
     assert (set(snapshot.instances), set(snapshot.configs)) == ({"a", "t"}, {"a"})
@@ -185,8 +187,163 @@ def test_an_instance_for_which_there_can_be_no_token_is_out_of_service_and_no_ot
 def test_since_when_it_is_out_of_service_stays(database):
     clock = SimpleNamespace(now=1000.0)
     add(database, BY_TOKEN)
-    snapshots = Snapshots(database, FakeTokens("no"), lambda: clock.now)
+    snapshots = Snapshots(database, tokens=FakeTokens("no"), clock=lambda: clock.now)
     snapshots.reload()
     clock.now += 60
     add(database, A)
     assert snapshots.reload().problems["t"].since == 1000.0
+
+
+# References.
+
+REASON = (
+    "api_key: the gateway's environment has no variable KEY_OF_A; set it (or in .env) and"
+    " restart the gateway, or change the reference."
+)
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("first-key\n")
+    return path
+
+
+def catalogued(snapshots):
+    return [(s.config.name, s.config.api_key) for s in snapshots.current.catalog.serving(MODEL)]
+
+
+def test_who_is_asked_has_the_secret_and_who_is_shown_what_was_written(database, key_file):
+    add(database, config("a", api_key="env:KEY_OF_A"), config("b", api_key=f"file:{key_file}"))
+    snapshots = Snapshots(database, References({"KEY_OF_A": "from-there"}))
+    written = [s.config.api_key for s in snapshots.reload().instances.values()]
+    assert written == ["env:KEY_OF_A", f"file:{key_file}"]
+    assert catalogued(snapshots) == [("a", "from-there"), ("b", "first-key")]
+    assert snapshots.current.configs["a"].api_key == "from-there"
+
+
+def test_who_has_no_secret_is_never_asked_and_the_others_are(database, clock):
+    add(database, config("a", api_key="env:KEY_OF_A"), config("b"))
+    snapshots = Snapshots(database, References({}), clock=clock)
+    snapshot = snapshots.reload()
+    assert [name for name, _ in catalogued(snapshots)] == ["b"]
+    assert list(snapshot.configs) == ["b"]
+    assert snapshot.problems["a"].text == REASON
+    assert snapshot.problems["a"].since == clock.now
+    assert snapshot.out_of_service == ["a"]
+    # It is known that somebody would serve it.
+    assert [s.config.name for s in snapshot.disabled.serving(MODEL)] == ["a"]
+
+
+def test_a_disabled_instance_without_a_secret_concerns_nobody(database, logged):
+    add(database, config("a", api_key="env:KEY_OF_A", enabled=False))
+    snapshot = Snapshots(database, References({})).reload()
+    assert (list(snapshot.problems), snapshot.out_of_service) == (["a"], [])
+    assert logged == [("INFO", "config is at revision 1")]
+
+
+def test_a_file_that_changed_is_read_within_a_second_and_without_the_database(
+    database, key_file, clock, statements
+):
+    add(database, config("a", api_key=f"file:{key_file}"))
+    snapshots = Snapshots(database, References({}), clock=clock)
+    snapshots.reload()
+    snapshots.follow()
+    key_file.write_text("second-key\n")
+    asked = statements(database)
+    clock.now += 0.9
+    snapshots.follow()
+    assert catalogued(snapshots) == [("a", "first-key")]
+    clock.now += 0.1
+    snapshots.follow()
+    assert catalogued(snapshots) == [("a", "second-key")]
+    assert asked == []
+    assert snapshots.moved() == {"a"}
+    snapshots.settled(["a"])
+    assert snapshots.moved() == set()
+
+
+def test_a_file_that_says_the_same_moves_nothing(database, key_file, clock):
+    add(database, config("a", api_key=f"file:{key_file}"))
+    snapshots = Snapshots(database, References({}), clock=clock)
+    before = snapshots.reload().configs["a"]
+    key_file.write_text(" first-key")
+    snapshots.follow()
+    assert snapshots.current.configs["a"] == before
+    assert snapshots.moved() == set()
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_from_looking(database, key_file, clock):
+    add(database, config("a", api_key=f"file:{key_file}"))
+    snapshots = Snapshots(database, References({}), clock=clock)
+    snapshots.reload()
+    snapshots.follow()
+    key_file.write_text("second-key")
+    clock.now -= 3600
+    snapshots.follow()
+    assert catalogued(snapshots) == [("a", "second-key")]
+
+
+def test_what_an_operator_changed_is_not_moved_once_more(database, key_file):
+    add(database, config("a", api_key=f"file:{key_file}"))
+    snapshots = Snapshots(database, References({}))
+    snapshots.reload()
+    with database.session() as session:
+        instances.change(session, "a", {"api_key": "another"}, author=AUTHOR)
+    snapshots.reload()
+    assert snapshots.moved() == set()
+
+
+def test_out_of_service_is_logged_when_it_begins_and_when_it_ends(
+    database, key_file, clock, logged
+):
+    add(database, *(config(f"i{n:02}", api_key=f"file:{key_file}") for n in range(12)))
+    snapshots = Snapshots(database, References({}), clock=clock)
+    snapshots.reload()
+    logged.clear()
+    for text in ("", "", "first-key", "first-key"):
+        key_file.write_text(text)
+        clock.now += 1
+        snapshots.follow()
+    names = "i00, i01, i02, i03, i04, i05, i06, i07, i08, i09 and 2 more"
+    assert logged == [
+        (
+            "ERROR",
+            f"out of service: {names}: api_key: {key_file} is empty; put the secret there.",
+        ),
+        ("WARNING", f"no longer out of service: {names}"),
+    ]
+    assert len(snapshots.moved()) == 12
+
+
+def test_a_key_of_the_vault_that_is_put_back_brings_all_back(database_file, tmp_path, clock):
+    path = tmp_path / "secret.key"
+    vault = Vault(path=path)
+    vault.make_key()
+    key = path.read_text()
+    database = Database(f"sqlite:///{database_file}", vault)
+    add(database, config("a", api_key="sealed-here"))
+    path.write_text(new_key())
+    snapshots = Snapshots(database, References({}), clock=clock)
+    assert list(snapshots.reload().problems) == ["a"]
+    assert "encrypted with another key" in snapshots.current.problems["a"].text
+    path.write_text(key)
+    clock.now += 1
+    snapshots.follow()
+    assert snapshots.is_outdated
+    snapshots.reload()
+    assert catalogued(snapshots) == [("a", "sealed-here")]
+    assert not snapshots.is_outdated
+    database.dispose()

@@ -20,6 +20,7 @@ from proxy.core.live import ALONE, Refusal
 from proxy.core.types import Client, Usage
 from proxy.core.verdict import Verdict
 from proxy.runtime.clients import ClientState
+from proxy.runtime.references import References
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
@@ -28,10 +29,12 @@ from proxy.store.db import Database, StoreUnavailable
 from proxy.store.models import (
     ClientSpendingRow,
     ClientWindowRow,
+    DeploymentStateRow,
     InstanceStateRow,
     StateWindowRow,
     UsageRow,
 )
+from proxy.store.vault import Vault, new_key
 from tests.builders import AUTHOR, MODEL, VAULT, call, config, serving
 from tests.runtime.world import Clock, World, failed, ok
 
@@ -49,7 +52,7 @@ class Worker:
     def __init__(self, database, clock, interval_seconds=0.001, peers=ALONE):
         self.database = database
         self.state = State(clock, peers=peers)
-        self.snapshots = Snapshots(database)
+        self.snapshots = Snapshots(database, References({}), clock=clock)
         self.clients = ClientState(clock=clock)
         self.syncer = Syncer(
             database,
@@ -81,6 +84,7 @@ class Faulty:
 
     def __init__(self, database):
         self._database = database
+        self.vault = database.vault
         self.fault = None
         self.failed = threading.Event()
         self.done = []
@@ -997,3 +1001,106 @@ def test_a_merge_that_broke_off_is_followed_by_a_read_of_all(make_worker, monkey
     one.measure(DONE, of=one.snapshots.current.instances["a"].config)
     one.syncer.sync()
     assert (one.requests(), one.state.view("a").current_rpm) == (3, 3)
+
+
+# Secrets that are read from files.
+
+
+def served(worker):
+    """Of instance a, as the worker would ask it."""
+    return worker.snapshots.current.catalog.serving(MODEL)[0].config
+
+
+def test_a_key_in_a_file_that_changes_is_used_by_all_and_what_the_old_one_earned_is_void(
+    make_worker, clock, tmp_path
+):
+    path = tmp_path / "key"
+    path.write_text("old")
+    one, two = make_worker(), make_worker()
+    add(one.database, config("a", api_key=f"file:{path}"))
+    for worker in (one, two):
+        worker.syncer.sync()
+    one.measure(THROTTLED, of=served(one))
+    for worker in (one, two):
+        worker.syncer.sync()
+    assert two.state.view("a").status == "rate_limited"
+    path.write_text("new-key")
+    clock.now += 1
+    for worker in (one, two):
+        worker.syncer.sync()
+        assert served(worker).api_key == "new-key"
+    # Also after what is in the database was read again, and in a worker that begins now.
+    for worker in (one, two, make_worker()):
+        worker.syncer.sync()
+        assert worker.state.view("a").status == "healthy"
+
+
+def test_a_worker_that_is_late_brings_no_rest_of_the_old_key(make_worker, clock, tmp_path):
+    path = tmp_path / "key"
+    path.write_text("old")
+    early, late = make_worker(), make_worker()
+    add(early.database, config("a", api_key=f"file:{path}"))
+    for worker in (early, late):
+        worker.syncer.sync()
+    path.write_text("new-key")
+    clock.now += 1
+    early.syncer.sync()
+    late.measure(THROTTLED, of=served(late))  # with the old one still
+    late.syncer.sync()
+    early.syncer.sync()
+    assert early.state.view("a").status == "healthy"
+
+
+def test_a_change_of_a_file_while_the_database_is_away_is_used_at_once_and_told_later(
+    faulty, clock, tmp_path, database
+):
+    path = tmp_path / "key"
+    path.write_text("old")
+    add(database, config("a", api_key=f"file:{path}"))
+    faulty.syncer.sync()
+    faulty.measure(THROTTLED, of=served(faulty))
+    faulty.syncer.sync()
+    path.write_text("new-key")
+    clock.now += 1
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.syncer.sync()
+    assert served(faulty).api_key == "new-key"
+    assert rows(database, DeploymentStateRow)
+    faulty.database.fault = None
+    faulty.syncer.sync()
+    assert rows(database, DeploymentStateRow) == []
+    assert faulty.snapshots.moved() == set()
+
+
+def test_a_round_in_which_no_file_changed_asks_the_database_for_nothing(
+    faulty, clock, tmp_path, database
+):
+    path = tmp_path / "key"
+    path.write_text("old")
+    add(database, config("a", api_key=f"file:{path}"))
+    faulty.syncer.sync()
+    faulty.database.done.clear()
+    for _ in range(3):
+        clock.now += 1
+        faulty.syncer.sync()
+    assert faulty.database.done == []
+
+
+def test_a_key_of_the_vault_that_is_put_back_is_noticed_without_a_change_of_config(
+    database_file, clock, tmp_path
+):
+    vault = Vault(path=tmp_path / "secret.key")
+    vault.make_key()
+    key = vault.path.read_bytes()
+    database = Database(f"sqlite:///{database_file}", vault)
+    add(database, A)
+    vault.path.write_text(new_key())
+    worker = Worker(database, clock)
+    worker.syncer.sync()
+    assert worker.snapshots.current.out_of_service == ["a"]
+    vault.path.write_bytes(key)
+    clock.now += 1
+    worker.syncer.sync()
+    assert served(worker) == A
+    worker.syncer.stop()
+    database.dispose()

@@ -8,7 +8,7 @@ from proxy.simulator import FAULTS, Resource
 from tests.builders import config
 from tests.runtime.world import FakeAnswer, FakeUpstream, failed, ok, unreachable
 
-KEY = "key-of-a-0123456789"
+KEY = "planted-key-of-a-0123456789"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from cleanup.changes import Change
 
 SUCCESSOR = "from app.instance.instance_context import instance_manager\n"
 BACKUP = "backup_old_implementation"
-KEY = "key-of-a-0123456789"
+KEY = "planted-key-of-a-0123456789"
 
 REMOVED = {
     "app/instance/factory.py": "class InstanceFactory:\n    pass\n",

@@ -1,8 +1,9 @@
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from proxy.store import instances
 from proxy.store.db import Database
+from proxy.store.models import InstanceRow, RevisionChangeRow
 from proxy.store.sealed import Unreadable
 from proxy.store.vault import MARK, Vault
 from tests.builders import AUTHOR, SECRET_KEY, VAULT, config
@@ -72,3 +73,40 @@ def test_what_cannot_be_opened_is_not_lost_by_a_change_of_something_else(
 def test_the_vault_is_the_engines_own():
     assert VAULT.open(VAULT.seal(SECRET)) == SECRET
     assert SECRET_KEY != OTHER_KEY
+
+
+def test_a_revision_keeps_what_could_not_be_decrypted_until_it_can(database, with_another_key):
+    """Somebody removes an instance whose key seems lost; then the key is found."""
+    add(database, api_key=SECRET)
+    with with_another_key.session() as session:
+        instances.remove(session, "a", author=AUTHOR)
+    newest = select(RevisionChangeRow.secrets).order_by(RevisionChangeRow.revision.desc())
+    both = Database(str(database.url), Vault([OTHER_KEY, SECRET_KEY]))
+    with both.read() as connection:
+        assert connection.scalars(newest).first()["api_key"] == [SECRET, None]
+    both.dispose()
+    with with_another_key.read() as connection:
+        (lost, _) = connection.scalars(newest).first()["api_key"]
+    assert isinstance(lost, Unreadable)
+    # Undone without the key, it is what it was.
+    with with_another_key.session() as session:
+        instances.add(session, [config(api_key=lost)], author=AUTHOR)
+    assert loaded(database).api_key == SECRET
+
+
+def test_json_is_encrypted_as_a_whole_and_kept_where_it_cannot_be_opened(
+    database, with_another_key
+):
+    add(database)
+    extra = {"old": {"key": SECRET, "n": [1, None]}, "still sealed": "no"}
+    with database.session() as session:
+        session.get(InstanceRow, "a").legacy_extra = extra
+    with with_another_key.session() as session:
+        row = session.get(InstanceRow, "a")
+        assert not row.legacy_extra
+        row.legacy_extra, row.weight = row.legacy_extra, 5
+    with database.session() as session:
+        assert session.get(InstanceRow, "a").legacy_extra == extra
+    with database.read() as connection:
+        (stored,) = connection.execute(text("SELECT legacy_extra FROM instance_config")).one()
+    assert stored.startswith(MARK)

@@ -18,7 +18,7 @@ from proxy.simulator import Resource, Simulator
 from proxy.store import instances, keys, revisions
 from tests.builders import AUTHOR, MODEL, SECRET_KEY
 
-ADMIN_KEY = "admin-key-0123456789"
+ADMIN_KEY = "planted-admin-key-0123456789"
 ADMIN = {"X-Admin-API-Key": ADMIN_KEY}
 USUAL = {"admin_api_key": ADMIN_KEY, "sync_interval_ms": 60_000}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
@@ -113,8 +113,8 @@ class World:
 
 @contextlib.contextmanager
 def simulated():
-    a = Resource("a", api_key="upstream-key-of-a-0123")
-    b = Resource("b", api_key="upstream-key-of-b-4567")
+    a = Resource("a", api_key="planted-key-of-resource-a-0123")
+    b = Resource("b", api_key="planted-key-of-resource-b-4567")
     with Simulator([a, b]) as simulator:
         yield simulator
 

@@ -242,7 +242,7 @@ def test_where_the_library_is_gone_the_instance_is_out_of_service_and_says_so(
     entra.add("b", supported_models=["other"])  # another revision: all is read again
     state = entra.state()
     assert state["status"] == "misconfigured"
-    assert state["last_error"] == f"auth is entra, but {NOT_INSTALLED}"
+    assert state["last_error"] == f"auth is entra, but {NOT_INSTALLED}."
     assert state["last_error_time"] is not None
     assert entra.ask().status_code == 503
     assert entra.ask(CHAT | {"model": "other"}).status_code == 200

@@ -155,6 +155,7 @@ def test_nothing_of_the_client_that_is_secret_goes_upstream(world):
     assert world.ask(path="/v1/chat/completions?key=planted", headers=secret).status_code == 200
     received = world.received()
     whole = f"{received.path} {received.query} {received.headers!r}"
+    whole = whole.replace(world.simulator["a"].api_key, "")  # which it is meant to get
     for word in ("planted", "10.9.8.7", world.client_key):
         assert word not in whole
 

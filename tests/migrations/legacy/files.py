@@ -2,7 +2,7 @@
 
 import json
 
-KEY = "sk-secret-0123456789"
+KEY = "sk-planted-0123456789"
 RECORD = {"name": "a", "api_key": KEY, "api_base": "https://a.openai.azure.com"}
 STATE = {"name": "a", "status": "healthy", "error_count": 2, "total_requests": 7}
 

@@ -12,7 +12,7 @@ from migrations.legacy.tables import reflected
 NOW = 1_750_000_000.0
 LATER = 4_102_444_800.0  # 2100: a rest until then is not over
 FILE = Path("old.json")
-CONFIG = {"api_key": "sk-secret-0123456789", "api_base": "https://a.openai.azure.com"}
+CONFIG = {"api_key": "sk-planted-0123456789", "api_base": "https://a.openai.azure.com"}
 NOT_CARRIED = {"imported_at", "made_at", "created_at", "updated_at", "legacy_imported_at"}
 
 

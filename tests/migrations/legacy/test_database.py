@@ -84,7 +84,7 @@ def test_a_database_before_its_first_save_is_empty(file, current):
     [
         ("v-9", [], "'v-9', and there is no such version"),
         (None, [], "None of the 1 versions is the current one"),
-        ("v-2", f'[{{"api_key": "{KEY}"', "column 36"),
+        ("v-2", f'[{{"api_key": "{KEY}"', "column 37"),
         ("v-2", f'[{{"{KEY}": "\xff'.encode("latin-1"), "not UTF-8"),
         ("v-2", {"a": 1}, "no list"),
         ("v-2", None, "no text"),

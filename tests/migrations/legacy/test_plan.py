@@ -333,7 +333,7 @@ values = st.fixed_dictionaries(
     {},
     optional={
         "max_tpm": st.sampled_from([1, "1", 2, -1, "many"]),
-        "api_key": st.sampled_from(["sk-secret-0123456789", None, "sk-other"]),
+        "api_key": st.sampled_from(["sk-planted-0123456789", None, "sk-other"]),
         "proxy_url": st.sampled_from(["", None, "http://u:p@h"]),
     },
 )

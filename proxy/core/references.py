@@ -1,0 +1,43 @@
+"""Where a secret is to be found, written in its place: `env:NAME` or `file:/path`."""
+
+import re
+
+ENV, FILE = "env:", "file:"
+KINDS = (ENV, FILE)
+
+MAX_CHARACTERS = 2000
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# What an instance's key could be read from, and sent to whoever the instance is.
+_OUR_OWN = re.compile(r"PROXY_|ADMIN_API_KEY\Z")
+
+
+def is_reference(value: str) -> bool:
+    """It says where the secret is, and holds none."""
+    return value.startswith(KINDS)
+
+
+def mistake(reference: str) -> str | None:
+    """What is wrong with the way it is written; None if nothing is."""
+    if len(reference) > MAX_CHARACTERS:
+        return f"Is longer than {MAX_CHARACTERS} characters."
+    if reference.startswith(ENV):
+        name = reference.removeprefix(ENV)
+        if not _NAME.match(name):
+            return "After env: must be the name of a variable: letters, digits and _."
+        if _OUR_OWN.match(name):
+            return "Names a setting of the gateway itself, which no upstream may be sent."
+        return None
+    path = reference.removeprefix(FILE)
+    if not path.startswith("/") or path.startswith("//"):
+        return "After file: must be an absolute path, such as file:/run/secrets/azure-key."
+    if not path.isprintable() or path != path.strip():
+        return "The path must have no space at its end and no control characters."
+    return None
+
+
+def key_mistake(key: str) -> str | None:
+    """Why this cannot be sent as a key; None if it can."""
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        return "Must be printable ASCII without spaces: it is sent as a header."
+    return None
