@@ -16,7 +16,11 @@ MAX_PORT = 65_535
 
 
 class _Later(click.Group):
-    """`flask legacy`, loaded when it is asked for: a server is up sooner without it."""
+    """Loaded when it is asked for: a server is up sooner without it."""
+
+    def __init__(self, name: str, module: str, help: str) -> None:
+        super().__init__(name, help=help)
+        self._module = module
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._loaded().list_commands(ctx)
@@ -24,19 +28,22 @@ class _Later(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return self._loaded().get_command(ctx, cmd_name)
 
-    @staticmethod
-    def _loaded() -> click.Group:
-        group: click.Group = import_module("proxy.cli_legacy").legacy_cli
+    def _loaded(self) -> click.Group:
+        group: click.Group = getattr(import_module(self._module), f"{self.name}_cli")
         return group
 
 
-LEGACY = _Later("legacy", help="The files of an older proxy.")
+LEGACY = _Later("legacy", "proxy.cli_legacy", "The files of an older proxy.")
+CONFIG = _Later(
+    "config", "proxy.cli_config", "All config as one file, and every version of it."
+)
 
 
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
     app.cli.add_command(admins_cli)
     app.cli.add_command(LEGACY)
+    app.cli.add_command(CONFIG)
     app.cli.add_command(mock)
 
 

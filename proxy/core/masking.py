@@ -9,6 +9,8 @@ SECRET_FIELDS = frozenset({"api_key", "proxy_url"})
 # Where a secret is to be found; what begins so holds none.
 REFERENCES = ("env:", "file:")
 
+MASK = "***"
+
 _SHOWN_CHARACTERS = 4
 _LEAST_LENGTH = 16  # of shorter keys four characters would be too much
 
@@ -22,14 +24,14 @@ def masked_key(key: str) -> str:
     what only says where the key is."""
     if key in ("", "NONE") or key.startswith(REFERENCES):
         return key
-    return "***" + (key[-_SHOWN_CHARACTERS:] if len(key) >= _LEAST_LENGTH else "")
+    return MASK + (key[-_SHOWN_CHARACTERS:] if len(key) >= _LEAST_LENGTH else "")
 
 
 def masked_url(url: str | None) -> str | None:
     """`url` with user and password, if it has them, replaced by `***`."""
     if not url or url.startswith(REFERENCES):
         return url
-    return _CREDENTIALS.sub(r"\g<1>***@", url)
+    return _CREDENTIALS.sub(rf"\g<1>{MASK}@", url)
 
 
 def masked(field: str, value: Any) -> Any:
