@@ -8,6 +8,7 @@ from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
 from proxy.runtime.clients import ClientState
+from proxy.runtime.config_hand import ConfigHand
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
@@ -93,6 +94,7 @@ def make_parts(settings: Settings) -> Parts:
             estimates=estimates,
         ),
         operator=OperatorHand(database, state),
+        config_hand=ConfigHand(database, state, snapshots),
         admin_key_watch=KeyWatch(WrongKeys()),
         # Nobody guesses 256 random bits, so no client is turned away for it; but one line a
         # minute says whose key was forgotten, and keeps a broken client from filling the log.

@@ -16,7 +16,8 @@ MAX_PORT = 65_535
 
 
 class _Later(click.Group):
-    """Loaded from `proxy.cli_<name>` when it is asked for: a server is up sooner without it."""
+    """`flask <name>`, loaded from `proxy.cli_<name>` when it is asked for: a server is up
+    sooner without it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._loaded().list_commands(ctx)
@@ -33,6 +34,7 @@ class _Later(click.Group):
 
 LEGACY = _Later("legacy", help="The files of an older proxy.")
 SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
+CONFIG = _Later("config", help="All config as one file, and every version of it.")
 
 
 def register(app: Flask) -> None:
@@ -40,6 +42,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(admins_cli)
     app.cli.add_command(LEGACY)
     app.cli.add_command(SECRETS)
+    app.cli.add_command(CONFIG)
     app.cli.add_command(mock)
 
 

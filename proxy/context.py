@@ -8,6 +8,7 @@ from flask import current_app
 
 from proxy.logs import LogWriter
 from proxy.runtime.clients import ClientState
+from proxy.runtime.config_hand import ConfigHand
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
@@ -40,6 +41,7 @@ class Parts:
     estimates: Estimates
     forward: Forward
     operator: OperatorHand
+    config_hand: ConfigHand
     admin_key_watch: KeyWatch
     client_key_watch: KeyWatch
     entry: Entry

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.core import limiter
+from proxy.core.config_document import OF_KIND, Document, made
 from proxy.core.types import Call, Client, InstanceConfig, Serving
 from proxy.store.revisions import Author
 from proxy.store.vault import Vault
@@ -25,6 +26,20 @@ def config(name: str = "a", **changes: Any) -> InstanceConfig:
         "api_key": f"planted-key-of-{name}-0123456789",
     }
     return InstanceConfig(name=name, **(values | changes))
+
+
+def thing(kind: str, name: str, **changes: Any) -> dict[str, Any]:
+    """One as it is in a document of all config."""
+    section = OF_KIND[kind]
+    required = dict.fromkeys(section.required, 1.0)
+    if kind == "instance":
+        required = {f: getattr(config(name), f) for f in section.required}
+    return {**required, **section.defaults, section.key: name, **changes}
+
+
+def document(**things: list[dict[str, Any]]) -> Document:
+    """`instance=[thing("instance", "a")]`, and so on by kind."""
+    return made((kind, each) for kind, these in things.items() for each in these)
 
 
 def call(**changes: Any) -> Call:

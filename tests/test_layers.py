@@ -22,7 +22,7 @@ LAYERS = (
     ("context",),
     ("web", "cli_told"),
     ("legacy",),
-    ("cli_legacy", "cli_admins", "cli_keys", "cli_secrets"),
+    ("cli_legacy", "cli_admins", "cli_keys", "cli_secrets", "cli_config"),
     ("cli",),
     ("__init__",),
     ("start",),
@@ -46,7 +46,7 @@ ONLY_FOR = {
     "simulator": {"cli", "demo"},
     "cli": {"__init__", "demo"},
     "logs": {"context", "__init__"},
-    "web": {"__init__", "legacy", "cli_keys"},
+    "web": {"__init__", "legacy", "cli_keys", "cli_config"},  # which check as it does
     "legacy": {"cli_legacy", "migrations"},
 }
 
@@ -66,10 +66,12 @@ OWNERS = {
         "proxy/__init__.py",
         "proxy/gunicorn_conf.py",  # the type of what the workers load
     ),
-    # marshmallow's schemas are in web/schemas*.py; documented.py names the type.
+    # marshmallow's schemas are in web/schemas*.py; documented.py names the type, and
+    # config_import.py tells all errors of many.
     "flask_smorest": (
         "proxy/web/admin.py",
         "proxy/web/admin_keys.py",
+        "proxy/web/config.py",
         "proxy/web/docs.py",
         "proxy/web/documented.py",
         "proxy/web/explain.py",
@@ -85,7 +87,11 @@ OWNERS = {
         "proxy/web/body.py",
     ),  # the latter two: its errors
     "httptools": ("proxy/runtime/answer_reader.py",),
-    "marshmallow": ("proxy/web/schemas", "proxy/web/documented.py"),
+    "marshmallow": (
+        "proxy/web/schemas",
+        "proxy/web/documented.py",
+        "proxy/web/config_import.py",
+    ),
     "orjson": ("proxy/web/",),
     "requests": (
         "proxy/runtime/upstream.py",
@@ -95,7 +101,7 @@ OWNERS = {
     "sqlalchemy": ("proxy/store/", "migrations/"),
     "urllib3": ("proxy/runtime/connections.py",),
     "werkzeug": ("proxy/web/",),
-    "yaml": ("migrations/legacy/yaml_files.py",),
+    "yaml": ("migrations/legacy/yaml_files.py", "proxy/web/config_text.py"),
 }
 
 # What reads a clock, draws by chance, waits, locks, or reaches outside the process.

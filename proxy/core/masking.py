@@ -8,6 +8,8 @@ from proxy.core.references import is_reference
 # Fields of config that are, or may hold, a secret.
 SECRET_FIELDS = frozenset({"api_key", "proxy_url"})
 
+MASK = "***"
+
 _SHOWN_CHARACTERS = 4
 _LEAST_LENGTH = 16  # of shorter keys four characters would be too much
 
@@ -21,14 +23,14 @@ def masked_key(key: str) -> str:
     what only says where the key is."""
     if key in ("", "NONE") or is_reference(key):
         return key
-    return "***" + (key[-_SHOWN_CHARACTERS:] if len(key) >= _LEAST_LENGTH else "")
+    return MASK + (key[-_SHOWN_CHARACTERS:] if len(key) >= _LEAST_LENGTH else "")
 
 
 def masked_url(url: str | None) -> str | None:
     """`url` with user and password, if it has them, replaced by `***`."""
     if not url or is_reference(url):
         return url
-    return _CREDENTIALS.sub(r"\g<1>***@", url)
+    return _CREDENTIALS.sub(rf"\g<1>{MASK}@", url)
 
 
 def masked(field: str, value: Any) -> Any:

@@ -67,9 +67,12 @@ def put(
     row = _row(session, name, if_match)
     before = {f: getattr(row, f) for f in FIELDS} if row else NO_LIMITS | {"name": name}
     after = before | dict(values)
-    changes = {f: [before[f], after[f]] for f in FIELDS if before[f] != after[f]}
-    if row is not None and not changes:
-        return
+    if row is None:
+        changes = {f: [None, after[f]] for f in FIELDS}
+    else:
+        changes = {f: [before[f], after[f]] for f in FIELDS if before[f] != after[f]}
+        if not changes:
+            return
     number = revisions.record(
         session, author, "quota group changed", [revisions.Change(KIND, name, changes)]
     )

@@ -12,16 +12,19 @@ from proxy.web import schemas
 Json = dict[str, Any]
 
 ERRORS = {
+    400: "The body cannot be read.",
     401: "There is no admin key in the request, or a wrong one.",
     403: "The key's role is not sufficient, or the admin API is closed.",
     404: "There is nothing of this name.",
     409: "It contradicts what is there: the name exists, say.",
     412: "If-Match names another version.",
+    413: "The body is too large.",
     429: "Too many wrong keys came from the same address.",
     422: "A field cannot be used; `param` names it.",
 }
 
 OF_ALL = (401, 403, 429)
+YAML = "application/yaml"
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -31,14 +34,16 @@ def documented_in(
     status: int,
     answer: type[Schema] | None = None,
     *,
-    body: Schema | None = None,
+    body: Schema | Json | None = None,
     least: int = 0,
+    yaml: Schema | Json | None = None,
     query: type[Schema] | None = None,
     errors: tuple[int, ...] = (404,),
     right: str | None = None,
 ) -> Callable[[View], View]:
     """What the OpenAPI document says of a view; `answer` also shapes what the view returns.
-    Of the body's fields `least` are needed, whichever.
+    Of the body's fields `least` are needed, whichever. `yaml` is of a body that may be YAML,
+    too; without a body, of the answer.
 
     `right` is the one it asks for (core/roles.py); None: by its method, whose name it has.
     """
@@ -49,7 +54,11 @@ def documented_in(
     if body is not None:
         schema = {"allOf": [body], "minProperties": least} if least else body
         content = {"application/json": {"schema": schema}}
+        if yaml is not None:
+            content[YAML] = {"schema": yaml}
         doc["requestBody"] = {"required": True, "content": content}
+    elif yaml is not None:
+        doc["responses"] = {status: {"content": {YAML: {"schema": yaml}}}}
 
     def decorate(view: View) -> View:
         asked = right or roles.BY_METHOD.get(view.__name__, roles.ADMINISTER)

@@ -1,5 +1,6 @@
 """The one place that turns errors into JSON."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -66,3 +67,14 @@ def message_and_path(messages: Any) -> tuple[str, list[str]]:
     if isinstance(messages, list) and messages:
         messages = messages[0]
     return str(messages), path
+
+
+def messages_and_paths(messages: Any) -> Iterator[tuple[str, list[str]]]:
+    """All of them, as `message_and_path` gives the first."""
+    if isinstance(messages, dict):
+        for key, below in messages.items():
+            for message, path in messages_and_paths(below):
+                yield message, path if key == "_schema" else [str(key), *path]
+    else:
+        for message in messages if isinstance(messages, list) else [messages]:
+            yield str(message), []

@@ -21,7 +21,7 @@ from marshmallow import (
 from proxy.context import parts
 from proxy.core import references
 from proxy.core.addresses import refused
-from proxy.core.masking import masked, masked_key
+from proxy.core.masking import MASK, masked, masked_key
 from proxy.core.providers import NO_KEY, PROVIDER_ALIASES, PROVIDERS
 from proxy.core.types import ENTRA, KEY, InstanceConfig
 from proxy.errors import Unprocessable
@@ -29,14 +29,13 @@ from proxy.runtime.state import StateView
 from proxy.settings import load_settings
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
 from proxy.web.body import parsed_json, read_body
-from proxy.web.errors import message_and_path, shown
+from proxy.web.errors import message_and_path, messages_and_paths, shown
 
 MAX_NUMBER = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 3600
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 UNKNOWN = "Unknown field."  # marshmallow's message
-MASK = "***"  # how core/masking.py shows a secret
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
 # Path segments of the admin API: an instance of such a name could not be addressed.
@@ -288,9 +287,13 @@ class InstanceSchema(Schema):
             return data
         return {k: v for k, v in data.items() if k not in READ_ONLY}
 
-    @validates_schema(skip_on_field_errors=False)
-    def has_a_key(self, data: Any, *, partial: bool | None = None, **_: Any) -> None:
-        if not partial and "api_key" not in data and data.get("auth") != ENTRA:
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def has_a_key(
+        self, data: Any, given: Any, *, partial: bool | None = None, **_: Any
+    ) -> None:
+        # One that is wrong is not in `data`, and not missing.
+        is_missing = isinstance(given, dict) and "api_key" not in given
+        if not partial and is_missing and data.get("auth") != ENTRA:
             raise ValidationError("Missing data for required field.", "api_key")
 
     @post_load
@@ -591,7 +594,19 @@ def check_auth(config: InstanceConfig, *, at: str = "") -> None:
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
-    message, keys = message_and_path(error.messages)
+    path, sentence = _problem(*message_and_path(error.messages), data, at)
+    return Unprocessable(f"{path}: {sentence}", param=path or None)
+
+
+def problems(error: ValidationError, data: Any, *, at: str = "") -> list[tuple[str, str]]:
+    """All that is wrong with `data`: each the path of a field, and a sentence."""
+    return [
+        _problem(message, keys, data, at)
+        for message, keys in messages_and_paths(error.messages)
+    ]
+
+
+def _problem(message: str, keys: Sequence[str], data: Any, at: str) -> tuple[str, str]:
     field = ".".join(keys)
     value = _value_at(data, keys)
     # What is misspelt may be anything.
@@ -599,8 +614,7 @@ def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unproce
         _is_secret(field) or message == UNKNOWN or (isinstance(value, str) and "@" in value)
     )
     given = "" if is_secret or value is None else f" Given: {shown(value)}."
-    path = f"{at}{field}"
-    return Unprocessable(f"{path}: {message}{given}", param=path or None)
+    return f"{at}{field}", f"{message}{given}"
 
 
 def config_json(stored: StoredInstance) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
 
 from proxy.core.door import ANY_END
+from proxy.core.masking import MASK
 from proxy.core.sources import NotANetwork, network
 from proxy.core.strict import STRICT
 from proxy.core.types import ANONYMOUS
 from proxy.store.keys import FIELDS, StoredClient
 from proxy.web.schemas import (
-    MASK,
     MAX_NUMBER,
     StrictBoolean,
     StrictFloat,

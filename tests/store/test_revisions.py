@@ -1,3 +1,4 @@
+import pytest
 from sqlalchemy import delete, select
 
 from proxy.store import revisions
@@ -90,3 +91,76 @@ def test_the_number_of_a_change_that_was_rolled_back_is_given_to_the_next(databa
         pass
     assert newest(database) == 0
     assert record(database) == 1
+
+
+def page(database, **query):
+    with database.read() as connection:
+        return revisions.page(connection, **{"limit": 100} | query)
+
+
+@pytest.fixture
+def some(database):
+    """1: a by ann; 2: a and b by bob; 3: the client a by ann."""
+    a, b = Change("instance", "a", {"weight": [1, 2]}), Change("instance", "b", {})
+    record(database, Author("ann"), changes=[a])
+    record(database, Author("bob", "why", "r-2"), changes=[a, b])
+    record(database, Author("ann"), "client changed", [Change("client", "a", {})])
+    return database
+
+
+@pytest.mark.parametrize(
+    "query, numbers, total",
+    [
+        ({}, [3, 2, 1], 3),
+        ({"limit": 2}, [3, 2], 3),
+        ({"limit": 2, "offset": 2}, [1], 3),
+        ({"offset": 3}, [], 3),
+        ({"author": "ann"}, [3, 1], 2),
+        ({"kind": "instance"}, [2, 1], 2),
+        ({"name": "a"}, [3, 2, 1], 3),
+        ({"kind": "instance", "name": "b"}, [2], 1),
+        ({"kind": "client", "name": "b"}, [], 0),  # of one thing, and not of two
+        ({"author": "ann", "kind": "instance"}, [1], 1),
+        ({"author": "nobody"}, [], 0),
+    ],
+)
+def test_a_page_has_those_that_match_the_newest_first(some, query, numbers, total):
+    found, count = page(some, **query)
+    assert ([each.number for each in found], count) == (numbers, total)
+
+
+def test_a_revision_has_all_it_changed_in_that_order(some):
+    found = page(some, author="bob")[0][0]
+    assert (found.author, found.reason, found.request_id) == ("bob", "why", "r-2")
+    assert [(r.kind, r.name) for r in found.records] == [("instance", "a"), ("instance", "b")]
+    shown = revisions.shown_revision(found)
+    assert shown["revision"] == 2
+    assert shown["changes"][0] == {
+        "kind": "instance",
+        "name": "a",
+        "effect": "changed",
+        "fields": {"weight": [1, 2]},
+        "changed_secrets": [],
+    }
+
+
+def test_one_is_found_by_its_number(some):
+    with some.read() as connection:
+        assert revisions.one(connection, 3).action == "client changed"
+        assert revisions.one(connection, 4) is None
+
+
+def test_what_was_changed_since_is_the_newest_first_with_its_secrets(database):
+    record(database, changes=[Change("instance", "a", {"api_key": [None, SECRET]})])
+    record(database, changes=[Change("price", "x", {}), Change("price", "y", {})])
+    with database.read() as connection:
+        every = list(revisions.after(connection, 0))
+        later = list(revisions.after(connection, 1))
+    assert [r.name for r in every] == ["y", "x", "a"]
+    assert every[-1].secrets == {"api_key": [None, SECRET]}
+    assert [r.name for r in later] == ["y", "x"]
+
+
+def test_what_is_shown_of_a_revision_holds_no_secret(database):
+    record(database, changes=[Change("instance", "a", {"api_key": [None, SECRET]})])
+    assert SECRET not in str(page(database))

@@ -66,3 +66,13 @@ def test_what_can_fail_for_another_version_takes_if_match(document):
     shown, _ = document(200, Shape, errors=(412,))
     assert [(p["in"], p["name"]) for p in shown["parameters"]] == [("header", "If-Match")]
     assert "parameters" not in document(200, Shape, errors=(404,))[0]
+
+
+def test_what_may_be_yaml_is_shown_as_both(document):
+    of_shape = {"schema": {"$ref": "#/components/schemas/Shape"}}
+    both = {"application/json": of_shape, "application/yaml": of_shape}
+    asked, _ = document(200, Shape, body=Shape(), yaml=Shape())
+    assert asked["requestBody"]["content"] == both
+    assert set(asked["responses"]["200"]["content"]) == {"application/json"}
+    answered, _ = document(200, Shape, yaml=Shape())
+    assert answered["responses"]["200"]["content"] == both
