@@ -253,7 +253,7 @@ def _look_at_values(statement, values):
 
 
 def _patterns_of(words):
-    words = [str(word) for word in words]
+    words = " ".join(map(str, words)).split()  # one may be a whole script
     pairs = set(itertools.pairwise(words))
     return PATTERNS[:1] if pairs & set(COMMANDS_THAT_SHOW) else PATTERNS
 

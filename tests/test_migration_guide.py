@@ -178,7 +178,7 @@ class Walk:
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         if "keys add" in text:
-            self.substitutes["your-client-key"] = re.search("^gw-.+$", done.stdout, re.M)[0]
+            self.substitutes["your-client-key"] = re.search("^gw_.+$", done.stdout, re.M)[0]
         return done.stdout
 
     def start(self):

@@ -130,7 +130,8 @@ def test_the_keys_of_clients_are_known_as_before(old):
     with old.read() as connection:
         pepper = keys.pepper(connection)
         known = keys.load_all(connection)
-        assert known[keys.key_hash(pepper, CLIENT_KEY)].name == "app"
+        client, valid_until = known[keys.key_hash(pepper, CLIENT_KEY)]
+        assert (client.name, valid_until) == ("app", None)
     ((stored, updated_at),) = rows(old, "SELECT key_hash, updated_at FROM client_key")
     # Who has the database alone cannot check a key against it.
     assert stored != DIGEST

@@ -309,7 +309,7 @@ def test_a_model_that_nobody_serves_is_unknown_to_a_client_with_few_instances_to
 
 def test_a_client_whose_instances_are_disabled_is_to_come_back():
     world = World(A, replace(B, enabled=False), a=never_asked)
-    with pytest.raises(Unavailable, match="is enabled"):
+    with pytest.raises(Unavailable, match="is in service"):
         world.forward(client=Client("app", allowed_instances=("b",)))
 
 
