@@ -92,6 +92,15 @@ def test_one_that_was_served_before_its_turn_is_not_forgotten():
     assert queue.enter("a", "a", 1).start == 2
 
 
+def test_time_does_not_go_back_to_one_that_is_served_after_its_turn():
+    queue = filled(("a", 5), ("b", 1), ("b", 1), ("b", 1))
+    late = first(queue)
+    for ticket in [t for t in queue if t.client == "b"]:
+        queue.leave(ticket, served=True)  # a bars what they took
+    queue.leave(late, served=True)
+    assert queue.enter("c", "c", 1).start == 2
+
+
 @pytest.mark.parametrize("heavy, light", [(40, 1), (100, 2), (7, 7)])
 def test_who_always_waits_gets_as_much_as_any_other_however_many_its_calls(heavy, light):
     queue, served = FairQueue(), Counter()
