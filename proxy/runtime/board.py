@@ -3,34 +3,33 @@
 import mmap
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Iterator
 
-PLACE_BYTES = 32_768
+ROW_BYTES = 32_768
 _MOMENT = struct.Struct("d")
 _HEAD = struct.Struct("II")  # length and checksum
-MAX_BYTES = PLACE_BYTES - _HEAD.size
+MAX_BYTES = ROW_BYTES - _HEAD.size
 
 
 class Board:
-    """A place for each worker, which only that one writes, and all read.
+    """A row for each worker, which only that one writes, and all read.
 
-    Made before the fork; each worker then claims a place of its own. Nobody locks: what is
+    Made before the fork; the parent gives each worker its row. Nobody locks: what is
     read while it is being written has a wrong checksum, and counts as nothing. Beside each
-    place stands a moment: until then the others are to look at the board.
+    row stands a moment: until then the others are to look at the board.
     """
 
-    def __init__(self, places: int = 1) -> None:
-        self._places = places
-        self._moments = struct.Struct(f"{places}d")
+    def __init__(self, rows: int = 1) -> None:
+        self._rows = rows
+        self._moments = struct.Struct(f"{rows}d")
         self._start = self._moments.size
         # Shared by all who are forked from here, and gone with the last of them.
-        self._memory = mmap.mmap(-1, self._start + places * PLACE_BYTES)
+        self._memory = mmap.mmap(-1, self._start + rows * ROW_BYTES)
         self._mine: int | None = 0
 
-    def claim(self, place: int) -> None:
-        """This process writes there from now on. One that there is not: it only reads."""
-        self._mine = place if place < self._places else None
+    def use_row(self, row: int | None) -> None:
+        """In the parent: the next child's. None: it only reads."""
+        self._mine = row
         self.write(b"", 0.0)
 
     @property
@@ -43,16 +42,16 @@ class Board:
         """At most MAX_BYTES."""
         if self._mine is None:
             return
-        at = self._start + self._mine * PLACE_BYTES
+        at = self._start + self._mine * ROW_BYTES
         head = _HEAD.pack(len(data), zlib.crc32(data))
         self._memory[at : at + len(head) + len(data)] = head + data
         _MOMENT.pack_into(self._memory, self._mine * _MOMENT.size, until)
 
     def others(self) -> Iterator[bytes]:
         """What the other workers wrote."""
-        for place in range(self._places):
-            if place != self._mine:
-                data = self._read(self._start + place * PLACE_BYTES)
+        for row in range(self._rows):
+            if row != self._mine:
+                data = self._read(self._start + row * ROW_BYTES)
                 if data:
                     yield data
 
@@ -61,9 +60,3 @@ class Board:
         at += _HEAD.size
         data = self._memory[at : at + min(length, MAX_BYTES)]
         return data if zlib.crc32(data) == checksum else None
-
-
-def free_place(taken: Iterable[int]) -> int:
-    """The first that nobody has."""
-    others = set(taken)
-    return next(place for place in count() if place not in others)

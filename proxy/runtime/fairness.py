@@ -12,7 +12,7 @@ from proxy.runtime.board import MAX_BYTES, Board
 # How often it is told to the others and heard of them, and how old a view of it may be.
 TELL_SECONDS = 0.03
 FORGET_SECONDS = 1.0
-# So many clients' standings fit into a place of the board, if names are of usual length.
+# So many clients' standings fit into a row of the board, if names are of usual length.
 TOLD_CLIENTS = 200
 # Of models and clients; beyond, all is forgotten. Clients choose the names of models where any
 # is served.
@@ -37,10 +37,6 @@ class Fairness:
         self._calm_until = 0.0  # when to look at the board again
         self._next_exchange = 0.0
         self._next_forgetting = 0.0
-
-    def start(self, number: int = 0) -> None:
-        """Once a process, after the fork; each has a number of its own, from 0."""
-        self._board.claim(number)
 
     def contention(self, model: str) -> Contention | None:
         """Who competes for it now; None if nobody wants more than it gets."""

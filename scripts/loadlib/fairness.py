@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +32,21 @@ class Options:
     latency_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Moments are when it was first asked for, and when it was there."""
+
+    began_at: float
+    ended_at: float
+    waited_ms: float
+
+
 @dataclass(slots=True)
 class Crowd:
     """One client with so many connections, and what became of what it asked for."""
 
     connections: int
-    answers: list[tuple[float, float]] = field(default_factory=list)  # (moment, waited ms)
+    answers: list[Answered] = field(default_factory=list)
     refused: int = 0
 
     @property
@@ -58,7 +67,7 @@ class Crowd:
                 now = time.perf_counter()
                 if outcome.failure is None:
                     waited_ms = (now - began) * 1000 - options.latency_ms
-                    self.answers.append((now, max(waited_ms, 0.0)))
+                    self.answers.append(Answered(began, now, max(waited_ms, 0.0)))
                     began = now
                 else:
                     self.refused += 1
@@ -146,13 +155,16 @@ def rows(crowds: Sequence[Crowd], options: Options, each: int, began: float) -> 
     for number in range(windows):
         first = began + number * COUNTED_SECONDS
         counts = [
-            sum(1 for at, _ in crowd.answers if first <= at < first + COUNTED_SECONDS)
+            sum(1 for a in crowd.answers if first <= a.ended_at < first + COUNTED_SECONDS)
             for crowd in crowds
         ]
         table.append(_row(f"got in minute {number + 1}", "% of all", names, _percent(counts)))
+    # In the first minute all is taken before anybody is short of it.
+    settled_at = began + (COUNTED_SECONDS if windows > 1 else 0.0)
+    waits = [[a.waited_ms for a in c.answers if a.began_at >= settled_at] for c in crowds]
     for percent in PERCENTS:
-        waits = [_percentile((ms for _, ms in crowd.answers), percent) for crowd in crowds]
-        table.append(_row(f"waited, p{percent}", "ms", names, waits))
+        values = [percentile(each, percent) if each else 0.0 for each in waits]
+        table.append(_row(f"waited after minute 1, p{percent}", "ms", names, values))
     refused = [crowd.refused / options.seconds * 60 for crowd in crowds]
     table.append(_row("refused", "a minute", names, refused))
     used = Row("used of max_tpm", "%", {"all": 100 * sum(got) / options.max_tpm})
@@ -166,8 +178,3 @@ def _row(measure: str, unit: str, names: Sequence[str], values: Sequence[float])
 def _percent(values: Sequence[float]) -> list[float]:
     total = sum(values)
     return [100 * value / total if total else 0.0 for value in values]
-
-
-def _percentile(values: Iterable[float], percent: float) -> float:
-    found = list(values)
-    return percentile(found, percent) if found else 0.0

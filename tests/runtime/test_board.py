@@ -3,15 +3,15 @@ import os
 
 import pytest
 
-from proxy.runtime.board import MAX_BYTES, Board, free_place
+from proxy.runtime.board import MAX_BYTES, Board
 
 
 def workers(number):
-    """As after forks: the same memory, and a place for each."""
+    """As after forks: the same memory, and a row for each."""
     board = Board(number)
     each = [copy.copy(board) for _ in range(number)]
-    for place, worker in enumerate(each):
-        worker.claim(place)
+    for row, worker in enumerate(each):
+        worker.use_row(row)
     return each
 
 
@@ -34,7 +34,7 @@ def test_what_is_written_replaces_what_was_there():
     assert read(two) == [b"short"]
 
 
-def test_the_latest_moment_of_all_places_is_known_to_all():
+def test_the_latest_moment_of_all_rows_is_known_to_all():
     one, two = workers(2)
     assert one.until == 0.0
     one.write(b"", 5.0)
@@ -44,11 +44,11 @@ def test_the_latest_moment_of_all_places_is_known_to_all():
     assert one.until == 5.0
 
 
-def test_who_takes_the_place_of_one_that_ended_begins_with_nothing():
+def test_who_takes_the_row_of_one_that_ended_begins_with_nothing():
     one, two = workers(2)
     two.write(b"two", 9.0)
     assert read(one) == [b"two"]
-    copy.copy(two).claim(1)
+    copy.copy(two).use_row(1)
     assert (read(one), one.until) == ([], 0.0)
 
 
@@ -62,17 +62,17 @@ def test_what_is_being_written_while_it_is_read_counts_as_nothing():
     assert read(two) == []
 
 
-def test_one_that_has_no_place_reads_and_does_not_write():
+def test_one_that_has_no_row_reads_and_does_not_write():
     one, two = workers(2)
     late = copy.copy(one)
-    late.claim(2)
+    late.use_row(None)
     late.write(b"late", 9.0)
     one.write(b"one", 5.0)
     assert read(late) == [b"one"]
     assert (read(one), read(two)) == ([], [b"one"])
 
 
-def test_a_place_takes_so_much_and_the_next_begins_behind_it():
+def test_a_row_takes_so_much_and_the_next_begins_behind_it():
     one, two = workers(2)
     one.write(b"x" * MAX_BYTES, 5.0)
     two.write(b"two", 5.0)
@@ -80,18 +80,14 @@ def test_a_place_takes_so_much_and_the_next_begins_behind_it():
     assert read(one) == [b"two"]
 
 
-@pytest.mark.parametrize("taken, free", [([], 0), ([0, 1], 2), ([0, 2], 1), ([1, 2], 0)])
-def test_who_begins_gets_the_first_place_that_is_free(taken, free):
-    assert free_place(taken) == free
-
-
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_what_a_forked_process_wrote_is_read_here():
     board = Board(2)
+    board.use_row(1)
     child = os.fork()
     if not child:
-        board.claim(1)
         board.write(b"from the child", 5.0)
         os._exit(0)
+    board.use_row(0)
     assert os.waitpid(child, 0)[1] == 0
     assert read(board) == [b"from the child"]

@@ -19,11 +19,11 @@ def clock():
 @pytest.fixture
 def workers(clock):
     """Two on one host."""
-    board = Board(2)
-    pair = [Fairness(copy.copy(board), clock) for _ in range(2)]
-    for number, worker in enumerate(pair):
-        worker.start(number)
-    return pair
+    boards = [Board(2)]
+    boards.append(copy.copy(boards[0]))
+    for row, board in enumerate(boards):
+        board.use_row(row)
+    return [Fairness(board, clock) for board in boards]
 
 
 def wait(worker, client, *, barred=NOBODY, model="m"):
@@ -143,11 +143,11 @@ def test_of_many_clients_the_others_hear_of_those_who_wanted_more_last(clock, wo
     assert "client-499" + "x" * 200 in heard
 
 
-def test_a_worker_that_follows_another_in_its_place_knows_nothing_of_it(clock, workers):
+def test_a_worker_that_follows_another_in_its_row_knows_nothing_of_it(clock, workers):
     here, there = workers
     wait(here, "b")
     clock.now += SOON
     assert there.contention("m") is not None
-    here.start(0)
+    here._board.use_row(0)
     clock.now += SOON
     assert there.contention("m") is None

@@ -28,8 +28,12 @@ def test_a_fair_share_is_an_equal_part_or_all_that_is_wanted(demands, capacity, 
 
 def test_the_table_has_a_column_for_each_client_and_a_row_for_each_minute():
     heavy, light = fairness.Crowd(40), fairness.Crowd(1)
-    heavy.answers = [(100.0, 10.0), (100.1, 30.0), (162.0, 20.0)]
-    light.answers = [(161.5, 5.0)]
+    heavy.answers = [
+        fairness.Answered(100.0, 100.0, 10.0),
+        fairness.Answered(100.0, 100.1, 30.0),
+        fairness.Answered(161.0, 162.0, 20.0),
+    ]
+    light.answers = [fairness.Answered(161.5, 161.6, 5.0)]
     heavy.refused = 244
     options = fairness.Options(seconds=122.0, workers=2, max_tpm=300, latency_ms=1000.0)
     found = fairness.rows([heavy, light], options, each=10, began=100.0)
@@ -39,7 +43,7 @@ def test_the_table_has_a_column_for_each_client_and_a_row_for_each_minute():
     assert table["got", "% of all"] == pytest.approx([75, 25])
     assert table["got in minute 1", "% of all"] == [100, 0]
     assert table["got in minute 2", "% of all"] == [50, 50]
-    assert table["waited, p50", "ms"] == [20, 5]
+    assert table["waited after minute 1, p99", "ms"] == [20, 5]
     assert table["refused", "a minute"] == [120, 0]
     assert ("got in minute 3", "% of all") not in table
 
