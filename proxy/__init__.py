@@ -7,12 +7,14 @@ from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
+from proxy.runtime.board import Board
 from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
+from proxy.runtime.fairness import Fairness
 from proxy.runtime.forward import Forward
 from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
@@ -63,7 +65,8 @@ def make_parts(settings: Settings) -> Parts:
     references = References(environment(), tuple(path for path in ours if path is not None))
     snapshots = Snapshots(database, references, tokens)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
-    clients = ClientState(SharedCounts(2 * settings.workers + MORE_ROWS))
+    rows = 2 * settings.workers + MORE_ROWS
+    clients, board = ClientState(SharedCounts(rows)), Board(rows)
     entry = Entry()
     open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
     estimates = Estimates()
@@ -83,6 +86,7 @@ def make_parts(settings: Settings) -> Parts:
         upstream=upstream,
         tokens=tokens,
         estimates=estimates,
+        board=board,
         forward=Forward(
             snapshots,
             state,
@@ -92,6 +96,7 @@ def make_parts(settings: Settings) -> Parts:
             waiting_places=settings.max_waiting,
             stream_idle_seconds=settings.stream_idle_seconds,
             estimates=estimates,
+            fairness=Fairness(board),
         ),
         operator=OperatorHand(database, state),
         config_hand=ConfigHand(database, state, snapshots),

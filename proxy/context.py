@@ -7,6 +7,7 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
+from proxy.runtime.board import Board
 from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
 from proxy.runtime.draining import Draining
@@ -39,6 +40,7 @@ class Parts:
     upstream: Upstream
     tokens: Tokens
     estimates: Estimates
+    board: Board
     forward: Forward
     operator: OperatorHand
     config_hand: ConfigHand

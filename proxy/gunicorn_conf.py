@@ -97,7 +97,9 @@ def on_starting(server: Arbiter) -> None:
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
     """In the parent: the next worker's row of what all workers share."""
-    _parts(server.app.wsgi()).clients.counts.take_row(worker.age)
+    parts = _parts(server.app.wsgi())
+    row = parts.clients.counts.take_row(worker.age)
+    parts.board.use_row(row)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

@@ -22,6 +22,11 @@ WINDOWS_PER_MINUTE = 6
 # What began in a second counts until all of that second is a minute old: counted by whole
 # seconds, a minute would end up to a second early, and a burst at its end be one too many.
 EDGE_SECONDS = 1
+# Where clients compete for a minute's tokens, these are handed out evenly: taken all at once,
+# they come back all at once, and who comes in between finds none for long. Of so many seconds
+# the part may be taken at once; longer ago than the other nothing counts.
+EVEN_SECONDS = 2
+EVEN_MEMORY_SECONDS = 10
 COUNTED_SECONDS = WINDOW_SECONDS + EDGE_SECONDS
 
 
@@ -183,6 +188,22 @@ def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:
         span = seconds + EDGE_SECONDS
         wait = max(wait, meter.requests.seconds_until(size - 1, second, span) or 0)
     return wait
+
+
+def even_wait_seconds(limit: Limit, meter: Meter, second: int) -> int:
+    """Seconds until a call has room where the minute's tokens are handed out evenly; 0 where
+    they have no limit.
+
+    A leaky bucket: it leaks what is each second's part of the minute, and while it holds less
+    than a few of these there is room, for a call of whatever size.
+    """
+    if limit.max_tpm <= 0:
+        return 0
+    part = limit.max_tpm / COUNTED_SECONDS
+    level = 0.0
+    for tokens in meter.tokens.by_second(second, EVEN_MEMORY_SECONDS):
+        level = max(level - part, 0.0) + tokens
+    return max(math.floor(level / part) - EVEN_SECONDS + 1, 0)
 
 
 def is_left_to_others(

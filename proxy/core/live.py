@@ -27,6 +27,7 @@ TOO_LONG = "prompt too long"
 FAILING = "failing"
 LEFT_TO_OTHERS = "room left to other workers"
 UPSTREAM_SAYS = "no room upstream"
+SHARED_OUT = "room shared out evenly"
 
 # Clients choose the names of deployments where an instance serves any model.
 MAX_DEPLOYMENTS = 1000
@@ -91,10 +92,17 @@ class Live:
         self._peers = peers
 
     def refusal(
-        self, serving: Serving, call: Call, meters: Meters, now: float, *, alone: bool = False
+        self,
+        serving: Serving,
+        call: Call,
+        meters: Meters,
+        now: float,
+        *,
+        alone: bool = False,
+        shared: bool = False,
     ) -> Refusal | None:
         """Why the call may not go there now; None if it may. `alone`: nobody else can be
-        asked."""
+        asked. `shared`: other clients want more room than they get."""
         config = serving.config
         if not limiter.accepts_prompt(config, call.prompt_tokens):
             return Refusal(serving, TOO_LONG, 0.0)
@@ -102,7 +110,8 @@ class Live:
         if found is not None and found.reason in MISCONFIGURED:
             return found
         if config.rate_limit_enabled and (serving.limits or self.hints):
-            full = next(self._full(serving, call.reserved_tokens, meters, now), None)
+            tokens = call.reserved_tokens
+            full = next(self._full(serving, tokens, meters, now, shared=shared), None)
             if full and (found is None or full.wait_seconds > found.soonest_seconds):
                 return full
         return found
@@ -122,13 +131,15 @@ class Live:
         return failing
 
     def _full(
-        self, serving: Serving, tokens: int, meters: Meters, now: float
+        self, serving: Serving, tokens: int, meters: Meters, now: float, *, shared: bool
     ) -> Iterator[Refusal]:
         """Each limit that leaves no room, the one that lasts longest first."""
         waits = []
         for limit in self._limits(serving, now):
             meter = meters.get(limit.meter)
-            found = self._bounded(serving, limit, meter, tokens, now) if meter else None
+            if meter is None:
+                continue
+            found = self._bounded(serving, limit, meter, tokens, now, shared=shared)
             if found is not None:
                 waits.append(found)
         yield from sorted(waits, key=lambda r: -r.wait_seconds)
@@ -138,13 +149,24 @@ class Live:
             yield Refusal(serving, UPSTREAM_SAYS, wait_upstream)
 
     def _bounded(
-        self, serving: Serving, limit: Limit, meter: Meter, tokens: int, now: float
+        self,
+        serving: Serving,
+        limit: Limit,
+        meter: Meter,
+        tokens: int,
+        now: float,
+        *,
+        shared: bool,
     ) -> Refusal | None:
         """Why this limit leaves no room."""
         second, others = int(now), self._peers.others
         reason = NO_ROOM
         # Room comes when a second is over, not a whole second after now.
         seconds = second - now + limiter.wait_seconds(limit, meter, tokens, second)
+        if shared:
+            even = second - now + limiter.even_wait_seconds(limit, meter, second)
+            if even > max(seconds, 0):
+                reason, seconds = SHARED_OUT, even
         if seconds <= 0:
             if not limiter.is_left_to_others(limit, meter, tokens, second, others):
                 return None

@@ -55,6 +55,15 @@ class Window:
             return max(sum(self._buckets[first : last + 1]), 0)
         return max(sum(self._buckets[first:]) + sum(self._buckets[: last + 1]), 0)
 
+    def by_second(self, second: int, seconds: int) -> list[int]:
+        """What was added in each of the last `seconds`, oldest first, as of `second`."""
+        self._look(second)
+        size, oldest = len(self._buckets), self._newest - len(self._buckets)
+        return [
+            self._buckets[at % size] if oldest < at <= self._newest else 0
+            for at in range(second - seconds + 1, second + 1)
+        ]
+
     def replace(self, amounts: Iterable[tuple[int, int]], second: int) -> None:
         """Forget everything and begin with these (second, amount) pairs."""
         self._buckets = [0] * len(self._buckets)

@@ -12,11 +12,13 @@ from itertools import count
 from threading import Event
 
 from proxy.core.catalog import names_model
+from proxy.core.contention import Contention
 from proxy.core.limiter import accepts_prompt
 from proxy.core.live import (
     FAILING,
     LEFT_TO_OTHERS,
     NO_ROOM,
+    SHARED_OUT,
     TOO_LONG,
     UPSTREAM_SAYS,
     Refusal,
@@ -38,11 +40,12 @@ from proxy.errors import (
 )
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.estimates import Estimates
+from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Reservation, State
 from proxy.runtime.upstream import Upstream
-from proxy.runtime.waiting import Full, WaitingRoom
+from proxy.runtime.waiting import Full, Waiter, WaitingRoom, common
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ SOON_SECONDS = 1.0
 PAUSE_SECONDS = (0.2, 1.0)
 
 MAX_TURNS = 10_000
+
+SHORT = (NO_ROOM, SHARED_OUT, LEFT_TO_OTHERS)
+FULL = (*SHORT, UPSTREAM_SAYS)
 
 SAID_CHARACTERS = 300  # of what an upstream says of itself
 
@@ -98,7 +104,7 @@ class Forward:
 
     `max_wait`: how long a call waits for room, if there will be some by then.
     `stream_idle`: the longest silence of a stream that has begun to say something.
-    `estimates` learn from each answer's usage.
+    `estimates` learn from each answer's usage. `fairness` says who is to leave room to whom.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Forward:
         stream_idle_seconds: float = 60.0,
         pause_seconds: tuple[float, float] = PAUSE_SECONDS,
         estimates: Estimates | None = None,
+        fairness: Fairness | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshots = snapshots
@@ -127,7 +134,8 @@ class Forward:
         self._random = random.Random()  # draws instances, not secrets
         self._turns: defaultdict[str, count[int]] = defaultdict(count)
         self._open: set[Attempt] = set()  # adding and discarding are atomic
-        self.waiting = WaitingRoom(places=waiting_places, clock=clock)
+        self._fairness = fairness or Fairness(clock=clock)
+        self.waiting = WaitingRoom(places=waiting_places, clock=clock, fairness=self._fairness)
 
     def start(self) -> None:
         """Once a process, after the fork: or all workers would draw the same."""
@@ -151,21 +159,19 @@ class Forward:
         pool = self._pool(call)
         line, patience_seconds = line or Line(), self._max_wait_seconds
         trip = Trip(call, pool, line, tried, self._turn(call), patience_seconds, settled)
-        # Who came first has the room, so a call that finds others waiting waits behind them.
-        may_wait = self._max_wait_seconds > 0
-        self._try_in_order(trip, self.waiting.left_by_others(call.model) if may_wait else None)
+        self._try_in_order(trip, self._free(call))
         try:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
                 pass
         except Full:
-            self._try_in_order(trip, self.waiting.left_by_others(call.model))
+            self._try_in_order(trip, self._free(call))
             if trip.attempt is None:
                 self._state.refuse(call)
-                raise Saturated from None
+                raise self._refused(trip, Saturated()) from None
         self._try_again(trip)
         if trip.attempt is None:
             self._state.refuse(call)
-            raise ClientLeft() if trip.line.is_cut else self._nobody(trip)
+            raise ClientLeft() if trip.line.is_cut else self._refused(trip)
         return self._shown(trip, trip.attempt)
 
     def settle_open(self) -> int:
@@ -184,12 +190,20 @@ class Forward:
         """Who would be tried in which order, and why others would not. Asks nobody."""
         pool = self._pool(call)
         servings = list(order(self._policy, pool, self._turn(call)))
-        yield from zip(servings, self._state.refusals(servings, call), strict=True)
+        found = self._state.refusals(servings, call, shared=self._is_shared(call))
+        yield from zip(servings, found, strict=True)
+
+    def contention(self, model: str) -> Contention | None:
+        """The clients that want more of it than they get; None if there are none."""
+        return self._fairness.contention(model)
 
     def _closed(self, attempt: Attempt) -> None:
         self._open.discard(attempt)
-        self.waiting.poke()  # what it had reserved is free
         usage, call = attempt.usage, attempt.call
+        if _counts_tokens(attempt.serving):
+            surplus = usage.total_tokens - call.reserved_tokens
+            self._fairness.give(call.model, call.client.name, surplus)
+        self.waiting.poke()  # what it had reserved is free
         if usage.prompt_tokens and not usage.estimated:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
 
@@ -216,16 +230,30 @@ class Forward:
         number = next(self._turns[call.model])
         return Turn(self._random, number, call.affinity, self._state.look)
 
+    def _free(self, call: Call) -> frozenset[str] | None:
+        """The instances that this call may ask for; None: all. Who waits has the room, so a
+        call that finds others waiting waits too; and so has who is hungry, and had less."""
+        may_wait = self._max_wait_seconds > 0
+        left = self.waiting.left_by_others(call.model) if may_wait else None
+        contention = self._fairness.contention(call.model)
+        return common(left, contention.left_to(call.client.name) if contention else None)
+
+    def _is_shared(self, call: Call) -> bool:
+        """Other clients want more of the model than they get."""
+        contention = self._fairness.contention(call.model)
+        return contention is not None and contention.is_shared(call.client.name)
+
     def _try_in_order(self, trip: Trip, free: frozenset[str] | None = None) -> None:
         """Asks one after the other until nobody could do better, or nobody is left. `free`:
         only these; None: all."""
+        shared = self._is_shared(trip.call)
         for serving, alone in self._askable(trip, self._patience_seconds(trip)):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
             name = serving.config.name
             if name in trip.asked or (free is not None and name not in free):
                 continue
-            taken = self._state.start(serving, trip.call, alone=alone)
+            taken = self._state.start(serving, trip.call, alone=alone, shared=shared)
             if isinstance(taken, Refusal):
                 trip.refused.append(taken)
             elif self._is_over(self._try(trip, serving, taken), trip):
@@ -247,8 +275,8 @@ class Forward:
             return False
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
-        soonest = _soonest(self._state.refusals(others, trip.call), patience_seconds)
-        return 0 < patience_seconds >= soonest
+        found = self._state.refusals(others, trip.call, shared=self._is_shared(trip.call))
+        return 0 < patience_seconds >= _soonest(found, patience_seconds)
 
     def _patience_seconds(self, trip: Trip) -> float:
         return min(trip.patience_seconds, trip.call.ends_at - self._clock())
@@ -260,19 +288,19 @@ class Forward:
         until = started + self._patience_seconds(trip)
 
         def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
-            patience_seconds = until - self._clock()
+            patience_seconds, shared = until - self._clock(), self._is_shared(trip.call)
             for serving, alone in self._askable(trip, patience_seconds):
                 name = serving.config.name
                 if name in trip.failed or (free is not None and name not in free):
                     continue
-                taken = self._state.start(serving, trip.call, alone=alone)
+                taken = self._state.start(serving, trip.call, alone=alone, shared=shared)
                 if not isinstance(taken, Refusal):
                     return (serving, taken), 0.0
                 trip.refused.append(taken)
             return None, _soonest(trip.refused, patience_seconds)
 
         got = self.waiting.wait(
-            trip.call.model, ask, until=until, line=trip.line, barred=_barred(trip)
+            trip.call.model, ask, until=until, line=trip.line, waiter=_waiter(trip)
         )
         trip.patience_seconds -= self._clock() - started
         if got is None:
@@ -327,6 +355,7 @@ class Forward:
             settled=trip.settled,
         )
         self._open.add(attempt)
+        self._fairness.give(trip.call.model, trip.call.client.name, _cost(trip.call, serving))
         trip.asked.add(serving.config.name)
         try:
             attempt.open(self._upstream)
@@ -365,13 +394,27 @@ class Forward:
         # In words at once: a line that waits to be written must hold no bodies.
         logger.warning("%s %s, and nobody else can serve it", call.request_id, str(attempt))
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
-            raise self._nobody(trip)
+            raise self._refused(trip)
         raise _unreachable(call, attempt)
+
+    def _refused(self, trip: Trip, error: ProxyError | None = None) -> ProxyError:
+        """Why the call is refused. For a while its client is expected back, if it was told
+        when."""
+        error, call = error or self._nobody(trip), trip.call
+        if isinstance(error, (NoRoom, Saturated)) and error.retry_after_seconds is not None:
+            self._fairness.refuse(
+                call.model,
+                call.client.name,
+                error.retry_after_seconds,
+                _barred(trip),
+                short=_is_short(trip.refused),
+            )
+        return error
 
     def _nobody(self, trip: Trip) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
-        found = self._state.refusals(servings, call)
+        found = self._state.refusals(servings, call, shared=self._is_shared(call))
         if _is_unknown(trip, found):
             return _model_not_found(call)
         if trip.failure is not None:
@@ -381,6 +424,9 @@ class Forward:
         ]
         refused = [r for r in others if r is not None]
         if len(refused) < len(others):
+            contention = self._fairness.contention(call.model)
+            if contention is not None and contention.left_to(call.client.name) is not None:
+                return _held_back(call)
             return _no_room(call, refused, SOON_SECONDS)
         waiting = [r for r in refused if _passes(r)]
         if waiting:
@@ -418,6 +464,27 @@ def _barred(trip: Trip) -> frozenset[str]:
         s.config.name for s in trip.pool.servings if not accepts_prompt(s.config, prompt_tokens)
     )
     return frozenset((*trip.failed, *too_long, *trip.pool.barred))
+
+
+def _waiter(trip: Trip) -> Waiter:
+    cost = max((_cost(trip.call, serving) for serving in trip.pool.servings), default=1.0)
+    short = _is_short(trip.refused)
+    return Waiter(trip.call.client.name, cost, _barred(trip), short)
+
+
+def _is_short(refused: Iterable[Refusal]) -> bool:
+    """There is an instance that only lacks room, by limits of ours."""
+    return any(refusal.reason in SHORT for refusal in refused)
+
+
+def _cost(call: Call, serving: Serving) -> float:
+    """Of whatever clients compete for there."""
+    return call.reserved_tokens if _counts_tokens(serving) else 1.0
+
+
+def _counts_tokens(serving: Serving) -> bool:
+    """And not requests alone. Where there is no limit of ours, it is the upstream's."""
+    return not serving.limits or any(limit.max_tpm for limit in serving.limits)
 
 
 def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:
@@ -464,13 +531,21 @@ def _no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> Pro
             f" them is in {wait_seconds:.1f} s.",
             retry_after_seconds=wait_seconds,
         )
-    full = sum(1 for r in refused if r.reason in (NO_ROOM, LEFT_TO_OTHERS, UPSTREAM_SAYS))
+    full = sum(1 for r in refused if r.reason in FULL)
     failing = sum(1 for r in refused if r.reason == FAILING)
     why = f"{len(refused) - full - failing} rest, {full} have no room left this minute"
     why += f", {failing} are failing." if failing else "."
     return NoRoom(
         f"All instances that serve {call.model!r} are at their limit. {why}",
         retry_after_seconds=wait_seconds,
+    )
+
+
+def _held_back(call: Call) -> ProxyError:
+    return NoRoom(
+        f"The room that there is for {call.model!r} is left to other clients: they want more of"
+        " it too, and had less in the last seconds.",
+        retry_after_seconds=SOON_SECONDS,
     )
 
 

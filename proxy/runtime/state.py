@@ -137,15 +137,15 @@ class State:
     # A call's way: for each attempt start, answered if it was, and finish.
 
     def start(
-        self, serving: Serving, call: Call, *, alone: bool = False
+        self, serving: Serving, call: Call, *, alone: bool = False, shared: bool = False
     ) -> Reservation | Refusal:
         """Takes room for one attempt, or says why there is none. `alone`: nobody else can be
-        asked."""
+        asked. `shared`: other clients want more room than they get."""
         now = self._clock()
         config = serving.config
         with self._lock:
             live = self._live(config.name)
-            refusal = live.refusal(serving, call, self._meters, now, alone=alone)
+            refusal = live.refusal(serving, call, self._meters, now, alone=alone, shared=shared)
             if refusal is not None:
                 return refusal
             tokens = reservation_tokens(serving, call.reserved_tokens)
@@ -196,12 +196,15 @@ class State:
             median = self._live(reservation.config.name).contents.get(reservation.deployment)
             return median.value if median else None
 
-    def refusals(self, servings: Iterable[Serving], call: Call) -> list[Refusal | None]:
+    def refusals(
+        self, servings: Iterable[Serving], call: Call, *, shared: bool = False
+    ) -> list[Refusal | None]:
         """For each why the call may not go there now; None if it may. Takes nothing."""
         now = self._clock()
         with self._lock:
             return [
-                self._live(s.config.name).refusal(s, call, self._meters, now) for s in servings
+                self._live(s.config.name).refusal(s, call, self._meters, now, shared=shared)
+                for s in servings
             ]
 
     def look(self, servings: Iterable[Serving]) -> list[Candidate]:

@@ -1,13 +1,16 @@
-"""Where calls wait for room: first come, first served, and not more than there are places."""
+"""Where calls wait for room: clients take turns, and not more wait than there are places."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from threading import Event, Lock
 from typing import TypeVar
 
+from proxy.core.contention import Contention
+from proxy.core.fair_queue import FairQueue, Ticket
+from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
 
 Got = TypeVar("Got")
@@ -23,42 +26,69 @@ class Full(Exception):
     """There is no place left to wait in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Whose call waits, what it would cost, and the instances it would not take. `short`: it
+    is for want of room, and not because instances rest or fail."""
+
+    client: str = ""
+    cost: float = 1.0
+    barred: frozenset[str] = frozenset()
+    short: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class _Place:
-    """One that waits; `barred` are the instances it would not take."""
+    """One that waits. `is_lost`: another client's call has it now."""
 
-    barred: frozenset[str]
+    model: str
+    waiter: Waiter
     woken: Event = field(default_factory=Event)
+    is_lost: bool = False
+
+
+_Queue = FairQueue[_Place]
+ANYBODY = Waiter()
 
 
 class WaitingRoom:
-    """Calls for one model form one queue. Thread-safe.
+    """Calls for one model form one queue, in which clients take turns. Thread-safe.
 
-    Who came first has the room: others ask only for instances that nobody before them would
-    take. `places` bounds the waiting threads of all queues together.
+    Who is first has the room: others ask only for instances that nobody before them would
+    take. Who had more lately than its part leaves room to those who had less (`fairness`), and
+    keeps nobody from it. `places` bounds the waiting threads of all queues together; where
+    there is none left, the client that has most loses one to a client that has fewer.
     """
 
-    def __init__(self, *, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        places: int,
+        clock: Callable[[], float] = time.monotonic,
+        fairness: Fairness | None = None,
+    ) -> None:
         self._places = places
         self._clock = clock
+        self._fairness = fairness or Fairness(clock=clock)
         self._lock = Lock()
-        self._queues: dict[str, deque[_Place]] = {}
+        self._queues: dict[str, _Queue] = {}
+        self._waiting: Counter[str] = Counter()  # by client
         self.count = 0
 
     def left_by_others(self, model: str) -> frozenset[str] | None:
         """The instances that nobody who waits would take; None: nobody waits, so all."""
         if model not in self._queues:
             return None
+        contention = self._fairness.contention(model)
         with self._lock:
-            return _left_by(self._queues.get(model, ()))
+            return _left_by(_asking(self._queues.get(model, ()), contention))
 
     def poke(self) -> None:
         """Room may have come back: those who may are to ask again."""
         if not self.count:
             return
-        with self._lock:
-            for queue in self._queues.values():
-                _wake(queue)
+        for model in list(self._queues):
+            self._wake(model)
 
     def wait(
         self,
@@ -67,7 +97,7 @@ class WaitingRoom:
         *,
         until: float,
         line: Line,
-        barred: frozenset[str] = frozenset(),
+        waiter: Waiter = ANYBODY,
     ) -> Got | None:
         """What `ask` gives at last. None if it cannot before `until`, or if the line was cut.
         Raises Full.
@@ -75,12 +105,13 @@ class WaitingRoom:
         `ask` is given the instances it may ask for (None: all), and gives what was waited for,
         or else None and the seconds until there may be some.
         """
-        mine = self._enter(model, barred)
+        mine = self._enter(_Place(model, waiter))
+        got: Got | None = None
         try:
-            line.hold(mine.woken.set)
+            line.hold(mine.item.woken.set)
             while not line.is_cut:
                 seconds = LOOK_SECONDS
-                free = self._free(model, mine)
+                free = self._free(mine)
                 if free is None or free:
                     got, wait = ask(free)
                     if got is not None:
@@ -92,55 +123,109 @@ class WaitingRoom:
                 left = until - self._clock()
                 if left <= 0:
                     return None
-                mine.woken.wait(min(seconds, left))
-                mine.woken.clear()
+                mine.item.woken.wait(min(seconds, left))
+                mine.item.woken.clear()
         except ConnectionAbortedError:
             pass  # it was cut before it held
         finally:
             line.release()
-            self._leave(model, mine)
+            self._leave(mine, served=got is not None)
         return None
 
-    def _free(self, model: str, mine: _Place) -> frozenset[str] | None:
+    def _free(self, mine: Ticket[_Place]) -> frozenset[str] | None:
+        """What this call may ask for now; None: all. Raises Full if its place is lost."""
+        model, waiter = mine.item.model, mine.item.waiter
+        self._fairness.wait(model, waiter.client, waiter.barred, short=waiter.short)
+        contention = self._fairness.contention(model)
         with self._lock:
-            queue = self._queues[model]
-            return _left_by(takewhile(lambda place: place is not mine, queue))
+            if mine.item.is_lost:
+                raise Full
+            before = takewhile(lambda ticket: ticket is not mine, self._queues[model])
+            left = _left_by(_asking(before, contention))
+        return common(left, contention.left_to(waiter.client) if contention else None)
 
-    def _enter(self, model: str, barred: frozenset[str]) -> _Place:
+    def _enter(self, place: _Place) -> Ticket[_Place]:
+        client = place.waiter.client
         with self._lock:
-            if self.count >= self._places:
+            if self.count >= self._places and not self._take_place(client):
                 raise Full
             self.count += 1
-            mine = _Place(barred)
-            self._queues.setdefault(model, deque()).append(mine)
-            return mine
+            self._waiting[client] += 1
+            queue = self._queues.get(place.model)
+            if queue is None:
+                queue = self._queues[place.model] = FairQueue()
+            return queue.enter(place, client, place.waiter.cost)
 
-    def _leave(self, model: str, mine: _Place) -> None:
+    def _take_place(self, client: str) -> bool:
+        """The client with most places loses its last, unless this one would have as many."""
+        if not self._waiting:
+            return False
+        rich, places = self._waiting.most_common(1)[0]
+        if places <= self._waiting[client] + 1:
+            return False
+        tickets = (t for queue in self._queues.values() for t in queue if t.client == rich)
+        last = max(tickets, key=lambda ticket: (ticket.start, ticket.number))
+        self._remove(last, served=False)
+        last.item.is_lost = True
+        last.item.woken.set()
+        return True
+
+    def _leave(self, mine: Ticket[_Place], *, served: bool) -> None:
         with self._lock:
-            self.count -= 1
-            queue = self._queues[model]
-            queue.remove(mine)
-            if queue:
-                _wake(queue)
-            else:
-                del self._queues[model]
+            if not mine.item.is_lost:
+                self._remove(mine, served=served)
+        self._wake(mine.item.model)
+
+    def _remove(self, ticket: Ticket[_Place], *, served: bool) -> None:
+        """Only with the lock held."""
+        self.count -= 1
+        self._waiting[ticket.client] -= 1
+        if not self._waiting[ticket.client]:
+            del self._waiting[ticket.client]
+        queue = self._queues[ticket.item.model]
+        queue.leave(ticket, served=served)
+        if not queue:
+            del self._queues[ticket.item.model]
+
+    def _wake(self, model: str) -> None:
+        """Those who may ask for anything at all."""
+        if model not in self._queues:
+            return
+        contention = self._fairness.contention(model)
+        with self._lock:
+            left: frozenset[str] | None = None
+            for place in _asking(self._queues.get(model, ()), contention):
+                place.woken.set()
+                left = common(left, place.waiter.barred)
+                if not left:
+                    return
+
+
+def common(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """What is in both, where None is all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def _asking(
+    tickets: Iterable[Ticket[_Place]], contention: Contention | None
+) -> Iterator[_Place]:
+    """The places of those who are not held back."""
+    held: dict[str, bool] = {}
+    for ticket in tickets:
+        client = ticket.client
+        if contention is not None and client not in held:
+            held[client] = contention.left_to(client) is not None
+        if not held.get(client):
+            yield ticket.item
 
 
 def _left_by(places: Iterable[_Place]) -> frozenset[str] | None:
     """What none of them would take; None, which is all, if there are none."""
     left: frozenset[str] | None = None
     for place in places:
-        left = place.barred if left is None else left & place.barred
+        left = common(left, place.waiter.barred)
         if not left:
             break
     return left
-
-
-def _wake(queue: Iterable[_Place]) -> None:
-    """Those who may ask for anything at all."""
-    left: frozenset[str] | None = None
-    for place in queue:
-        place.woken.set()
-        left = place.barred if left is None else left & place.barred
-        if not left:
-            return

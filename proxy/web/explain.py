@@ -14,6 +14,7 @@ from proxy.core.live import (
     FAILING,
     LEFT_TO_OTHERS,
     NO_ROOM,
+    SHARED_OUT,
     TOO_LONG,
     UPSTREAM_SAYS,
     Refusal,
@@ -62,6 +63,7 @@ class Explain(MethodView):
             "reserved_tokens": call.reserved_tokens,
             "order": [s.config.name for s, refusal in rows if refusal is None],
             "instances": [_row(serving, refusal) for serving, refusal in rows],
+            "clients": _clients(call.model),
         }
 
 
@@ -90,6 +92,22 @@ def _row(serving: Serving, refusal: Refusal | None) -> dict[str, Any]:
     }
 
 
+def _clients(model: str) -> list[dict[str, Any]]:
+    """Who competes for it, who had most first; empty where nobody wants more than it gets."""
+    contention = parts().forward.contention(model)
+    if contention is None:
+        return []
+    return [
+        {
+            "name": name,
+            "share_percentage": round(100 * contention.share(name), 1),
+            "wants_more": name in contention.wanting,
+            "held_back": contention.left_to(name) is not None,
+        }
+        for name in sorted(contention.had, key=lambda name: (-contention.had[name], name))
+    ]
+
+
 def _why(refusal: Refusal) -> str:
     config = refusal.serving.config
     if refusal.reason == TOO_LONG:
@@ -99,6 +117,11 @@ def _why(refusal: Refusal) -> str:
         return (
             f"{share:.0f} % of {_named(refusal.limit)} is used; room in"
             f" {refusal.wait_seconds:.1f} s"
+        )
+    if refusal.reason == SHARED_OUT and refusal.limit is not None:
+        return (
+            f"other clients want more, so that {_named(refusal.limit)} is handed out evenly;"
+            f" room in {refusal.wait_seconds:.1f} s"
         )
     if refusal.reason == LEFT_TO_OTHERS and refusal.limit is not None:
         return (

@@ -509,8 +509,24 @@ class ExplainedInstanceSchema(Schema):
     why = fields.String()
 
 
+class CompetingClientSchema(Schema):
+    """One that had of the model in the last seconds, or wants more of it than it gets."""
+
+    name = fields.String()
+    share_percentage = fields.Float(
+        metadata={"description": "Of what all clients had of the model in the last seconds."}
+    )
+    wants_more = fields.Boolean(
+        metadata={"description": "It waited, or was refused, a moment ago."}
+    )
+    held_back = fields.Boolean(
+        metadata={"description": "It leaves room to who had less, and waits or is refused now."}
+    )
+
+
 class ExplanationSchema(Schema):
-    """`order`: who would be asked, first to last."""
+    """`order`: who would be asked, first to last. `clients`: who competes for the model;
+    empty while nobody wants more of it than it gets."""
 
     model = fields.String()
     endpoint = fields.String()
@@ -519,6 +535,7 @@ class ExplanationSchema(Schema):
     reserved_tokens = fields.Integer()
     order = fields.List(fields.String())
     instances = fields.List(fields.Nested(ExplainedInstanceSchema))
+    clients = fields.List(fields.Nested(CompetingClientSchema))
 
 
 class ErrorBodySchema(Schema):

@@ -53,12 +53,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One that was started. `key` is a client's."""
+    """One that was started. `key` is a client's, `keys` those of clients with names."""
 
     settings: Settings
     process: subprocess.Popen[bytes]
     log: Path
     key: str = field(repr=False)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def url(self) -> str:
@@ -106,14 +107,15 @@ def gateway(
     fields: Mapping[str, Any] = NOTHING,
     clients: int = 1,
     client: Mapping[str, Any] = NOTHING,
+    named: Sequence[str] = (),
 ) -> Iterator[Gateway]:
     """Raises GatewayGone. Settings that are not given are the defaults, or what the
     environment says; `fields` are of each instance's config; `clients` is how many have a
-    key, `client` what the one may do whose key it is."""
+    key, besides those `named`, `client` what the one may do whose key it is."""
     environment = {**_environment(folder), **settings}
     loaded = load_settings(environment, env_file=None)
     fields = {"supported_models": (model,), **fields}
-    key = _filled_database(loaded, resources, fields, clients, client)
+    key, keys_of = _filled_database(loaded, resources, fields, clients, client, named)
     log = folder / "gateway.log"
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches us alone, and we stop it in order.
@@ -126,7 +128,7 @@ def gateway(
             stderr=output,
             start_new_session=True,
         )
-    started = Gateway(loaded, process, log, key)
+    started = Gateway(loaded, process, log, key, keys_of)
     try:
         started.wait_until_healthy()
         yield started
@@ -161,8 +163,10 @@ def _filled_database(
     fields: Mapping[str, Any],
     clients: int,
     client: Mapping[str, Any],
-) -> str:
-    """The schema, the resources as instances without limits, clients; returns one's key."""
+    named: Sequence[str],
+) -> tuple[str, dict[str, str]]:
+    """The schema, the resources as instances without limits, clients; returns one's key, and
+    those of the named."""
     parts: Parts = create_app(settings).extensions[EXTENSION]
     try:
         schema.upgrade(parts.database)
@@ -180,7 +184,8 @@ def _filled_database(
             # Not by keys.add, which asks and writes a revision for each of thousands.
             pepper = keys.pepper(session.connection()) or b""
             session.add_all(_other_client(n, pepper) for n in range(1, clients))
-            return keys.add(session, CLIENT, client, author=AUTHOR)
+            keys_of = {name: keys.add(session, name, {}, author=AUTHOR) for name in named}
+            return keys.add(session, CLIENT, client, author=AUTHOR), keys_of
     finally:
         parts.database.dispose()
 

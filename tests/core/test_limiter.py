@@ -5,6 +5,7 @@ from proxy.core.limiter import (
     Lately,
     Meter,
     accepts_prompt,
+    even_wait_seconds,
     is_left_to_others,
     largest_share,
     meters,
@@ -251,8 +252,54 @@ def test_what_was_given_back_is_nothing_that_others_take():
     assert not is_left_to_others(Limit(KEY, max_tpm=10), meter, 10, NOW, 9)
 
 
+# 61,000 tokens a minute: 1,000 for each of the seconds that count.
+EVEN = Limit(KEY, max_tpm=61_000)
+
+
+@pytest.mark.parametrize(
+    "amounts, wait",
+    [
+        ([], 0),
+        ([(0, 1999)], 0),
+        ([(0, 2000)], 1),
+        ([(1, 2999)], 0),
+        ([(1, 3000)], 1),
+        ([(0, 6500)], 5),
+        ([(4, 6500)], 1),
+        ([(5, 6500)], 0),
+        ([(3, 1500), (2, 1500), (1, 1500), (0, 100)], 0),  # 1,600 are in the bucket
+        ([(3, 1500), (2, 1500), (1, 1500), (0, 500)], 1),
+        ([(9, 100), (0, 1999)], 0),  # what was not taken then is not there now
+        ([(9, 50_000)], 40),
+        ([(10, 50_000)], 0),
+        ([(1, 5000), (0, -4000)], 0),  # it turned out to be less
+    ],
+)
+def test_handed_out_evenly_each_second_has_its_part_of_the_minute(amounts, wait):
+    assert even_wait_seconds(EVEN, used(*amounts), NOW) == wait
+
+
+def test_handed_out_evenly_all_of_the_minute_is_used_and_never_much_at_once():
+    meter, taken = Meter(), []
+    for second in range(NOW, NOW + 200):
+        for _ in range(100):
+            room = wait_seconds(EVEN, meter, 700, second) == 0
+            if room and even_wait_seconds(EVEN, meter, second) == 0:
+                meter.add(700, 1, second)
+                taken.append((second, 700))
+    of_the_last = sum(tokens for at, tokens in taken if at >= NOW + 139)
+    assert 0.98 * 61_000 <= of_the_last <= 61_000
+    for first in range(NOW, NOW + 195):
+        assert sum(n for at, n in taken if first <= at < first + 5) <= 5000 + 2000 + 700
+
+
+def test_a_call_that_is_larger_than_any_part_goes_when_there_is_room():
+    assert even_wait_seconds(EVEN, used(), NOW) == wait_seconds(EVEN, used(), 50_000, NOW) == 0
+
+
 def test_without_a_limit_nobody_waits():
     full = used((0, 10**9), requests=[0] * 99)
+    assert even_wait_seconds(Limit(KEY), full, NOW) == 0
     assert wait_seconds(Limit(KEY), full, 10**9, NOW) == 0
     assert used_share(Limit(KEY), full, NOW) == 0.0
 

@@ -202,6 +202,18 @@ def test_what_is_settled_late_forgets_nothing():
     assert window.total(2000) == 5
 
 
+def test_tells_what_was_added_in_each_of_the_last_seconds():
+    window = Window(5)
+    for second, amount in ((100, 1), (102, 2), (103, 3), (102, 20)):
+        window.add(amount, second)
+    assert window.by_second(103, 4) == [1, 0, 22, 3]
+    assert window.by_second(105, 3) == [3, 0, 0]
+    assert window.by_second(106, 3) == [0, 0, 0]
+    # Another thread read the clock later, but came first.
+    window.add(4, 107)
+    assert window.by_second(106, 5) == [0, 3, 0, 0, 0]
+
+
 def test_the_newest_second_is_the_last_to_which_something_was_added():
     window = Window()
     window.add(1, 100)

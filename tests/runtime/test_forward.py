@@ -3,16 +3,15 @@ import math
 import random
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
-from proxy.core import breaker, limiter
+from proxy.core import breaker, contention, limiter
 from proxy.core.breaker import ALONE_SECONDS
-from proxy.core.live import FAILING, Refusal
+from proxy.core.contention import HUNGRY_SECONDS
+from proxy.core.live import FAILING, SHARED_OUT, Refusal
 from proxy.core.routing import POLICIES
 from proxy.core.types import Client, QuotaGroup
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
@@ -29,6 +28,7 @@ from proxy.errors import (
     UpstreamTimeout,
 )
 from proxy.runtime import forward, waiting
+from proxy.runtime.fairness import TELL_SECONDS, Fairness
 from proxy.runtime.line import Line
 from tests.builders import MODEL, call, config
 from tests.runtime.world import (
@@ -36,6 +36,7 @@ from tests.runtime.world import (
     COMPLETION,
     DONE,
     PROMPT,
+    Clock,
     FakeAnswer,
     World,
     failed,
@@ -850,19 +851,20 @@ def test_without_a_place_to_wait_nobody_goes_before_those_who_wait():
     line = Line()
     with ThreadPoolExecutor(1) as pool:
         # Its room is there in a minute; as if it were sooner, it stands there.
-        waiting = pool.submit(
+        stands = pool.submit(
             world.gateway.waiting.wait,
             MODEL,
             lambda _free: (None, 0.1),
             until=time.monotonic() + 5,
             line=line,
+            waiter=waiting.Waiter(call().client.name),
         )
         while not world.gateway.waiting.count:
             pass
         with pytest.raises(Saturated):
             world.forward()
         line.cut()
-        waiting.result(5)
+        stands.result(5)
     assert world.upstream.asked == []
 
 
@@ -911,7 +913,7 @@ def test_without_a_place_to_wait_an_instance_that_is_free_is_asked():
 
 def test_who_may_not_wait_does_not_stand_behind_those_who_do():
     world = patient(A, a=ok(), max_wait_seconds=0.0)
-    world.gateway.waiting._queues[call().model] = deque([SimpleNamespace(barred=frozenset())])
+    world.gateway.waiting._enter(waiting._Place(call().model, waiting.ANYBODY))
     assert world.forward()[0] == 200
 
 
@@ -960,6 +962,155 @@ def test_what_time_does_not_mend_is_not_waited_for():
         with pytest.raises(UpstreamFailed):
             world.forward()
         assert time.monotonic() - started < 1
+
+
+# Fairness among clients.
+
+HEAVY, LIGHT = Client("heavy"), Client("light")
+
+
+class Contested:
+    """A world in which clients compete for the model, and the fairness that sees to it."""
+
+    def __init__(self, *configs, **answers):
+        self.clock = Clock()
+        self.fairness = Fairness(clock=self.clock)
+        settings = {"fairness": self.fairness}
+        self.world = World(*configs, clock=self.clock, settings=settings, **answers)
+
+    def waits(self, client, *, barred=frozenset(), short=False):
+        """In another worker, say."""
+        self.fairness.wait(MODEL, client.name, barred, short=short)
+
+    def had(self, client, tokens):
+        self.fairness.give(MODEL, client.name, tokens)
+
+    @property
+    def contention(self):
+        """As it is now, and not as of the last look."""
+        self.clock.now += TELL_SECONDS
+        return self.world.gateway.contention(MODEL)
+
+
+def test_who_had_more_leaves_room_to_one_that_is_hungry():
+    contested = Contested(A)
+    contested.waits(LIGHT)
+    contested.had(HEAVY, 1000)
+    with pytest.raises(NoRoom, match="left to other clients") as caught:
+        contested.world.forward(client=HEAVY)
+    assert caught.value.retry_after_seconds == 1.0
+    assert contested.world.upstream.asked == []
+    assert contested.world.forward(client=LIGHT)[0] == 200
+    contested.clock.now += HUNGRY_SECONDS
+    assert contested.world.forward(client=HEAVY)[0] == 200
+
+
+def test_what_the_hungry_one_would_not_take_is_not_left_to_it():
+    contested = Contested(A, B)
+    contested.waits(LIGHT, barred=frozenset("b"))
+    contested.had(HEAVY, 1000)
+    assert contested.world.forward(client=HEAVY)[0] == 200
+    assert contested.world.upstream.asked == ["b"]
+
+
+def test_who_had_more_waits_until_the_hungry_one_is_so_no_longer(monkeypatch):
+    monkeypatch.setattr(contention, "HUNGRY_SECONDS", 0.2)
+    world = patient(A)
+    fairness = world.gateway._fairness
+    fairness.wait(MODEL, "light", frozenset(), short=False)
+    fairness.give(MODEL, "heavy", 1000)
+    started = time.monotonic()
+    assert world.forward(client=HEAVY)[0] == 200
+    assert 0.15 < time.monotonic() - started < 4
+
+
+def test_one_that_was_refused_for_want_of_room_is_expected_back():
+    contested = Contested(replace(A, max_tpm=RESERVED), a=AS_RESERVED)
+    contested.world.forward(client=HEAVY)
+    assert contested.contention is None
+    with pytest.raises(NoRoom):
+        contested.world.forward(client=LIGHT)
+    assert contested.contention.short == {"light"}
+
+
+@pytest.mark.parametrize("limits, short", [({"max_rpm": 6}, {"light"}), ({}, set())])
+def test_one_that_waits_is_short_of_room_unless_instances_rest(limits, short):
+    world, line = patient(replace(A, **limits), max_wait_seconds=100.0), Line()
+    world.forward(client=HEAVY)
+    if not limits:
+        world.state.rest("a", time.time() + 50)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.forward, line=line, client=LIGHT)
+        while not world.gateway.contention(MODEL):
+            pass
+        seen = world.gateway.contention(MODEL)
+        line.cut()
+        with pytest.raises(ClientLeft):
+            waits.result(5)
+    assert (seen.wanting, seen.short) == ({"light"}, short)
+
+
+def test_one_that_was_refused_because_all_rest_is_not_short_of_room():
+    contested = Contested(A, a=failed(429, retry_after="5"))
+    for _ in range(2):
+        with pytest.raises(NoRoom):
+            contested.world.forward(client=LIGHT)
+    seen = contested.contention
+    assert (seen.wanting, seen.short) == ({"light"}, frozenset())
+
+
+def test_what_no_time_mends_makes_nobody_hungry():
+    contested = Contested(replace(A, max_input_tokens=1))
+    with pytest.raises(BadRequest):
+        contested.world.forward(client=LIGHT)
+    assert contested.contention is None
+
+
+def test_one_that_found_no_place_to_wait_is_expected_back():
+    world = patient(A, waiting_places=0, a=ok())
+    world.state.rest("a", time.time() + 1)
+    with pytest.raises(Saturated):
+        world.forward(client=LIGHT)
+    assert world.gateway.contention(MODEL).wanting == {"light"}
+
+
+def test_a_client_had_what_its_calls_did_cost():
+    contested, seen = Contested(A), []
+    contested.waits(HEAVY)
+    contested.world.upstream.answers["a"] = lambda: seen.append(contested.contention) or ok()
+    contested.world.forward(client=LIGHT)
+    seen.append(contested.contention)
+    had = [each.had["light"] for each in seen]
+    assert had == pytest.approx([RESERVED, PROMPT + COMPLETION], rel=0.05)
+
+
+def test_where_requests_are_the_limit_each_counts_as_one():
+    contested = Contested(replace(A, max_tpm=0, max_rpm=600))
+    contested.waits(HEAVY)
+    for _ in range(3):
+        contested.world.forward(client=LIGHT)
+    assert contested.contention.had["light"] == pytest.approx(3, rel=0.05)
+
+
+def test_while_another_is_short_of_room_it_is_handed_out_evenly():
+    asked = []
+    for client in (LIGHT, HEAVY):
+        # Two seconds' part of the minute is less than a call.
+        contested = Contested(replace(A, max_tpm=20 * RESERVED), a=AS_RESERVED)
+        contested.waits(LIGHT, short=True)
+        with contextlib.suppress(NoRoom):
+            for _ in range(5):
+                contested.world.forward(client=client)
+        asked.append(len(contested.world.upstream.asked))
+    assert asked == [5, 1]
+
+
+def test_an_explanation_tells_that_room_is_handed_out_evenly():
+    contested = Contested(replace(A, max_tpm=20 * RESERVED), a=AS_RESERVED)
+    contested.waits(LIGHT, short=True)
+    contested.world.forward(client=HEAVY)
+    ((_, refusal),) = contested.world.gateway.explain(call(client=HEAVY))
+    assert refusal.reason == SHARED_OUT
 
 
 # What would happen.

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from proxy.runtime import waiting as module
+from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
-from proxy.runtime.waiting import Full, WaitingRoom
+from proxy.runtime.waiting import Full, Waiter, WaitingRoom
 
 WAIT_SECONDS = 5.0  # for what comes at once; it is reached only by a bug
 FOREVER = 1e9
@@ -121,6 +122,136 @@ def test_first_come_first_served(room, pool):
     assert order == list("abcdef")
 
 
+def queued(hall, pool, *waits):
+    """Each (name, client, `ask`) stands in the queue before the next comes."""
+    running = {}
+    for name, client, ask in waits:
+        before = hall._waiting[client]
+        running[name] = pool.submit(
+            hall.wait, "m", ask, until=soon(), line=Line(), waiter=Waiter(client)
+        )
+        while hall._waiting[client] == before and not running[name].done():
+            pass
+    return running
+
+
+def served(order, name, room):
+    """An `ask` that notes when it was given something."""
+
+    def ask(free):
+        got = room.asking(name)(free)
+        if got[0] is not None:
+            order.append(name)
+        return got
+
+    return ask
+
+
+def test_clients_take_turns_however_many_of_their_calls_wait(room, pool):
+    room.wait_seconds = 0.001
+    hall, order = WaitingRoom(places=10), []
+    names = ["a1", "a2", "a3", "a4", "b1", "c1", "b2"]
+    queued(hall, pool, *((name, name[0], served(order, name, room)) for name in names))
+    for number in range(1, len(names) + 1):
+        room.free = 1
+        hall.poke()
+        while len(order) < number:
+            pass
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+
+
+def test_a_large_call_counts_for_several_small_ones(room, pool):
+    room.wait_seconds = 0.001
+    hall, order = WaitingRoom(places=10), []
+    for name, cost in (("a1", 2.0), ("a2", 2.0), ("b1", 1.0), ("b2", 1.0), ("b3", 1.0)):
+        before = hall.count
+        waiter = Waiter(name[0], cost)
+        ask = served(order, name, room)
+        pool.submit(hall.wait, "m", ask, until=soon(), line=Line(), waiter=waiter)
+        while hall.count == before:
+            pass
+    for number in range(1, 6):
+        room.free = 1
+        hall.poke()
+        while len(order) < number:
+            pass
+    assert order == ["a1", "b1", "b2", "a2", "b3"]
+
+
+def test_who_had_more_lately_keeps_nobody_from_room_and_asks_for_none(room, pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    room.wait_seconds = 0.001
+    fairness = Fairness()
+    hall, order = WaitingRoom(places=10, fairness=fairness), []
+    running = queued(hall, pool, ("heavy", "heavy", served(order, "heavy", room)))
+    fairness.give("m", "heavy", 1000)
+    running |= queued(hall, pool, ("light", "light", served(order, "light", room)))
+    while fairness.contention("m").left_to("heavy") is None:
+        pass  # until the view is a new one
+    room.asked.clear()
+    while room.asked.count("light") < 3:
+        pass
+    assert room.asked.count("heavy") <= 1  # it was about to
+    room.free = 1
+    hall.poke()
+    assert running["light"].result(WAIT_SECONDS) == "light"
+    # Its hunger is over a second later.
+    room.free = 1
+    assert running["heavy"].result(WAIT_SECONDS) == "heavy"
+    assert order == ["light", "heavy"]
+
+
+def test_a_newcomer_does_not_stand_behind_those_who_had_more_than_it(room, pool):
+    room.wait_seconds = 0.001
+    fairness = Fairness()
+    hall = WaitingRoom(places=10, fairness=fairness)
+    running = queued(hall, pool, ("heavy", "heavy", room.asking("heavy")))
+    assert hall.left_by_others("m") == frozenset()
+    fairness.give("m", "heavy", 1000)
+    fairness.wait("m", "light", frozenset(), short=True)  # in another worker
+    while hall.left_by_others("m") is not None:
+        pass  # until the view is a new one
+    room.free = 1
+    assert running["heavy"].result(WAIT_SECONDS) == "heavy"
+
+
+def test_where_all_places_are_one_clients_another_gets_one(room, pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", FOREVER)
+    room.wait_seconds = 0.5
+    hall = WaitingRoom(places=3)
+    names = ["a1", "a2", "a3"]
+    running = queued(hall, pool, *((name, "a", room.asking(name)) for name in names))
+    running |= queued(hall, pool, ("b1", "b", room.asking("b1")))
+    with pytest.raises(Full):
+        running["a3"].result(WAIT_SECONDS)  # it was last
+    assert hall.count == 3
+    # Neither takes one from the other: it would then have more.
+    for client in "ab":
+        with pytest.raises(Full):
+            hall.wait("n", room.asking("x"), until=soon(), line=Line(), waiter=Waiter(client))
+    for name in ("a1", "b1", "a2"):
+        room.free += 1
+        hall.poke()
+        assert running[name].result(WAIT_SECONDS) == name
+    assert (hall.count, hall._waiting, hall._queues) == (0, {}, {})
+
+
+def test_the_place_that_is_taken_may_be_in_another_models_queue(room, pool):
+    room.wait_seconds = 0.5
+    hall = WaitingRoom(places=2)
+    waiter = Waiter("a")
+    for ask in (room.asking("a1"), room.asking("a2")):
+        pool.submit(hall.wait, "n", ask, until=soon(), line=Line(), waiter=waiter)
+    while hall.count < 2:
+        pass
+    running = queued(hall, pool, ("b1", "b", room.asking("b1")))
+    room.wait_until_asked("b1")
+    assert (hall.count, hall._waiting) == (2, {"a": 1, "b": 1})
+    room.free = 2
+    hall.poke()
+    assert running["b1"].result(WAIT_SECONDS) == "b1"
+
+
 def test_queues_of_different_models_do_not_wait_for_each_other(room, pool):
     room.wait_seconds = 0.001
     hall = WaitingRoom(places=10)
@@ -178,7 +309,7 @@ def standing(hall, pool, rooms, *barred_of_each):
             rooms.asking(number, barred),
             until=soon(),
             line=Line(),
-            barred=frozenset(barred),
+            waiter=Waiter(barred=frozenset(barred)),
         )
         running.append(waits)
         while hall.count < len(running):

@@ -65,6 +65,33 @@ def test_it_says_who_fails_and_for_whom_the_prompt_is_too_long(world):
     assert shown["b"]["why"] == "the prompt is longer than max_input_tokens 1"
 
 
+def test_where_nobody_wants_more_than_it_gets_no_client_competes(world):
+    world.add("a")
+    world.ask(CHAT)
+    assert explained(world)["clients"] == []
+
+
+def test_it_says_which_clients_compete_and_who_leaves_room_to_whom(world):
+    world.add("a", max_tpm=200)
+    fairness = world.parts.forward._fairness
+    fairness.wait("gpt-4o", "light", frozenset(), short=True)
+    fairness.give("gpt-4o", "heavy", 90)
+    fairness.give("gpt-4o", "light", 10)
+    assert world.ask(CHAT).status_code == 200  # more than the part of two seconds
+    shown = explained(world)
+    heavy, light = shown["clients"][0], shown["clients"][-1]
+    assert heavy == {
+        "name": "heavy",
+        "share_percentage": pytest.approx(80, abs=12),
+        "wants_more": False,
+        "held_back": True,
+    }
+    assert (light["name"], light["wants_more"], light["held_back"]) == ("light", True, False)
+    (row,) = shown["instances"]
+    assert row["reason"] == "room shared out evenly"
+    assert row["why"].startswith("other clients want more, so that max_tpm 200 is handed out")
+
+
 def test_nobody_is_asked_and_nothing_is_counted(world):
     world.add("a")
     explained(world)

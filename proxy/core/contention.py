@@ -1,0 +1,169 @@
+"""Which clients of a model are hungry, and who leaves room to them.
+
+A queue is fair only among those who stand in it. A client with one connection is away while
+it is answered, and one that was refused comes back when it was told to: meanwhile one with
+forty would take all there is. So for a moment it is remembered who was hungry, and what each
+had lately. As long as somebody is hungry who had less than an equal part, whoever had more
+is held back. And while somebody was short of room lately, the minute's is handed out evenly:
+taken all at once, it comes back all at once, and in between nobody gets any.
+
+Moments are monotonic seconds, the same for all workers; the caller reads the clock.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+# A client is hungry while it waits and so long after, and so long from when it was told to
+# come back. What is left to one that does not come is left unused for no longer.
+HUNGRY_SECONDS = 1.0
+# It wants more than it gets for so long, also from then on.
+WANTING_SECONDS = 10.0
+# What a client had is forgotten bit by bit: after so long, about a third of it is left.
+LATELY_SECONDS = 10.0
+# Of what a client had, next to nothing is left by then.
+MEMORY_SECONDS = 6 * LATELY_SECONDS
+
+NOBODY: frozenset[str] = frozenset()
+
+# As workers tell each other: see Standing.row.
+Row = tuple[float, float, float, float, float, float, tuple[str, ...]]
+
+
+class Standing:
+    """One client, as one worker knows it: what it had lately, as of `at`; when it last waited
+    and was refused, and when it was told to come back. `short_at` is when that last was for
+    want of room, and not because instances rest or fail. `barred` are instances that it
+    would not take."""
+
+    __slots__ = ("at", "back_at", "barred", "had", "refused_at", "short_at", "waited_at")
+
+    def __init__(self) -> None:
+        self.had = 0.0
+        self.at = self.waited_at = self.refused_at = self.back_at = self.short_at = -math.inf
+        self.barred = NOBODY
+
+    def give(self, cost: float, now: float) -> None:
+        """Below 0: it turned out to have had less."""
+        self.had = max(self.had_lately(now) + cost, 0.0)
+        self.at = max(self.at, now)
+
+    def had_lately(self, now: float) -> float:
+        if not self.had:
+            return 0.0
+        return self.had * math.exp(-max(now - self.at, 0.0) / LATELY_SECONDS)
+
+    def wait(self, barred: frozenset[str], now: float, *, short: bool) -> None:
+        self.waited_at, self.barred = now, barred
+        if short:
+            self.short_at = now
+
+    def refuse(
+        self, wait_seconds: float, barred: frozenset[str], now: float, *, short: bool
+    ) -> None:
+        self.refused_at, self.back_at, self.barred = now, now + wait_seconds, barred
+        if short:
+            self.short_at = self.back_at
+
+    def is_hungry(self, now: float) -> bool:
+        return now - self.waited_at < HUNGRY_SECONDS or 0 <= now - self.back_at < HUNGRY_SECONDS
+
+    def is_wanting(self, now: float) -> bool:
+        last = max(self.waited_at, self.refused_at)
+        return now - last < WANTING_SECONDS or 0 <= now - self.back_at < WANTING_SECONDS
+
+    def is_short(self, now: float) -> bool:
+        return self.is_wanting(now) and now - self.short_at < WANTING_SECONDS
+
+    @property
+    def wants_until(self) -> float:
+        return max(self.waited_at, self.refused_at, self.back_at) + WANTING_SECONDS
+
+    def is_over(self, now: float) -> bool:
+        """It says nothing any more."""
+        return max(self.at + MEMORY_SECONDS, self.wants_until) <= now
+
+    def row(self) -> Row:
+        barred = tuple(self.barred)
+        moments = self.at, self.waited_at, self.refused_at, self.back_at, self.short_at
+        return self.had, *moments, barred
+
+    @classmethod
+    def of_row(cls, row: Row) -> "Standing":
+        found = cls()
+        found.had, found.at, found.waited_at, found.refused_at, found.back_at = row[:5]
+        found.short_at, barred = row[5:]
+        found.barred = frozenset(barred)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Hungry:
+    client: str
+    had: float
+    barred: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Contention:
+    """The clients of one model at one moment. `had` is what each had lately, `hungry` are
+    those who are, who had least first, and `wanting` those who were a moment ago, and had
+    `wanting_had` together; of these `short` are those who were so for want of room."""
+
+    had: Mapping[str, float]
+    hungry: tuple[Hungry, ...]
+    wanting: frozenset[str]
+    short: frozenset[str]
+    wanting_had: float
+
+    def left_to(self, client: str) -> frozenset[str] | None:
+        """The instances that this client may still take; None: all."""
+        part = self._part(client)
+        if self.had.get(client, 0.0) <= part:
+            return None
+        left: frozenset[str] | None = None
+        for one in self.hungry:
+            if one.had >= part or left == NOBODY:
+                break
+            left = one.barred if left is None else left & one.barred
+        return left
+
+    def share(self, client: str) -> float:
+        """Of what all had lately, from 0 to 1."""
+        return self.had.get(client, 0.0) / (sum(self.had.values()) or 1.0)
+
+    def is_shared(self, client: str) -> bool:
+        """Somebody else was short of room: it is to be handed out evenly."""
+        return len(self.short) > (client in self.short)
+
+    def _part(self, client: str) -> float:
+        """What each would have had, if those who want more had shared with this one."""
+        if client in self.wanting:
+            return self.wanting_had / len(self.wanting)
+        return (self.wanting_had + self.had.get(client, 0.0)) / (len(self.wanting) + 1)
+
+
+def contention(workers: Iterable[Mapping[str, Standing]], now: float) -> Contention | None:
+    """What all of them know of one model's clients together; None if nobody wants more."""
+    had: defaultdict[str, float] = defaultdict(float)
+    wanting: set[str] = set()
+    short: set[str] = set()
+    hungry: dict[str, frozenset[str]] = {}
+    for standings in workers:
+        for client, standing in standings.items():
+            had[client] += standing.had_lately(now)
+            if standing.is_wanting(now):
+                wanting.add(client)
+            if standing.is_short(now):
+                short.add(client)
+            if standing.is_hungry(now):
+                hungry[client] = standing.barred & hungry.get(client, standing.barred)
+    if not wanting:
+        return None
+    found = [Hungry(client, had[client], barred) for client, barred in hungry.items()]
+    found.sort(key=lambda one: one.had)
+    wanting_had = sum(had[client] for client in wanting)
+    return Contention(
+        dict(had), tuple(found), frozenset(wanting), frozenset(short), wanting_had
+    )
