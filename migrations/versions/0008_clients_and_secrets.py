@@ -50,6 +50,17 @@ CLIENT_COLUMNS: tuple[tuple[str, Any, str | None], ...] = (
     ("updated_at", sa.Double(), "0"),
     ("revision", WHOLE, "0"),
 )
+CONFIG = sa.table("instance_config", *map(sa.column, ("name", *SECRETS)))
+# The revision's first change; those with several are from after this.
+MOVE_BACK = """
+UPDATE config_revision SET
+    subject = (SELECT name FROM config_change
+               WHERE revision = config_revision.id AND number = 0),
+    changes = (SELECT changes FROM config_change
+               WHERE revision = config_revision.id AND number = 0)
+WHERE EXISTS (SELECT 1 FROM config_change
+              WHERE revision = config_revision.id AND number = 0)
+"""
 KINDS = {"instance": "instance", "quota group": "quota_group", "key": "client"}
 
 
@@ -225,14 +236,7 @@ def _move_changes_back() -> None:
     with op.batch_alter_table("config_revision", **_NUMBERED) as batch_op:
         for name, kind in (("subject", sa.String(100)), ("changes", sa.JSON())):
             batch_op.alter_column(name, existing_type=kind, server_default=None)
-    first = "FROM config_change WHERE revision = config_revision.id AND number = 0"
-    bind.execute(
-        sa.text(
-            f"UPDATE config_revision SET subject = (SELECT name {first}),"  # ours
-            f" changes = (SELECT changes {first})"
-            f" WHERE EXISTS (SELECT 1 {first})"
-        )
-    )
+    bind.execute(sa.text(MOVE_BACK))
     op.drop_table("config_change")
 
 
@@ -277,16 +281,10 @@ def _change_secrets(changed: Callable[[str], str | None]) -> None:
     """Each secret that is there becomes what `changed` makes of it; None: it stays."""
     bind = op.get_bind()
     for column in SECRETS:
-        found = bind.execute(
-            sa.text(
-                f"SELECT name, {column} FROM instance_config"  # ours
-                f" WHERE {column} IS NOT NULL"
-            )
-        )
-        for name, value in found.all():
-            new = changed(value)
+        value = CONFIG.c[column]
+        found = bind.execute(sa.select(CONFIG.c.name, value).where(value.is_not(None)))
+        for name, old in found.all():
+            new = changed(old)
             if new is not None:
-                bind.execute(
-                    sa.text(f"UPDATE instance_config SET {column} = :new WHERE name = :name"),
-                    {"new": new, "name": name},
-                )
+                here = CONFIG.c.name == name
+                bind.execute(sa.update(CONFIG).where(here).values({column: new}))

@@ -1,6 +1,6 @@
 """What this worker knows of clients that compete for room, and hears of it from the others."""
 
-import marshal
+import json
 import time
 from collections.abc import Callable, Mapping
 from heapq import nlargest
@@ -146,11 +146,11 @@ def _written(standings: list[tuple[str, str, Standing]]) -> bytes:
     told: dict[str, dict[str, Row]] = {}
     for model, client, standing in standings:
         told.setdefault(model, {})[client] = standing.row()
-    return marshal.dumps(told)
+    return json.dumps(told).encode()
 
 
 def _read(data: bytes) -> Standings:
-    told: Mapping[str, Mapping[str, Row]] = marshal.loads(data)  # our own workers' words
+    told: Mapping[str, Mapping[str, Row]] = json.loads(data)
     return {
         model: {client: Standing.of_row(row) for client, row in clients.items()}
         for model, clients in told.items()
