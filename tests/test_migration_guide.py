@@ -42,7 +42,7 @@ NOT_RUN = ("sudo ",)
 
 PROJECT = "proxy migrations scripts alembic.ini wsgi.py requirements.txt .env.example".split()
 
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 180
 LATER = 4_102_444_800.0  # 2100: a rest that is not over
 
 KEY = "planted-key-of-east-0123456789"

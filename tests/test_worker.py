@@ -562,7 +562,7 @@ def test_where_threads_lack_who_holds_one_for_long_loses_it(
     seconds, is_full, is_call, ends_so, worker, ends, monkeypatch
 ):
     client, conn = ends
-    client.settimeout(None if ends_so else 0.0)
+    client.settimeout(WAIT_SECONDS if ends_so else 0.0)
     monkeypatch.setattr(worker, "tpool", SimpleNamespace(is_full=is_full))
     if is_call:
         worker._calls.begin(conn.sock)

@@ -51,13 +51,15 @@ class Ask:
         return isinstance(options, dict) and options.get("include_usage") is True
 
 
+NOT_PARSED = invalid("We could not parse the JSON body of your request.")
+
+
 def parsed(raw: bytes) -> Json:
     """The body's JSON object. Raises Refused with the 400 that Azure gives."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as problem:
-        text = "We could not parse the JSON body of your request."
-        raise Refused(invalid(text)) from problem
+        raise Refused(NOT_PARSED) from problem
     if not isinstance(body, dict):
         raise Refused(invalid("The body of your request is not a JSON object."))
     return body

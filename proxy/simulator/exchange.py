@@ -37,6 +37,8 @@ def serve(resource: Resource, connection: Connection, received: Received) -> boo
         reply = fault.answer or _decide(resource, route, received)
     except Refused as refused:
         reply = refused.answer
+    except RecursionError:  # its body is nested too deeply for one of the steps
+        reply = asks.NOT_PARSED
     marks: dict[str, str] = {}
     if route is None or route.style != "openai":
         marks = headers.marks(resource.region, deployment, received.headers)

@@ -87,15 +87,14 @@ def json_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
 def nested(draw: st.DrawFn) -> bytes:
     depth = draw(st.sampled_from([50, 300, 990, 1_010, 1_023, 1_024, 1_025, 20_000]))
     opens, closes = draw(st.sampled_from([("[", "]"), ('{"a":', "}")]))
-    name = draw(st.sampled_from(FIELDS))
-    value = opens * depth + "1" + closes * draw(st.sampled_from([depth, depth - 1]))
-    fields = {**CHAT, "stream": draw(st.booleans()), name: "VALUE"}
+    name = draw(st.sampled_from(["model", "messages", "stream_options", "tools", "x"]))
+    value = opens * depth + "1" + closes * (depth - (draw(st.integers(0, 9)) == 0))
+    fields = {**CHAT, "stream": draw(st.integers(0, 3)) > 0, name: "VALUE"}
     return json.dumps(fields).replace('"VALUE"', value).encode()
 
 
 ODD_BODIES = st.one_of(
     st.binary(max_size=200),
-    nested(),
     st.sampled_from(
         [
             b"",
@@ -118,32 +117,47 @@ ODD_BODIES = st.one_of(
 )
 
 
-@st.composite
-def cut_or_changed(draw: st.DrawFn, whole: bytes) -> bytes:
-    """The same with some of its bytes gone, twice there, or others."""
-    for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(whole)))
-        end = draw(st.integers(at, min(len(whole), at + 12)))
-        whole = whole[:at] + draw(st.one_of(st.binary(max_size=6), CRUMBS)) + whole[end:]
-    return whole
-
-
 CRUMBS = st.sampled_from(
     [
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b"\0",
-        b" ",
-        b"\t",
-        b":",
-        b"\r\n\r\n",
-        b"0\r\n\r\n",
-        b"{",
-        b'"',
-        b"\xff",
+        *(
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"\0",
+            b" ",
+            b"\t",
+            b":",
+            b"\r\n\r\n",
+            b"0\r\n\r\n",
+            b"{",
+            b'"',
+            b"\xff",
+        ),
+        *(
+            b"Content-Length: 5\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b" HTTP/1.1\r\n",
+            b";a=b",
+        ),
     ]
 )
+# Where, as a part of the whole; how many bytes go; and what comes there instead.
+EDITS = st.lists(
+    st.tuples(
+        st.floats(0, 1),
+        st.integers(0, 12),
+        st.one_of(st.just(b""), st.binary(max_size=6), CRUMBS),
+    ),
+    max_size=3,
+)
+
+
+def edited(whole: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+    for place, gone, new in edits:
+        at = int(len(whole) * place)
+        whole = whole[:at] + new + whole[at + gone :]
+    return whole
+
 
 # Values of headers as gunicorn lets them through.
 HEADER_VALUES = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40)
@@ -236,8 +250,8 @@ def paths(draw: st.DrawFn, operation: str) -> str:
 
 
 def variants(request: "Request") -> list["Request"]:
-    """What is drawn is dear: it is also sent as a call that is one, by each path style, and cut
-    in the middle."""
+    """What is drawn is dear: its body is also sent as a call that is one but for that, by each
+    path style, and cut in the middle."""
     operation = next((o for o, _ in BODIES if o in request.target), "chat/completions")
     half = request.body[: len(request.body) // 2]
     return [
@@ -248,6 +262,7 @@ def variants(request: "Request") -> list["Request"]:
                 method="POST",
                 target=style.format(operation),
                 credentials="bearer",
+                headers=[],
                 framing=framing,
             )
             for style, framing in zip(STYLES, ("length", "chunked", "length"), strict=True)
@@ -256,7 +271,7 @@ def variants(request: "Request") -> list["Request"]:
     ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Request:
     """One to the client API. `framing` says how its body's length is told: "length", "chunked",
     "none", or a number of bytes that it is wrong by."""
@@ -268,6 +283,11 @@ class Request:
     body: bytes = b""
     framing: str | int = "length"
 
+    def __repr__(self) -> str:
+        """Of a large body the beginning: the blob that is printed has all of it."""
+        lines = f"{self.method} {self.target} {self.credentials} {self.headers} {self.framing}"
+        return f"{lines[:1_000]} {self.body[:500]!r} ({len(self.body)})"
+
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
@@ -276,7 +296,9 @@ def requests(draw: st.DrawFn) -> Request:
     if kind == 0:
         body = draw(ODD_BODIES)
     elif kind == 1:
-        body = draw(cut_or_changed(body))
+        body = draw(nested())
+    elif kind == 2:
+        body = edited(body, draw(EDITS))
     return Request(
         method="POST" if draw(st.integers(0, 9)) else draw(OTHER_METHODS),
         target=draw(paths(operation)),

@@ -331,7 +331,10 @@ def test_a_wrong_key_is_told_and_not_shown(check, world, monkeypatch):
     monkeypatch.setenv("ADMIN_API_KEY", "wrong-key-0123456789")
     code, found = check()
     assert code == 1
-    assert "HTTP 401. The admin API needs its key" in found["gateway"][1]
+    assert (
+        "HTTP 401. The key in the header X-Admin-API-Key opens nothing here"
+        in found["gateway"][1]
+    )
     assert "wrong-key" not in str(found)
 
 

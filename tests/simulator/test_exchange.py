@@ -43,6 +43,15 @@ def test_a_plain_openai_answer_has_nothing_of_azure(resource):
     assert "filter" not in response.text
 
 
+@pytest.mark.parametrize("depth", [400, 900, 990, 20_000])
+def test_a_body_nested_too_deeply_is_the_clients_mistake(resource, depth):
+    nested = "[" * depth + "]" * depth
+    body = f'{{"messages": [{{"role": "user", "content": {nested}}}]}}'
+    url = resource.url + CLASSIC.format("gpt-4o", "chat/completions")
+    response = requests.post(url, data=body, timeout=5)
+    assert response.status_code == (200 if depth == 400 else 400)
+
+
 @pytest.mark.parametrize(
     "path, model",
     [
