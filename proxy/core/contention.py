@@ -5,7 +5,8 @@ it is answered, and one that was refused comes back when it was told to: meanwhi
 forty would take all there is. So for a moment it is remembered who was hungry, and what each
 had lately. As long as somebody is hungry who had less than an equal part, whoever had more
 is held back. And while somebody was short of room lately, the minute's is handed out evenly:
-taken all at once, it comes back all at once, and in between nobody gets any.
+taken all at once, it comes back all at once, and in between nobody gets any. Of each second's,
+who had more than its part leaves as much as those use who had less.
 
 Moments are monotonic seconds, the same for all workers; the caller reads the clock.
 """
@@ -136,6 +137,17 @@ class Contention:
     def is_shared(self, client: str) -> bool:
         """Somebody else was short of room: it is to be handed out evenly."""
         return len(self.short) > (client in self.short)
+
+    def kept_from(self, client: str) -> float | None:
+        """How much of each second's room is kept for others; None: it is not handed out evenly,
+        because nobody else was short of it."""
+        if not self.is_shared(client):
+            return None
+        part = self._part(client)
+        if self.had.get(client, 0.0) <= part:
+            return 0.0
+        less = (self.had[each] for each in self.wanting if self.had[each] < part)
+        return sum(less) / LATELY_SECONDS
 
     def _part(self, client: str) -> float:
         """What each would have had, if those who want more had shared with this one."""

@@ -27,6 +27,7 @@ EDGE_SECONDS = 1
 # the part may be taken at once; longer ago than the other nothing counts.
 EVEN_SECONDS = 2
 EVEN_MEMORY_SECONDS = 10
+LEAST_EVEN_SECONDS = 0.01
 COUNTED_SECONDS = WINDOW_SECONDS + EDGE_SECONDS
 
 
@@ -190,9 +191,9 @@ def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:
     return wait
 
 
-def even_wait_seconds(limit: Limit, meter: Meter, second: int) -> int:
+def even_wait_seconds(limit: Limit, meter: Meter, second: int, kept: float) -> int:
     """Seconds until a call has room where the minute's tokens are handed out evenly; 0 where
-    they have no limit.
+    they have no limit. `kept` are for others, of each second's.
 
     A leaky bucket: it leaks what is each second's part of the minute, and while it holds less
     than a few of these there is room, for a call of whatever size.
@@ -203,7 +204,9 @@ def even_wait_seconds(limit: Limit, meter: Meter, second: int) -> int:
     level = 0.0
     for tokens in meter.tokens.by_second(second, EVEN_MEMORY_SECONDS):
         level = max(level - part, 0.0) + tokens
-    return max(math.floor(level / part) - EVEN_SECONDS + 1, 0)
+    # Into an empty one a call goes whatever is kept.
+    space = max(EVEN_SECONDS - kept / part, LEAST_EVEN_SECONDS)
+    return max(math.floor(level / part - space) + 1, 0)
 
 
 def is_left_to_others(

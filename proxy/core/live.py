@@ -99,10 +99,11 @@ class Live:
         now: float,
         *,
         alone: bool = False,
-        shared: bool = False,
+        kept: float | None = None,
     ) -> Refusal | None:
         """Why the call may not go there now; None if it may. `alone`: nobody else can be
-        asked. `shared`: other clients want more room than they get."""
+        asked. `kept`: of each second's tokens, for other clients; None: they want no more
+        than they get."""
         config = serving.config
         if not limiter.accepts_prompt(config, call.prompt_tokens):
             return Refusal(serving, TOO_LONG, 0.0)
@@ -111,7 +112,7 @@ class Live:
             return found
         if config.rate_limit_enabled and (serving.limits or self.hints):
             tokens = call.reserved_tokens
-            full = next(self._full(serving, tokens, meters, now, shared=shared), None)
+            full = next(self._full(serving, tokens, meters, now, kept=kept), None)
             if full and (found is None or full.wait_seconds > found.soonest_seconds):
                 return full
         return found
@@ -131,7 +132,7 @@ class Live:
         return failing
 
     def _full(
-        self, serving: Serving, tokens: int, meters: Meters, now: float, *, shared: bool
+        self, serving: Serving, tokens: int, meters: Meters, now: float, *, kept: float | None
     ) -> Iterator[Refusal]:
         """Each limit that leaves no room, the one that lasts longest first."""
         waits = []
@@ -139,7 +140,7 @@ class Live:
             meter = meters.get(limit.meter)
             if meter is None:
                 continue
-            found = self._bounded(serving, limit, meter, tokens, now, shared=shared)
+            found = self._bounded(serving, limit, meter, tokens, now, kept=kept)
             if found is not None:
                 waits.append(found)
         yield from sorted(waits, key=lambda r: -r.wait_seconds)
@@ -156,15 +157,15 @@ class Live:
         tokens: int,
         now: float,
         *,
-        shared: bool,
+        kept: float | None,
     ) -> Refusal | None:
         """Why this limit leaves no room."""
         second, others = int(now), self._peers.others
         reason = NO_ROOM
         # Room comes when a second is over, not a whole second after now.
         seconds = second - now + limiter.wait_seconds(limit, meter, tokens, second)
-        if shared:
-            even = second - now + limiter.even_wait_seconds(limit, meter, second)
+        if kept is not None:
+            even = second - now + limiter.even_wait_seconds(limit, meter, second, kept)
             if even > max(seconds, 0):
                 reason, seconds = SHARED_OUT, even
         if seconds <= 0:

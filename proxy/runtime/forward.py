@@ -190,7 +190,7 @@ class Forward:
         """Who would be tried in which order, and why others would not. Asks nobody."""
         pool = self._pool(call)
         servings = list(order(self._policy, pool, self._turn(call)))
-        found = self._state.refusals(servings, call, shared=self._is_shared(call))
+        found = self._state.refusals(servings, call, kept=self._kept(call))
         yield from zip(servings, found, strict=True)
 
     def contention(self, model: str) -> Contention | None:
@@ -238,22 +238,22 @@ class Forward:
         contention = self._fairness.contention(call.model)
         return common(left, contention.left_to(call.client.name) if contention else None)
 
-    def _is_shared(self, call: Call) -> bool:
-        """Other clients want more of the model than they get."""
+    def _kept(self, call: Call) -> float | None:
+        """Of each second's room, for other clients; None: they want no more than they get."""
         contention = self._fairness.contention(call.model)
-        return contention is not None and contention.is_shared(call.client.name)
+        return contention.kept_from(call.client.name) if contention else None
 
     def _try_in_order(self, trip: Trip, free: frozenset[str] | None = None) -> None:
         """Asks one after the other until nobody could do better, or nobody is left. `free`:
         only these; None: all."""
-        shared = self._is_shared(trip.call)
+        kept = self._kept(trip.call)
         for serving, alone in self._askable(trip, self._patience_seconds(trip)):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
             name = serving.config.name
             if name in trip.asked or (free is not None and name not in free):
                 continue
-            taken = self._state.start(serving, trip.call, alone=alone, shared=shared)
+            taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
             if isinstance(taken, Refusal):
                 trip.refused.append(taken)
             elif self._is_over(self._try(trip, serving, taken), trip):
@@ -275,7 +275,7 @@ class Forward:
             return False
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
-        found = self._state.refusals(others, trip.call, shared=self._is_shared(trip.call))
+        found = self._state.refusals(others, trip.call, kept=self._kept(trip.call))
         return 0 < patience_seconds >= _soonest(found, patience_seconds)
 
     def _patience_seconds(self, trip: Trip) -> float:
@@ -288,12 +288,12 @@ class Forward:
         until = started + self._patience_seconds(trip)
 
         def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
-            patience_seconds, shared = until - self._clock(), self._is_shared(trip.call)
+            patience_seconds, kept = until - self._clock(), self._kept(trip.call)
             for serving, alone in self._askable(trip, patience_seconds):
                 name = serving.config.name
                 if name in trip.failed or (free is not None and name not in free):
                     continue
-                taken = self._state.start(serving, trip.call, alone=alone, shared=shared)
+                taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
                 if not isinstance(taken, Refusal):
                     return (serving, taken), 0.0
                 trip.refused.append(taken)
@@ -414,7 +414,7 @@ class Forward:
     def _nobody(self, trip: Trip) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
-        found = self._state.refusals(servings, call, shared=self._is_shared(call))
+        found = self._state.refusals(servings, call, kept=self._kept(call))
         if _is_unknown(trip, found):
             return _model_not_found(call)
         if trip.failure is not None:

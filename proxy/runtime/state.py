@@ -137,15 +137,16 @@ class State:
     # A call's way: for each attempt start, answered if it was, and finish.
 
     def start(
-        self, serving: Serving, call: Call, *, alone: bool = False, shared: bool = False
+        self, serving: Serving, call: Call, *, alone: bool = False, kept: float | None = None
     ) -> Reservation | Refusal:
         """Takes room for one attempt, or says why there is none. `alone`: nobody else can be
-        asked. `shared`: other clients want more room than they get."""
+        asked. `kept`: of each second's tokens, for other clients; None: they want no more
+        than they get."""
         now = self._clock()
         config = serving.config
         with self._lock:
             live = self._live(config.name)
-            refusal = live.refusal(serving, call, self._meters, now, alone=alone, shared=shared)
+            refusal = live.refusal(serving, call, self._meters, now, alone=alone, kept=kept)
             if refusal is not None:
                 return refusal
             tokens = reservation_tokens(serving, call.reserved_tokens)
@@ -197,13 +198,13 @@ class State:
             return median.value if median else None
 
     def refusals(
-        self, servings: Iterable[Serving], call: Call, *, shared: bool = False
+        self, servings: Iterable[Serving], call: Call, *, kept: float | None = None
     ) -> list[Refusal | None]:
         """For each why the call may not go there now; None if it may. Takes nothing."""
         now = self._clock()
         with self._lock:
             return [
-                self._live(s.config.name).refusal(s, call, self._meters, now, shared=shared)
+                self._live(s.config.name).refusal(s, call, self._meters, now, kept=kept)
                 for s in servings
             ]
 

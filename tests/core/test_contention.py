@@ -162,6 +162,14 @@ def test_room_is_shared_evenly_while_another_is_short_of_it():
     assert found(b=standing(waited=WANTING_SECONDS)) is None
 
 
+def test_who_had_more_than_its_part_leaves_of_each_second_what_the_others_use():
+    clients = {"b": standing(30, waited=0), "c": standing(10, waited=0), "d": standing(60)}
+    seen = found(a=standing(200, waited=0), **clients)
+    assert seen.kept_from("a") == (30 + 10) / LATELY_SECONDS
+    assert (seen.kept_from("b"), seen.kept_from("c"), seen.kept_from("d")) == (0, 0, 0)
+    assert found(a=standing(200, waited=0)).kept_from("a") is None
+
+
 @pytest.mark.parametrize("ago", [0, 9, 60, 69])
 def test_room_is_shared_evenly_when_one_that_was_refused_may_come_back(ago):
     b = standing(refused=ago, wait_seconds=60)

@@ -276,7 +276,7 @@ EVEN = Limit(KEY, max_tpm=61_000)
     ],
 )
 def test_handed_out_evenly_each_second_has_its_part_of_the_minute(amounts, wait):
-    assert even_wait_seconds(EVEN, used(*amounts), NOW) == wait
+    assert even_wait_seconds(EVEN, used(*amounts), NOW, 0) == wait
 
 
 def test_handed_out_evenly_all_of_the_minute_is_used_and_never_much_at_once():
@@ -284,7 +284,7 @@ def test_handed_out_evenly_all_of_the_minute_is_used_and_never_much_at_once():
     for second in range(NOW, NOW + 200):
         for _ in range(100):
             room = wait_seconds(EVEN, meter, 700, second) == 0
-            if room and even_wait_seconds(EVEN, meter, second) == 0:
+            if room and even_wait_seconds(EVEN, meter, second, 0) == 0:
                 meter.add(700, 1, second)
                 taken.append((second, 700))
     of_the_last = sum(tokens for at, tokens in taken if at >= NOW + 139)
@@ -294,12 +294,29 @@ def test_handed_out_evenly_all_of_the_minute_is_used_and_never_much_at_once():
 
 
 def test_a_call_that_is_larger_than_any_part_goes_when_there_is_room():
-    assert even_wait_seconds(EVEN, used(), NOW) == wait_seconds(EVEN, used(), 50_000, NOW) == 0
+    assert even_wait_seconds(EVEN, used(), NOW, 0) == 0
+    assert wait_seconds(EVEN, used(), 50_000, NOW) == 0
+
+
+@pytest.mark.parametrize(
+    "level, kept, wait",
+    [
+        (1299, 700, 0),
+        (1300, 700, 1),
+        (1999, 0, 0),
+        (9, 5000, 0),  # though more is kept than ever is there
+        (11, 5000, 1),
+        (1001, 5000, 1),
+        (1011, 5000, 2),
+    ],
+)
+def test_of_each_seconds_part_some_is_kept_for_others(level, kept, wait):
+    assert even_wait_seconds(EVEN, used((0, level)), NOW, kept) == wait
 
 
 def test_without_a_limit_nobody_waits():
     full = used((0, 10**9), requests=[0] * 99)
-    assert even_wait_seconds(Limit(KEY), full, NOW) == 0
+    assert even_wait_seconds(Limit(KEY), full, NOW, 0) == 0
     assert wait_seconds(Limit(KEY), full, 10**9, NOW) == 0
     assert used_share(Limit(KEY), full, NOW) == 0.0
 

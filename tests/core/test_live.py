@@ -115,11 +115,12 @@ def test_one_without_room_says_when_there_will_be_some_and_how_much_is_used():
 def test_while_other_clients_want_more_room_is_handed_out_evenly():
     live, meters = Live(), full(4)  # of 100
     assert refused(live, meters=meters) is None
-    refusal = live.refusal(HERE, TEN, meters, NOW, shared=True)
+    refusal = live.refusal(HERE, TEN, meters, NOW, kept=0)
     assert (refusal.reason, refusal.wait_seconds) == (SHARED_OUT, 0.75)
     assert (refusal.limit, refusal.used_share) == (HERE.limits[0], 0.04)
-    assert live.refusal(HERE, TEN, full(3), NOW, shared=True) is None
-    assert live.refusal(HERE, TEN, full(91), NOW, shared=True).reason == NO_ROOM
+    assert live.refusal(HERE, TEN, full(3), NOW, kept=0) is None
+    assert live.refusal(HERE, TEN, full(3), NOW, kept=1).reason == SHARED_OUT
+    assert live.refusal(HERE, TEN, full(91), NOW, kept=0).reason == NO_ROOM
 
 
 def test_room_that_others_may_have_taken_is_there_when_they_were_heard_of():
