@@ -47,7 +47,8 @@ HEAD_SECONDS = 30.0
 REST_SECONDS = 0.05
 # Of a client to go, once it was told that its connection ends (RFC 9112, 9.6).
 LEAVE_SECONDS = 2.0
-LEAVE_BYTES = 65_536
+# Of what it still sends meanwhile: who is refused in the middle of a large body is to read why.
+LEAVE_BYTES = 8_388_608
 LATE_HEAD = "The request's head did not come in time."
 # Where all threads are taken and others wait for one: how long a request may have had its own
 # that is none of the calls, which have a time and a ceiling (runtime/open_calls.py).
