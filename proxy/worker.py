@@ -47,7 +47,8 @@ HEAD_SECONDS = 30.0
 REST_SECONDS = 0.05
 # Of a client to go, once it was told that its connection ends (RFC 9112, 9.6).
 LEAVE_SECONDS = 2.0
-LEAVE_BYTES = 65_536
+# Of what it still sends meanwhile: who is refused in the middle of a large body is to read why.
+LEAVE_BYTES = 8_388_608
 LATE_HEAD = "The request's head did not come in time."
 # Where all threads are taken and others wait for one: how long a request may have had its own
 # that is none of the calls, which have a time and a ceiling (runtime/open_calls.py).
@@ -146,7 +147,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Others wait for a thread: who does not send, or does not read, loses the own one."""
         calls = self._calls.clients()
         for conn in list(self._at_work):
-            if conn.sock.begun_at < now - HELD_SECONDS and conn.sock not in calls:
+            is_long = conn.sock.begun_at < now - HELD_SECONDS
+            if is_long and conn.sock not in calls and _is_waited_for(conn):
                 conn.sock.shut_down()
 
     def _see_off(self, conn: Any) -> None:
@@ -183,9 +185,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             if not conn.data_ready:
                 return _DEFER  # or gunicorn would wait as long again
         while True:
-            conn.sock.begun_at = time.monotonic()
+            conn.sock.begun_at = math.inf
             if not self._arrived(conn):
                 return _DEFER if self.alive and conn.sock.head_until < math.inf else False
+            conn.sock.begun_at = time.monotonic()  # its turn has come
             try:
                 kept = super().handle(conn)
             finally:
@@ -291,7 +294,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _serve(self, conn: Any) -> None:
         done = _Done()
-        conn.sock.begun_at = time.monotonic()
         self._at_work.add(conn)
         try:
             done.value = self.handle(conn)
@@ -315,6 +317,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.method_queue.defer(self._forget)
         else:
             self.method_queue.defer(self._see_off, conn)
+
+
+def _is_waited_for(conn: Any) -> bool:
+    """Its client has not sent all of its request, or does not take its answer."""
+    body = conn.parser.mesg.body.reader
+    is_unread = getattr(body, "length", 0) or getattr(body, "parser", None)
+    return bool(is_unread) or not conn.sock.is_writable()
 
 
 class _Done:

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import math
 import os
 import selectors
 import socket
@@ -19,7 +20,7 @@ from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.threads import ThreadPool
-from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_BYTES, LEAVE_SECONDS, Worker
+from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
@@ -453,13 +454,13 @@ def test_after_that_while_it_is_closed(worker, seen_off):
     assert (worker.nr_conns, conn.sock.fileno(), len(worker._leaving)) == (0, -1, 0)
 
 
-def test_one_that_sends_and_sends_is_closed_sooner(worker, seen_off):
+def test_one_that_sends_and_sends_is_closed_sooner(worker, seen_off, monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_BYTES", 1_500)
     client, conn = seen_off
-    for _ in range(LEAVE_BYTES // 1_000 + 1):
+    for is_open in (True, False):
         client.sendall(b"x" * 1_000)
-        if conn.sock.fileno() >= 0:
-            looked(worker)
-    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+        looked(worker)
+        assert (worker.nr_conns, conn.sock.fileno() >= 0) == (int(is_open), is_open)
 
 
 @pytest.fixture
@@ -543,35 +544,87 @@ def test_those_who_asked_before_go_last(silent, worker, ends):
     assert worker.nr_conns == 0
 
 
-def held(worker, conn, seconds):
-    worker._at_work.add(conn)
-    conn.sock.begun_at = time.monotonic() - seconds
-    worker.murder_pending()
+class Slow:
+    """An app that takes its time, reads its request, or answers at length."""
+
+    def __init__(self):
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def __call__(self, environ, start_response):
+        self.begun.set()
+        environ["wsgi.input"].read()
+        if environ["PATH_INFO"] == "/1":
+            self.over.wait(WAIT_SECONDS)
+        start_response("200 OK", [])
+        return [b"x" * 10_000_000] if environ["PATH_INFO"] == "/2" else [b"ok"]
+
+
+HALF = b"POST /%d HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"
+
+
+@pytest.fixture
+def relieved(worker, ends, monkeypatch):
+    """A function: whether the client of such a request loses its thread."""
+    client, conn = ends
+    worker.wsgi = Slow()
+
+    def run(sent, *, seconds=HELD_SECONDS + 1, is_full=True, is_call=False):
+        monkeypatch.setattr(worker, "tpool", SimpleNamespace(is_full=is_full))
+        monkeypatch.setattr(worker, "_close", lambda _conn: None)
+        shut_down = ClientSocket.shut_down
+        monkeypatch.setattr(
+            ClientSocket, "shut_down", lambda mine: ended.append(mine) or shut_down(mine)
+        )
+        ended = []
+        if is_call:
+            worker._calls.begin(conn.sock)
+        client.sendall(sent)
+        thread = threading.Thread(target=worker._serve, args=(conn,))
+        thread.start()
+        assert worker.wsgi.begun.wait(WAIT_SECONDS)
+        if sent.startswith(b"GET /2"):  # until no more goes out to it
+            client.recv(1)
+            while conn.sock.is_writable():
+                pass
+        conn.sock.begun_at -= seconds
+        worker.murder_pending()
+        assert ended in ([], [conn.sock])
+        if not ended:
+            worker.wsgi.over.set()
+            client.close()
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
+        return bool(ended)
+
+    return run
+
+
+@pytest.mark.parametrize("sent", [HALF % 3, GET % 2], ids=["does not send", "does not read"])
+def test_where_threads_lack_who_holds_one_for_long_loses_it(sent, relieved):
+    assert relieved(sent)
 
 
 @pytest.mark.parametrize(
-    "seconds, is_full, is_call, ends_so",
+    "sent, more",
     [
-        (HELD_SECONDS + 1, True, False, True),
-        (HELD_SECONDS - 1, True, False, False),
-        (HELD_SECONDS + 1, False, False, False),  # nobody waits for its thread
-        (HELD_SECONDS + 1, True, True, False),  # it has a time and a ceiling
+        (HALF % 3, {"seconds": HELD_SECONDS - 1}),
+        (HALF % 3, {"is_full": False}),  # nobody waits for its thread
+        (HALF % 3, {"is_call": True}),  # it has a time and a ceiling
+        (GET % 1, {}),  # it is not its client who takes long
     ],
 )
-def test_where_threads_lack_who_holds_one_for_long_loses_it(
-    seconds, is_full, is_call, ends_so, worker, ends, monkeypatch
-):
-    client, conn = ends
-    client.settimeout(WAIT_SECONDS if ends_so else 0.0)
-    monkeypatch.setattr(worker, "tpool", SimpleNamespace(is_full=is_full))
-    if is_call:
-        worker._calls.begin(conn.sock)
-    held(worker, conn, seconds)
-    if ends_so:
-        assert client.recv(1) == b""
-    else:
-        with pytest.raises(BlockingIOError):
-            client.recv(1)
+def test_and_nobody_else(sent, more, relieved):
+    assert not relieved(sent, **more)
+
+
+def test_one_that_waits_for_its_turn_has_not_begun(worker, ends):
+    _, conn = ends
+    begun = []
+    worker._entry.enter = lambda: begun.append(conn.sock.begun_at)
+    ends[0].sendall(GET % 1)
+    worker.handle(conn)
+    assert begun == [math.inf]
+    assert conn.sock.begun_at < math.inf
 
 
 # A crowd, and the loop as it runs.

@@ -21,9 +21,9 @@ class ClientSocket:
     told to the system only when there is something to wait for: gunicorn changes it several
     times a request. `before_send` is called before anything is sent: its client may not read.
 
-    What the worker knows of the connection, in monotonic seconds: a request's thread has it
-    since `begun_at`; the head of which half is there must be whole at `head_until`. And of what
-    comes from a client that is to go, `left_bytes`.
+    What the worker knows of the connection, in monotonic seconds: its request was begun at
+    `begun_at`, the head of which half is there must be whole at `head_until`; infinity where
+    there is none. And of what comes from a client that is to go, `left_bytes`.
     """
 
     __slots__ = (
@@ -44,7 +44,7 @@ class ClientSocket:
         self._wanted = self._set = sock.gettimeout()
         self._head = b""
         self._is_answering = True
-        self.begun_at = 0.0
+        self.begun_at = math.inf
         self.head_until = math.inf
         self.left_bytes = 0
 
@@ -114,11 +114,18 @@ class ClientSocket:
 
     def is_readable(self, milliseconds: int) -> bool:
         """Within that time; also where its end can be read."""
+        return self._is_ready(select.POLLIN, milliseconds)
+
+    def is_writable(self) -> bool:
+        """The system takes more to be sent: the client reads, or was not sent much yet."""
+        return self._is_ready(select.POLLOUT, 0)
+
+    def _is_ready(self, what: int, milliseconds: int) -> bool:
         number = self._sock.fileno()
         if number < 0:
             return False
         poll = select.poll()
-        poll.register(number, select.POLLIN)
+        poll.register(number, what)
         return bool(poll.poll(milliseconds))
 
     def shut_down(self) -> None:

@@ -207,6 +207,15 @@ def test_broken_chunks_end_the_connection(small: Gateway, name: str, with_key: b
     assert PLANTED not in received.decode() + small.log
 
 
+@pytest.mark.parametrize("lines", [["api-key: x"], ["Host: y"]])
+def test_who_is_refused_in_the_middle_of_a_large_body_reads_why(
+    small: Gateway, lines: list[str]
+) -> None:
+    received = said(small, post(*lines, "Content-Length: 5000000", body="x" * 5_000_000))
+    assert answers(received) == [401 if "api-key" in lines[0] else 400]
+    error_of(received)
+
+
 @pytest.mark.parametrize(
     "body",
     [

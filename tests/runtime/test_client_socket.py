@@ -44,6 +44,16 @@ def test_after_such_a_wait_others_have_no_end(ends):
     thread.join()
 
 
+def test_whether_its_client_takes_more(ends):
+    client, ours = ends
+    assert ours.is_writable()
+    ours.setblocking(False)
+    while ours.is_writable():
+        ours.send(b"x" * 100_000)
+    while not ours.is_writable():
+        client.recv(100_000)
+
+
 def test_shutting_it_down_wakes_whoever_waits_and_may_be_done_twice(ends):
     client, ours = ends
     found = []
