@@ -26,7 +26,7 @@ from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
-from proxy.settings import INSTANCE_FOLDER, Settings, environment, load_settings
+from proxy.settings import INSTANCE_FOLDER, ROOT, Settings, environment, load_settings
 from proxy.store.db import Database
 from proxy.store.vault import Vault
 from proxy.web.app import Gateway
@@ -61,7 +61,7 @@ def make_parts(settings: Settings) -> Parts:
             settings.ca_bundle,
         )
     )
-    ours = [vault.path, database.file]
+    ours = [vault.path, database.file, ROOT / ".env"]
     references = References(environment(), tuple(path for path in ours if path is not None))
     snapshots = Snapshots(database, references, tokens)
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))

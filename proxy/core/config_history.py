@@ -89,9 +89,11 @@ def _whole(secret: Any) -> Any:
 
 
 def _perhaps_masked(field: str, value: Any) -> Any:
-    """Without a mask it holds no secret, or only says where it is."""
+    """Without a mask it holds no secret, or only says where it is. An empty key is none: it
+    could not be decrypted when it was to be kept."""
     is_masked = field in SECRET_FIELDS and isinstance(value, str) and MASK in value
-    return NotKept(value) if is_masked else value
+    is_lost = is_masked or (field == "api_key" and value == "")
+    return NotKept(value) if is_lost else value
 
 
 def shown_record(record: Record) -> dict[str, Any]:

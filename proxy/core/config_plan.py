@@ -16,6 +16,10 @@ KINDS = tuple(OF_KIND)
 SIGNS = {ADDED: "+", CHANGED: "~", REMOVED: "-"}
 
 
+# To whom a secret belongs: with another of these it is not to be sent there.
+ADDRESS = ("api_base", "provider_type", "proxy_url", "auth")
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What becomes of one thing: {field: [old, new]}, secrets whole. One that is added has all
@@ -76,8 +80,9 @@ def _consequences(changes: Iterable[Change], wanted: Document) -> Iterator[str]:
 def without_lost_secrets(present: Document, wanted: Document) -> tuple[Document, list[str]]:
     """`wanted` with something else for secrets that were not kept, and what is to be said.
 
-    An instance that is there keeps its present one. One that is not is disabled: without its
-    key, or past its proxy, nothing is to go out that nobody meant.
+    An instance that is there keeps its present one, where that is for the same place, and is
+    not enabled by this. Any other is disabled: nothing is to go out without its key, with the
+    key of somebody else, or past its proxy.
     """
     there = placed(present)
     things = placed(wanted)
@@ -88,8 +93,9 @@ def without_lost_secrets(present: Document, wanted: Document) -> tuple[Document,
             continue
         now = there.get((kind, name))
         which = " and ".join(lost)
-        if now is not None:
-            things[kind, name] = thing | {f: now[f] for f in lost}
+        if now is not None and all(thing[f] == now[f] for f in ADDRESS if f not in lost):
+            kept = {f: now[f] for f in (*lost, *(() if now["enabled"] else ("enabled",)))}
+            things[kind, name] = thing | kept
             notes.append(
                 f"instance {name!r}: the {which} of then was not kept; the present one stays."
             )

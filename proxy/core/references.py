@@ -9,7 +9,7 @@ MAX_CHARACTERS = 2000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # What an instance's key could be read from, and sent to whoever the instance is.
-_OUR_OWN = re.compile(r"PROXY_|ADMIN_API_KEY\Z")
+_OUR_OWN = re.compile(r"PROXY_|(ADMIN_API_KEY|AZURE_CLIENT_SECRET|IDENTITY_HEADER)\Z")
 
 
 def is_reference(value: str) -> bool:

@@ -104,7 +104,7 @@ def _counts_of(text: str) -> tuple[int, ...]:
 
 
 def completion_limit_tokens(body: Mapping[str, Any]) -> int:
-    """The most the answer may cost: the client's limit times `n`.
+    """The most the answer may cost: the client's limit times `n`, for each of several prompts.
 
     Without a limit, what Azure counts then; at most MAX_TOKENS. Values of a wrong type
     are the upstream's to refuse, and count as absent here.
@@ -114,7 +114,9 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
         DEFAULT_COMPLETION_TOKENS,
     )
     answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
-    return min(limit * answers, MAX_TOKENS)
+    prompts = body.get("prompt")
+    is_several = isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
+    return min(limit * answers * (len(prompts) if is_several and prompts else 1), MAX_TOKENS)
 
 
 def _positive(value: object) -> int | None:

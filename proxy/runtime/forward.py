@@ -202,7 +202,7 @@ class Forward:
         usage, call = attempt.usage, attempt.call
         if _counts_tokens(attempt.serving):
             surplus = usage.total_tokens - call.reserved_tokens
-            self._fairness.give(call.model, call.client.name, surplus)
+            self._fairness.give(_queue(call), call.client.name, surplus)
         self.waiting.poke()  # what it had reserved is free
         if usage.prompt_tokens and not usage.estimated:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
@@ -234,13 +234,13 @@ class Forward:
         """The instances that this call may ask for; None: all. Who waits has the room, so a
         call that finds others waiting waits too; and so has who is hungry, and had less."""
         may_wait = self._max_wait_seconds > 0
-        left = self.waiting.left_by_others(call.model) if may_wait else None
-        contention = self._fairness.contention(call.model)
+        left = self.waiting.left_by_others(_queue(call)) if may_wait else None
+        contention = self._fairness.contention(_queue(call))
         return common(left, contention.left_to(call.client.name) if contention else None)
 
     def _kept(self, call: Call) -> float | None:
         """Of each second's room, for other clients; None: they want no more than they get."""
-        contention = self._fairness.contention(call.model)
+        contention = self._fairness.contention(_queue(call))
         return contention.kept_from(call.client.name) if contention else None
 
     def _try_in_order(self, trip: Trip, free: frozenset[str] | None = None) -> None:
@@ -300,7 +300,7 @@ class Forward:
             return None, _soonest(trip.refused, patience_seconds)
 
         got = self.waiting.wait(
-            trip.call.model, ask, until=until, line=trip.line, waiter=_waiter(trip)
+            _queue(trip.call), ask, until=until, line=trip.line, waiter=_waiter(trip)
         )
         trip.patience_seconds -= self._clock() - started
         if got is None:
@@ -355,7 +355,7 @@ class Forward:
             settled=trip.settled,
         )
         self._open.add(attempt)
-        self._fairness.give(trip.call.model, trip.call.client.name, _cost(trip.call, serving))
+        self._fairness.give(_queue(trip.call), trip.call.client.name, _cost(trip.call, serving))
         trip.asked.add(serving.config.name)
         try:
             attempt.open(self._upstream)
@@ -403,7 +403,7 @@ class Forward:
         error, call = error or self._nobody(trip), trip.call
         if isinstance(error, (NoRoom, Saturated)) and error.retry_after_seconds is not None:
             self._fairness.refuse(
-                call.model,
+                _queue(call),
                 call.client.name,
                 error.retry_after_seconds,
                 _barred(trip),
@@ -424,7 +424,7 @@ class Forward:
         ]
         refused = [r for r in others if r is not None]
         if len(refused) < len(others):
-            contention = self._fairness.contention(call.model)
+            contention = self._fairness.contention(_queue(call))
             if contention is not None and contention.left_to(call.client.name) is not None:
                 return _held_back(call)
             return _no_room(call, refused, SOON_SECONDS)
@@ -437,6 +437,11 @@ class Forward:
 
 
 _Taken = tuple[Serving, Reservation]
+
+
+def _queue(call: Call) -> str:
+    """In which it waits: in whatever way a client spells a model, it is the same one."""
+    return call.model.lower()
 
 
 def _note(trip: Trip, attempt: Attempt) -> None:

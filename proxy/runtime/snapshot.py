@@ -56,13 +56,22 @@ class Snapshot:
     problems: Mapping[str, Problem] = field(default_factory=dict)
     prices: Prices = NO_PRICES
     files: Versions = field(default_factory=dict)
+    # In lower case.
+    models_of_deployments: Mapping[str, str] = field(default_factory=dict)
     # Of the vault, when it opened what is here.
     vault_version: object = None
 
     def cost_nano(self, model: str, usage: Usage) -> int:
-        """What that usage costs, in billionths; 0 where there is no price."""
-        price = find(self.prices, model) if self.prices else None
+        """What that usage costs, in billionths; 0 where there is no price. A model that was
+        asked for by its deployment's name costs what it costs."""
+        if not self.prices:
+            return 0
+        price = find(self.prices, model) or find(self.prices, self.model_of(model))
         return cost_nano(price, usage) if price else 0
+
+    def model_of(self, deployment: str) -> str:
+        """The model that some instance has under that name; the name itself if none has."""
+        return self.models_of_deployments.get(deployment.lower(), deployment)
 
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
@@ -129,6 +138,11 @@ class Snapshots:
             pepper=keys.pepper(connection),
             admins=admin_keys.load_all(connection),
             prices=prices.load_all(connection),
+            models_of_deployments={
+                deployment.lower(): model
+                for each in stored.values()
+                for model, deployment in each.config.model_deployments.items()
+            },
             vault_version=vault_version,
         )
         resolved = self._resolved(fresh)

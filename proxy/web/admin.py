@@ -180,9 +180,10 @@ class InstanceVerify(MethodView):
     @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema(), right=OPERATE)
     def post(self, name: str) -> Json:
         """Call each deployment with a tiny prompt and say what was found."""
-        _instance(name)
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
         snapshot = parts().snapshots.current
+        if name not in snapshot.instances:
+            raise _unknown(name)
         problem = snapshot.problems.get(name)
         if problem is not None:
             checks = [Check("config", ok=False, detail=problem.text)]

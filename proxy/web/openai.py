@@ -198,6 +198,9 @@ def _routable(model: str) -> str:
             f"model: must have 1 to {MAX_MODEL_CHARACTERS} characters, not {len(model)}.",
             param="model",
         )
+    if model in (".", ".."):
+        # Of an upstream's path it would be no part, but a way out of it (RFC 3986, 5.2.4).
+        raise BadRequest("model: must not be a single or double dot.", param="model")
     return model
 
 

@@ -120,6 +120,29 @@ def test_an_instance_that_is_there_keeps_the_key_it_has_where_the_older_was_not_
 
 
 @pytest.mark.parametrize(
+    "now",
+    [
+        {"api_base": "https://other.example"},
+        {"provider_type": "openai"},
+        {"proxy_url": "http://other:3128"},
+    ],
+)
+def test_a_present_key_is_not_sent_to_where_the_instance_was_then(now):
+    lost = A | {"api_key": NotKept("***9999")}
+    present = document(instance=[A | now])
+    wanted, (note,) = without_lost_secrets(present, document(instance=[lost]))
+    assert wanted == document(instance=[A | {"api_key": "NONE", "enabled": False}])
+    assert "comes back disabled" in note
+
+
+def test_one_that_came_back_without_its_key_is_not_enabled_by_the_same_again():
+    lost = document(instance=[A | {"api_key": NotKept("***9999")}])
+    once, _ = without_lost_secrets(document(), lost)
+    again, _ = without_lost_secrets(once, lost)
+    assert again == once
+
+
+@pytest.mark.parametrize(
     "lost, back",
     [
         ({"api_key": NotKept("***9999")}, {"api_key": "NONE"}),

@@ -38,6 +38,8 @@ def test_what_may_be_written(reference):
         ("env:$A", "must be the name of a variable"),
         ("env:ADMIN_API_KEY", "a setting of the gateway itself"),
         ("env:PROXY_SECRET_KEY", "a setting of the gateway itself"),
+        ("env:AZURE_CLIENT_SECRET", "a setting of the gateway itself"),
+        ("env:IDENTITY_HEADER", "a setting of the gateway itself"),
         ("env:PROXY_ANYTHING", "a setting of the gateway itself"),
         ("file:", "must be an absolute path"),
         ("file:key", "must be an absolute path"),

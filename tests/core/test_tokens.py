@@ -153,9 +153,14 @@ def test_deep_nesting_is_no_obstacle():
         ({"max_tokens": 100, "n": 0}, 100),
         ({"max_tokens": 100, "n": -1, "best_of": "x"}, 100),
         ({"max_tokens": 100, "n": True}, 100),
+        ({"max_tokens": 100, "prompt": ["a", "b", "c"]}, 300),
+        ({"max_tokens": 100, "prompt": [[1, 2], [3]], "n": 2}, 400),
+        ({"max_tokens": 100, "prompt": [1, 2, 3]}, 100),  # one, tokenized already
+        ({"max_tokens": 100, "prompt": []}, 100),
     ],
 )
 def test_the_most_an_answer_may_cost(body, tokens):
+    """Also of each of several prompts."""
     assert completion_limit_tokens(body) == tokens
 
 

@@ -1269,3 +1269,11 @@ def test_workers_that_were_forked_from_one_process_draw_each_its_own():
         world.gateway._random.setstate(random.Random(1).getstate())
         world.gateway.start()
     assert one.gateway._random.random() != other.gateway._random.random()
+
+
+def test_it_is_the_same_queue_however_a_model_is_spelt():
+    contested = Contested(A)
+    contested.waits(LIGHT)
+    contested.had(HEAVY, 1000)
+    with pytest.raises(NoRoom, match="left to other clients"):
+        contested.world.forward(client=HEAVY, model=MODEL.upper())

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from proxy.core.door import known_key
+from proxy.core.prices import Price
 from proxy.core.roles import Admin
-from proxy.core.types import Client
+from proxy.core.types import Client, Usage
 from proxy.runtime.references import References
 from proxy.runtime.snapshot import Problem, Snapshots
-from proxy.store import admin_keys, instances, keys
+from proxy.store import admin_keys, instances, keys, prices
 from proxy.store.db import Database, StoreUnavailable
 from proxy.store.vault import Vault, new_key
 from tests.builders import AUTHOR, MODEL, config
@@ -347,3 +348,15 @@ def test_a_key_of_the_vault_that_is_put_back_brings_all_back(database_file, tmp_
     assert catalogued(snapshots) == [("a", "sealed-here")]
     assert not snapshots.is_outdated
     database.dispose()
+
+
+def test_a_model_asked_for_by_its_deployments_name_costs_the_same(database):
+    add(database, config("a", model_deployments={"gpt-4o": "Prod-4o"}))
+    with database.session() as session:
+        prices.put(session, "gpt-4o*", Price(1.0, 1.0, 1.0), author=AUTHOR)
+    snapshot = Snapshots(database).reload()
+    usage = Usage(prompt_tokens=1_000_000)
+    assert [snapshot.cost_nano(m, usage) for m in ("gpt-4o", "prod-4o", "PROD-4O", "x")] == [
+        *[1_000_000_000] * 3,
+        0,
+    ]

@@ -608,6 +608,8 @@ BAD_BODIES = [
     (b'{"model": true}', "must be a string, not true", "model"),
     (b'{"model": ["gpt-4o"]}', 'must be a string, not ["gpt-4o"]', "model"),
     (b'{"model": {"a": 1}}', 'must be a string, not {"a":1}', "model"),
+    (b'{"model": "."}', "single or double dot", "model"),
+    (b'{"model": ".."}', "single or double dot", "model"),
     (b'{"model": ""}', "must have 1 to 200 characters, not 0", "model"),
     (b'{"model": "' + b"x" * 201 + b'"}', "not 201", "model"),
     (b'{"model": "gpt-4o", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "too deeply", None),
