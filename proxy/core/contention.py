@@ -6,7 +6,7 @@ forty would take all there is. So for a moment it is remembered who was hungry, 
 had lately. As long as somebody is hungry who had less than an equal part, whoever had more
 is held back. And while somebody was short of room lately, the minute's is handed out evenly:
 taken all at once, it comes back all at once, and in between nobody gets any. Of each second's,
-who had more than its part leaves as much as those use who had less.
+who had more than its part leaves as much as those use who had less, and a call's at least.
 
 Moments are monotonic seconds, the same for all workers; the caller reads the clock.
 """
@@ -29,19 +29,28 @@ MEMORY_SECONDS = 6 * LATELY_SECONDS
 NOBODY: frozenset[str] = frozenset()
 
 # As workers tell each other: see Standing.row.
-Row = tuple[float, float, float, float, float, float, tuple[str, ...]]
+Row = tuple[float, float, float, float, float, float, float, tuple[str, ...]]
 
 
 class Standing:
-    """One client, as one worker knows it: what it had lately, as of `at`; when it last waited
-    and was refused, and when it was told to come back. `short_at` is when that last was for
-    want of room, and not because instances rest or fail. `barred` are instances that it
-    would not take."""
+    """One client, as one worker knows it: what it had lately, as of `at`, and what its last
+    call was to cost; when it last waited and was refused, and when it was told to come back.
+    `short_at` is when that last was for want of room, and not because instances rest or fail.
+    `barred` are instances that it would not take."""
 
-    __slots__ = ("at", "back_at", "barred", "had", "refused_at", "short_at", "waited_at")
+    __slots__ = (
+        "at",
+        "back_at",
+        "barred",
+        "call_cost",
+        "had",
+        "refused_at",
+        "short_at",
+        "waited_at",
+    )
 
     def __init__(self) -> None:
-        self.had = 0.0
+        self.had = self.call_cost = 0.0
         self.at = self.waited_at = self.refused_at = self.back_at = self.short_at = -math.inf
         self.barred = NOBODY
 
@@ -49,6 +58,8 @@ class Standing:
         """Below 0: it turned out to have had less."""
         self.had = max(self.had_lately(now) + cost, 0.0)
         self.at = max(self.at, now)
+        if cost > 0:
+            self.call_cost = cost
 
     def had_lately(self, now: float) -> float:
         if not self.had:
@@ -88,13 +99,13 @@ class Standing:
     def row(self) -> Row:
         barred = tuple(self.barred)
         moments = self.at, self.waited_at, self.refused_at, self.back_at, self.short_at
-        return self.had, *moments, barred
+        return self.had, self.call_cost, *moments, barred
 
     @classmethod
     def of_row(cls, row: Row) -> "Standing":
         found = cls()
-        found.had, found.at, found.waited_at, found.refused_at, found.back_at = row[:5]
-        found.short_at, barred = row[5:]
+        found.had, found.call_cost, found.at, found.waited_at = row[:4]
+        found.refused_at, found.back_at, found.short_at, barred = row[4:]
         found.barred = frozenset(barred)
         return found
 
@@ -108,11 +119,13 @@ class Hungry:
 
 @dataclass(frozen=True, slots=True)
 class Contention:
-    """The clients of one model at one moment. `had` is what each had lately, `hungry` are
-    those who are, who had least first, and `wanting` those who were a moment ago, and had
-    `wanting_had` together; of these `short` are those who were so for want of room."""
+    """The clients of one model at one moment. `had` is what each had lately, and `needs` what
+    it needs of a second's room so that it need not wait; `hungry` are those who are, who had
+    least first, and `wanting` those who were a moment ago, and had `wanting_had` together; of
+    these `short` are those who were so for want of room."""
 
     had: Mapping[str, float]
+    needs: Mapping[str, float]
     hungry: tuple[Hungry, ...]
     wanting: frozenset[str]
     short: frozenset[str]
@@ -146,8 +159,7 @@ class Contention:
         part = self._part(client)
         if self.had.get(client, 0.0) <= part:
             return 0.0
-        less = (self.had[each] for each in self.wanting if self.had[each] < part)
-        return sum(less) / LATELY_SECONDS
+        return sum(self.needs[each] for each in self.wanting if self.had[each] < part)
 
     def _part(self, client: str) -> float:
         """What each would have had, if those who want more had shared with this one."""
@@ -159,12 +171,14 @@ class Contention:
 def contention(workers: Iterable[Mapping[str, Standing]], now: float) -> Contention | None:
     """What all of them know of one model's clients together; None if nobody wants more."""
     had: defaultdict[str, float] = defaultdict(float)
+    needs: defaultdict[str, float] = defaultdict(float)
     wanting: set[str] = set()
     short: set[str] = set()
     hungry: dict[str, frozenset[str]] = {}
     for standings in workers:
         for client, standing in standings.items():
             had[client] += standing.had_lately(now)
+            needs[client] = max(needs[client], standing.call_cost)
             if standing.is_wanting(now):
                 wanting.add(client)
             if standing.is_short(now):
@@ -176,6 +190,7 @@ def contention(workers: Iterable[Mapping[str, Standing]], now: float) -> Content
     found = [Hungry(client, had[client], barred) for client, barred in hungry.items()]
     found.sort(key=lambda one: one.had)
     wanting_had = sum(had[client] for client in wanting)
+    needs_now = {c: max(cost, had[c] / LATELY_SECONDS) for c, cost in needs.items()}
     return Contention(
-        dict(had), tuple(found), frozenset(wanting), frozenset(short), wanting_had
+        dict(had), needs_now, tuple(found), frozenset(wanting), frozenset(short), wanting_had
     )

@@ -162,12 +162,29 @@ def test_room_is_shared_evenly_while_another_is_short_of_it():
     assert found(b=standing(waited=WANTING_SECONDS)) is None
 
 
+def calls(number, cost, **more):
+    """The standing of one that had so many calls."""
+    one = standing(**more)
+    for _ in range(number):
+        one.give(cost, NOW)
+    return one
+
+
 def test_who_had_more_than_its_part_leaves_of_each_second_what_the_others_use():
-    clients = {"b": standing(30, waited=0), "c": standing(10, waited=0), "d": standing(60)}
+    b, c = calls(30, 1, waited=0), calls(20, 0.5, waited=0)
+    clients = {"b": b, "c": c, "d": calls(60, 1)}
     seen = found(a=standing(200, waited=0), **clients)
     assert seen.kept_from("a") == (30 + 10) / LATELY_SECONDS
     assert (seen.kept_from("b"), seen.kept_from("c"), seen.kept_from("d")) == (0, 0, 0)
     assert found(a=standing(200, waited=0)).kept_from("a") is None
+
+
+def test_it_leaves_what_a_call_of_each_costs_at_least():
+    b = calls(2, 5, waited=0)
+    b.give(-4, NOW)  # what is settled is no call
+    assert found(a=standing(200), b=b).kept_from("a") == 5
+    here, there = calls(1, 5, waited=0), calls(1, 7)
+    assert found({"a": standing(200), "b": here}, {"b": there}).kept_from("a") == 7
 
 
 @pytest.mark.parametrize("ago", [0, 9, 60, 69])
