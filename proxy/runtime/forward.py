@@ -195,7 +195,7 @@ class Forward:
 
     def contention(self, model: str) -> Contention | None:
         """The clients that want more of it than they get; None if there are none."""
-        return self._fairness.contention(model)
+        return self._fairness.contention(model.lower())
 
     def _closed(self, attempt: Attempt) -> None:
         self._open.discard(attempt)

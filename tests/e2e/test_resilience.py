@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from proxy.simulator import Simulator
-from tests.e2e.conftest import Gateway, add_instance, free_port, until
+from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port, until
 
 CONNECTIONS = 16
 IDLE_SECONDS = 1
@@ -260,7 +260,7 @@ class TestTheCall:
         answer = requests.post(
             f"{pair.url}/admin/explain",
             json={"model": "gpt-4o", "messages": []},
-            headers={"X-Admin-API-Key": "admin-key-of-the-tests"},
+            headers={"X-Admin-API-Key": ADMIN_KEY},
             timeout=5,
         )
         assert answer.json()["order"] == ["east", "west"]
