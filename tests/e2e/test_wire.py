@@ -11,7 +11,7 @@ import pytest
 
 from proxy.simulator import Simulator
 from proxy.worker import HELD_SECONDS
-from tests.e2e.conftest import Gateway, add_instance, free_port
+from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port
 
 WAIT_SECONDS = 10.0  # for what comes at once; it is reached only by a bug
 THREADS = 4
@@ -234,7 +234,7 @@ def test_proper_chunks_are_read_and_the_next_request_too(small: Gateway, body: s
 
 def test_a_name_with_an_underscore_is_not_the_one_with_a_dash(small: Gateway) -> None:
     for line in (
-        "X_Admin_API_Key: admin-key-of-the-tests",
+        f"X_Admin_API_Key: {ADMIN_KEY}",
         "SCRIPT_NAME: /admin",
         "PATH_INFO: /health",
         "REMOTE_ADDR: 10.0.0.1",

@@ -1,4 +1,4 @@
-"""The soak's parts that decide without I/O, and its exit codes. CI runs a minute of it."""
+"""The soak's parts that decide without I/O, and its exit codes. Checks run some of it."""
 
 import sys
 from itertools import islice
