@@ -114,12 +114,10 @@ def serving(
     config: InstanceConfig, deployment: str, groups: Mapping[str, QuotaGroup] | None = None
 ) -> Serving:
     """The instance and its deployment, with all limits that bound a call there."""
-    return Serving(
-        config,
-        deployment,
-        tuple(_limits(config, deployment, groups or {})) if config.rate_limit_enabled else (),
-        meters(config, deployment),
-    )
+    enabled = config.rate_limit_enabled
+    limits = tuple(_limits(config, deployment, groups or {})) if enabled else ()
+    counts_tokens = not limits or any(limit.max_tpm for limit in limits)
+    return Serving(config, deployment, limits, meters(config, deployment), counts_tokens)
 
 
 def _limits(

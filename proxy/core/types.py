@@ -179,13 +179,15 @@ class Serving:
     """An instance, and the deployment under which it serves the model asked for.
 
     Made by `limiter.serving`: `limits` are all that bound a call there, `meters` what it
-    counts in.
+    counts in. `counts_tokens`: what there may be too little of is tokens, and not requests
+    alone; where there is no limit of ours, it is the upstream's.
     """
 
     config: InstanceConfig
     deployment: str
     limits: tuple[Limit, ...] = ()
     meters: tuple[MeterKey, ...] = ()
+    counts_tokens: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ class Forward:
     def _closed(self, attempt: Attempt) -> None:
         self._open.discard(attempt)
         usage, call = attempt.usage, attempt.call
-        if _counts_tokens(attempt.serving):
+        if attempt.serving.counts_tokens:
             surplus = usage.total_tokens - call.reserved_tokens
             self._fairness.give(_queue(call), call.client.name, surplus)
         self.waiting.poke()  # what it had reserved is free
@@ -484,12 +484,7 @@ def _is_short(refused: Iterable[Refusal]) -> bool:
 
 def _cost(call: Call, serving: Serving) -> float:
     """Of whatever clients compete for there."""
-    return call.reserved_tokens if _counts_tokens(serving) else 1.0
-
-
-def _counts_tokens(serving: Serving) -> bool:
-    """And not requests alone. Where there is no limit of ours, it is the upstream's."""
-    return not serving.limits or any(limit.max_tpm for limit in serving.limits)
+    return call.reserved_tokens if serving.counts_tokens else 1.0
 
 
 def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:

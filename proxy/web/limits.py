@@ -48,7 +48,9 @@ def let_in(mine: Parts, call: Call) -> Ticket:
 def tell(response: Response) -> Response:
     """A key with limits a minute hears of these, and of no upstream's."""
     client = g.get("client")
-    lines = parts().clients.lines(client) if client is not None else None
+    if client is None or not (client.max_tpm or client.max_rpm):
+        return response
+    lines = parts().clients.lines(client)
     if lines:
         if isinstance(response, Relayed):
             response.replace_lines(HEADERS, lines)

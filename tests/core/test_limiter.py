@@ -177,6 +177,20 @@ def test_the_smallest_limits_are_limits_too():
         assert used_share(limit, full, NOW) == 1.0
 
 
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"max_tpm": 1000}, True),
+        ({"max_tpm": 0, "max_rpm": 6}, False),
+        # Without a limit of ours, the upstream's counts, which are of tokens.
+        ({"max_tpm": 0}, True),
+        ({"max_tpm": 0, "max_rpm": 6, "rate_limit_enabled": False}, True),
+    ],
+)
+def test_clients_compete_for_tokens_unless_only_requests_are_limited(changes, expected):
+    assert serving(config(**changes), "gpt-4o").counts_tokens is expected
+
+
 def test_a_meter_counts_tokens_and_requests_apart():
     meter = Meter()
     meter.add(30, 1, NOW)

@@ -1,3 +1,5 @@
+import hashlib
+import hmac
 import re
 from dataclasses import fields
 
@@ -178,6 +180,14 @@ def test_a_hash_differs_for_the_slightest_difference():
     assert keys.key_hash(PEPPER, "gw-a") == keys.key_hash(PEPPER, "gw-a")
     others = {keys.key_hash(PEPPER, k) for k in ("gw-a", "gw-A", "gw-a ", "", "gw-ä")}
     assert len(others | {keys.key_hash(b"another", "gw-a")}) == 6
+
+
+def test_a_hash_is_the_hmac_of_the_keys_digest():
+    # By another implementation, the standard library's in one go.
+    for key in ("gw-a", "gw-b", "x" * 500):
+        digest = hashlib.sha256(key.encode()).hexdigest().encode()
+        expected = hmac.digest(PEPPER, digest, "sha256").hex()
+        assert keys.key_hash(PEPPER, key) == expected
 
 
 def test_a_key_that_is_no_text_has_a_hash_too():
