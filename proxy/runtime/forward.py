@@ -73,7 +73,8 @@ def nobody(_usage: Usage, _cost_nano: int) -> None:
 
 @dataclass(slots=True)
 class Trip:
-    """One call on its way. `tried` has an entry for each attempt, for the log.
+    """One call on its way. `queue` is where it waits, and for what it competes. `tried` has an
+    entry for each attempt, for the log.
 
     `left`: how many more attempts there may be, None before the first instance is chosen.
     `patience_seconds`: how long it may still wait. `asked`: the instances that are not to be
@@ -84,6 +85,7 @@ class Trip:
 
     call: Call
     pool: Pool
+    queue: str
     line: Line
     tried: list[str]
     turn: Turn
@@ -158,13 +160,14 @@ class Forward:
         """
         pool = self._pool(call)
         line, patience_seconds = line or Line(), self._max_wait_seconds
-        trip = Trip(call, pool, line, tried, self._turn(call), patience_seconds, settled)
-        self._try_in_order(trip, self._free(call))
+        turn = self._turn(call)
+        trip = Trip(call, pool, _queue(call), line, tried, turn, patience_seconds, settled)
+        self._try_in_order(trip, in_turn=True)
         try:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
                 pass
         except Full:
-            self._try_in_order(trip, self._free(call))
+            self._try_in_order(trip, in_turn=True)
             if trip.attempt is None:
                 self._state.refuse(call)
                 raise self._refused(trip, Saturated()) from None
@@ -190,7 +193,7 @@ class Forward:
         """Who would be tried in which order, and why others would not. Asks nobody."""
         pool = self._pool(call)
         servings = list(order(self._policy, pool, self._turn(call)))
-        found = self._state.refusals(servings, call, kept=self._kept(call))
+        found = self._state.refusals(servings, call, kept=self._kept(_queue(call), call))
         yield from zip(servings, found, strict=True)
 
     def contention(self, model: str) -> Contention | None:
@@ -230,23 +233,25 @@ class Forward:
         number = next(self._turns[call.model])
         return Turn(self._random, number, call.affinity, self._state.look)
 
-    def _free(self, call: Call) -> frozenset[str] | None:
+    def _free(self, trip: Trip, contention: Contention | None) -> frozenset[str] | None:
         """The instances that this call may ask for; None: all. Who waits has the room, so a
         call that finds others waiting waits too; and so has who is hungry, and had less."""
-        may_wait = self._max_wait_seconds > 0
-        left = self.waiting.left_by_others(_queue(call)) if may_wait else None
-        contention = self._fairness.contention(_queue(call))
-        return common(left, contention.left_to(call.client.name) if contention else None)
+        left = None
+        if self._max_wait_seconds > 0:
+            left = self.waiting.left_by_others(trip.queue)
+        return common(left, contention.left_to(trip.call.client.name) if contention else None)
 
-    def _kept(self, call: Call) -> float | None:
+    def _kept(self, queue: str, call: Call) -> float | None:
         """Of each second's room, for other clients; None: they want no more than they get."""
-        contention = self._fairness.contention(_queue(call))
+        contention = self._fairness.contention(queue)
         return contention.kept_from(call.client.name) if contention else None
 
-    def _try_in_order(self, trip: Trip, free: frozenset[str] | None = None) -> None:
-        """Asks one after the other until nobody could do better, or nobody is left. `free`:
-        only these; None: all."""
-        kept = self._kept(trip.call)
+    def _try_in_order(self, trip: Trip, *, in_turn: bool = False) -> None:
+        """Asks one after the other until nobody could do better, or nobody is left. `in_turn`:
+        only whoever is left by those whose turn it is."""
+        contention = self._fairness.contention(trip.queue)
+        kept = contention.kept_from(trip.call.client.name) if contention else None
+        free = self._free(trip, contention) if in_turn else None
         for serving, alone in self._askable(trip, self._patience_seconds(trip)):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
@@ -275,7 +280,7 @@ class Forward:
             return False
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
-        found = self._state.refusals(others, trip.call, kept=self._kept(trip.call))
+        found = self._state.refusals(others, trip.call, kept=self._kept(trip.queue, trip.call))
         return 0 < patience_seconds >= _soonest(found, patience_seconds)
 
     def _patience_seconds(self, trip: Trip) -> float:
@@ -288,7 +293,7 @@ class Forward:
         until = started + self._patience_seconds(trip)
 
         def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
-            patience_seconds, kept = until - self._clock(), self._kept(trip.call)
+            patience_seconds, kept = until - self._clock(), self._kept(trip.queue, trip.call)
             for serving, alone in self._askable(trip, patience_seconds):
                 name = serving.config.name
                 if name in trip.failed or (free is not None and name not in free):
@@ -300,7 +305,7 @@ class Forward:
             return None, _soonest(trip.refused, patience_seconds)
 
         got = self.waiting.wait(
-            _queue(trip.call), ask, until=until, line=trip.line, waiter=_waiter(trip)
+            trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
         )
         trip.patience_seconds -= self._clock() - started
         if got is None:
@@ -355,7 +360,7 @@ class Forward:
             settled=trip.settled,
         )
         self._open.add(attempt)
-        self._fairness.give(_queue(trip.call), trip.call.client.name, _cost(trip.call, serving))
+        self._fairness.give(trip.queue, trip.call.client.name, _cost(trip.call, serving))
         trip.asked.add(serving.config.name)
         try:
             attempt.open(self._upstream)
@@ -403,7 +408,7 @@ class Forward:
         error, call = error or self._nobody(trip), trip.call
         if isinstance(error, (NoRoom, Saturated)) and error.retry_after_seconds is not None:
             self._fairness.refuse(
-                _queue(call),
+                trip.queue,
                 call.client.name,
                 error.retry_after_seconds,
                 _barred(trip),
@@ -414,7 +419,7 @@ class Forward:
     def _nobody(self, trip: Trip) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
-        found = self._state.refusals(servings, call, kept=self._kept(call))
+        found = self._state.refusals(servings, call, kept=self._kept(trip.queue, call))
         if _is_unknown(trip, found):
             return _model_not_found(call)
         if trip.failure is not None:
@@ -424,7 +429,7 @@ class Forward:
         ]
         refused = [r for r in others if r is not None]
         if len(refused) < len(others):
-            contention = self._fairness.contention(_queue(call))
+            contention = self._fairness.contention(trip.queue)
             if contention is not None and contention.left_to(call.client.name) is not None:
                 return _held_back(call)
             return _no_room(call, refused, SOON_SECONDS)

@@ -42,7 +42,8 @@ class Relayed(Response):
 
     def replace_lines(self, beginning: str, lines: list[tuple[str, str]]) -> None:
         """These instead of all headers whose name, in lower case, begins so."""
-        kept = [line for line in self.headers if not line[0].startswith(beginning)]
+        present: list[tuple[str, str]] = self.headers._list
+        kept = [line for line in present if not line[0].startswith(beginning)]
         self.headers = _Lines(kept + lines)
 
     def get_app_iter(self, _environ: Any) -> Iterable[bytes]:

@@ -5,6 +5,7 @@ from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from proxy.web import admin, admin_keys, config, explain, keys, prices, quota_groups
+from proxy.web.app import Relayed
 from proxy.web.auth import ADMIN_HEADER, require_admin
 from proxy.web.schemas import ErrorSchema
 
@@ -60,7 +61,8 @@ def _check_that_it_is_guarded(blueprint: Blueprint) -> None:
 
 
 def secure_pages(response: Response) -> Response:
-    if request.path.startswith(DOCS_URL):
+    # What an upstream answered is none, and need not be asked for its path.
+    if not isinstance(response, Relayed) and request.path.startswith(DOCS_URL):
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
