@@ -1,6 +1,8 @@
 """`POST /admin/explain`: where a call would go and why, without asking anybody."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +11,7 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import parts
+from proxy.core.door import KnownKey, hindrance, is_allowed
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.live import (
     FAILING,
@@ -20,9 +23,9 @@ from proxy.core.live import (
     Refusal,
 )
 from proxy.core.roles import OPERATE
-from proxy.core.types import Limit, Serving
-from proxy.errors import Unprocessable
-from proxy.web import schemas
+from proxy.core.types import Call, Limit, Serving
+from proxy.errors import NotFound, Unprocessable
+from proxy.web import limits, schemas
 from proxy.web.auth import require_admin
 from proxy.web.body import parsed_json, read_body
 from proxy.web.documented import documented_in
@@ -44,16 +47,21 @@ class Explain(MethodView):
         200,
         schemas.ExplanationSchema,
         body=schemas.AnyBodySchema(),
+        query=schemas.ExplainQuerySchema,
         errors=(404, 422),
         right=OPERATE,
     )
     def post(self) -> dict[str, Any]:
-        """Where the call with this body would go now. Nobody is asked, nothing is counted."""
+        """Where the call with this body would go now, and whether the client that `client`
+        names may make it. Nobody is asked, nothing is counted."""
+        query = schemas.checked(schemas.ExplainQuerySchema(), schemas.query_values())
+        known = _known(query["client"]) if query["client"] else None
         body = read_body(parts(), request.environ)
         fields = parsed_json(body)
         if not isinstance(fields, dict):
             raise Unprocessable("A JSON object is needed: the body of a client's request.")
-        call = call_of(_endpoint(fields), model_of(fields), body, fields)
+        more = {"client": known.client} if known else {}
+        call = call_of(_endpoint(fields), model_of(fields), body, fields, **more)
         rows = list(parts().forward.explain(call))
         return {
             "model": call.model,
@@ -64,7 +72,45 @@ class Explain(MethodView):
             "order": [s.config.name for s, refusal in rows if refusal is None],
             "instances": [_row(serving, refusal) for serving, refusal in rows],
             "clients": _clients(call.model),
+            "client": _client(known, call) if known else None,
         }
+
+
+def _known(name: str) -> KnownKey:
+    """The client's key that opens for longest. Raises NotFound."""
+    keys = (k for k in parts().snapshots.current.keys.values() if k.client.name == name)
+    found = max(keys, key=lambda key: key.valid_until, default=None)
+    if found is None:
+        raise NotFound(f"There is no client {name!r} with a key.", param="client")
+    return found
+
+
+def _client(known: KnownKey, call: Call) -> dict[str, Any]:
+    """Whether it may make the call now. Where it comes from, nobody knows here."""
+    reason, why, wait_seconds = _hindrance(known, call)
+    return {
+        "name": known.client.name,
+        "let_in": reason is None,
+        "reason": reason,
+        "wait_seconds": wait_seconds,
+        "why": why,
+    }
+
+
+def _hindrance(known: KnownKey, call: Call) -> tuple[str | None, str, float | None]:
+    """Reason, in words, and seconds until it passes, if it does."""
+    now = time.time()
+    closed = hindrance(replace(known, networks=()), now, None)
+    if closed is not None:
+        return closed, f"its key is {closed}", None
+    if not is_allowed(known.client.allowed_models, call.model):
+        return "allowed_models", f"it may not use the model {call.model!r}", None
+    denied = limits.denial(parts(), call)
+    if denied is None:
+        return None, "it may make this call", None
+    wait_seconds = None if denied.until is None else max(denied.until - now, 0.0)
+    rounded = None if wait_seconds is None else round(wait_seconds, 3)
+    return denied.limit, limits.why(denied, wait_seconds), rounded
 
 
 def _endpoint(fields: Mapping[str, Any]) -> str:

@@ -33,16 +33,25 @@ def register(app: Flask) -> None:
 
 def let_in(mine: Parts, call: Call) -> Ticket:
     """The call's ticket, to be settled when it is over. Raises LimitReached or BudgetSpent."""
-    client = call.client
-    cost_nano = 0
-    if client.max_cost_per_day or client.max_cost_per_month:
-        completion_tokens = call.reserved_tokens - call.prompt_tokens
-        most = Usage(call.prompt_tokens, completion_tokens)
-        cost_nano = mine.snapshots.current.cost_nano(call.model, most)
-    got = mine.clients.start(client, call.reserved_tokens, cost_nano)
+    got = mine.clients.start(call.client, call.reserved_tokens, _most_nano(mine, call))
     if isinstance(got, Denial):
         raise refused(got, time.time())
     return got
+
+
+def denial(mine: Parts, call: Call) -> Denial | None:
+    """What would keep `let_in` from it now; None: nothing. Takes nothing."""
+    return mine.clients.denial(call.client, call.reserved_tokens, _most_nano(mine, call))
+
+
+def _most_nano(mine: Parts, call: Call) -> int:
+    """The most it may cost, where that is limited."""
+    client = call.client
+    if not (client.max_cost_per_day or client.max_cost_per_month):
+        return 0
+    completion_tokens = call.reserved_tokens - call.prompt_tokens
+    most = Usage(call.prompt_tokens, completion_tokens)
+    return mine.snapshots.current.cost_nano(call.model, most)
 
 
 def tell(response: Response) -> Response:

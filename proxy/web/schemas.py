@@ -524,9 +524,33 @@ class CompetingClientSchema(Schema):
     )
 
 
+class ExplainQuerySchema(Schema):
+    """Whose call it would be."""
+
+    class Meta:
+        unknown = RAISE
+
+    client = fields.String(load_default="", metadata={"description": "The name of one."})
+
+
+class ExplainedClientSchema(Schema):
+    """Whether the client may make the call now, wherever it comes from."""
+
+    name = fields.String()
+    let_in = fields.Boolean()
+    reason = fields.String(
+        allow_none=True, metadata={"description": "Its limit that is reached, or another."}
+    )
+    wait_seconds = fields.Float(
+        allow_none=True, metadata={"description": "Until that has passed; null: it does not."}
+    )
+    why = fields.String()
+
+
 class ExplanationSchema(Schema):
     """`order`: who would be asked, first to last. `clients`: who competes for the model;
-    empty while nobody wants more of it than it gets."""
+    empty while nobody wants more of it than it gets. `client`: of the one that was asked
+    about."""
 
     model = fields.String()
     endpoint = fields.String()
@@ -536,6 +560,7 @@ class ExplanationSchema(Schema):
     order = fields.List(fields.String())
     instances = fields.List(fields.Nested(ExplainedInstanceSchema))
     clients = fields.List(fields.Nested(CompetingClientSchema))
+    client = fields.Nested(ExplainedClientSchema, allow_none=True)
 
 
 class ErrorBodySchema(Schema):

@@ -138,3 +138,64 @@ def test_a_body_may_be_nested_as_deep_as_for_a_call(depth, world):
 
 def test_it_needs_the_admin_key(world):
     assert world.client.post("/admin/explain", json=CHAT).status_code == 401
+
+
+# Of one client.
+
+
+def explained_of(world, name, body=CHAT):
+    answer = world.client.post(f"/admin/explain?client={name}", json=body, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+    return answer.get_json()
+
+
+def test_a_client_without_limits_may_make_any_call(world):
+    world.add("a")
+    assert explained(world)["client"] is None
+    assert explained_of(world, "app")["client"] == {
+        "name": "app",
+        "let_in": True,
+        "reason": None,
+        "wait_seconds": None,
+        "why": "it may make this call",
+    }
+
+
+def test_it_says_which_limit_of_a_client_is_reached_and_for_how_long(world):
+    world.add("a")
+    key = world.add_client("busy", max_rpm=1)
+    assert explained_of(world, "busy")["client"]["let_in"] is True
+    assert world.ask(CHAT, headers={"api-key": key}).status_code == 200
+    told = explained_of(world, "busy")["client"]
+    assert (told["let_in"], told["reason"]) == (False, "max_rpm")
+    assert 50 < told["wait_seconds"] <= 61
+    assert told["why"].startswith(
+        "This key may make 1 requests a minute (max_rpm), and made 1."
+    )
+
+
+def test_it_says_what_can_never_be_and_what_is_not_allowed(world):
+    world.add("a")
+    world.add_client("small", max_tpm=10)
+    world.add_client("other", allowed_models=["o1*"])
+    world.add_client("closed", enabled=False)
+    small, other, closed = (
+        explained_of(world, n)["client"] for n in ("small", "other", "closed")
+    )
+    assert (small["reason"], small["wait_seconds"]) == ("max_tpm", None)
+    assert other["why"] == "it may not use the model 'gpt-4o'"
+    assert (closed["reason"], closed["why"]) == ("disabled", "its key is disabled")
+
+
+def test_only_instances_that_the_client_may_use_are_in_the_order(world):
+    world.add("a")
+    world.add("b")
+    world.add_client("half", allowed_instances=["b"])
+    assert explained_of(world, "half")["order"] == ["b"]
+
+
+def test_a_client_that_is_not_there_is_said(world):
+    world.add("a")
+    answer = world.client.post("/admin/explain?client=nobody", json=CHAT, headers=ADMIN)
+    assert answer.status_code == 404
+    assert answer.get_json()["error"]["message"] == "There is no client 'nobody' with a key."
