@@ -241,6 +241,16 @@ def test_every_command_of_the_guide_works(walk):
     assert len(walk.outputs) == sum(language == "bash" for language, _ in BLOCKS) - 1
 
 
+def test_the_benchmark_tells_how_long_each_command_took(walk):
+    told = re.findall(
+        r"^\| `(.+)` \| ([\d.]+) \| ([\d.]+) \|", walk.said("import_benchmark"), re.M
+    )
+    assert [
+        name.partition(" ")[0] for name, *_ in told
+    ] == "flask alembic flask alembic".split()
+    assert all(float(seconds) > 0 and float(cpu) > 0 for _, seconds, cpu in told)
+
+
 def test_the_gateway_was_started_and_stopped(walk):
     assert walk.gateway.returncode == 0
 

@@ -27,7 +27,10 @@ def test_its_deployment_is_imported_without_a_complaint(database, tmp_path):
         assert len(there[table]) == 3
 
 
-def test_it_times_the_commands_of_the_guide(capsys):
+def test_it_times_the_commands_of_the_guide(monkeypatch, capsys):
+    # They themselves are run by the test of the guide, where this is one of the commands.
+    monkeypatch.setattr(import_benchmark, "_timed", lambda name, *_: Step(name, 1.0, 0.5, 9.0))
+    monkeypatch.setattr(import_benchmark, "_check_arrived", lambda *_: None)
     assert import_benchmark.main(["--instances", "2", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["facts"]["instances"] == 2
@@ -37,8 +40,7 @@ def test_it_times_the_commands_of_the_guide(capsys):
         "flask legacy import, again",
         "alembic downgrade -1",
     ]
-    for step in told["steps"]:
-        assert min(step["seconds"], step["cpu_seconds"], step["most_mb"]) > 0
+    assert all(step["seconds"] == 1.0 for step in told["steps"])
 
 
 def test_people_get_a_table():
