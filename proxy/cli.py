@@ -32,6 +32,7 @@ class _Later(click.Group):
         return group
 
 
+INSTANCES = _Later("instances", help="Instances: how they stand, on and off, verify.")
 LEGACY = _Later("legacy", help="The files of an older proxy.")
 SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
 CONFIG = _Later("config", help="All config as one file, and every version of it.")
@@ -40,6 +41,7 @@ CONFIG = _Later("config", help="All config as one file, and every version of it.
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
     app.cli.add_command(admins_cli)
+    app.cli.add_command(INSTANCES)
     app.cli.add_command(LEGACY)
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)
