@@ -50,6 +50,7 @@ class _LaterCommand(click.Command):
 
 
 DOCTOR = _LaterCommand("doctor", help="Look for what is wrong, and say what to do about it.")
+TOP = _LaterCommand("top", help="Show what the gateway does, once a second.")
 INSTANCES = _Later("instances", help="Instances: how they stand, on and off, verify.")
 LEGACY = _Later("legacy", help="The files of an older proxy.")
 SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
@@ -61,6 +62,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(admins_cli)
     app.cli.add_command(INSTANCES)
     app.cli.add_command(DOCTOR)
+    app.cli.add_command(TOP)
     app.cli.add_command(LEGACY)
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)

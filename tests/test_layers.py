@@ -30,6 +30,7 @@ LAYERS = (
         "cli_config",
         "cli_instances",
         "cli_doctor",
+        "cli_top",
     ),
     ("cli",),
     ("__init__",),

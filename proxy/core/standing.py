@@ -15,7 +15,6 @@ REASONS = {
     NO_DEPLOYMENT: "it has no such deployment",
     "operator": "an operator wants it so",
 }
-HALF_OPEN = "the next request tries it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +31,17 @@ class Standing:
     def seconds_left(self, now: float) -> float | None:
         return None if self.until is None else max(self.until - now, 0.0)
 
+    @property
+    def why(self) -> str:
+        """And of which deployments, if not of all."""
+        return (
+            f"{', '.join(self.deployments)}: {self.reason}" if self.deployments else self.reason
+        )
+
     def in_words(self, now: float) -> str:
-        """Why, of which deployments, and for how long still."""
-        of = f"{', '.join(self.deployments)}: " if self.deployments else ""
+        """Why, and for how long still."""
         left = self.seconds_left(now)
-        for_how_long = "" if left is None else f", {countdown(left)} left"
-        return f"{of}{self.reason}{for_how_long}"
+        return self.why if left is None else f"{self.why}, {countdown(left)} left"
 
 
 def standing(
