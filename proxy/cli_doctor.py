@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from flask.cli import with_appcontext
 
-from proxy.cli_look import in_order, look
+from proxy.cli_look import asking, in_order, look
 from proxy.cli_progress import with_bar
 from proxy.context import Parts, parts
 from proxy.core import findings
@@ -75,9 +75,9 @@ def doctor(offline: bool, seconds: int, as_json: bool) -> None:
             found.append(skipped("network", "Nobody was asked (--offline)."))
         else:
             jobs += [*_of_network(mine, seconds)]
-        found += _carried_out(jobs, seconds)
+        with asking():
+            found += _carried_out(jobs, seconds)
     finally:
-        mine.upstream.close()
         mine.database.dispose()
     if as_json:
         shown = {"ok": not findings.has_error(found), "findings": [asdict(f) for f in found]}

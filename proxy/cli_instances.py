@@ -13,7 +13,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_look import in_order, look, seen, stored
+from proxy.cli_look import asking, in_order, look, seen, stored
 from proxy.cli_told import COMMAND_LINE, told
 from proxy.context import parts
 from proxy.core.columns import aligned
@@ -113,10 +113,8 @@ def verify_instances(
         wanted = [stored(name) for name in dict.fromkeys(names)] or [
             s for s in in_order() if s.config.enabled
         ]
-        try:
+        with asking():
             found = _verified(wanted, model)
-        finally:
-            parts().upstream.close()
     if as_json:
         _print_json(found)
     else:

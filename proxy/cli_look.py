@@ -36,6 +36,18 @@ def without_log() -> Iterator[None]:
         LOGGER.setLevel(before)
 
 
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around calls to upstreams: as in a worker there may be tokens of Entra ID for them."""
+    mine = parts()
+    mine.tokens.start()
+    try:
+        yield
+    finally:
+        mine.upstream.close()
+        mine.tokens.stop()
+
+
 def in_order() -> list[StoredInstance]:
     """Those who are asked first come first."""
     found = parts().snapshots.current.instances.values()

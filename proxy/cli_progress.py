@@ -9,10 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Each = TypeVar("Each")
 
 
-def with_bar(found: Iterable[Each], *, total: int, label: str) -> Iterator[Each]:
+def with_bar(
+    found: Iterable[Each], *, total: int, label: str, console: Console | None = None
+) -> Iterator[Each]:
     """Passes on what comes, and shows on standard error how many did; the bar goes with the
     last. Nothing is shown where that is no terminal."""
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns,

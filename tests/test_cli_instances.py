@@ -12,6 +12,7 @@ from proxy.core.deltas import Deltas, LastError, Rest
 from proxy.simulator import Resource, Simulator
 from proxy.store import instances, revisions, states
 from tests.builders import AUTHOR, config
+from tests.token_endpoint import TokenEndpoint
 from tests.web.conftest import log_kept
 
 REST_SECONDS = 630.0  # 10 min, however long a test takes
@@ -201,6 +202,24 @@ def test_verify_of_those_that_are_well_has_code_0(run, simulated):
     found = json.loads(result.stdout)
     assert [(each["name"], each["ok"]) for each in found] == [("good", True), ("off", True)]
     assert found[0]["checks"][0]["model"] == "other"
+
+
+@pytest.fixture
+def endpoint(no_identity, monkeypatch):
+    endpoint = TokenEndpoint()
+    endpoint.as_app_service(monkeypatch)
+    yield endpoint
+    endpoint.close()
+
+
+def test_one_with_entra_is_asked_with_a_token(endpoint, run, add):
+    token = "access-token-1-of-entra"
+    with Simulator([Resource("sim", access_tokens=[token])]) as simulator:
+        more = {"auth": "entra", "api_key": "NONE", "supported_models": ("gpt-4o",)}
+        add(config("a", api_base=simulator["sim"].url, **more))
+        result = run("verify", "a")
+    assert result.exit_code == 0, result.output
+    assert endpoint.given == [token]
 
 
 def test_one_whose_secrets_cannot_be_read_is_not_asked(run, add):
