@@ -35,6 +35,7 @@ HEALTH_SECONDS = 3.0
 # Each worker takes some of the connections; to have asked all is likely enough.
 ASKED_FOR_EACH_WORKER = 3
 RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
+CLASSIC = "azure"  # the one kind of upstream that needs an api-version
 OK_SHOWN = 10  # lines of an area in which all is well
 MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
 MARKS[SKIPPED] = ("skipped", "blue")
@@ -139,13 +140,8 @@ def _of_instances(mine: Parts) -> Iterator[Finding]:
     configs = [stored.config for stored in in_order()]
     yield findings.of_instances(len(configs), sum(c.enabled for c in configs))
     today = datetime.now(UTC)
-    for config in configs:
-        yield from findings.of_api_version(
-            config.name,
-            config.provider_type,
-            config.api_version,
-            (today.year, today.month, today.day),
-        )
+    versions = [(c.name, c.api_version) for c in configs if c.provider_type == CLASSIC]
+    yield from findings.of_api_versions(versions, (today.year, today.month, today.day))
 
 
 def _of_tables(mine: Parts) -> Iterator[Finding]:
@@ -158,10 +154,10 @@ def _of_tables(mine: Parts) -> Iterator[Finding]:
     yield from findings.of_client_auth(settings.client_auth, settings.bind, len(clients))
     unopened = [f"{u.table} {u.row}, {u.column}: {u.reason}" for u in survey.unopened]
     yield from findings.of_secrets(vault.problem, survey.sealed, survey.behind, unopened)
-    for client in (each.client for each in clients if each.client.enabled):
-        yield from findings.of_expiry("client", client.name, client.expires_at, now)
-    for admin in admins:
-        yield from findings.of_expiry("admin", admin.name, admin.expires_at, now)
+    enabled = [each.client for each in clients if each.client.enabled]
+    ends = [("client", c.name, c.expires_at) for c in enabled]
+    ends += [("admin", a.name, a.expires_at) for a in admins]
+    yield from findings.of_expiries(ends, now)
 
 
 # What may take long.

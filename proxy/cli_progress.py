@@ -21,7 +21,7 @@ def with_bar(
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal,  # or an empty line would remain
     ) as progress:
         task = progress.add_task(label, total=total)
         for each in found:

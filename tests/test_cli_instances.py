@@ -102,6 +102,12 @@ def test_machines_get_what_the_admin_api_shows_and_how_each_stands(run, add, mea
     assert json.loads(run("show", "a", "--json").stdout)["config"] == view["config"]
 
 
+def test_a_workers_log_lines_are_not_for_people(run, add, caplog):
+    add(config("a", api_key="env:NO_SUCH_VARIABLE"))
+    run("list")
+    assert caplog.records == []
+
+
 def test_without_instances_it_says_how_to_add_some(run):
     assert "There is no instance." in run("list").stdout
     assert json.loads(run("list", "--json").stdout) == []

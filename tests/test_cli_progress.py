@@ -12,6 +12,7 @@ def test_the_bar_is_for_terminals_and_what_comes_is_passed_on(is_terminal):
     console = Console(file=out, force_terminal=is_terminal, width=80)
     assert list(with_bar(iter("abc"), total=3, label="verify", console=console)) == [*"abc"]
     assert ("verify" in out.getvalue()) == is_terminal
+    assert is_terminal or out.getvalue() == ""
 
 
 def test_the_bar_goes_with_the_last():

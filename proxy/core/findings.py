@@ -245,15 +245,20 @@ def of_references(problems: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def of_expiry(whose: str, name: str, expires_at: float | None, now: float) -> Iterator[Finding]:
-    """`whose` is "client" or "admin"."""
-    if expires_at is None or expires_at - now > KEY_ENDS_SOON_SECONDS:
-        return
-    group = "keys" if whose == "client" else "admins"
-    remedy = f"flask {group} change {name} --expires 90d; or remove it."
-    left = expires_at - now
-    what = "has expired" if left <= 0 else f"expires in {_days(left)}"
-    yield Finding("keys", WARNING, f"The key of {whose} {name} {what}.", remedy)
+def of_expiries(ends: Iterable[tuple[str, str, float | None]], now: float) -> Iterator[Finding]:
+    """Of each key whose it is ("client" or "admin"), the name, and when it expires."""
+    is_well = True
+    for whose, name, expires_at in ends:
+        if expires_at is None or expires_at - now > KEY_ENDS_SOON_SECONDS:
+            continue
+        is_well = False
+        left = expires_at - now
+        what = "has expired" if left <= 0 else f"expires in {_days(left)}"
+        group = "keys" if whose == "client" else "admins"
+        remedy = f"flask {group} change {name} --expires 90d; or remove it."
+        yield Finding("keys", WARNING, f"The key of {whose} {name} {what}.", remedy)
+    if is_well:
+        yield well("keys", f"None expires within {_days(KEY_ENDS_SOON_SECONDS)}.")
 
 
 # Running workers.
@@ -283,25 +288,32 @@ def of_gateway(address: str, answers: Sequence[Mapping[str, Any] | None]) -> Ite
 # Upstreams.
 
 
-def of_api_version(
-    name: str, provider_type: str, api_version: str, today: tuple[int, int, int]
+def of_api_versions(
+    versions: Sequence[tuple[str, str]], today: tuple[int, int, int]
 ) -> Iterator[Finding]:
-    """Of Azure's classic API alone: others need none."""
-    if provider_type != "azure":
-        return
-    match = _VERSION.fullmatch(api_version)
-    remedy = f"Set api_version of {name} to {USUAL_VERSION} or later."
-    what = ""
+    """Of instances by name, those with Azure's classic API: others need none."""
+    told = [(name, version, _is_wrong(version, today)) for name, version in versions]
+    for name, version, why in told:
+        if why:
+            yield Finding(
+                "api-version",
+                WARNING,
+                f"{name}: api_version {version} {why}.",
+                f"Set api_version of {name} to {USUAL_VERSION} or later.",
+            )
+    if told and not any(why for _, _, why in told):
+        yield well("api-version", f"Those of {len(told)} instances are recent enough.")
+
+
+def _is_wrong(version: str, today: tuple[int, int, int]) -> str | None:
+    match = _VERSION.fullmatch(version)
     if match is None:
-        what = "is none of Azure's, which are dates"
-    elif api_version[:10] <= LAST_WITHOUT_STREAM_OPTIONS:
-        what = "is so old that streams do not tell their tokens: these are estimated"
-    elif match[4] and _age_days(match, today) > PREVIEW_DAYS:
-        what = "is a preview of more than a year ago, which Azure retires"
-    if what:
-        yield Finding(
-            "api-version", WARNING, f"{name}: api_version {api_version} {what}.", remedy
-        )
+        return "is none of Azure's, which are dates"
+    if version[:10] <= LAST_WITHOUT_STREAM_OPTIONS:
+        return "is so old that streams do not tell their tokens: these are estimated"
+    if match[4] and _age_days(match, today) > PREVIEW_DAYS:
+        return "is a preview of more than a year ago, which Azure retires"
+    return None
 
 
 def of_host(

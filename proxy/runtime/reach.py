@@ -9,8 +9,6 @@ from proxy.core.types import KEY, InstanceConfig
 from proxy.runtime.connections import UNKNOWN_HOST, origin_of
 from proxy.runtime.upstream import NotTrusted, Upstream, UpstreamError
 
-NO_KEY = "NONE"
-
 
 @dataclass(frozen=True, slots=True)
 class Reached:
@@ -51,7 +49,7 @@ def _ahead(
     """Raises UpstreamError."""
     before = clock()
     answer = upstream.send(
-        replace(config, auth=KEY, api_key=NO_KEY),
+        replace(config, auth=KEY),  # or it would go with a token
         f"{config.api_base.rstrip('/')}/",
         headers={},
         body=None,

@@ -141,12 +141,15 @@ def test_references_that_lead_nowhere_are_told_by_instance():
 )
 def test_keys_that_end_soon(seconds, what):
     expires_at = None if seconds is None else NOW + seconds
-    found = list(findings.of_expiry("client", "app", expires_at, NOW))
-    assert [f.what for f in found] == ([what] if what else [])
+    found = only(findings.of_expiries([("client", "app", expires_at)], NOW))
+    if what is None:
+        assert (found.severity, found.what) == (OK, "None expires within 14 days.")
+    else:
+        assert (found.severity, found.what) == (WARNING, what)
 
 
 def test_the_remedy_of_a_key_is_the_command_for_its_kind():
-    found = only(findings.of_expiry("admin", "ann", NOW, NOW))
+    found = only(findings.of_expiries([("client", "x", None), ("admin", "ann", NOW)], NOW))
     assert found.remedy.startswith("flask admins change ann --expires 90d")
 
 
@@ -173,20 +176,22 @@ def test_what_many_workers_say_alike_is_told_once():
 
 
 @pytest.mark.parametrize(
-    "kind, version, is_told",
+    "version, severity",
     [
-        ("azure", "2024-10-21", False),
-        ("azure", "2024-06-01", True),  # the last that refuses stream_options
-        ("azure", "2025-04-01-preview", False),
-        ("azure", "2024-08-01-preview", True),
-        ("azure", "v1", True),
-        ("azure_v1", "2023-05-15", False),  # which needs none
-        ("openai", "x", False),
+        ("2024-10-21", OK),
+        ("2024-06-01", WARNING),  # the last that refuses stream_options
+        ("2025-04-01-preview", OK),
+        ("2024-08-01-preview", WARNING),
+        ("v1", WARNING),
     ],
 )
-def test_versions_of_azures_classic_api(kind, version, is_told):
-    found = list(findings.of_api_version("a", kind, version, (2026, 1, 15)))
-    assert severities(found) == [WARNING] * is_told
+def test_versions_of_azures_classic_api(version, severity):
+    found = only(findings.of_api_versions([("a", version)], (2026, 1, 15)))
+    assert found.severity == severity
+
+
+def test_where_nobody_has_a_version_there_is_nothing_to_say():
+    assert list(findings.of_api_versions([], (2026, 1, 15))) == []
 
 
 def reached(problem=None, *, area="tls", days=None):

@@ -43,9 +43,11 @@ def test_without_tls_there_is_no_certificate(upstream, simulate):
     assert found.host == resource.url.removeprefix("http://")
 
 
-def test_the_root_is_asked_without_a_key(upstream, simulate):
+@pytest.mark.parametrize("auth", ["key", "entra"])
+def test_the_root_is_asked_without_key_or_token(upstream, simulate, auth):
+    """There is no source of tokens here: asked for one, it would fail."""
     resource = simulate(Resource("a", api_key="planted-key-of-a-0123456789"))["a"]
-    look(upstream, resource.url)
+    assert look(upstream, resource.url, auth=auth).problem is None
     (received,) = resource.requests
     assert (received.method, received.path) == ("GET", "/")
     assert not {"api-key", "authorization"} & {name.lower() for name in received.headers}

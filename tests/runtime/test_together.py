@@ -23,12 +23,12 @@ def test_they_are_done_side_by_side():
 
 def test_what_is_late_is_not_waited_for_and_what_waits_is_not_begun():
     end, begun = threading.Event(), []
-    jobs = [end.wait, lambda: begun.append(1)]
+    jobs = [lambda: end.wait(10), lambda: begun.append(1)]
     assert list(together(jobs, threads=1, seconds=0.05)) == [Done(0, None), Done(1, None)]
     (late,) = [t for t in threading.enumerate() if t.name == "together"]
-    assert late.daemon  # nor does the process, at its end
     end.set()
     late.join(5)
+    assert late.daemon  # nor does the process wait for it, at its end
     assert begun == []
 
 
