@@ -46,6 +46,7 @@ from proxy.store.db import StoreUnavailable
 
 REFRESH_SECONDS = 1.0
 COUNTED_MINUTES = 5  # for errors and latencies: of one second there is too little to tell
+COUNTERS = ("attempts", "succeeded", "latency_total_ms", *sorted(ERRORS))
 # Whether a gateway runs is asked over its door, and not at each look.
 ASKED_EVERY = 5
 ASKED_SECONDS = 0.5
@@ -137,7 +138,7 @@ def _view(mine: Parts, eye: Onlooker, heard: dict[str, Any] | None) -> View:
     now = time.time()
     since = (int(now) // 60 - COUNTED_MINUTES + 1) * 60
     with mine.database.read() as connection:
-        counts = lately.by_instance(connection, since)
+        counts = lately.by_instance(connection, since, COUNTERS)
     rows = [_row(mine, stored, counts) for stored in in_order()]
     found = outlook((row.standing.status for row in rows), list(_budgets(mine, rows)))
     return View(now, mine.settings.address, heard, found, rows)

@@ -16,6 +16,5 @@ def test_the_last_minutes_are_summed_by_instance(database):
     with database.write() as connection:
         usage.add(connection, made)
     with database.read() as connection:
-        found = lately.by_instance(connection, MINUTE)
-    assert {name: counts["attempts"] for name, counts in found.items()} == {"a": 2, "b": 1}
-    assert (found["a"]["failed"], found["a"]["succeeded"]) == (2, 0)
+        found = lately.by_instance(connection, MINUTE, ("attempts", "failed"))
+    assert found == {"a": {"attempts": 2, "failed": 2}, "b": {"attempts": 1, "failed": 1}}
