@@ -33,6 +33,7 @@ from proxy.core.live_table import (
     fitting,
     ms_words,
     pressure,
+    share_words,
     status_words,
     tokens_words,
 )
@@ -54,6 +55,10 @@ ASKED_SECONDS = 0.5
 OTHER_LINES = 8
 
 HEADINGS = ("INSTANCE", "PRIO", "STATUS", "REQ/S", "TOKENS/MIN", "ERRORS 5 MIN", "MEAN", "WHY")
+# Of a terminal's columns: with so many there is room for reasons, and for all.
+WITH_REASONS, WITH_ALL = 105, 145
+IN_FULL = ("PRIO",)  # shown where there is room for all, as are whole numbers of tokens
+NUMBERS = ("PRIO", "REQ/S", "MEAN")
 LEVELS = {WELL: "green", POOR: "yellow", BAD: "bold red"}
 PRESSURES = {CALM: "green", HIGH: "yellow", FULL: "red"}
 STATUSES = {HEALTHY: "green", DISABLED: "dim", "rate_limited": "yellow"}
@@ -107,7 +112,7 @@ def show(looks: Iterator[View], console: Console, wait: Callable[[float], object
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             for view in looks:
-                live.update(_screen(view, console.size.height), refresh=True)
+                live.update(_screen(view, *console.size), refresh=True)
                 wait(REFRESH_SECONDS)
     except KeyboardInterrupt:
         pass  # how it is meant to end
@@ -228,21 +233,24 @@ def _cells(row: Row, now: float) -> tuple[str, ...]:
     )
 
 
-def _screen(view: View, height: int) -> Group:
+def _screen(view: View, width: int, height: int) -> Group:
     """Texts, and no markup: names come from outside."""
+    headings = [h for h in HEADINGS if _has_room(h, width)]
+    # One gives way to the others.
+    gives_way = "WHY" if "WHY" in headings else "INSTANCE"
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for heading in HEADINGS:
-        is_number = heading in ("PRIO", "REQ/S", "MEAN")
+    for heading in headings:
         table.add_column(
             heading,
-            justify="right" if is_number else "left",
+            justify="right" if heading in NUMBERS else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=1 if heading == "WHY" else None,
+            ratio=1 if heading == gives_way else None,
         )
     rows, left_out = fitting(view.rows, height - OTHER_LINES)
     for row in rows:
-        table.add_row(*_texts(row, view.at))
+        texts = _texts(row, view.at, is_whole=width >= WITH_ALL)
+        table.add_row(*(texts[heading] for heading in headings))
     runs = "dim" if view.running and not view.running["problem"] else "yellow"
     at = time.strftime("%H:%M:%S", time.localtime(view.at))
     return Group(
@@ -255,21 +263,28 @@ def _screen(view: View, height: int) -> Group:
     )
 
 
-def _texts(row: Row, now: float) -> list[Text]:
-    name, priority, status, rate, tokens, errors, mean, why = map(printable, _cells(row, now))
+def _has_room(heading: str, width: int) -> bool:
+    if heading in IN_FULL:
+        return width >= WITH_ALL
+    return heading != "WHY" or width >= WITH_REASONS
+
+
+def _texts(row: Row, now: float, *, is_whole: bool) -> dict[str, Text]:
+    """By heading. `is_whole`: there is room for numbers, not only for shares."""
+    cells = zip(HEADINGS, map(printable, _cells(row, now)), strict=True)
+    texts = {heading: Text(cell) for heading, cell in cells}
+    is_off = row.standing.status == DISABLED
+    texts["INSTANCE"].stylize("dim" if is_off else "bold")
+    texts["STATUS"].stylize(STATUSES.get(row.standing.status, "red"))
+    texts["WHY"].stylize("dim")
+    if not is_whole:
+        texts["ERRORS 5 MIN"] = Text(share_words(row.counted.error_share))
+    if row.counted.errors:
+        texts["ERRORS 5 MIN"].stylize("red")
     share = row.used_share
-    used = Text(tokens)
     if share is not None:
-        used = Text(f"{bar(share)} ", style=PRESSURES[pressure(share)]) + Text(
-            tokens, "default"
+        shown = texts["TOKENS/MIN"] if is_whole else Text(share_words(share))
+        texts["TOKENS/MIN"] = Text.assemble(
+            (bar(share), PRESSURES[pressure(share)]), " ", shown
         )
-    return [
-        Text(name, style="dim" if row.standing.status == DISABLED else "bold"),
-        Text(priority),
-        Text(status, style=STATUSES.get(row.standing.status, "red")),
-        Text(rate),
-        used,
-        Text(errors, style="red" if row.counted.errors else ""),
-        Text(mean),
-        Text(why, style="dim"),
-    ]
+    return texts

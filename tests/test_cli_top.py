@@ -59,10 +59,10 @@ def test_one_look_is_plain_lines(run, worked):
     assert cells[0] == list(cli_top.HEADINGS)
     tried = [row[:3] + row[4:] for row in cells[1:]]  # the rate depends on the second
     assert tried == [
-        ["a", "100", "healthy", "250 of 1,000 (25 %)", "1 (50.0 %)", "120 ms", "-"],
+        ["a", "100", "healthy", "250 of 1,000 (25 %)", "1 (50 %)", "120 ms", "-"],
         ["off", "100", "disabled", "0 of 240,000 (0 %)", "-", "-", "-"],
         [
-            *("b", "200", "rate_limited 10 min", "0 of 240,000 (0 %)", "1 (100.0 %)"),
+            *("b", "200", "rate_limited 10 min", "0 of 240,000 (0 %)", "1 (100 %)"),
             *("-", "gpt-4o: its limit is reached (429)"),
         ],
     ]
@@ -112,9 +112,9 @@ def test_without_a_database_it_is_a_sentence_and_code_1(run, database_file):
 def screen(app):
     """A function from what waits between looks to all that a terminal got."""
 
-    def show(wait):
+    def show(wait, width=150):
         out = io.StringIO()
-        console = Console(file=out, force_terminal=True, width=140, height=24)
+        console = Console(file=out, force_terminal=True, width=width, height=24)
         with app.app_context():
             cli_top.show(cli_top._looks(app.extensions[EXTENSION]), console, wait)
         app.extensions[EXTENSION].database.dispose()
@@ -141,6 +141,22 @@ def test_it_looks_once_a_second_until_ctrl_c_and_leaves_the_terminal_as_it_was(s
     assert shown.startswith("\x1b[?1049h")  # a screen of its own
     assert shown.endswith("\x1b[?25h\x1b[?1049l")  # the cursor, and the old one
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "width, there, not_there",
+    [
+        (150, ["PRIO", "250 of 1,000 (25 %)", "1 (50 %)", "its limit is reached (429)"], []),
+        (110, ["██▌        25 %", "its limit is reached"], ["PRIO", "250 of"]),
+        (80, ["rate_limited 10 min", "██▌        25 %"], ["WHY", "its limit"]),
+    ],
+)
+def test_what_a_narrow_terminal_has_no_room_for_is_left_out(
+    screen, worked, width, there, not_there
+):
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-z]", "", screen(interrupted_after(1), width))
+    assert [text for text in there if text not in shown] == []
+    assert [text for text in not_there if text in shown] == []
 
 
 def test_names_are_shown_as_they_are_and_move_nothing(screen, database):

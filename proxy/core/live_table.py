@@ -81,7 +81,14 @@ def tokens_words(row: Row) -> str:
 
 def errors_words(counted: Counted) -> str:
     share = counted.error_share
-    return "-" if share is None else f"{counted.errors:,} ({100 * share:.1f} %)"
+    return "-" if share is None else f"{counted.errors:,} ({share_words(share)})"
+
+
+def share_words(share: float | None) -> str:
+    """With a digit behind the point where it is small."""
+    if share is None:
+        return "-"
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def ms_words(ms: float | None) -> str:

@@ -11,6 +11,7 @@ from proxy.core.live_table import (
     fitting,
     ms_words,
     pressure,
+    share_words,
     status_words,
     tokens_words,
 )
@@ -64,6 +65,13 @@ def test_tokens_are_told_against_the_limit_if_there_is_one():
 def test_errors_are_told_with_their_share_of_what_was_tried():
     assert errors_words(Counted(200, 3)) == "3 (1.5 %)"
     assert errors_words(Counted()) == "-"
+
+
+@pytest.mark.parametrize(
+    "share, text", [(None, "-"), (0, "0 %"), (0.004, "0.4 %"), (0.1, "10 %"), (1, "100 %")]
+)
+def test_shares_have_a_digit_more_where_they_are_small(share, text):
+    assert share_words(share) == text
 
 
 @pytest.mark.parametrize(
