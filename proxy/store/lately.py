@@ -1,13 +1,12 @@
 """Usage of the last minutes, by instance: what a person wants to see at a glance."""
 
 from collections.abc import Sequence
-from typing import cast
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, func, select
 
 from proxy.store.models import UsageRow
 
-_MINUTE = cast(Table, UsageRow.__table__)
+_MINUTE = UsageRow.__table__
 
 
 def by_instance(
