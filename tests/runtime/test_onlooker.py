@@ -5,27 +5,27 @@ from proxy.core.types import Usage
 from proxy.runtime.onlooker import Onlooker
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, State
-from proxy.runtime.syncer import Syncer
-from proxy.store import instances
+from proxy.store import instances, states
 from tests.builders import AUTHOR, call, config, serving
 
 NOW = 1_700_000_000.5
 
 
 @pytest.fixture
-def worker(database):
-    """One of the gateway's: its state, and what writes it."""
+def work(database):
+    """A function that asks the instance once, as one of the gateway's workers does, and writes
+    what was measured."""
     with database.session() as session:
         instances.add(session, [config("a")], author=AUTHOR)
     state = State(clock=lambda: NOW)
-    return state, Syncer(
-        database,
-        state,
-        Snapshots(database),
-        interval_seconds=60,
-        retention_days=1,
-        clock=lambda: NOW,
-    )
+
+    def once():
+        reservation = state.start(serving(config("a")), call(reserved_tokens=100))
+        state.finish(reservation, Ending(verdict.SUCCEEDED, Usage(30, 10)))
+        with database.write() as connection:
+            states.add(connection, state.take())
+
+    return once
 
 
 @pytest.fixture
@@ -40,16 +40,12 @@ def seen(database):
     return look
 
 
-def test_it_sees_what_a_worker_wrote_and_what_that_adds(worker, seen):
-    state, syncer = worker
+def test_it_sees_what_a_worker_wrote_and_what_that_adds(work, seen):
     for requests in (1, 2):
-        reservation = state.start(serving(config("a")), call(reserved_tokens=100))
-        state.finish(reservation, Ending(verdict.SUCCEEDED, Usage(30, 10)))
-        syncer.sync()
+        work()
         view = seen()
         assert (view.current_rpm, view.current_tpm) == (requests, 40 * requests)
         assert view.totals["total_requests"] == requests
-    syncer.stop()
 
 
 def test_it_writes_nothing(seen, statements, database):
