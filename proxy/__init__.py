@@ -20,6 +20,7 @@ from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.recent import Recent
 from proxy.runtime.references import References
 from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
@@ -67,6 +68,7 @@ def make_parts(settings: Settings) -> Parts:
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
     rows = 2 * settings.workers + MORE_ROWS
     clients, board = ClientState(SharedCounts(rows)), Board(rows)
+    recent = Recent(rows)
     entry = Entry()
     open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
     estimates = Estimates()
@@ -115,5 +117,6 @@ def make_parts(settings: Settings) -> Parts:
             interval_seconds=settings.sync_interval_seconds,
             retention_days=settings.usage_retention_days,
         ),
-        log_writer=LogWriter(settings),
+        recent=recent,
+        log_writer=LogWriter(settings, recent),
     )

@@ -18,6 +18,7 @@ from proxy.runtime.forward import Forward
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.recent import Recent
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
@@ -50,6 +51,7 @@ class Parts:
     open_calls: OpenCalls
     draining: Draining
     syncer: Syncer
+    recent: Recent
     log_writer: LogWriter
 
     def start(self) -> None:

@@ -100,6 +100,7 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.take_row(worker.age)
     parts.board.use_row(row)
+    parts.recent.use_row(row)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

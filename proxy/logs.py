@@ -1,5 +1,7 @@
-"""Log lines to stderr and, if asked, a rotating file; written off the requests' threads."""
+"""Log lines to stderr and, if asked, a rotating file; written off the requests' threads. So are
+the records of requests, of which each has a line."""
 
+import json
 import logging
 import os
 import sys
@@ -7,10 +9,15 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import orjson
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from proxy.core.log_lines import text_of
+from proxy.core.record import Record, Seen, fitted, record, text_fields
 from proxy.runtime.periodic import Periodic
+from proxy.runtime.recent import MAX_BYTES, Recent
 from proxy.settings import SettingError, Settings
 
 FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
@@ -32,11 +39,13 @@ LOGGER = logging.getLogger("proxy")
 class LogWriter:
     """Owns the handlers of the logger `proxy`. Before `start` lines go to stderr at once.
 
-    Several workers share the file: the handler locks it, and one of them rotates it.
+    Several workers share the file: the handler locks it, and one of them rotates it. `recent`
+    takes the records of clients' calls, whatever the level of the log.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, recent: Recent | None = None) -> None:
         self._settings = settings
+        self._lines = _Lines(recent or Recent(kept=1))
         self._waiting: _Waiting | None = None
         self._periodic: Periodic | None = None
         LOGGER.setLevel(settings.log_level.upper())
@@ -62,10 +71,19 @@ class LogWriter:
         handlers = [_stderr_handler()]
         if self._settings.log_dir is not None:
             handlers.append(_file_handler(self._settings))
-        self._waiting = _Waiting(handlers)
+        self._waiting = _Waiting(handlers, self._lines)
         self._periodic = Periodic("log", WRITE_SECONDS, self._waiting.write)
         self._periodic.start()
         _replace_handlers(self._waiting)
+
+    def tell_request(self, level: int, seen: Seen) -> None:
+        """Its line, and its record. On the request's thread: what takes long is for later."""
+        if self._waiting is not None:
+            self._waiting.add(Request(level, seen))
+            return
+        line = self._lines.line(Request(level, seen))
+        if line is not None:
+            _stderr_handler().handle(logging.makeLogRecord({"msg": line}))
 
     def stop(self) -> None:
         """Idempotent. What waits is written first."""
@@ -79,20 +97,32 @@ class LogWriter:
         self._waiting = self._periodic = None
 
 
+class Request(NamedTuple):
+    """What is to be told of one."""
+
+    level: int
+    seen: Seen
+
+
 class _Waiting(logging.Handler):
     """Takes lines from all threads, for the one that writes them. A line is put into words
     only then."""
 
-    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+    def __init__(self, handlers: Sequence[logging.Handler], lines: "_Lines") -> None:
         super().__init__()
         self.handlers = handlers
-        self._records: deque[logging.LogRecord] = deque()  # adding and taking are atomic
+        self._lines = lines
+        # Adding and taking are atomic.
+        self._records: deque[logging.LogRecord | Request] = deque()
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock that handlers have."""
+        self.add(record)
+        return True
+
+    def add(self, record: logging.LogRecord | Request) -> None:
         if len(self._records) < MAX_WAITING_LINES:
             self._records.append(record)
-        return True
 
     def write(self) -> None:
         """All that wait now, in chunks."""
@@ -110,10 +140,12 @@ class _Waiting(logging.Handler):
         if lines:
             self._write(lines)
 
-    def _words(self, record: logging.LogRecord) -> str | None:
+    def _words(self, record: logging.LogRecord | Request) -> str | None:
         try:
-            return _FORMATTER.format(record)
+            return self._lines.line(record)
         except Exception:  # noqa: BLE001  # whatever its arguments raise
+            if isinstance(record, Request):
+                record = logging.makeLogRecord({"msg": "the line of a request"})
             self.handleError(record)
             return None
 
@@ -123,6 +155,40 @@ class _Waiting(logging.Handler):
             handler.handle(chunk)
 
 
+class _Lines:
+    """Puts lines into words, and records into `recent`."""
+
+    def __init__(self, recent: Recent) -> None:
+        self._recent = recent
+
+    def line(self, record: logging.LogRecord | Request) -> str | None:
+        """None: below the level."""
+        if isinstance(record, logging.LogRecord):
+            return _FORMATTER.format(record)
+        return self._request(*record)
+
+    def _request(self, level: int, seen: Seen) -> str | None:
+        values = record(seen)
+        # Of those whose client is known: nobody else is to push them out.
+        if seen.endpoint is not None and seen.client is not None:
+            self._recent.add(fitted(values, MAX_BYTES, json_bytes), seen.ended_at)
+        if not LOGGER.isEnabledFor(level):
+            return None
+        when, name = _FORMATTER.time(seen.ended_at), logging.getLevelName(level)
+        return f"{when} {name} [{os.getpid()}] request {text_of(text_fields(values))}"
+
+
+def json_bytes(values: Record) -> bytes:
+    """In ASCII, so that no reader takes anything in it for the end of a line."""
+    try:
+        found = orjson.dumps(values)
+        if found.isascii():
+            return found
+    except orjson.JSONEncodeError:
+        pass  # half a character, which JSON can spell
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
 class _Formatter(logging.Formatter):
     """Puts a second into words once."""
 
@@ -130,11 +196,14 @@ class _Formatter(logging.Formatter):
     _words = ""
 
     def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802
-        second = int(record.created)
+        return self.time(record.created)
+
+    def time(self, moment: float) -> str:
+        second = int(moment)
         if second != self._second:
             self._words = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
             self._second = second
-        return f"{self._words},{int(record.msecs):03d}"
+        return f"{self._words},{int((moment - second) * 1000):03d}"
 
 
 _FORMATTER = _Formatter(FORMAT)

@@ -35,7 +35,7 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Parts that may know less than their layer allows; besides themselves.
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
-    "logs": {"settings", "runtime"},
+    "logs": {"core", "settings", "runtime"},
     "worker": {"errors", "core", "runtime", "context"},
     "migrations": {"settings", "store", "legacy"},
     # A config from outside is checked as the web's are, and written out as it is used.
@@ -45,7 +45,7 @@ ONLY = {
 ONLY_FOR = {
     "simulator": {"cli", "demo"},
     "cli": {"__init__", "demo"},
-    "logs": {"context", "__init__"},
+    "logs": {"context", "__init__", "web"},
     "web": {"__init__", "legacy", "cli_keys", "cli_config"},  # which check as it does
     "legacy": {"cli_legacy", "migrations"},
 }
@@ -78,6 +78,7 @@ OWNERS = {
         "proxy/web/keys.py",
         "proxy/web/prices.py",
         "proxy/web/quota_groups.py",
+        "proxy/web/requests.py",
     ),
     "flask_swagger_ui": ("proxy/web/docs.py",),
     "gunicorn": (
@@ -92,7 +93,7 @@ OWNERS = {
         "proxy/web/documented.py",
         "proxy/web/config_import.py",
     ),
-    "orjson": ("proxy/web/",),
+    "orjson": ("proxy/web/", "proxy/logs.py"),
     "requests": (
         "proxy/runtime/upstream.py",
         "proxy/runtime/transport.py",

@@ -23,6 +23,7 @@ from proxy.core.live import (
     UPSTREAM_SAYS,
     Refusal,
 )
+from proxy.core.record import Trail
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving, Usage
 from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL
@@ -73,8 +74,8 @@ def nobody(_usage: Usage, _cost_nano: int) -> None:
 
 @dataclass(slots=True)
 class Trip:
-    """One call on its way. `queue` is where it waits, and for what it competes. `tried` has an
-    entry for each attempt, for the log.
+    """One call on its way. `queue` is where it waits, and for what it competes. `trail` is what
+    the log tells of it.
 
     `left`: how many more attempts there may be, None before the first instance is chosen.
     `patience_seconds`: how long it may still wait. `asked`: the instances that are not to be
@@ -87,7 +88,7 @@ class Trip:
     pool: Pool
     queue: str
     line: Line
-    tried: list[str]
+    trail: Trail
     turn: Turn
     patience_seconds: float
     settled: Settled
@@ -146,22 +147,22 @@ class Forward:
     def forward(
         self,
         call: Call,
-        tried: list[str],
+        trail: Trail,
         line: Line | None = None,
         settled: Settled = nobody,
     ) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
-        Its answer may be an error one; read `body` or iterate it, then close it. `tried`
-        takes one entry an attempt, for the log. Raises a ProxyError if there is nothing
+        Its answer may be an error one; read `body` or iterate it, then close it. `trail`
+        takes what the log tells of the way. Raises a ProxyError if there is nothing
         that may be shown: an unknown model, no room, no instance that answers. Cutting the
         line ends whatever it waits for. `settled` hears of the attempt that is returned, when
         it ends.
         """
         pool = self._pool(call)
         line, patience_seconds = line or Line(), self._max_wait_seconds
-        turn = self._turn(call)
-        trip = Trip(call, pool, _queue(call), line, tried, turn, patience_seconds, settled)
+        turn, trail.policy = self._turn(call), self._policy
+        trip = Trip(call, pool, _queue(call), line, trail, turn, patience_seconds, settled)
         self._try_in_order(trip, in_turn=True)
         try:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
@@ -261,6 +262,7 @@ class Forward:
             taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
             if isinstance(taken, Refusal):
                 trip.refused.append(taken)
+                trip.trail.passed_over[name] = (taken.reason, taken.wait_seconds)
             elif self._is_over(self._try(trip, serving, taken), trip):
                 return
 
@@ -307,7 +309,9 @@ class Forward:
         got = self.waiting.wait(
             trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
         )
-        trip.patience_seconds -= self._clock() - started
+        waited_seconds = self._clock() - started
+        trip.patience_seconds -= waited_seconds
+        trip.trail.waited_seconds += waited_seconds
         if got is None:
             return False
         trip.left = trip.left or 1 + got[0].config.retry_count
@@ -370,7 +374,7 @@ class Forward:
         if attempt.verdict.try_next:
             attempt.close(answered=False)
         trip.attempt = attempt
-        trip.tried.append(_tried(attempt))
+        trip.trail.attempts.append(attempt.tried())
         trip.left = (trip.left or 1) - 1
         _note(trip, attempt)
         if attempt.was_recovery:
@@ -561,12 +565,6 @@ def _too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
         f" {most} are accepted.",
         code="context_length_exceeded",
     )
-
-
-def _tried(attempt: Attempt) -> str:
-    """For the log: instance, and status or outcome."""
-    what = attempt.verdict.outcome if attempt.error else str(attempt.answer.status)
-    return f"{attempt.serving.config.name}:{what}"
 
 
 def _model_not_found(call: Call) -> ProxyError:

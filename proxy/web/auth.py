@@ -11,13 +11,13 @@ from flask import current_app, g, request
 from proxy.context import Parts, parts
 from proxy.core.door import DISABLED, ELSEWHERE, EXPIRED, FOLLOWED, hindrance
 from proxy.core.key_format import ADMIN_PREFIX, mistake
+from proxy.core.log_lines import quoted
 from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
 from proxy.core.sources import Address, source
 from proxy.core.types import ANONYMOUS, Client
 from proxy.core.wrong_keys import UNKNOWN, Refused
 from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
 from proxy.store.keys import KeysClosed, key_hash
-from proxy.web.requests_log import quoted
 
 ADMIN_HEADER = "X-Admin-API-Key"
 FIRST = Admin(FIRST_ADMIN)
