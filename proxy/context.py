@@ -1,5 +1,6 @@
 """The objects one app is made of, found from a request."""
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
@@ -22,11 +23,14 @@ from proxy.runtime.recent import Recent
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream
 from proxy.settings import Settings
 from proxy.store.db import Database
 
 EXTENSION = "proxy"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Parts:
 
     def start(self) -> None:
         self.log_writer.start()
+        tell(logger, "worker_started", "a worker is ready")
         self.forward.start()
         self.tokens.start()
         self.clients.begin()
@@ -76,7 +81,11 @@ class Parts:
             steps.callback(self.upstream.close)
             steps.callback(self.syncer.stop)
             self.open_calls.stop()
-            return self.forward.settle_open()
+            cut_off = self.forward.settle_open()
+            if self.log_writer.is_started:
+                said = "the worker ends; %d answers were still open"
+                tell(logger, "worker_stopped", said, cut_off, cut_off=cut_off)
+            return cut_off
 
 
 def parts() -> Parts:

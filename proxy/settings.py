@@ -227,6 +227,8 @@ SETTINGS: tuple[Setting, ...] = (
             "Folder of a rotating `proxy.log`, beside stderr. Empty: stderr only."),
     Setting("PROXY_LOG_MAX_BYTES", "log_max_bytes", "10485760", *_whole(10000, 2**31),
             "Size at which `proxy.log` is rotated, in bytes; seven older files are kept."),
+    Setting("PROXY_LOG_FORMAT", "log_format", "auto", *_choice("auto", "json", "text"),
+            "Of each line. `auto`: text on a terminal, JSON everywhere else."),
     Setting("PROXY_LOG_LEVEL", "log_level", "info",
             *_choice("debug", "info", "warning", "error"),
             "Least level that is logged.", alias="LOG_LEVEL"),
@@ -267,6 +269,7 @@ class Settings:
     legacy_path: Path | None
     log_dir: Path | None
     log_max_bytes: int
+    log_format: str
     log_level: str
 
     def __repr__(self) -> str:

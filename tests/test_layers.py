@@ -45,7 +45,7 @@ ONLY = {
 ONLY_FOR = {
     "simulator": {"cli", "demo"},
     "cli": {"__init__", "demo"},
-    "logs": {"context", "__init__", "web"},
+    "logs": {"context", "__init__"},
     "web": {"__init__", "legacy", "cli_keys", "cli_config"},  # which check as it does
     "legacy": {"cli_legacy", "migrations"},
 }
@@ -93,7 +93,7 @@ OWNERS = {
         "proxy/web/documented.py",
         "proxy/web/config_import.py",
     ),
-    "orjson": ("proxy/web/", "proxy/logs.py"),
+    "orjson": ("proxy/web/", "proxy/runtime/log_forms.py"),
     "requests": (
         "proxy/runtime/upstream.py",
         "proxy/runtime/transport.py",

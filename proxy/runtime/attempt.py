@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
+from typing import Any
 
 from proxy.core import hints
 from proxy.core import verdict as verdicts
@@ -20,7 +21,8 @@ from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
-from proxy.runtime.state import Ending, Reservation, State
+from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
@@ -147,7 +149,9 @@ class Attempt:
                 streams=self.streams,
             )
             if self.was_recovery:
-                logger.warning("%s answers again: its breaker closed", self.serving.config.name)
+                name = self.serving.config.name
+                said = "%s answers again: its breaker closed"
+                tell(logger, "breaker_closed", said, name, instance=name)
 
     @property
     def streams(self) -> bool:
@@ -163,8 +167,11 @@ class Attempt:
         return self._answer
 
     def __str__(self) -> str:
-        what = self.error.message if self.error else f"HTTP {self.answer.status}"
-        return f"{self.serving.config.name}: {what}"
+        return f"{self.serving.config.name}: {self.what()}"
+
+    def what(self) -> str:
+        """Of an attempt that failed, how; without what its answer says."""
+        return self.error.message if self.error else f"HTTP {self.answer.status}"
 
     def __iter__(self) -> Iterator[bytes]:
         """The stream's bytes as they arrive. Raises StreamBroken if the upstream breaks it."""
@@ -239,7 +246,7 @@ class Attempt:
         if answered:
             self._settled(self.usage, self.cost_nano)
         if event is not None:
-            logger.warning("%s %s: %s", self.serving.config.name, event, self.trouble())
+            self._tell(event)
         self._on_close(self)
         return True
 
@@ -276,6 +283,16 @@ class Attempt:
             self.sent_bytes if body is None else len(body),
             body is None,
         )
+
+    def _tell(self, event: str) -> None:
+        name, why = self.serving.config.name, self.trouble() or ""
+        fields: dict[str, Any] = {"instance": name, "why": why}
+        if event == LONG_REST:
+            seconds = int(self.verdict.rest_seconds)
+            fields = {"instance": name, "deployment": self.serving.deployment}
+            fields["seconds"] = seconds
+            why = f"{seconds} s"
+        tell(logger, event, "%s %s: %s", name, EVENT_WORDS[event], why, **fields)
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from threading import Event
+from typing import Any
 
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
@@ -45,6 +46,7 @@ from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Reservation, State
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream
 from proxy.runtime.waiting import Full, Waiter, WaitingRoom, common
 
@@ -183,11 +185,10 @@ class Forward:
         worker: what their threads do after it is not counted any more."""
         cut_off = [a for a in self._open.copy() if a.settle()]
         for attempt in cut_off:
-            logger.warning(
-                "%s %s was still answering when the worker ended",
-                attempt.request_id,
-                attempt.serving.config.name,
-            )
+            name = attempt.serving.config.name
+            said = "%s %s was still answering when the worker ended"
+            asked = attempt.request_id
+            tell(logger, "answer_cut_off", said, asked, name, id=asked, instance=name)
         return len(cut_off)
 
     def explain(self, call: Call) -> Iterator[tuple[Serving, Refusal | None]]:
@@ -349,7 +350,9 @@ class Forward:
         before = trip.attempt
         if before is not None:
             what = "it once more" if before.serving is serving else "another"
-            logger.info("%s %s, trying %s", trip.call.request_id, str(before), what)
+            said = "%s %s, trying %s"
+            fields = _told(before)
+            tell(logger, "attempt_failed", said, fields["id"], str(before), what, **fields)
         attempt = Attempt(
             self._state,
             reservation,
@@ -400,8 +403,8 @@ class Forward:
             raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
             return attempt
-        # In words at once: a line that waits to be written must hold no bodies.
-        logger.warning("%s %s, and nobody else can serve it", call.request_id, str(attempt))
+        said = "%s %s, and nobody else can serve it"
+        tell(logger, "no_answer", said, call.request_id, str(attempt), **_told(attempt))
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
             raise self._refused(trip)
         raise _unreachable(call, attempt)
@@ -489,6 +492,12 @@ def _waiter(trip: Trip) -> Waiter:
 def _is_short(refused: Iterable[Refusal]) -> bool:
     """There is an instance that only lacks room, by limits of ours."""
     return any(refusal.reason in SHORT for refusal in refused)
+
+
+def _told(attempt: Attempt) -> dict[str, Any]:
+    """For the log, in words at once: a line that waits to be written must hold no bodies."""
+    name = attempt.serving.config.name
+    return {"id": attempt.request_id, "instance": name, "why": attempt.what()}
 
 
 def _cost(call: Call, serving: Serving) -> float:

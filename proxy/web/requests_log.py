@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,6 @@ from flask import Flask, Response, g, request
 from proxy.context import parts
 from proxy.core.headers import request_id
 from proxy.core.record import Seen
-from proxy.logs import LogWriter
 from proxy.web.app import Relayed
 
 # Asked every few seconds by whoever watches us: a line each would bury the others.
@@ -42,7 +42,7 @@ def finish(response: Response) -> Response:
     response.call_on_close(
         partial(
             tell,
-            parts().log_writer,
+            parts().log_writer.tell_request,
             environ["REQUEST_METHOD"],
             request.path,
             response.status_code,
@@ -52,13 +52,15 @@ def finish(response: Response) -> Response:
     return response
 
 
-def tell(writer: LogWriter, method: str, path: str, status: int, seen: dict[str, Any]) -> None:
+def tell(
+    told: Callable[[int, Seen], None], method: str, path: str, status: int, seen: dict[str, Any]
+) -> None:
     """`seen` is what the request left in `flask.g`. Of an attempt only small values are kept
     until they are written: it holds bodies."""
     get = seen.get
     client, attempt = get("client"), get("attempt")
     started = seen["started"]
-    writer.tell_request(
+    told(
         logging.DEBUG if path in QUIET_PATHS else logging.INFO,
         Seen(
             time.time(),
