@@ -34,6 +34,7 @@ class _Later(click.Group):
 
 LEGACY = _Later("legacy", help="The files of an older proxy.")
 SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
+LOGS = _Later("logs", help="What the log knows of a request.")
 CONFIG = _Later("config", help="All config as one file, and every version of it.")
 
 
@@ -43,6 +44,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(LEGACY)
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)
+    app.cli.add_command(LOGS)
     app.cli.add_command(mock)
 
 

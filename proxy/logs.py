@@ -14,16 +14,15 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from proxy.core.alerts import Alert
 from proxy.core.events import ALERTS
 from proxy.core.record import Seen, fitted, record
+from proxy.runtime.log_files import FILE_NAME, KEPT_FILES
 from proxy.runtime.log_forms import JSON, Form, form_of_file, form_of_stderr, json_bytes
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.recent import MAX_BYTES, Recent
 from proxy.runtime.tell import EVENT, FIELDS
 from proxy.settings import SettingError, Settings
 
-FILE_NAME = "proxy.log"
 # Names of clients and models are nobody else's business.
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
-KEPT_FILES = 7
 # A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
 MAX_WAITING_LINES = 50_000
 # Lines wait so long for others to be written with them: a thread that woke for each one would

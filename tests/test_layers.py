@@ -22,7 +22,7 @@ LAYERS = (
     ("context",),
     ("web", "cli_told"),
     ("legacy",),
-    ("cli_legacy", "cli_admins", "cli_keys", "cli_secrets", "cli_config"),
+    ("cli_legacy", "cli_admins", "cli_keys", "cli_secrets", "cli_config", "cli_logs"),
     ("cli",),
     ("__init__",),
     ("start",),

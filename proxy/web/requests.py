@@ -6,6 +6,7 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import parts
+from proxy.core.story import story
 from proxy.errors import NotFound
 from proxy.web import schemas, schemas_requests
 from proxy.web.admin import Json
@@ -48,10 +49,10 @@ REQUEST_ID = {
 
 @blueprint.route("/<string:request_id>", parameters=[REQUEST_ID])
 class Request(MethodView):
-    @documented(200, schemas_requests.RequestSchema)
+    @documented(200, schemas_requests.RequestWithStorySchema)
     def get(self, request_id: str) -> Json:
-        """One of them, by its `x-request-id`; where a client used that for several, the newest
-        of these."""
+        """One of them, by its `x-request-id`, and its story in sentences; where a client used
+        that for several, the newest of these."""
         found = parts().recent.find(request_id)
         if found is None:
             raise NotFound(
@@ -59,4 +60,4 @@ class Request(MethodView):
                 f" .venv/bin/flask logs explain {request_id}",
                 code="request_not_found",
             )
-        return found
+        return {**found, "story": story(found)}

@@ -86,6 +86,12 @@ class RequestSchema(Schema):
     region = fields.String()
 
 
+class RequestWithStorySchema(RequestSchema):
+    """And in sentences."""
+
+    story = fields.List(fields.String(), metadata={"description": "Where it went and why."})
+
+
 class RequestListSchema(Schema):
     """The newest first."""
 

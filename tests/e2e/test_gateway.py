@@ -105,7 +105,7 @@ class TestCounts:
             "select sum(requests), sum(attempts), sum(succeeded),"
             " sum(prompt_tokens + completion_tokens) from usage_minute"
         ) == [(300, 300, 300, 300 * TOKENS)]
-        workers = set(re.findall(r"INFO \[(\d+)\] request", fresh.log))
+        workers = set(re.findall(r'"pid":(\d+),"message":"POST /v1/chat', fresh.log))
         assert len(workers) == 2, "both workers took part"
 
     def test_each_worker_shows_everyones_counts(self, gateway: Gateway, simulator: Simulator):
@@ -242,7 +242,7 @@ class TestStreams:
             "the upstream sees us go",
             seconds=2,
         )
-        until(lambda: "outcome=aborted" in gateway.log, "it is no failure of the instance")
+        until(lambda: '"outcome":"aborted"' in gateway.log, "it is no failure of the instance")
 
     def test_a_broken_stream_has_no_proper_end_on_the_wire(
         self, gateway: Gateway, simulator: Simulator
@@ -306,6 +306,8 @@ class TestStart:
     def test_without_instances_it_serves_and_says_how_to_add_one(self, fresh: Gateway):
         fresh.start()
         assert "curl -X POST" in fresh.log
+        # Nobody looks at it, so it is for programs: gunicorn's own lines, too.
+        assert all(json.loads(line)["message"] for line in fresh.log.splitlines())
         assert fresh.chat().json()["error"]["code"] == "model_not_found"
         assert requests.get(f"{fresh.url}/ready", timeout=5).status_code == 503
         assert ADMIN_KEY not in fresh.log

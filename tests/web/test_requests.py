@@ -67,6 +67,18 @@ def test_only_calls_of_known_clients_are_kept(world, recent):
     assert recent() == {"requests": []}
 
 
+def test_one_of_them_tells_its_story(world, recent):
+    world.add("a", priority=1)
+    world.add("b", priority=2)
+    world.simulator["a"].faults["*"] = "500"
+    world.ask(headers={"x-request-id": "mine"})
+    told = recent("/mine")["story"]
+    assert told[0].startswith(f"app asked for {MODEL} (chat/completions, ")
+    assert "it answered 500 in" in told[1]
+    assert told[1].partition(". ")[0].endswith("it failed; so the next was tried")
+    assert told[-1].startswith("It used 3 tokens of the prompt and 20 of the answer: ")
+
+
 def test_they_are_kept_where_the_log_has_no_line_of_them(make_world):
     world = make_world(log_level="error")
     world.add("a")
