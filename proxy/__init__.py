@@ -7,6 +7,7 @@ from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
+from proxy.runtime.alerts import Alerts
 from proxy.runtime.board import Board
 from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
@@ -79,6 +80,9 @@ def make_parts(settings: Settings) -> Parts:
         allow_private=settings.allow_private_upstreams,
         tokens=tokens,
     )
+    alerts = Alerts(
+        upstream, url=settings.alert_webhook_url, form=settings.alert_format, rows=rows
+    )
     return Parts(
         settings=settings,
         database=database,
@@ -118,5 +122,6 @@ def make_parts(settings: Settings) -> Parts:
             retention_days=settings.usage_retention_days,
         ),
         recent=recent,
-        log_writer=LogWriter(settings, recent),
+        alerts=alerts,
+        log_writer=LogWriter(settings, recent, alerts.note),
     )

@@ -8,6 +8,7 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
+from proxy.runtime.alerts import Alerts
 from proxy.runtime.board import Board
 from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
@@ -56,6 +57,7 @@ class Parts:
     draining: Draining
     syncer: Syncer
     recent: Recent
+    alerts: Alerts
     log_writer: LogWriter
 
     def start(self) -> None:
@@ -67,6 +69,7 @@ class Parts:
         self.syncer.start()
         self.open_calls.start()
         self.upstream.start()
+        self.alerts.start()
 
     def stop(self) -> int:
         """How many answers were still open: they are counted as they stand. Idempotent.
@@ -79,6 +82,7 @@ class Parts:
             steps.callback(self.log_writer.stop)
             steps.callback(self.database.dispose)
             steps.callback(self.upstream.close)
+            steps.callback(self.alerts.stop)
             steps.callback(self.syncer.stop)
             self.open_calls.stop()
             cut_off = self.forward.settle_open()

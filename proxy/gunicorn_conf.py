@@ -115,6 +115,7 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     row = parts.clients.counts.take_row(worker.age)
     parts.board.use_row(row)
     parts.recent.use_row(row)
+    parts.alerts.use_row(row)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

@@ -116,6 +116,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "answer_cut_off": Event(
             "warning", "An answer was still open when its worker ended.", ("id", "instance")
         ),
+        "alerts_failed": Event(
+            "warning", "The webhook does not take alerts; they are tried again.", ("why",)
+        ),
         "request": Event("info", "A request is over: its record, see above."),
     }
 )

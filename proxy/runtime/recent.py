@@ -10,7 +10,7 @@ import json
 import mmap
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from typing import cast
@@ -75,19 +75,32 @@ class Recent:
         found = map(_record, self._entries([request_id]))
         return next((each for each in found if each.get("id") == request_id), None)
 
+    def counts(self) -> tuple[int, ...]:
+        """How many entries each row ever had."""
+        return tuple(self._count(row) for row in range(self._rows))
+
+    def between(self, before: Sequence[int], now: Sequence[int]) -> list[Record]:
+        """What came between these two `counts`, the oldest first, as far as it is kept."""
+        rows = enumerate(zip(before, now, strict=True))
+        newest_first = merge(
+            *(self._row(row, then, since) for row, (since, then) in rows),
+            key=lambda entry: entry[0],
+            reverse=True,
+        )
+        return [_record(entry) for _, entry in newest_first][::-1]
+
     def _entries(self, mentioned: Iterable[str]) -> Iterator[bytes]:
         """Of the host's last those in which all these words occur, the newest first. To look
         for them costs far less than to parse the others."""
         words = [json.dumps(word).encode() for word in mentioned]
-        rows = [self._row(row) for row in range(self._rows) if self._count(row)]
+        rows = [self._row(row, count) for row, count in enumerate(self.counts()) if count]
         newest_first = merge(*rows, key=lambda entry: entry[0], reverse=True)
         for _, entry in islice(newest_first, self._kept):
             if all(word in entry for word in words):
                 yield entry
 
-    def _row(self, row: int) -> Iterator[tuple[float, bytes]]:
-        count = self._count(row)
-        for number in range(count - 1, max(count - self._kept, 0) - 1, -1):
+    def _row(self, row: int, count: int, since: int = 0) -> Iterator[tuple[float, bytes]]:
+        for number in range(count - 1, max(count - self._kept, since) - 1, -1):
             at, length, checksum = _HEAD.unpack_from(self._memory, self._slot(row, number))
             start = self._slot(row, number) + _HEAD.size
             entry = self._memory[start : start + min(length, MAX_BYTES)]

@@ -97,6 +97,22 @@ def test_what_a_worker_wrote_outlives_it_and_its_successor_goes_on():
     assert ids(one) == ["at 3", "at 2", "at 1"]
 
 
+def test_what_came_since_is_read_the_oldest_first_as_far_as_it_is_kept():
+    one, two = workers(2, kept=2)
+    add(one, 1)
+    before = one.counts()
+    assert before == (1, 0)
+    add(two, 2)
+    add(one, 3)
+    now = two.counts()
+    add(one, 4)  # too late for `now`
+    assert [each["id"] for each in two.between(before, now)] == ["at 2", "at 3"]
+    for at in range(5, 9):
+        add(one, at)
+    found = [each["id"] for each in two.between(before, two.counts())]
+    assert found == ["at 2", "at 7", "at 8"]
+
+
 def test_a_worker_without_a_row_only_reads():
     one, two = workers(2)
     two.use_row(None)
