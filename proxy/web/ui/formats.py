@@ -1,0 +1,46 @@
+"""Numbers and moments as pages show them."""
+
+from datetime import UTC, datetime
+
+THOUSAND = 1000
+SMALL_SHARE = 0.1
+NOTHING = "\N{EN DASH}"
+
+
+def count(value: float | None) -> str:
+    """12,345; beyond a hundred thousand 123 k, then 1.2 M."""
+    if value is None:
+        return NOTHING
+    if abs(value) < 100 * THOUSAND:
+        return f"{value:,.0f}"
+    for size, unit in ((THOUSAND**3, "G"), (THOUSAND**2, "M"), (THOUSAND, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    raise AssertionError("larger than a thousand")
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value / THOUSAND:.2f} s" if value >= THOUSAND else f"{value:.0f} ms"
+
+
+def percent(share: float | None) -> str:
+    """Small ones as what they are: 0.04 % is not nothing."""
+    if share is None:
+        return NOTHING
+    return f"{100 * share:.3g} %" if share < SMALL_SHARE else f"{100 * share:.0f} %"
+
+
+def moment(at: float | None) -> str:
+    """To the second, UTC."""
+    if not at:
+        return "never"
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(at: float | None) -> str:
+    return datetime.fromtimestamp(at or 0, UTC).strftime("%H:%M:%S")
+
+
+FILTERS = {each.__name__: each for each in (count, milliseconds, percent, moment, clock)}
