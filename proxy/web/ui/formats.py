@@ -1,6 +1,8 @@
 """Numbers and moments as pages show them."""
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 THOUSAND = 1000
 SMALL_SHARE = 0.1
@@ -43,4 +45,17 @@ def clock(at: float | None) -> str:
     return datetime.fromtimestamp(at or 0, UTC).strftime("%H:%M:%S")
 
 
-FILTERS = {each.__name__: each for each in (count, milliseconds, percent, moment, clock)}
+def plainly(value: Any) -> str:
+    """A value of config: words as they are, lists by commas, else as JSON."""
+    if value is None or value in ("", [], {}):
+        return "nothing"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+FILTERS = {
+    each.__name__: each for each in (count, milliseconds, percent, moment, clock, plainly)
+}

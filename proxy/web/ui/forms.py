@@ -102,13 +102,17 @@ def shown(groups: Iterable[Group], values: Mapping[str, Any]) -> list[tuple[str,
     found = []
     for group in groups:
         texts = [(f, _read(f, values.get(f.name))) for f in group.fields if f.name != "name"]
-        found.append((group.title, [(f.label, text, f.unit) for f, text in texts if text]))
+        lines = [(f.label, text, f.unit) for f, text in texts if text]
+        if lines:
+            found.append((group.title, lines))
     return found
 
 
 def _read(field: Field, value: Any) -> str:
     if field.name in SECRET_FIELDS:
         return str(masked(field.name, value) or "")
+    if field.kind in LIMITS:
+        return f"{value:,}" if value else "no limit"
     return field.text(value)
 
 
@@ -190,6 +194,8 @@ def _of_decimal(value: Any) -> str:
     return "" if value is None else f"{value:g}"
 
 
+LIMITS = ("limit", "cost")  # 0: none
+
 KINDS: Mapping[str, Kind] = {
     "word": Kind("text", _of_word, str),
     "nullable": Kind("text", _of_word, lambda text: text or None),
@@ -198,6 +204,8 @@ KINDS: Mapping[str, Kind] = {
     "masked": Kind("text", lambda value: masked("proxy_url", value) or "", str),
     "number": Kind("number", _of_word, _number),
     "decimal": Kind("number", _of_decimal, _decimal),
+    "limit": Kind("number", _of_word, _number),
+    "cost": Kind("number", _of_decimal, _decimal),
     "switch": Kind("checkbox", lambda on: "on" if on else "off", lambda text: text == "on"),
     "lines": Kind("textarea", lambda value: "\n".join(value or ()), _lines),
     "pairs": Kind("textarea", _of_pairs, _pairs),

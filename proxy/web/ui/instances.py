@@ -9,12 +9,13 @@ from proxy.core.config_document import OF_KIND, plain
 from proxy.core.providers import PROVIDERS
 from proxy.core.roles import ADMINISTER, OPERATE, READ
 from proxy.core.types import ENTRA, KEY
-from proxy.errors import Conflict, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, Unprocessable
 from proxy.store.instances import StoredInstance
 from proxy.web import admin
 from proxy.web.admin import checked_change, new_config, stored_instance
 from proxy.web.author import author
 from proxy.web.ui import forms, standing
+from proxy.web.ui.asked import check_unchanged, name_asked, reason_given, revision_shown
 from proxy.web.ui.blueprint import blueprint, view
 from proxy.web.ui.forms import Field, Group, Json
 from proxy.web.ui.pages import fragment_of_page, live, page, redirected
@@ -58,7 +59,7 @@ GROUPS = (
                 "pairs",
                 "model = deployment, one a line; where the two differ.",
             ),
-            Field("max_input_tokens", "Longest prompt", "number", "0: no limit.", "tokens"),
+            Field("max_input_tokens", "Longest prompt", "limit", "0: no limit.", "tokens"),
         ),
     ),
     Group(
@@ -74,8 +75,8 @@ GROUPS = (
         "Limits",
         (
             Field("rate_limit_enabled", "Limits hold", "switch"),
-            Field("max_tpm", "Tokens a minute", "number", "0: no limit."),
-            Field("max_rpm", "Requests a minute", "number", "0: no limit."),
+            Field("max_tpm", "Tokens a minute", "limit", "0: no limit."),
+            Field("max_rpm", "Requests a minute", "limit", "0: no limit."),
             Field(
                 "model_limits",
                 "Of single models",
@@ -113,31 +114,33 @@ def live_instance() -> Response:
 def enable_instance() -> Response:
     """Or disable: `to` says which."""
     is_on = request.form.get("to") == "on"
-    admin.change(_name(), {"enabled": is_on}, by=author(""), match=None)
+    admin.change(name_asked(), {"enabled": is_on}, by=author(""), match=None)
     return _again()
 
 
 @view("/instance/clear", OPERATE, "POST")
 def clear_instance() -> Response:
     """Errors and rests are void."""
-    parts().operator.clear_errors(stored_instance(_name()).config.name)
+    parts().operator.clear_errors(stored_instance(name_asked()).config.name)
     return _again()
 
 
 @view("/instance/verify", OPERATE, "POST")
 def verify_instance() -> Response:
-    return fragment_of_page("_checks.html", name=_name(), checks=admin.verified(_name(), None))
+    return fragment_of_page(
+        "_checks.html", name=name_asked(), checks=admin.verified(name_asked(), None)
+    )
 
 
 @view("/instance/remove", ADMINISTER, "POST")
 def remove_instance() -> Response:
-    admin.remove(_name(), by=author(_reason()), match=_revision())
+    admin.remove(name_asked(), by=author(reason_given()), match=revision_shown())
     return redirected(url_for("console.instances"))
 
 
 @view("/instance/edit", ADMINISTER)
 def edit_instance() -> Response:
-    stored = stored_instance(_name())
+    stored = stored_instance(name_asked())
     return _form(_shown(stored), stored.config.name, stored.revision)
 
 
@@ -150,14 +153,18 @@ def new_instance() -> Response:
 def preview_instance() -> Response:
     """What saving the form would change."""
     before, data = _written()
-    after = plain_config(new_config(data)) if not _name() else checked_change(_name(), data)
-    if not _name():
+    after = (
+        plain_config(new_config(data))
+        if not name_asked()
+        else checked_change(name_asked(), data)
+    )
+    if not name_asked():
         before = {}
     return fragment_of_page(
         "_diff.html",
         differences=forms.differences(GROUPS, before, after),
-        save=url_for("console.save_instance", name=_name() or None),
-        seal=forms.seal(secret(parts()), _revision(), data),
+        save=url_for("console.save_instance", name=name_asked() or None),
+        seal=forms.seal(secret(parts()), revision_shown(), data),
     )
 
 
@@ -165,11 +172,11 @@ def preview_instance() -> Response:
 def save_instance() -> Response:
     """What was shown before. Raises PreconditionFailed if somebody was faster."""
     _, data = _written()
-    if request.form.get("seal") != forms.seal(secret(parts()), _revision(), data):
+    if request.form.get("seal") != forms.seal(secret(parts()), revision_shown(), data):
         raise Conflict("The form was changed since what it changes was shown: look again.")
-    by, name = author(_reason()), _name()
+    by, name = author(reason_given()), name_asked()
     if name:
-        admin.change(name, data, by=by, match=_revision())
+        admin.change(name, data, by=by, match=revision_shown())
     else:
         config = new_config(data)
         admin.add([config], by=by)
@@ -193,7 +200,7 @@ def _table() -> Json:
 
 
 def _one() -> Json:
-    stored = stored_instance(_name())
+    stored = stored_instance(name_asked())
     return {
         "one": standing.standing(parts(), stored),
         "revision": stored.revision,
@@ -217,10 +224,10 @@ def _form(shown: Json, name: str | None, revision: int) -> Response:
 def _written() -> tuple[Json, Json]:
     """What the form showed, and what was written otherwise. Raises PreconditionFailed if what
     is there now is another revision."""
-    name = _name()
+    name = name_asked()
     if name:
         stored = stored_instance(name)
-        check_unchanged(name, stored.revision, _revision())
+        check_unchanged(name, stored.revision)
     shown = _shown(stored) if name else dict(DEFAULTS)
     data = forms.given(GROUPS, shown, request.form)
     if name:
@@ -232,29 +239,6 @@ def _written() -> tuple[Json, Json]:
 
 def _shown(stored: StoredInstance) -> Json:
     return plain_config(stored.config)
-
-
-def check_unchanged(name: str, present: int, given: int) -> None:
-    """Before anything is made of a form: what it showed is still there."""
-    if present != given:
-        raise PreconditionFailed(
-            f"{name!r} is at revision {present}, not {given}: somebody changed it. Load the"
-            " page again, then repeat the change."
-        )
-
-
-def _name() -> str:
-    """The instance's that the page is about; empty for one that is to be made."""
-    return request.args.get("name", "")
-
-
-def _revision() -> int:
-    text = request.form.get("revision", "")
-    return int(text) if text.isascii() and text.isdecimal() else 0
-
-
-def _reason() -> str:
-    return request.form.get("reason", "")
 
 
 def _again() -> Response:

@@ -23,6 +23,21 @@ NEEDED = {
     ("GET", "/instance/new"): "admin",
     ("POST", "/instance/preview"): "admin",
     ("POST", "/instance/save"): "admin",
+    ("GET", "/keys"): "viewer",
+    ("GET", "/live/keys"): "viewer",
+    ("GET", "/key"): "viewer",
+    ("GET", "/live/key"): "viewer",
+    ("GET", "/key/new"): "admin",
+    ("GET", "/key/edit"): "admin",
+    ("POST", "/key/preview"): "admin",
+    ("POST", "/key/save"): "admin",
+    ("POST", "/key/rotate"): "admin",
+    ("POST", "/key/remove"): "admin",
+    ("GET", "/config"): "viewer",
+    ("GET", "/config/revision"): "viewer",
+    ("POST", "/config/plan"): "admin",
+    ("POST", "/config/rollback"): "admin",
+    ("GET", "/chat"): "viewer",
 }
 OPEN = {("GET", "/static/<path:filename>"), ("GET", "/sign-in"), ("POST", "/sign-in")}
 RANKS = {role: rank for rank, role in enumerate(ROLES)}
