@@ -11,6 +11,7 @@ from proxy.context import parts
 from proxy.errors import ProxyError, Unauthorized
 from proxy.web.auth import demand
 from proxy.web.ui import session
+from proxy.web.ui.asked import number_in
 from proxy.web.ui.pages import fragment_of_page, is_fragment, page
 
 # Nothing inline, nothing from elsewhere, and nobody may put us into a frame.
@@ -57,6 +58,8 @@ def let_in() -> None:
         session.check_token(found)
     asked: Any = current_app.view_functions[request.endpoint or ""]
     demand(asked.right)
+    if number_in(request.args, "at") > parts().snapshots.current.revision:
+        parts().snapshots.reload()  # another worker made it, a moment ago
 
 
 @blueprint.after_request

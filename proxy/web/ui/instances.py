@@ -135,7 +135,7 @@ def verify_instance() -> Response:
 @view("/instance/remove", ADMINISTER, "POST")
 def remove_instance() -> Response:
     admin.remove(name_asked(), by=author(reason_given()), match=revision_shown())
-    return redirected(url_for("console.instances"))
+    return redirected("console.instances")
 
 
 @view("/instance/edit", ADMINISTER)
@@ -181,7 +181,7 @@ def save_instance() -> Response:
         config = new_config(data)
         admin.add([config], by=by)
         name = config.name
-    return redirected(url_for("console.instance", name=name))
+    return redirected("console.instance", name=name)
 
 
 def plain_config(config: Any) -> Json:

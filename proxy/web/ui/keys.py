@@ -144,7 +144,7 @@ def save_key() -> Response:
                 session, name, checked_change(data), author=by, if_match=revision_shown()
             )
         parts().snapshots.reload()
-        return redirected(url_for("console.key", name=name))
+        return redirected("console.key", name=name)
     values = checked_client(data)
     name = values.pop("name")
     with parts().database.session() as session:
@@ -173,7 +173,7 @@ def remove_key() -> Response:
             session, name_asked(), author=author(reason_given()), if_match=revision_shown()
         )
     parts().snapshots.reload()
-    return redirected(url_for("console.keys"))
+    return redirected("console.keys")
 
 
 def usage(shown: Json) -> list[tuple[str, str, float, float]]:

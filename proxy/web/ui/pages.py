@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from flask import Response, g, render_template, request
+from flask import Response, g, render_template, request, url_for
 
 from proxy.context import parts
 from proxy.core.roles import ADMINISTER, OPERATE
@@ -49,8 +49,11 @@ def is_fragment() -> bool:
     return "HX-Request" in request.headers
 
 
-def redirected(where: str) -> Response:
-    """The page that asked goes there."""
+def redirected(endpoint: str, **values: Any) -> Response:
+    """The page that asked goes there, with the revision that is to be seen: the other workers
+    hear of it only with their next sync."""
+    revision = parts().snapshots.current.revision
+    where = url_for(endpoint, **values, at=revision)
     return Response(status=204, headers={"HX-Redirect": where})
 
 

@@ -3,6 +3,8 @@ import re
 import pytest
 
 from proxy.core.roles import ROLES
+from proxy.store import instances
+from tests.builders import AUTHOR, config
 from tests.web.ui.conftest import FRAGMENT, Browser
 
 # The least role of each. One that is not here fails the test: look what it shows and changes
@@ -111,3 +113,10 @@ def test_what_is_not_there_is_told_on_a_page_and_within_one(admin):
     part = admin.act("instance/clear?name=nobody")
     assert part.status_code == 404
     assert part.text.startswith('<p class="alert"')
+
+
+def test_what_another_worker_changed_a_moment_ago_is_seen(world, admin):
+    with world.parts.database.session() as db:
+        number = instances.add(db, [config("a")], author=AUTHOR)
+    assert admin.get("instance?name=a").status_code == 404
+    assert admin.get(f"instance?name=a&at={number}").status_code == 200

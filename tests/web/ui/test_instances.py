@@ -60,10 +60,8 @@ def test_an_edit_is_shown_before_it_is_saved_and_keeps_who_and_why(world, admin)
     assert "<ins>7</ins>" in shown.text
     assert weight(world) == 100
     answer = edit(world, admin, weight="7")
-    assert (answer.status_code, answer.headers["HX-Redirect"]) == (
-        204,
-        "/admin/ui/instance?name=a",
-    )
+    assert answer.status_code == 204
+    assert answer.headers["HX-Redirect"].startswith("/admin/ui/instance?name=a&at=")
     assert weight(world) == 7
     newest = world.client.get("/admin/config/revisions?limit=1", headers=ADMIN).get_json()
     revision = newest["revisions"][0]
@@ -121,7 +119,7 @@ def test_one_can_be_added(world, admin):
     sent |= {"enabled": "on", "rate_limit_enabled": "on", "revision": "0"}
     seal = seal_of(admin.act("instance/preview", **sent))
     answer = admin.act("instance/save", **sent, seal=seal)
-    assert answer.headers["HX-Redirect"] == "/admin/ui/instance?name=b"
+    assert answer.headers["HX-Redirect"].startswith("/admin/ui/instance?name=b")
     assert world.parts.snapshots.current.configs["b"].api_key == config["api_key"]
 
 
@@ -144,7 +142,7 @@ def test_one_can_be_removed_unless_somebody_changed_it(world, admin):
     assert admin.act("instance/remove?name=a", revision="1").status_code == 412
     revision = world.parts.snapshots.current.instances["a"].revision
     answer = admin.act("instance/remove?name=a", revision=str(revision))
-    assert answer.headers["HX-Redirect"] == "/admin/ui/instances"
+    assert answer.headers["HX-Redirect"].startswith("/admin/ui/instances")
     assert "a" not in world.parts.snapshots.current.instances
 
 
