@@ -4,11 +4,11 @@ import time
 
 from flask import Flask
 
-from proxy.web.ui import chat, config, instances, keys, overview, signing_in
+from proxy.web.ui import chat, config, instances, keys, overview, requests, signing_in
 from proxy.web.ui.blueprint import blueprint
 from proxy.web.ui.formats import FILTERS
 
-ROOMS = (signing_in, overview, instances, keys, config, chat)
+ROOMS = (signing_in, overview, instances, requests, keys, config, chat)
 
 
 def register(app: Flask) -> None:

@@ -1,10 +1,12 @@
 """Numbers and moments as pages show them."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 THOUSAND = 1000
+CLIENT_ERROR, SERVER_ERROR = 400, 500
 SMALL_SHARE = 0.1
 NOTHING = "\N{EN DASH}"
 
@@ -56,6 +58,14 @@ def plainly(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def tone(record: Mapping[str, Any]) -> str:
+    """The colour of a request's outcome, by the name of a status."""
+    status = record["status"]
+    if status >= SERVER_ERROR:
+        return "error"
+    return "rate_limited" if status >= CLIENT_ERROR else "healthy"
+
+
 FILTERS = {
-    each.__name__: each for each in (count, milliseconds, percent, moment, clock, plainly)
+    each.__name__: each for each in (count, milliseconds, percent, moment, clock, plainly, tone)
 }

@@ -12,6 +12,7 @@ from proxy.core.roles import ADMINISTER, OPERATE
 NAV = (
     ("console.overview", "Overview", ("/admin/ui/",)),
     ("console.instances", "Instances", ("/admin/ui/instance",)),
+    ("console.requests", "Requests", ("/admin/ui/request",)),
     ("console.keys", "Keys", ("/admin/ui/key",)),
     ("console.config", "Config", ("/admin/ui/config",)),
     ("console.chat", "Try it", ("/admin/ui/chat",)),

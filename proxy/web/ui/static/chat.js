@@ -2,6 +2,8 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
+const STORY_TRIES = 15;
+const STORY_MS = 200;
 const said = [];
 let call = null;
 
@@ -79,6 +81,7 @@ function story(steps, response, usage) {
 async function ask(prompt) {
   said.push({ role: "user", content: prompt });
   shown("user", prompt);
+  $("story").replaceChildren();
   const item = shown("assistant", "…");
   const steps = { begun: performance.now() };
   call = new AbortController();
@@ -120,7 +123,20 @@ async function ask(prompt) {
     if (response) tell(story(steps, response, null));
   }
   call = null;
-  if (response) document.dispatchEvent(new CustomEvent("answered", { detail: response }));
+  if (response) await tellStory(response.headers.get("x-request-id"));
+}
+
+// Who was asked, and what came of it: the gateway writes it down when the call is over.
+async function tellStory(id) {
+  const from = `${$("story").dataset.from}?id=${encodeURIComponent(id)}`;
+  for (let tries = 0; id && tries < STORY_TRIES; tries += 1) {
+    const told = await fetch(from, { headers: { "HX-Request": "true" } });
+    if (told.status === 200) {
+      $("story").innerHTML = await told.text();
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, STORY_MS));
+  }
 }
 
 $("ask").addEventListener("submit", async (event) => {
@@ -150,4 +166,5 @@ $("anew").addEventListener("click", () => {
   said.length = 0;
   $("log").replaceChildren();
   $("told").replaceChildren();
+  $("story").replaceChildren();
 });

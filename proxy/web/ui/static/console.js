@@ -78,6 +78,10 @@ for (const form of document.querySelectorAll("form[data-edit]")) {
   });
 }
 
+for (const choice of document.querySelectorAll("select[data-submits]")) {
+  choice.addEventListener("change", () => choice.form.requestSubmit());
+}
+
 document.body.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copies]");
   if (!button) return;
