@@ -28,12 +28,17 @@ class Fragments:
         self._kept: dict[Hashable, Fragment] = {}
         self._made_at: dict[Hashable, float] = {}
 
-    def get(self, key: Hashable, make: Callable[[], bytes]) -> Fragment:
+    def get(
+        self,
+        key: Hashable,
+        make: Callable[[], bytes],
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> Fragment:
         """The one that is kept under `key`, or a new one if that is too old."""
         now = self._clock()
         with self._lock:
             found = self._kept.get(key)
-            if found is not None and now - self._made_at[key] < FRESH_SECONDS:
+            if found is not None and now - self._made_at[key] < fresh_seconds:
                 return found
             self._made_at[key] = now  # whoever comes now takes the one before
         try:

@@ -7,6 +7,7 @@ from flask import Response, g, render_template, request, url_for
 
 from proxy.context import parts
 from proxy.core.roles import ADMINISTER, OPERATE
+from proxy.runtime.fragments import FRESH_SECONDS
 
 # Endpoint, label, and how the paths of its pages begin.
 NAV = (
@@ -38,8 +39,14 @@ def live(template: str, values: Callable[[], dict[str, Any]]) -> Response:
     )
 
 
-def lively(key: Hashable, make: Callable[[], bytes], kind: str) -> Response:
-    found = parts().fragments.get(key, make)
+def lively(
+    key: Hashable,
+    make: Callable[[], bytes],
+    kind: str,
+    fresh_seconds: float = FRESH_SECONDS,
+) -> Response:
+    """As `live`, of anything."""
+    found = parts().fragments.get(key, make, fresh_seconds)
     if request.headers.get("If-None-Match") == found.etag:
         return Response(status=304, headers={"ETag": found.etag})
     return Response(found.body, content_type=kind, headers={"ETag": found.etag})

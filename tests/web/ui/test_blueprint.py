@@ -12,6 +12,7 @@ from tests.web.ui.conftest import FRAGMENT, Browser
 NEEDED = {
     ("GET", "/"): "viewer",
     ("GET", "/live/overview"): "viewer",
+    ("GET", "/live/traffic"): "viewer",
     ("POST", "/sign-out"): "viewer",
     ("GET", "/instances"): "viewer",
     ("GET", "/live/instances"): "viewer",
