@@ -55,6 +55,13 @@ class Fragments:
             self._made_at.setdefault(key, now)
         return made
 
+    def fresh(self, key: Hashable) -> Fragment | None:
+        """The one that is kept under `key`, if it need not be made anew."""
+        now = self._clock()
+        with self._lock:
+            found = self._kept.get(key)
+            return found if found and now - self._made_at[key] < FRESH_SECONDS else None
+
     def forget(self) -> None:
         """Something was changed, and is to be seen at once."""
         with self._lock:

@@ -12,13 +12,21 @@ from proxy.errors import ProxyError, Unauthorized
 from proxy.web.auth import demand
 from proxy.web.ui import session
 from proxy.web.ui.asked import number_in
-from proxy.web.ui.pages import fragment_of_page, is_fragment, page
+from proxy.web.ui.pages import LIVE_TYPE, fragment_of_page, is_fragment, page
 
 # Nothing inline, nothing from elsewhere, and nobody may put us into a frame.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+SECURE = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+NOT_KEPT = {"Cache-Control": "no-store"}
+TICKS = "console_ticks"  # the app's extension
 STATIC = "console.static"
 SIGN_IN = "console.sign_in"
 # Without a session: they show nothing of the gateway.
@@ -64,12 +72,14 @@ def let_in() -> None:
 
 @blueprint.after_request
 def secure(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    response.headers.update(SECURE)
     if request.endpoint != STATIC:
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.update(NOT_KEPT)
+    if "shown" in g:
+        headers = [*SECURE.items(), *NOT_KEPT.items(), ("Content-Type", LIVE_TYPE)]
+        current_app.extensions[TICKS].remember(
+            request.environ, g.session.ends_at, g.shown, headers
+        )
     if request.method == "POST":
         parts().fragments.forget()  # who changed something wants to see it
     return response

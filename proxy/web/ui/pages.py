@@ -9,6 +9,7 @@ from proxy.context import parts
 from proxy.core.roles import ADMINISTER, OPERATE
 from proxy.runtime.fragments import FRESH_SECONDS
 
+LIVE_TYPE = "text/html; charset=utf-8"
 # Endpoint, label, and how the paths of its pages begin.
 NAV = (
     ("console.overview", "Overview", ("/admin/ui/",)),
@@ -32,11 +33,14 @@ def fragment_of_page(template: str, **values: Any) -> Response:
 def live(template: str, values: Callable[[], dict[str, Any]]) -> Response:
     """Part of a page, made at most once a second for all who look; nothing but 304 for one who
     has it already."""
-    return lively(
-        (template, g.admin.role, request.query_string),
+    key = (template, g.admin.role, request.query_string)
+    response = lively(
+        key,
         lambda: render_template(template, **_of_all(), **values()).encode(),
-        "text/html; charset=utf-8",
+        LIVE_TYPE,
     )
+    g.shown = key
+    return response
 
 
 def lively(

@@ -8,7 +8,8 @@ key is looked up again, and with it goes the session.
 import hmac
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from flask import request
@@ -38,6 +39,7 @@ class Session:
     token: str
     admin: Admin | None = None
     hashed: str = ""
+    ends_at: float = 0.0
 
 
 def begun() -> Session:
@@ -65,20 +67,30 @@ def present(mine: Parts) -> Session:
             "The admin key that signed in here is removed, expired, or has another role now.",
             code="session_over",
         )
-    return Session(found.token, admin, found.hashed)
+    ends_at = min(found.ends_at, admin.expires_at or found.ends_at)
+    return replace(found, admin=admin, ends_at=ends_at)
 
 
 def of_cookie(mine: Parts) -> Session | None:
     """What the cookie says; whether that still holds is not looked at. None if it is none of
     ours, or too old."""
     try:
-        held: Any = _serializer(mine).loads(
-            request.cookies.get(COOKIE, ""), max_age=LONGEST_SECONDS
-        )
+        found = _read(secret(mine), request.cookies.get(COOKIE, ""))
     except BadData:
         return None
+    return found if time.time() < found.ends_at else None
+
+
+@lru_cache(maxsize=256)  # open pages ask each second
+def _read(key: bytes, cookie: str) -> Session:
+    """Raises BadData."""
+    held: Any
+    held, signed_at = URLSafeTimedSerializer(key, salt=PURPOSE).loads(
+        cookie, return_timestamp=True
+    )
     admin = Admin(held["name"], held["role"]) if held.get("name") else None
-    return Session(held["token"], admin, held.get("hash", ""))
+    ends_at = signed_at.timestamp() + LONGEST_SECONDS
+    return Session(held["token"], admin, held.get("hash", ""), ends_at)
 
 
 def set_cookie(mine: Parts, response: Response, session: Session) -> None:
@@ -91,7 +103,7 @@ def set_cookie(mine: Parts, response: Response, session: Session) -> None:
         }
     response.set_cookie(
         COOKIE,
-        _serializer(mine).dumps(held),
+        URLSafeTimedSerializer(secret(mine), salt=PURPOSE).dumps(held),
         path=PATH,
         secure=_is_https(mine),
         httponly=True,
@@ -136,10 +148,6 @@ def _hash(mine: Parts, admin: Admin, key: str) -> str:
 def secret(mine: Parts) -> bytes:
     """The console's, which all workers have and no restart changes. Raises KeysClosed."""
     return hmac.digest(_pepper(mine), PURPOSE, "sha256")
-
-
-def _serializer(mine: Parts) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(secret(mine), salt=PURPOSE)
 
 
 def _pepper(mine: Parts) -> bytes:

@@ -95,8 +95,11 @@ def test_a_session_of_the_setting_ends_when_that_is_another(world, browser, monk
 
 
 def test_a_session_is_over_after_a_day_of_work(world, browser, monkeypatch):
+    monkeypatch.setattr(session, "LONGEST_SECONDS", 60)
     browser.sign_in()
-    monkeypatch.setattr(session, "LONGEST_SECONDS", -1)
+    assert is_in(browser)
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
     assert not is_in(browser)
 
 

@@ -34,6 +34,7 @@ function options(kind, width) {
   return {
     width,
     height: HEIGHT,
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     cursor: { y: false, points: { size: 6 } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 5)] } },
     axes: [
@@ -41,7 +42,7 @@ function options(kind, width) {
       { ...axis, grid, size: 44, values: (_, marks) => marks.map(short) },
     ],
     series: [
-      { value: "{HH}:{mm}" },
+      { label: "UTC", value: "{HH}:{mm}" },
       ...LINES[kind].map(([, label, stroke, fills]) => ({
         label,
         stroke: colour(stroke),
