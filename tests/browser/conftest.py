@@ -4,23 +4,29 @@ Apart from the other tests: `pytest tests/browser`. Debian's chromium is driven;
 are skipped. With CONSOLE_SCREENSHOTS=docs/images they renew the pictures of the documentation.
 """
 
+import math
 import os
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from proxy.core.deltas import Deltas
 from proxy.simulator import Resource, Simulator
+from proxy.store import usage
+from proxy.store.db import Database
+from tests.builders import VAULT
 from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 WAIT_MS = 15_000
 SERIOUS = ("serious", "critical")
-WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDE, PHONE = {"width": 1280, "height": 700}, {"width": 390, "height": 844}
 
 
 def pytest_collection_modifyitems(items):
@@ -51,7 +57,7 @@ def gateway(tmp_path_factory, simulator):
             gateway,
             resource,
             supported_models=models,
-            max_tpm=60_000 * (number + 1),
+            max_tpm=20_000 * (number + 1),
             priority=1 + number // 2,
         )
     yield gateway
@@ -68,10 +74,27 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def signed_in(chromium, gateway):
+    """The cookie of somebody who signed in with the first admin's key."""
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{gateway.url}/admin/ui/config")
+    page.get_by_label("Admin key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").first).to_contain_text("opens nothing here")
+    page.get_by_label("Admin key").fill(ADMIN_KEY)
+    page.keyboard.press("Enter")
+    page.get_by_role("navigation").wait_for()
+    assert page.url.endswith("/admin/ui/config")
+    yield context.storage_state()
+    context.close()
+
+
 @pytest.fixture
-def page(chromium, gateway):
-    """Of somebody who signed in with the first admin's key. What its console says, and whom it
-    asks besides the gateway, fails the test."""
+def page(chromium, gateway, signed_in):
+    """Of somebody who signed in. What its console says, and whom it asks besides the gateway,
+    fails the test."""
     wrong = []
 
     def note(request):
@@ -83,17 +106,15 @@ def page(chromium, gateway):
         if said.type in ("error", "warning") and "status of 422" not in said.text:
             wrong.append(said.text)
 
-    context = chromium.new_context(viewport=WIDE, reduced_motion="reduce")
+    context = chromium.new_context(
+        viewport=WIDE, reduced_motion="reduce", storage_state=signed_in
+    )
     context.set_default_timeout(WAIT_MS)
     expect.set_options(timeout=WAIT_MS)
     page = context.new_page()
     page.on("request", note)
     page.on("pageerror", lambda error: wrong.append(f"raises {error}"))
     page.on("console", hear)
-    page.goto(f"{gateway.url}/admin/ui/")
-    page.get_by_label("Admin key").fill(ADMIN_KEY)
-    page.keyboard.press("Enter")
-    page.get_by_role("navigation").wait_for()
     yield page
     context.close()
     assert wrong == []
@@ -114,6 +135,29 @@ def traffic(gateway):
     yield
     is_over.set()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def an_hour(gateway):
+    """What charts show, as if the gateway had served for an hour."""
+    minute = int(time.time()) // 60 * 60
+    deltas = Deltas()
+    for number in range(1, 61):
+        many = int(60 + 35 * math.sin(number / 8) + 7 * math.sin(number * 1.7))
+        failed = 9 if 20 <= number < 24 else 0
+        counts = {
+            "requests": many,
+            "attempts": many + failed,
+            "throttled": number % 4 if many > 70 else 0,
+            "failed": failed,
+            "prompt_tokens": 300 * many,
+            "completion_tokens": 300 * many,
+        }
+        deltas.add_usage((minute - 60 * number, "east-us", "gpt-4o", "team-a"), counts)
+    database = Database(f"sqlite:///{gateway.database}", VAULT)
+    with database.write() as connection:
+        usage.add(connection, deltas)
+    database.dispose()
 
 
 @pytest.fixture

@@ -8,8 +8,18 @@ from tests.browser.conftest import PHONE, WIDE
 
 PAGES = (
     *("", "instances", "instance?name=france", "instance/edit?name=france", "instance/new"),
-    *("keys", "key?name=team-a", "key/new", "config", "config/revision?number=1", "chat"),
+    *(
+        "requests",
+        "keys",
+        "key?name=team-a",
+        "key/new",
+        "config",
+        "config/revision?number=1",
+        "chat",
+    ),
 )
+# Those with colours that others do not have.
+BY_NIGHT = ("", "instances", "requests", "keys", "config/revision?number=1", "chat")
 
 
 def status(page, name):
@@ -62,6 +72,17 @@ def test_an_edit_is_shown_then_saved_then_rolled_back(page, go):
     expect(page.locator("dd", has_text=re.compile("^100 *$"))).to_be_visible()
 
 
+def test_the_overview_charts_the_last_hour(page, go, an_hour, traffic, picture):
+    go(page, "")
+    expect(page.locator(".chart canvas")).to_have_count(3)
+    expect(page.locator("[data-chart=tokens] .u-legend")).to_contain_text("budget")
+    expect(page.locator("meter").first).to_be_visible()
+    page.wait_for_function(
+        "Number(document.querySelector('meter').value) > 0"  # it was asked, and says so
+    )
+    picture(page, "overview")
+
+
 def test_a_chat_is_streamed_and_tells_how_it_went(page, go, gateway, picture):
     go(page, "chat")
     page.get_by_label("Client key").fill(gateway.client_key)
@@ -73,9 +94,12 @@ def test_a_chat_is_streamed_and_tells_how_it_went(page, go, gateway, picture):
     told = page.locator("#told")
     expect(told).to_contain_text("First word after")
     expect(told).to_contain_text(re.compile(r"Tokens\d+ in, 30 out"))
+    expect(page.locator("#story")).to_contain_text(
+        re.compile(r"(east-us|france) was asked .*succeeded")
+    )
     picture(page, "chat")
-    page.get_by_label("Client key").fill("wrong")
-    page.get_by_label("Message").fill("And again.")
+    page.locator("#story").get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("gpt-4o 200 succeeded")
 
 
 def test_a_key_is_made_shown_once_and_rotated(page, go):
@@ -95,9 +119,9 @@ def test_a_key_is_made_shown_once_and_rotated(page, go):
 
 def test_a_hidden_page_asks_nothing(page, go):
     go(page, "instances")
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     asked = []
     page.on("request", lambda request: "/live/" in request.url and asked.append(request.url))
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     page.wait_for_timeout(1300)  # longer than between two ticks
     assert asked == []
 
@@ -108,11 +132,10 @@ def test_people_can_use_every_page_by_day_and_night_and_on_a_phone(
     for path in PAGES:
         go(page, path)
         check_access(page)
-        page.emulate_media(color_scheme="dark")
-        check_access(page, "color-contrast")
-        if path == "":
-            picture(page, "overview-dark")
-        page.emulate_media(color_scheme="light")
+        if path in BY_NIGHT:
+            page.emulate_media(color_scheme="dark")
+            check_access(page, "color-contrast")
+            page.emulate_media(color_scheme="light")
         page.set_viewport_size(PHONE)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"{path} is wider than the screen"
