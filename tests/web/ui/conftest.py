@@ -11,6 +11,8 @@ from tests.web.conftest import ADMIN_KEY
 HOME = "/admin/ui/"
 SIGN_IN = "/admin/ui/sign-in"
 FRAGMENT = {"HX-Request": "true"}
+# Of a client that does not wait for room.
+HURRIED = {"x-request-timeout-ms": "100"}
 
 
 class Browser:

@@ -3,6 +3,7 @@ import re
 from proxy.store.instances import CONFIG_FIELDS
 from proxy.web.ui import forms, instances
 from tests.web.conftest import ADMIN
+from tests.web.ui.conftest import HURRIED
 
 
 def form(world, name="a", **changes):
@@ -46,7 +47,7 @@ def test_the_table_shows_groups_of_priority_and_how_each_is(world, admin):
 def test_one_that_rests_says_why_and_until_when(world, admin):
     world.add("a")
     world.simulator["a"].faults["gpt-4o"] = "429"
-    world.ask()
+    world.ask(headers=HURRIED)
     text = admin.get("live/instances").text
     assert re.search(r'class="pill rate_limited">rests <time data-until="\d+\.\d"', text)
     assert "only gpt-4o" in text
@@ -130,7 +131,7 @@ def test_an_operator_switches_clears_and_verifies(world, operator):
     assert not world.parts.snapshots.current.configs["a"].enabled
     operator.act("instance/enable?name=a", to="on")
     world.simulator["a"].faults["gpt-4o"] = "429"
-    world.ask()
+    world.ask(headers=HURRIED)
     assert world.state()["status"] == "rate_limited"
     world.simulator["a"].faults.clear()
     assert 'class="pill healthy"' in operator.act("instance/clear?name=a").text

@@ -1,9 +1,12 @@
+from tests.web.ui.conftest import HURRIED
+
+
 def test_the_first_page_says_in_one_sentence_how_it_is(world, admin):
     assert "No instance is enabled: nobody can be served." in admin.get().text
     world.add("a", supported_models=["gpt-4o"])
     world.add("b", supported_models=["o3"])
     world.simulator["b"].faults["*"] = "429"
-    world.ask({"model": "o3", "messages": []})
+    world.ask({"model": "o3", "messages": []}, headers=HURRIED)
     text = admin.get().text
     assert "1 of 2 instances rests; nobody can be asked for o3 now." in text
     assert text.index(">b</a>") < text.index(">a</a>"), "the worst is first"

@@ -1,6 +1,7 @@
 import pytest
 
 from proxy.web.ui import standing
+from tests.web.ui.conftest import HURRIED
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def found(world):
 def test_a_deployment_that_rests_leaves_the_others_of_its_instance_their_budget(world, found):
     world.add("a", supported_models=["gpt-4o", "o3"], max_tpm=1000)
     world.simulator["a"].faults["gpt-4o"] = "429"
-    world.ask()
+    world.ask(headers=HURRIED)
     one = found()["a"]
     assert (one.status, one.deployments) == ("rate_limited", ("gpt-4o",))
     assert one.until > 0
