@@ -63,7 +63,7 @@ NEEDED = {
 # Without a key: they say nothing that is not in the documentation.
 OPEN = ("/admin/docs", "/admin/openapi.json")
 # Its own table is in tests/web/ui/test_blueprint.py.
-CONSOLE = ("/admin/ui/",)
+CONSOLE = ("/admin/ui",)
 RETIRED = (
     *("/admin/instances/new", "/admin/instances/migrate", "/admin/instances/implementation"),
 )

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -125,3 +126,16 @@ def test_what_another_worker_changed_a_moment_ago_is_seen(world, admin):
         number = instances.add(db, [config("a")], author=AUTHOR)
     assert admin.get("instance?name=a").status_code == 404
     assert admin.get(f"instance?name=a&at={number}").status_code == 200
+
+
+def test_the_way_to_it_without_a_slash_names_no_host(world):
+    answer = world.client.get("/admin/ui")
+    assert (answer.status_code, answer.location) == (302, "/admin/ui/")
+
+
+def test_without_the_secret_of_keys_nobody_signs_in_and_is_told_why(world, monkeypatch):
+    snapshots = world.parts.snapshots
+    monkeypatch.setattr(snapshots, "current", replace(snapshots.current, pepper=None))
+    answer = Browser(world.app).get("sign-in")
+    assert answer.status_code == 503
+    assert "Keys cannot be checked" in answer.text

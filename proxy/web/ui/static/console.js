@@ -42,7 +42,14 @@ document.body.addEventListener("htmx:afterSwap", (event) => {
 });
 
 document.body.addEventListener("htmx:afterRequest", (event) => {
-  if (event.detail.xhr && event.detail.xhr.status) away.hidden = true;
+  if (event.detail.successful) away.hidden = true;
+});
+
+document.body.addEventListener("htmx:responseError", (event) => {
+  const { status } = event.detail.xhr;
+  if (status === 401) return; // the page goes to the door
+  away.textContent = `The gateway answered with ${status}; its log has the details.`;
+  away.hidden = false;
 });
 
 for (const kind of ["htmx:sendError", "htmx:timeout"]) {
