@@ -95,7 +95,7 @@ def test_a_chat_is_streamed_and_tells_how_it_went(page, go, gateway, picture):
     expect(told).to_contain_text("First word after")
     expect(told).to_contain_text(re.compile(r"Tokens\d+ in, 30 out"))
     expect(page.locator("#story")).to_contain_text(
-        re.compile(r"(east-us|france) was asked .*succeeded")
+        re.compile(r"(east-us|france) .* was asked: it answered 200")
     )
     picture(page, "chat")
     page.locator("#story").get_by_role("link").click()

@@ -5,6 +5,7 @@ from flask import Response, request
 from proxy.context import parts
 from proxy.core.record import LEFT, REFUSED
 from proxy.core.roles import READ
+from proxy.core.story import story
 from proxy.core.verdict import OUTCOMES
 from proxy.errors import NotFound
 from proxy.runtime.recent import KEPT
@@ -40,7 +41,7 @@ def one_request() -> Response:
             f" flask logs explain {asked}",
             code="request_not_found",
         )
-    return page("request.html", one=found)
+    return page("request.html", one=found, story=story(found))
 
 
 @view("/request/story", READ)
@@ -49,7 +50,7 @@ def request_story() -> Response:
     found = parts().recent.find(request.args.get("id", ""))
     if found is None:
         return Response(status=204)
-    return fragment_of_page("_story.html", one=found)
+    return fragment_of_page("_story.html", one=found, story=story(found))
 
 
 def _newest() -> Json:

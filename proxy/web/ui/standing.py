@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import Any
 
 from proxy.context import Parts
+from proxy.core import standing as core
 from proxy.core.outlook import DISABLED, Budget, Outlook, budget, outlook
-from proxy.core.verdict import MISCONFIGURED
 from proxy.store.instances import StoredInstance
 from proxy.web.admin import OUT_OF_SERVICE, view_of
 
@@ -57,26 +57,21 @@ class Standing:
 def standing(mine: Parts, stored: StoredInstance) -> Standing:
     view = view_of(stored)
     config, state = view["config"], view["state"]
-    status, reason, until = state["status"], "", None
-    whole = [r for r in state["rests"] if not r["deployment"]]
-    resting = whole or state["rests"]
-    if status == "misconfigured":
-        bad = [r for r in resting if r["reason"] in MISCONFIGURED]
-        reason = bad[0]["reason"] if bad else state["last_error"] or ""
-    elif resting:
-        reason = resting[0]["reason"]
-        until = max(r["rate_limited_until"] for r in resting)
-    elif status == "error":
-        reason, until = state["last_error"] or "", state["breaker_open_until"]
-    if not config["enabled"]:
-        status, until = DISABLED, None
+    measured = mine.state.view(stored.config.name)
+    now = core.standing(
+        state["status"],
+        enabled=config["enabled"],
+        rests=measured.rests,
+        last_error=state["last_error"],
+        open_until=measured.open_until,
+    )
     return Standing(
         config,
         state,
-        status,
-        reason,
-        until,
-        () if whole else tuple(r["deployment"] for r in resting),
+        now.status,
+        now.reason,
+        now.until,
+        now.deployments,
         mine.state.first_byte_ms(stored.config.name),
     )
 

@@ -22,8 +22,10 @@ def test_what_is_live_is_made_once_for_all_of_a_role(world, signed_in, monkeypat
     admin, viewer = signed_in("admin"), signed_in("viewer")
     world.parts.fragments.forget()
     asked.clear()
-    pages = [browser.get("live/instances").text for browser in (admin, viewer, admin, viewer)]
-    assert asked == ["a", "a"]
+    pages = [browser.get("live/instances").text for browser in (admin, viewer)]
+    made = len(asked)
+    pages += [browser.get("live/instances").text for browser in (admin, viewer)]
+    assert len(asked) == made
     assert pages[0] == pages[2]
     assert ("Disable" in pages[0], "Disable" in pages[1]) == (True, False)
 

@@ -45,12 +45,14 @@ def test_filters_leave_those_that_match(asked, admin, query, found):
 
 def test_each_has_a_story(asked, admin):
     text = admin.get(f"request?id={asked[0]}").text
-    assert re.search(r"<strong>a</strong> was asked after .*500", text)
-    assert re.search(r"<strong>b</strong> was asked after .*200 succeeded", text)
+    assert re.search(
+        r"a \(deployment gpt-4o\) was asked: it answered 500 .* the next was tried", text
+    )
+    assert re.search(r"b \(deployment gpt-4o\) was asked: it answered 200", text)
 
 
 def test_who_just_asked_is_told_when_it_is_written_down(asked, admin):
     story = admin.get(f"request/story?id={asked[1]}", headers=FRAGMENT)
-    assert "<strong>b</strong>" in story.text
+    assert "b (deployment o3) was asked" in story.text
     assert admin.get("request/story?id=nothing", headers=FRAGMENT).status_code == 204
     assert admin.get("request?id=nothing").status_code == 404
