@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from threading import Event
+from typing import Any
 
 import click
 from flask import Flask
@@ -32,6 +33,25 @@ class _Later(click.Group):
         return group
 
 
+class _LaterCommand(click.Command):
+    """The same of one command, `proxy.cli_<name>.<name>`."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        command: click.Command = getattr(
+            import_module(f"proxy.cli_{self.name}"), str(self.name)
+        )
+        return command.make_context(info_name, args, parent, **extra)
+
+
+DOCTOR = _LaterCommand("doctor", help="Look for what is wrong, and say what to do about it.")
+TOP = _LaterCommand("top", help="Show what the gateway does, once a second.")
+INSTANCES = _Later("instances", help="Instances: how they stand, on and off, verify.")
 LEGACY = _Later("legacy", help="The files of an older proxy.")
 SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
 LOGS = _Later("logs", help="What the log knows of a request.")
@@ -41,6 +61,9 @@ CONFIG = _Later("config", help="All config as one file, and every version of it.
 def register(app: Flask) -> None:
     app.cli.add_command(keys_cli)
     app.cli.add_command(admins_cli)
+    app.cli.add_command(INSTANCES)
+    app.cli.add_command(DOCTOR)
+    app.cli.add_command(TOP)
     app.cli.add_command(LEGACY)
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)

@@ -1,6 +1,5 @@
 """`flask secrets`: the key that secrets are encrypted with, and whether all can be read."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,13 +12,11 @@ from proxy.context import parts
 from proxy.core.references import FILE, is_reference
 from proxy.core.types import InstanceConfig
 from proxy.runtime.references import Resolved
-from proxy.store import instances, secrets
+from proxy.store import checkup, instances, secrets
 from proxy.store.secrets import Survey
 from proxy.store.vault import Vault, new_key
 
-OTHERS = 0o077
 SHOWN = 20  # of what cannot be decrypted; where the key is lost, that is all
-SIDE_FILES = ("", "-wal", "-shm")
 
 secrets_cli = AppGroup("secrets", help="The key that secrets are encrypted with.")
 
@@ -150,13 +147,8 @@ def _secrets(config: InstanceConfig) -> tuple[str, str]:
 
 
 def _exposed() -> Iterator[str]:
-    database, vault = parts().database, parts().database.vault
-    files = [vault.path] if vault.path is not None else []
-    if database.file is not None:
-        files += [database.file.with_name(database.file.name + end) for end in SIDE_FILES]
-    for path in files:
-        if _mode(path) & OTHERS:
-            yield f"{path} can be read by others; `chmod 600 {path}` keeps them out."
+    for path in checkup.exposed(parts().database):
+        yield f"{path} can be read by others; `chmod 600 {path}` keeps them out."
 
 
 def _shared(configs: Iterable[InstanceConfig]) -> Iterator[str]:
@@ -164,12 +156,5 @@ def _shared(configs: Iterable[InstanceConfig]) -> Iterator[str]:
     written = {value for config in configs for value in _secrets(config)}
     paths = {v.removeprefix(FILE) for v in written if v.startswith(FILE)}
     for path in sorted(paths):
-        if _mode(Path(path)) & OTHERS:
+        if checkup.mode(Path(path)) & checkup.OTHERS:
             yield f"Note: {path} can be read by others than its owner."
-
-
-def _mode(path: Path) -> int:
-    try:
-        return os.stat(path).st_mode
-    except (OSError, ValueError):
-        return 0

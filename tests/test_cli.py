@@ -60,6 +60,26 @@ def test_every_command_has_a_help_of_its_own(run):
         assert option in result.stdout
 
 
+def test_what_only_some_commands_need_is_loaded_by_these_alone(make_settings):
+    """Neither the gateway's start, nor `flask --help`, nor what prints plain lines."""
+    program = """
+import sys
+from wsgi import app
+for arguments in (["--help"], ["instances", "list"]):
+    assert app.test_cli_runner().invoke(args=arguments).exit_code == 0
+print([m for m in sys.modules if m.partition(".")[0] == "rich"])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PROXY_DATABASE_URL": make_settings().database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
 def test_a_port_that_is_taken_is_a_sentence(run):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("mock", "--port", str(taken.getsockname()[1]), "--count", "1")

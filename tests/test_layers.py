@@ -20,9 +20,19 @@ LAYERS = (
     ("runtime",),
     ("logs",),
     ("context",),
-    ("web", "cli_told"),
-    ("legacy",),
-    ("cli_legacy", "cli_admins", "cli_keys", "cli_secrets", "cli_config", "cli_logs"),
+    ("web", "cli_told", "cli_progress"),
+    ("legacy", "cli_look"),
+    (
+        "cli_legacy",
+        "cli_admins",
+        "cli_keys",
+        "cli_secrets",
+        "cli_config",
+        "cli_instances",
+        "cli_logs",
+        "cli_doctor",
+        "cli_top",
+    ),
     ("cli",),
     ("__init__",),
     ("start",),
@@ -46,7 +56,13 @@ ONLY_FOR = {
     "simulator": {"cli", "demo"},
     "cli": {"__init__", "demo"},
     "logs": {"context", "__init__"},
-    "web": {"__init__", "legacy", "cli_keys", "cli_config"},  # which check as it does
+    "web": {
+        "__init__",
+        "legacy",
+        "cli_keys",
+        "cli_config",
+        "cli_look",
+    },  # which check as it does
     "legacy": {"cli_legacy", "migrations"},
 }
 
@@ -94,6 +110,7 @@ OWNERS = {
         "proxy/web/config_import.py",
     ),
     "orjson": ("proxy/web/", "proxy/runtime/log_forms.py"),
+    "rich": ("proxy/cli_",),
     "requests": (
         "proxy/runtime/upstream.py",
         "proxy/runtime/transport.py",

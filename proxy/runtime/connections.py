@@ -190,6 +190,14 @@ class Connection:
         self.sock.close()
 
 
+def certificate_until(connection: Connection) -> float | None:
+    """When the peer's certificate expires, in seconds since the epoch; None without TLS."""
+    if not isinstance(connection.sock, ssl.SSLSocket | SSLTransport):
+        return None
+    shown = cast(dict[str, Any], connection.sock.getpeercert() or {})
+    return ssl.cert_time_to_seconds(shown["notAfter"]) if "notAfter" in shown else None
+
+
 class Connections:
     """Thread-safe. `kept` is how many idle ones an origin may have; without `allow_private`
     none is opened to where core/addresses.py refuses it."""
@@ -306,8 +314,9 @@ class Connections:
                 return secured
         except TimeoutError:
             raise requests.ConnectTimeout(SLOW_CONNECT) from None
-        except (OSError, ValueError):  # ssl's own are OSErrors
-            raise requests.exceptions.SSLError(NO_TLS) from None
+        except (OSError, ValueError) as error:  # ssl's own are OSErrors
+            # The cause is for who asks why; it may name the host.
+            raise requests.exceptions.SSLError(NO_TLS) from error
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:

@@ -14,6 +14,12 @@ def allow_all() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return allowed()
+
+
+def allowed() -> int:
+    """As many as the system would let us have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 10**9 if hard == resource.RLIM_INFINITY else hard
 
 

@@ -63,6 +63,8 @@ EVENT_WORDS = {
 }
 LONG_REST_SECONDS = 30.0
 
+RATE_SECONDS = 10
+
 # Beyond `timeout_seconds`, until a trial whose end nobody heard of is over.
 TRIAL_GRACE_SECONDS = 5.0
 
@@ -330,6 +332,13 @@ class State:
                 breaker=breaker,
                 open_until=now + live.breaker.wait_seconds(now) if breaker == "open" else None,
             )
+
+    def requests_per_second(self, name: str) -> float:
+        """Attempts that began, over the last ten seconds that are over."""
+        with self._lock:
+            requests = self._meter(instance_meter(name)).requests
+            *over, _ = requests.by_second(int(self._clock()), RATE_SECONDS + 1)
+            return sum(over) / RATE_SECONDS
 
     # The syncer's.
 

@@ -26,6 +26,7 @@ from proxy.runtime.connections import (
     Connection,
     Connections,
     Origin,
+    certificate_until,
     origin_of,
     proxy_lines,
     shut_down,
@@ -117,6 +118,20 @@ class Transport(BaseAdapter):
         response = self._exchange(request, head, connection, silence_seconds, was_idle=False)
         assert response is not None, "a new connection has an answer or an error"
         return response
+
+    def certificate_until(
+        self, url: str, proxy_url: str | None, *, seconds: float
+    ) -> float | None:
+        """Of an upstream that is connected to, and asked nothing. Raises as `send` does."""
+        try:
+            origin = origin_of(url, proxy_url)
+            connection = self._connections.open(origin, seconds=seconds, line=Line())
+        except ValueError:
+            raise requests.exceptions.InvalidURL(NO_URL) from None
+        try:
+            return certificate_until(connection)
+        finally:
+            connection.close()
 
     def close_idle(self) -> None:
         """Closes connections that nobody used for a while."""

@@ -43,6 +43,10 @@ class NoCredential(UpstreamError):
         self.retry_seconds = error.retry_seconds
 
 
+class NotTrusted(UpstreamError):
+    """TLS failed. The message says why, and may name the host."""
+
+
 class Answer:
     """A response whose head is read. Read its body with `read_some`, then `close` it.
 
@@ -147,6 +151,18 @@ class Upstream:
         if config.auth == ENTRA:
             return self._send_with_token(config, outgoing)
         return self._send(config, outgoing)
+
+    def certificate_until(self, config: InstanceConfig, *, seconds: float) -> float | None:
+        """When the certificate that it shows expires, in seconds since the epoch; None without
+        TLS. Raises UpstreamError; NotTrusted, whose text may name the host."""
+        with _translated():
+            try:
+                return self._transport.certificate_until(
+                    config.api_base, config.proxy_url or None, seconds=seconds
+                )
+            except requests.exceptions.SSLError as error:
+                why = getattr(error.__cause__, "verify_message", "")
+                raise NotTrusted(f"{error} ({why})" if why else str(error)) from None
 
     def forget_failures(self) -> None:
         """A person wants to know how it is now."""

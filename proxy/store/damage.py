@@ -39,7 +39,7 @@ def set_aside_if_damaged(database: Database) -> None:
                 f" {REMEDY} To begin anew with an empty one, move the damaged one elsewhere."
             )
         return
-    damage = _damage(path)
+    damage = damage_of(path)
     if damage is None:
         return
     aside = _set_aside(path)
@@ -48,7 +48,7 @@ def set_aside_if_damaged(database: Database) -> None:
     )
 
 
-def _damage(path: Path) -> str | None:
+def damage_of(path: Path) -> str | None:
     """What SQLite says is wrong with the file; None if nothing, or if it cannot tell now."""
     try:
         with path.open("rb") as file:

@@ -50,7 +50,7 @@ class Instances(MethodView):
     def get(self) -> Json:
         """All instances, or those that match, a page at a time."""
         query = checked(schemas.ListQuerySchema(), schemas.query_values())
-        found = [v for v in map(_view, _snapshot_instances()) if _matches(v, query)]
+        found = [v for v in map(view_of, _snapshot_instances()) if _matches(v, query)]
         key = query["sort"].removeprefix("-")
         found.sort(key=_sort_key(key), reverse=query["sort"].startswith("-"))
         page = found[query["offset"] : query["offset"] + query["limit"]]
@@ -79,7 +79,7 @@ class Instances(MethodView):
         for config in configs:
             parts().state.clear_rests(config.name)  # of one that had the name before
         parts().snapshots.reload()
-        views = [_view(_instance(c.name)) for c in configs]
+        views = [view_of(_instance(c.name)) for c in configs]
         if many:
             shown = schemas.InstanceViewSchema(many=True).dump(views)
             # A whole response, or it would be put through the schema of a single one.
@@ -211,13 +211,13 @@ def _unknown(name: str) -> NotFound:
     return NotFound(f"There is no instance named {name!r}.", code="instance_not_found")
 
 
-def _view(stored: StoredInstance) -> Json:
+def view_of(stored: StoredInstance) -> Json:
     return {"config": config_json(stored), "state": _state(stored.config)}
 
 
 def _both(name: str) -> Answer:
     stored = _instance(name)
-    return _view(stored), 200, etag(stored.revision)
+    return view_of(stored), 200, etag(stored.revision)
 
 
 def _config_alone(name: str) -> Answer:

@@ -100,6 +100,18 @@ def test_who_has_started_takes_room_until_the_end(state):
     assert (state.view("a").current_tpm, state.view("a").current_rpm) == (7, 1)
 
 
+def test_requests_per_second_are_of_the_last_ten_that_are_over(state, clock):
+    for _ in range(5):
+        once(state)
+    assert state.requests_per_second("a") == 0  # this second is not over
+    clock.now += 1
+    assert state.requests_per_second("a") == 0.5
+    clock.now += 9
+    assert state.requests_per_second("a") == 0.5
+    clock.now += 1
+    assert state.requests_per_second("a") == 0
+
+
 def test_the_last_room_is_taken_once(state):
     reservations = [state.start(serving(A), TEN) for _ in range(11)]
     assert [isinstance(r, Refusal) for r in reservations] == [False] * 10 + [True]

@@ -42,7 +42,7 @@ def test_a_damaged_one_is_set_aside_and_the_remedy_is_told(database, database_fi
 
 
 def test_what_belongs_to_it_goes_with_it(database, database_file, monkeypatch):
-    monkeypatch.setattr(damage, "_damage", lambda _path: "a page is bad")
+    monkeypatch.setattr(damage, "damage_of", lambda _path: "a page is bad")
     wal = database_file.with_name("proxy.db-wal")
     wal.write_bytes(b"of the damaged one")
     with pytest.raises(SchemaProblem):

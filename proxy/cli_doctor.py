@@ -1,0 +1,260 @@
+"""`flask doctor`: everything that is wrong or soon will be, and what to do about it."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import click
+from flask.cli import with_appcontext
+
+from proxy.cli_look import asking, in_order, look
+from proxy.cli_progress import with_bar
+from proxy.context import Parts, parts
+from proxy.core import findings
+from proxy.core.columns import printable
+from proxy.core.findings import ERROR, OK, SKIPPED, WARNING, Finding, skipped
+from proxy.core.types import InstanceConfig
+from proxy.errors import ProxyError
+from proxy.runtime import open_files, running
+from proxy.runtime.reach import Reached, reach
+from proxy.runtime.together import together
+from proxy.runtime.verify import verify
+from proxy.settings import ROOT, SettingError
+from proxy.store import admin_keys, checkup, keys, schema, secrets
+
+THREADS = 16
+SECONDS = 60
+# Of one that is not there: nobody waits for calls to it that long either.
+HEALTH_SECONDS = 3.0
+# Each worker takes some of the connections; to have asked all is likely enough.
+ASKED_FOR_EACH_WORKER = 3
+RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
+CLASSIC = "azure"  # the one kind of upstream that needs an api-version
+OK_SHOWN = 10  # lines of an area in which all is well
+MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
+MARKS[SKIPPED] = ("skipped", "blue")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One look that may take long. `label` says at what."""
+
+    area: str
+    label: str
+    look: Callable[[], list[Finding]]
+
+
+@click.command("doctor")
+@click.option("--offline", is_flag=True, help="Ask no upstream, and not the running gateway.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 3600),
+    default=SECONDS,
+    show_default=True,
+    help="For all of it; what takes longer is given up.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@with_appcontext
+def doctor(offline: bool, seconds: int, as_json: bool) -> None:
+    """Look for what is wrong, and say what to do about it.
+
+    Settings, database, disk, rights of files, secrets, keys, clock, DNS, TLS, the running
+    gateway, and each deployment of each enabled instance, with a tiny prompt that costs a few
+    tokens. Exit code 1 if there is an error.
+    """
+    mine = parts()
+    try:
+        found = [*_of_host(mine), *_of_config(mine)]
+        jobs = [Job("database", "its file", partial(_of_database, mine))]
+        if offline:
+            found.append(skipped("network", "Nobody was asked (--offline)."))
+        else:
+            jobs += [*_of_network(mine, seconds)]
+        with asking():
+            found += _carried_out(jobs, seconds)
+    finally:
+        mine.database.dispose()
+    if as_json:
+        shown = {"ok": not findings.has_error(found), "findings": [asdict(f) for f in found]}
+        click.echo(json.dumps(shown, ensure_ascii=False))
+    else:
+        _print(found)
+    if findings.has_error(found):
+        sys.exit(1)
+
+
+# At once.
+
+
+def _of_host(mine: Parts) -> Iterator[Finding]:
+    settings = mine.settings
+    besides = [path for path in (ROOT / ".env",) if path.exists()]
+    yield from findings.of_exposed([str(p) for p in checkup.exposed(mine.database, besides)])
+    yield findings.of_open_files(
+        open_files.allowed(), open_files.needed(settings.threads), settings.threads
+    )
+    for folder in _folders(mine):
+        try:
+            yield findings.of_disk(str(folder), shutil.disk_usage(folder).free)
+        except OSError as error:
+            yield Finding("disk", ERROR, f"{folder}: {error.strerror}.", "Make the folder.")
+    try:
+        mine.log_writer.check()
+    except SettingError as error:
+        yield Finding("disk", ERROR, f"{error}.", "Set PROXY_LOG_DIR to one that can be.")
+
+
+def _folders(mine: Parts) -> list[Path]:
+    """Where it writes; once each."""
+    files = [mine.database.file.parent] if mine.database.file else []
+    logs = [mine.settings.log_dir] if mine.settings.log_dir else []
+    return list(dict.fromkeys(files + [path for path in logs if path.exists()]))
+
+
+def _of_config(mine: Parts) -> Iterator[Finding]:
+    """What the tables say. Where they cannot be read, nothing of it is known."""
+    try:
+        schema.check(mine.database)
+        look()
+        yield from _of_tables(mine)
+    except schema.SchemaOutdated as error:
+        yield Finding("database", ERROR, str(error), "alembic upgrade head")
+    except (ProxyError, schema.SchemaProblem) as error:
+        yield Finding("database", ERROR, str(error), RESTORE)
+    else:
+        yield from _of_instances(mine)
+        return
+    yield skipped("instances", "Without the database nothing is known of them.")
+
+
+def _of_instances(mine: Parts) -> Iterator[Finding]:
+    snapshot = mine.snapshots.current
+    out = snapshot.out_of_service
+    yield from findings.of_references({name: snapshot.problems[name].text for name in out})
+    configs = [stored.config for stored in in_order()]
+    yield findings.of_instances(len(configs), sum(c.enabled for c in configs))
+    today = datetime.now(UTC)
+    versions = [(c.name, c.api_version) for c in configs if c.provider_type == CLASSIC]
+    yield from findings.of_api_versions(versions, (today.year, today.month, today.day))
+
+
+def _of_tables(mine: Parts) -> Iterator[Finding]:
+    settings, vault, now = mine.settings, mine.database.vault, time.time()
+    with mine.database.read() as connection:
+        clients = [each for each in keys.listed(connection) if each.key_hint is not None]
+        admins = [each.admin for each in admin_keys.listed(connection)]
+        survey = secrets.survey(connection, vault)
+    yield findings.of_admins(settings.admin_api_key, len(admins))
+    yield from findings.of_client_auth(settings.client_auth, settings.bind, len(clients))
+    unopened = [f"{u.table} {u.row}, {u.column}: {u.reason}" for u in survey.unopened]
+    yield from findings.of_secrets(vault.problem, survey.sealed, survey.behind, unopened)
+    enabled = [each.client for each in clients if each.client.enabled]
+    ends = [("client", c.name, c.expires_at) for c in enabled]
+    ends += [("admin", a.name, a.expires_at) for a in admins]
+    yield from findings.of_expiries(ends, now)
+
+
+# What may take long.
+
+
+def _of_database(mine: Parts) -> list[Finding]:
+    try:
+        seen = checkup.facts(mine.database)
+    except ProxyError:
+        return []  # the look at its schema said so
+    return [
+        *findings.of_database(seen.journal_mode, seen.damage, seen.size_bytes, seen.wal_bytes)
+    ]
+
+
+def _of_network(mine: Parts, seconds: float) -> Iterator[Job]:
+    yield Job("gateway", "its health", partial(_of_gateway, mine))
+    usable = mine.snapshots.current.configs.values()
+    configs = [config for config in usable if config.enabled]
+    if configs:
+        yield Job("clock", "upstreams", partial(_of_hosts, mine, _hosts(configs), seconds))
+    for config in configs:
+        yield Job("instances", config.name, partial(_of_instance, mine, config))
+
+
+def _hosts(configs: Sequence[InstanceConfig]) -> list[InstanceConfig]:
+    """One of each address: several instances may share it."""
+    return list({(c.api_base, c.proxy_url): c for c in configs}.values())
+
+
+def _of_gateway(mine: Parts) -> list[Finding]:
+    settings = mine.settings
+    ask = partial(running.health, settings.address, seconds=HEALTH_SECONDS)
+    first = ask()
+    answers = [first]
+    if first is not None:
+        jobs = [ask] * (ASKED_FOR_EACH_WORKER * settings.workers - 1)
+        answers += [d.result for d in together(jobs, threads=4, seconds=2 * HEALTH_SECONDS)]
+    return [*findings.of_gateway(settings.address, answers)]
+
+
+def _of_hosts(mine: Parts, hosts: Sequence[InstanceConfig], seconds: float) -> list[Finding]:
+    """Of all together, because of the clock they are asked as one."""
+    each_seconds = min(seconds, mine.settings.connect_timeout_ms / 1000)
+    jobs = [partial(reach, mine.upstream, c, seconds=each_seconds) for c in hosts]
+    reached: list[Reached] = []
+    found: list[Finding] = []
+    for done in together(jobs, threads=THREADS, seconds=0.9 * seconds):
+        if done.result is None:
+            found.append(findings.late("connection", hosts[done.number].name, 0.9 * seconds))
+        else:
+            reached.append(done.result)
+    for each in reached:
+        found.append(
+            findings.of_host(
+                each.host,
+                each.problem,
+                area=each.area,
+                certificate_until=each.certificate_until,
+                now=time.time(),
+            )
+        )
+    ahead = [each.ahead_seconds for each in reached if each.ahead_seconds is not None]
+    return [*found, findings.of_clock(ahead)]
+
+
+def _of_instance(mine: Parts, config: InstanceConfig) -> list[Finding]:
+    return [
+        findings.of_check(config.name, c.check, ok=c.ok, detail=c.detail, model=c.model)
+        for c in verify(mine.upstream, config, None)
+    ]
+
+
+def _carried_out(jobs: Sequence[Job], seconds: float) -> list[Finding]:
+    """All side by side; the findings in the order of the jobs."""
+    found: list[list[Finding]] = [[]] * len(jobs)
+    done = together([job.look for job in jobs], threads=THREADS, seconds=seconds)
+    for each in with_bar(done, total=len(jobs), label="doctor"):
+        job = jobs[each.number]
+        given_up = [findings.late(job.area, job.label, seconds)]
+        found[each.number] = given_up if each.result is None else each.result
+    return [finding for part in found for finding in part]
+
+
+def _print(found: Sequence[Finding]) -> None:
+    """Area by area, in the order in which they came; of those that are well not more than a
+    person reads."""
+    for area in dict.fromkeys(f.area for f in found):
+        here = [f for f in found if f.area == area]
+        fine = [f for f in here if f.severity == OK]
+        for finding in [*fine[:OK_SHOWN], *(f for f in here if f.severity != OK)]:
+            mark, color = MARKS[finding.severity]
+            click.echo(
+                f"{click.style(f'{mark:8}', fg=color)} {area:12} {printable(finding.what)}"
+            )
+            if finding.remedy:
+                click.echo(f"{'':21} -> {printable(finding.remedy)}")
+        if len(fine) > OK_SHOWN:
+            click.echo(f"{'ok':8} {area:12} ... and {len(fine) - OK_SHOWN} more.")
+    click.echo(findings.summary(found))

@@ -1,0 +1,290 @@
+"""`flask top`: the gateway at a glance, once a second, from what its workers tell."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import click
+from flask.cli import with_appcontext
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from proxy.cli_look import in_order, onlooker, standing_of, without_log
+from proxy.cli_told import told
+from proxy.context import Parts, parts
+from proxy.core.columns import aligned, printable
+from proxy.core.deltas import WHOLE_INSTANCE
+from proxy.core.live_table import (
+    CALM,
+    FULL,
+    HEALTHY,
+    HIGH,
+    NOTHING,
+    Counted,
+    Row,
+    bar,
+    errors_words,
+    fitting,
+    ms_words,
+    pressure,
+    share_words,
+    status_words,
+    tokens_words,
+)
+from proxy.core.outlook import BAD, POOR, WELL, Budget, Outlook, budget, outlook
+from proxy.core.standing import DISABLED
+from proxy.core.verdict import ERRORS
+from proxy.runtime import running
+from proxy.runtime.onlooker import Onlooker
+from proxy.store import lately
+from proxy.store.db import StoreUnavailable
+
+REFRESH_SECONDS = 1.0
+COUNTED_MINUTES = 5  # for errors and latencies: of one second there is too little to tell
+COUNTERS = ("attempts", "succeeded", "latency_total_ms", *sorted(ERRORS))
+# Whether a gateway runs is asked over its door, and not at each look.
+ASKED_EVERY = 5
+ASKED_SECONDS = 0.5
+# Around the rows: the sentence, whether it runs, the head, what is left out.
+OTHER_LINES = 8
+
+HEADINGS = ("INSTANCE", "PRIO", "STATUS", "REQ/S", "TOKENS/MIN", "ERRORS 5 MIN", "MEAN", "WHY")
+# Of a terminal's columns: with so many there is room for reasons, and for all.
+WITH_REASONS, WITH_ALL = 105, 145
+IN_FULL = ("PRIO",)  # shown where there is room for all, as are whole numbers of tokens
+NUMBERS = ("PRIO", "REQ/S", "MEAN")
+LEVELS = {WELL: "green", POOR: "yellow", BAD: "bold red"}
+PRESSURES = {CALM: "green", HIGH: "yellow", FULL: "red"}
+STATUSES = {HEALTHY: "green", DISABLED: "dim", "rate_limited": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All of one moment. `running`: what a worker says of itself; None where none answers.
+    `problem`: why it is not of now."""
+
+    at: float
+    address: str
+    running: dict[str, Any] | None
+    outlook: Outlook
+    rows: list[Row]
+    problem: str | None = None
+
+    @property
+    def gateway_words(self) -> str:
+        if self.problem:
+            return self.problem
+        if self.running is None:
+            return f"No gateway answers at {self.address}: this is what the database knows."
+        return str(self.running["problem"] or f"The gateway runs at {self.address}.")
+
+
+@click.command("top")
+@click.option("--once", is_flag=True, help="One look, as plain lines.")
+@click.option("--json", "as_json", is_flag=True, help="One look, for machines.")
+@with_appcontext
+def top(once: bool, as_json: bool) -> None:
+    """Show how the gateway is and what its instances do, once a second, until Ctrl-C.
+
+    Status and time left, requests a second, tokens of the last minute against max_tpm, errors
+    and the mean time of the last five minutes. Read from the database, which workers write
+    several times a second; calls in flight are in their memory alone. Without a terminal: once.
+    """
+    with told(), without_log():
+        looks = _looks(parts())
+        if as_json:
+            click.echo(json.dumps(_json(next(looks)), ensure_ascii=False))
+        elif once or not sys.stdout.isatty():
+            for line in _lines(next(looks)):
+                click.echo(line)
+        else:
+            show(looks, Console(), Event().wait)
+
+
+def show(looks: Iterator[View], console: Console, wait: Callable[[float], object]) -> None:
+    """On a screen of its own, so that the terminal is afterwards as it was."""
+    try:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            for view in looks:
+                live.update(_screen(view, *console.size), refresh=True)
+                wait(REFRESH_SECONDS)
+    except KeyboardInterrupt:
+        pass  # how it is meant to end
+
+
+def _looks(mine: Parts) -> Iterator[View]:
+    """One whenever it is asked for. The first raises what the database does; later the last
+    one stays, and says so."""
+    eye, number = onlooker(), 0
+    view, heard = None, None
+    while True:
+        if number % ASKED_EVERY == 0:
+            heard = running.health(mine.settings.address, seconds=ASKED_SECONDS)
+        number += 1
+        try:
+            view = _view(mine, eye, heard)
+        except StoreUnavailable as error:
+            if view is None:
+                raise
+            view = View(
+                view.at, view.address, heard, view.outlook, view.rows, str(error.message)
+            )
+        yield view
+
+
+def _view(mine: Parts, eye: Onlooker, heard: dict[str, Any] | None) -> View:
+    eye.look()
+    now = time.time()
+    since = (int(now) // 60 - COUNTED_MINUTES + 1) * 60
+    with mine.database.read() as connection:
+        counts = lately.by_instance(connection, since, COUNTERS)
+    rows = [_row(mine, stored, counts) for stored in in_order()]
+    found = outlook((row.standing.status for row in rows), list(_budgets(mine, rows)))
+    return View(now, mine.settings.address, heard, found, rows)
+
+
+def _row(mine: Parts, stored: Any, counts: dict[str, dict[str, int]]) -> Row:
+    config = stored.config
+    return Row(
+        config.name,
+        config.priority,
+        standing_of(stored),
+        mine.state.requests_per_second(config.name),
+        mine.state.view(config.name).current_tpm,
+        config.max_tpm if config.rate_limit_enabled else 0,
+        _counted(counts[config.name]) if config.name in counts else NOTHING,
+    )
+
+
+def _counted(counts: dict[str, int]) -> Counted:
+    errors = sum(counts[outcome] for outcome in ERRORS)
+    succeeded = counts["succeeded"]
+    mean = counts["latency_total_ms"] / succeeded if succeeded else None
+    return Counted(counts["attempts"], errors, mean)
+
+
+def _budgets(mine: Parts, rows: list[Row]) -> Iterator[Budget]:
+    """Of each model that an enabled instance names."""
+    by_name = {row.name: row for row in rows}
+    catalog = mine.snapshots.current.catalog
+    for model in catalog.models():
+        servings = [(by_name[s.config.name], s.deployment) for s in catalog.serving(model)]
+        yield budget(
+            model, ((row.max_tpm, row.current_tpm, _may(row, d)) for row, d in servings)
+        )
+
+
+def _may(row: Row, deployment: str) -> bool:
+    resting = row.standing.deployments
+    return not row.is_ill or (bool(resting) and deployment not in (*resting, WHOLE_INSTANCE))
+
+
+def _json(view: View) -> dict[str, Any]:
+    return {
+        "at": view.at,
+        "gateway": {"address": view.address, "runs": view.running is not None}
+        | ({"problem": view.running["problem"]} if view.running else {"problem": None}),
+        "health": {"level": view.outlook.level, "sentence": view.outlook.sentence},
+        "instances": [_row_json(row, view.at) for row in view.rows],
+    }
+
+
+def _row_json(row: Row, now: float) -> dict[str, Any]:
+    stands, counted = row.standing, row.counted
+    return {
+        "name": row.name,
+        "priority": row.priority,
+        "status": stands.status,
+        "reason": stands.reason,
+        "seconds_left": stands.seconds_left(now),
+        "requests_per_second": row.requests_per_second,
+        "current_tpm": row.current_tpm,
+        "max_tpm": row.max_tpm,
+        "attempts": counted.attempts,
+        "errors": counted.errors,
+        "mean_ms": counted.mean_ms,
+    }
+
+
+def _lines(view: View) -> Iterator[str]:
+    yield view.outlook.sentence
+    yield printable(view.gateway_words)
+    if view.rows:
+        yield ""
+        yield from aligned([HEADINGS, *(_cells(row, view.at) for row in view.rows)])
+
+
+def _cells(row: Row, now: float) -> tuple[str, ...]:
+    return (
+        row.name,
+        str(row.priority),
+        status_words(row.standing, now),
+        f"{row.requests_per_second:.1f}",
+        tokens_words(row),
+        errors_words(row.counted),
+        ms_words(row.counted.mean_ms),
+        row.standing.why or "-",
+    )
+
+
+def _screen(view: View, width: int, height: int) -> Group:
+    """Texts, and no markup: names come from outside."""
+    headings = [h for h in HEADINGS if _has_room(h, width)]
+    # One gives way to the others.
+    gives_way = "WHY" if "WHY" in headings else "INSTANCE"
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for heading in headings:
+        table.add_column(
+            heading,
+            justify="right" if heading in NUMBERS else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if heading == gives_way else None,
+        )
+    rows, left_out = fitting(view.rows, height - OTHER_LINES)
+    for row in rows:
+        texts = _texts(row, view.at, is_whole=width >= WITH_ALL)
+        table.add_row(*(texts[heading] for heading in headings))
+    runs = "dim" if view.running and not view.running["problem"] else "yellow"
+    at = time.strftime("%H:%M:%S", time.localtime(view.at))
+    return Group(
+        Text(view.outlook.sentence, style=LEVELS[view.outlook.level]),
+        Text(printable(view.gateway_words), style="red" if view.problem else runs),
+        Text(""),
+        table,
+        Text(f"... and {left_out} more." if left_out else "", style="dim"),
+        Text(f"{at}  Ctrl-C ends it.", style="dim"),
+    )
+
+
+def _has_room(heading: str, width: int) -> bool:
+    if heading in IN_FULL:
+        return width >= WITH_ALL
+    return heading != "WHY" or width >= WITH_REASONS
+
+
+def _texts(row: Row, now: float, *, is_whole: bool) -> dict[str, Text]:
+    """By heading. `is_whole`: there is room for numbers, not only for shares."""
+    cells = zip(HEADINGS, map(printable, _cells(row, now)), strict=True)
+    texts = {heading: Text(cell) for heading, cell in cells}
+    is_off = row.standing.status == DISABLED
+    texts["INSTANCE"].stylize("dim" if is_off else "bold")
+    texts["STATUS"].stylize(STATUSES.get(row.standing.status, "red"))
+    texts["WHY"].stylize("dim")
+    if not is_whole:
+        texts["ERRORS 5 MIN"] = Text(share_words(row.counted.error_share))
+    if row.counted.errors:
+        texts["ERRORS 5 MIN"].stylize("red")
+    share = row.used_share
+    if share is not None:
+        shown = texts["TOKENS/MIN"] if is_whole else Text(share_words(share))
+        texts["TOKENS/MIN"] = Text.assemble(
+            (bar(share), PRESSURES[pressure(share)]), " ", shown
+        )
+    return texts

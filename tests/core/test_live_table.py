@@ -1,0 +1,93 @@
+import pytest
+
+from proxy.core.live_table import (
+    CALM,
+    FULL,
+    HIGH,
+    Counted,
+    Row,
+    bar,
+    errors_words,
+    fitting,
+    ms_words,
+    pressure,
+    share_words,
+    status_words,
+    tokens_words,
+)
+from proxy.core.standing import Standing
+
+NOW = 1000.0
+
+
+def row(name="a", status="healthy", rate=0.0, **changes):
+    values = {"priority": 100, "current_tpm": 0, "max_tpm": 1000}
+    return Row(
+        name=name,
+        standing=Standing(status),
+        requests_per_second=rate,
+        **(values | changes),
+    )
+
+
+def test_a_status_has_its_countdown():
+    assert status_words(Standing("healthy"), NOW) == "healthy"
+    assert status_words(Standing("error", "x", NOW + 12), NOW) == "error 12 s"
+
+
+@pytest.mark.parametrize(
+    "share, shown",
+    [
+        (0, "    "),
+        (0.001, "▏   "),  # a little is not nothing
+        (0.5, "██  "),
+        (0.625, "██▌ "),
+        (1, "████"),
+        (1.7, "████"),  # a request larger than the limit was let in
+    ],
+)
+def test_a_bar_is_as_long_as_the_share_and_always_as_wide(share, shown):
+    assert bar(share, 4) == shown
+
+
+@pytest.mark.parametrize(
+    "share, expected", [(0.69, CALM), (0.7, HIGH), (0.89, HIGH), (0.9, FULL), (2.0, FULL)]
+)
+def test_a_budget_that_ends_is_seen_before_it_does(share, expected):
+    assert pressure(share) == expected
+
+
+def test_tokens_are_told_against_the_limit_if_there_is_one():
+    assert tokens_words(row(current_tpm=250)) == "250 of 1,000 (25 %)"
+    assert tokens_words(row(current_tpm=2500, max_tpm=0)) == "2,500, no limit"
+
+
+def test_errors_are_told_with_their_share_of_what_was_tried():
+    assert errors_words(Counted(200, 3)) == "3 (1.5 %)"
+    assert errors_words(Counted()) == "-"
+
+
+@pytest.mark.parametrize(
+    "share, text", [(None, "-"), (0, "0 %"), (0.004, "0.4 %"), (0.1, "10 %"), (1, "100 %")]
+)
+def test_shares_have_a_digit_more_where_they_are_small(share, text):
+    assert share_words(share) == text
+
+
+@pytest.mark.parametrize(
+    "ms, text", [(None, "-"), (0.4, "0 ms"), (9999, "9999 ms"), (10_000, "10 s")]
+)
+def test_times(ms, text):
+    assert ms_words(ms) == text
+
+
+def test_where_there_is_room_all_are_shown_in_their_order():
+    rows = [row("a"), row("b", "error")]
+    assert fitting(rows, 2) == (rows, 0)
+
+
+def test_where_there_is_too_little_the_ill_stay_and_then_the_busiest_in_their_order():
+    rows = [row("idle"), row("busy", rate=9), row("off", "disabled"), row("ill", "error")]
+    kept, left_out = fitting(rows, 2)
+    assert ([r.name for r in kept], left_out) == (["busy", "ill"], 2)
+    assert fitting(rows, -3) == ([], 4)  # a terminal of five lines

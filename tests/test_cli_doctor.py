@@ -1,0 +1,153 @@
+import json
+import os
+import threading
+
+import pytest
+
+from proxy import cli_doctor, create_app
+from proxy.context import EXTENSION
+from proxy.simulator import Resource, Simulator
+from proxy.store import instances, keys
+from tests.builders import AUTHOR, config
+from tests.store.test_damage import spoil
+from tests.web.conftest import log_kept
+
+KEY = "planted-key-of-a-0123456789"
+ADMIN_KEY = "planted-admin-key-0123456789"
+
+
+@pytest.fixture
+def make_app(make_settings, database_file):
+    os.chmod(database_file, 0o600)
+    with log_kept():
+        # At the port nobody listens: no gateway runs.
+        yield lambda **more: create_app(
+            make_settings(**({"admin_api_key": ADMIN_KEY, "port": 9} | more))
+        )
+
+
+@pytest.fixture
+def run(make_app):
+    """A function from a command's arguments to its result."""
+
+    def run(*arguments, app=None):
+        return (app or make_app()).test_cli_runner().invoke(args=["doctor", *arguments])
+
+    return run
+
+
+@pytest.fixture
+def add(database):
+    def add(*configs):
+        with database.session() as session:
+            instances.add(session, configs, author=AUTHOR)
+            keys.add(session, "app", {}, author=AUTHOR)
+
+    return add
+
+
+@pytest.fixture
+def sim():
+    with Simulator([Resource("sim", api_key=KEY)]) as simulator:
+        yield simulator["sim"]
+
+
+def found(result):
+    return {
+        (f["area"], f["severity"], f["what"].split(":")[0])
+        for f in json.loads(result.stdout)["findings"]
+    }
+
+
+def test_of_a_gateway_that_is_well_it_says_so(run, add, sim):
+    add(config("a", api_base=sim.url, api_key=KEY, supported_models=("gpt-4o",)))
+    result = run()
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "ok       instances    a, gpt-4o: Answered chat/completions." in lines
+    assert lines[-1] == "Nothing is wrong, 2 not looked at."
+    assert "skipped  gateway      No gateway answers at http://127.0.0.1:9." in lines
+    assert "skipped  clock        No upstream told the time." in lines
+    assert result.stderr == ""
+
+
+def test_an_error_has_code_1_and_each_has_a_remedy(run, add, sim, database_file):
+    add(
+        config("bad", api_base=sim.url, supported_models=("gpt-4o",), api_key="wrong-key-123"),
+        config("gone", api_base="https://no-such-host.invalid", supported_models=("gpt-4o",)),
+        config("lost", api_key="env:NO_SUCH_VARIABLE"),
+        config("off", enabled=False, api_base="https://also-not.invalid"),
+    )
+    os.chmod(database_file, 0o644)
+    result = run("--json")
+    assert result.exit_code == 1
+    assert found(result) >= {
+        ("instances", "error", "bad, gpt-4o"),
+        ("instances", "error", "gone, gpt-4o"),
+        ("dns", "error", "no-such-host.invalid"),
+        ("secrets", "error", "Instance lost is out of service"),
+        ("files", "error", f"{database_file} can be read by others than its owner."),
+    }
+    shown = json.loads(result.stdout)
+    assert not shown["ok"]
+    assert all(f["remedy"] for f in shown["findings"] if f["severity"] in ("error", "warning"))
+    assert "also-not" not in result.stdout  # nobody asks who is switched off
+    assert "wrong-key-123" not in result.stdout
+
+
+def test_offline_nobody_is_asked(run, add, sim):
+    add(config("a", api_base=sim.url, api_key=KEY, supported_models=("gpt-4o",)))
+    result = run("--offline", "--json")
+    assert result.exit_code == 0
+    assert ("network", "skipped", "Nobody was asked (--offline).") in found(result)
+    assert sim.requests == []
+
+
+def test_without_a_database_it_says_how_to_make_one(run, database_file):
+    database_file.unlink()
+    result = run()
+    assert result.exit_code == 1
+    assert "-> alembic upgrade head" in result.stdout
+    assert "Without the database nothing is known of them." in result.stdout
+
+
+def test_a_database_that_is_damaged(run, database_file):
+    spoil(database_file)
+    result = run("--offline", "--json")
+    assert result.exit_code == 1
+    assert ("database", "error", "It is damaged") in found(result)
+    assert database_file.exists()  # the next start sets it aside, not this
+
+
+def test_what_takes_too_long_is_given_up_and_told(run, add, monkeypatch):
+    add(config("a", api_base="http://127.0.0.1:9", supported_models=("gpt-4o",)))
+    end = threading.Event()
+    monkeypatch.setattr(cli_doctor, "verify", lambda *_: end.wait(10) and [])
+    carried_out = cli_doctor._carried_out
+    monkeypatch.setattr(cli_doctor, "_carried_out", lambda jobs, _: carried_out(jobs, 0.2))
+    result = run("--json")
+    end.set()
+    late = ("instances", "warning", "a")
+    assert late in found(result)
+
+
+def test_the_running_workers_are_asked(run, make_app, add, monkeypatch):
+    asked = []
+
+    def health(address, *, seconds):
+        asked.append(address)
+        late = "State was last synced 30 s ago." if len(asked) == 2 else None
+        return {"status": "ok", "problem": late, "calls": {}}
+
+    monkeypatch.setattr("proxy.runtime.running.health", health)
+    app = make_app(workers=2, bind="0.0.0.0", port=8123)
+    result = run("--json", app=app)
+    assert asked == ["http://127.0.0.1:8123"] * 6
+    assert ("gateway", "error", "A worker says") in found(result)
+
+
+def test_nothing_stays_open(run, make_app, add, sim):
+    add(config("a", api_base=sim.url, api_key=KEY, supported_models=("gpt-4o",)))
+    app = make_app()
+    run(app=app)
+    assert app.extensions[EXTENSION].database.engine.pool.checkedin() == 0
