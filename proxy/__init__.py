@@ -7,6 +7,7 @@ from proxy.context import EXTENSION, Parts
 from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
+from proxy.runtime.alerts import Alerts
 from proxy.runtime.board import Board
 from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
@@ -20,6 +21,7 @@ from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.recent import Recent
 from proxy.runtime.references import References
 from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
@@ -67,6 +69,7 @@ def make_parts(settings: Settings) -> Parts:
     state = State(peers=Peers(settings.workers - 1, settings.sync_interval_seconds))
     rows = 2 * settings.workers + MORE_ROWS
     clients, board = ClientState(SharedCounts(rows)), Board(rows)
+    recent = Recent(rows)
     entry = Entry()
     open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
     estimates = Estimates()
@@ -76,6 +79,9 @@ def make_parts(settings: Settings) -> Parts:
         ca_bundle=settings.ca_bundle,
         allow_private=settings.allow_private_upstreams,
         tokens=tokens,
+    )
+    alerts = Alerts(
+        upstream, url=settings.alert_webhook_url, form=settings.alert_format, rows=rows
     )
     return Parts(
         settings=settings,
@@ -115,5 +121,7 @@ def make_parts(settings: Settings) -> Parts:
             interval_seconds=settings.sync_interval_seconds,
             retention_days=settings.usage_retention_days,
         ),
-        log_writer=LogWriter(settings),
+        recent=recent,
+        alerts=alerts,
+        log_writer=LogWriter(settings, recent, alerts.note),
     )

@@ -54,6 +54,7 @@ TOP = _LaterCommand("top", help="Show what the gateway does, once a second.")
 INSTANCES = _Later("instances", help="Instances: how they stand, on and off, verify.")
 LEGACY = _Later("legacy", help="The files of an older proxy.")
 SECRETS = _Later("secrets", help="The key that secrets are encrypted with.")
+LOGS = _Later("logs", help="What the log knows of a request.")
 CONFIG = _Later("config", help="All config as one file, and every version of it.")
 
 
@@ -66,6 +67,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(LEGACY)
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)
+    app.cli.add_command(LOGS)
     app.cli.add_command(mock)
 
 

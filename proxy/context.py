@@ -1,5 +1,6 @@
 """The objects one app is made of, found from a request."""
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
@@ -7,6 +8,7 @@ from typing import cast
 from flask import current_app
 
 from proxy.logs import LogWriter
+from proxy.runtime.alerts import Alerts
 from proxy.runtime.board import Board
 from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
@@ -18,14 +20,18 @@ from proxy.runtime.forward import Forward
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
+from proxy.runtime.recent import Recent
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream
 from proxy.settings import Settings
 from proxy.store.db import Database
 
 EXTENSION = "proxy"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,20 @@ class Parts:
     open_calls: OpenCalls
     draining: Draining
     syncer: Syncer
+    recent: Recent
+    alerts: Alerts
     log_writer: LogWriter
 
     def start(self) -> None:
         self.log_writer.start()
+        tell(logger, "worker_started", "a worker is ready")
         self.forward.start()
         self.tokens.start()
         self.clients.begin()
         self.syncer.start()
         self.open_calls.start()
         self.upstream.start()
+        self.alerts.start()
 
     def stop(self) -> int:
         """How many answers were still open: they are counted as they stand. Idempotent.
@@ -72,9 +82,14 @@ class Parts:
             steps.callback(self.log_writer.stop)
             steps.callback(self.database.dispose)
             steps.callback(self.upstream.close)
+            steps.callback(self.alerts.stop)
             steps.callback(self.syncer.stop)
             self.open_calls.stop()
-            return self.forward.settle_open()
+            cut_off = self.forward.settle_open()
+            if self.log_writer.is_started:
+                said = "the worker ends; %d answers were still open"
+                tell(logger, "worker_stopped", said, cut_off, cut_off=cut_off)
+            return cut_off
 
 
 def parts() -> Parts:

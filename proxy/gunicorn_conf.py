@@ -6,13 +6,16 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from proxy.context import EXTENSION, Parts
 from proxy.runtime import open_files
+from proxy.runtime.log_forms import JSON, form_of_stderr
 from proxy.settings import ROOT, SettingError, load_settings
 from proxy.start import greeting
 from proxy.store import damage, schema
@@ -63,6 +66,17 @@ secure_scheme_headers: dict[str, str] = {}
 header_map = "drop"
 strip_header_spaces = False
 permit_obsolete_folding = False
+
+
+class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own lines, in the form of ours."""
+
+    def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
+        is_json = form_of_stderr(_settings) is JSON
+        super()._set_handler(log, output, JSON if is_json else fmt, stream)
+
+
+logger_class = ServerLog
 accesslog = None  # we write our own line for each request
 loglevel = _settings.log_level
 proc_name = "azure-openai-gateway"
@@ -91,7 +105,7 @@ def on_starting(server: Arbiter) -> None:
         schema.check(parts.database)
     except (SettingError, schema.SchemaProblem) as problem:
         sys.exit(str(problem))
-    sys.stderr.write(greeting(parts))
+    parts.log_writer.greet(greeting(parts))
     parts.database.dispose()  # its connections must not cross the fork
 
 
@@ -100,6 +114,8 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.take_row(worker.age)
     parts.board.use_row(row)
+    parts.recent.use_row(row)
+    parts.alerts.use_row(row)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

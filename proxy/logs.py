@@ -1,23 +1,28 @@
-"""Log lines to stderr and, if asked, a rotating file; written off the requests' threads."""
+"""Log lines to stderr and, if asked, a rotating file; written off the requests' threads. So are
+the records of requests, of which each has a line."""
 
 import logging
 import os
 import sys
 import tempfile
-import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
+from proxy.core.alerts import Alert
+from proxy.core.events import ALERTS
+from proxy.core.record import Seen, fitted, record
+from proxy.runtime.log_files import FILE_NAME, KEPT_FILES
+from proxy.runtime.log_forms import JSON, Form, form_of_file, form_of_stderr, json_bytes
 from proxy.runtime.periodic import Periodic
+from proxy.runtime.recent import MAX_BYTES, Recent
+from proxy.runtime.tell import EVENT, FIELDS
 from proxy.settings import SettingError, Settings
 
-FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
-FILE_NAME = "proxy.log"
 # Names of clients and models are nobody else's business.
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
-KEPT_FILES = 7
 # A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
 MAX_WAITING_LINES = 50_000
 # Lines wait so long for others to be written with them: a thread that woke for each one would
@@ -32,15 +37,28 @@ LOGGER = logging.getLogger("proxy")
 class LogWriter:
     """Owns the handlers of the logger `proxy`. Before `start` lines go to stderr at once.
 
-    Several workers share the file: the handler locks it, and one of them rotates it.
+    Several workers share the file: the handler locks it, and one of them rotates it. `recent`
+    takes the records of clients' calls, whatever the level of the log, and `alerts` are told
+    of the events that somebody should hear of.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        recent: Recent | None = None,
+        alerts: Callable[[Alert], None] = lambda _alert: None,
+    ) -> None:
         self._settings = settings
+        self._recent = recent or Recent(kept=1)
+        self._alerts = alerts
         self._waiting: _Waiting | None = None
         self._periodic: Periodic | None = None
         LOGGER.setLevel(settings.log_level.upper())
-        _replace_handlers(_stderr_handler(_FORMATTER))
+        _replace_handlers(_stderr_handler(form_of_stderr(settings)))
+
+    @property
+    def is_started(self) -> bool:
+        return self._waiting is not None
 
     def check(self) -> None:
         """Raises SettingError if the folder cannot be written."""
@@ -57,87 +75,132 @@ class LogWriter:
                 " is a folder in which the proxy's user may make files, or nothing"
             ) from error
 
+    def greet(self, text: str) -> None:
+        """To stderr, whatever the level of the log."""
+        if form_of_stderr(self._settings) is JSON:
+            line = {"levelname": "INFO", "msg": text, EVENT: "starting"}
+            text = JSON.format(logging.makeLogRecord(line)) + "\n"
+        sys.stderr.write(text)
+
     def start(self) -> None:
         """Once a process, after the fork: the lines are written by a thread."""
-        handlers = [_stderr_handler()]
+        sinks = [_Sink(_stderr_handler(), form_of_stderr(self._settings))]
         if self._settings.log_dir is not None:
-            handlers.append(_file_handler(self._settings))
-        self._waiting = _Waiting(handlers)
+            form = form_of_file(self._settings)
+            sinks.append(_Sink(_file_handler(self._settings), form))
+        self._waiting = _Waiting(sinks, self._recent, self._alerts)
         self._periodic = Periodic("log", WRITE_SECONDS, self._waiting.write)
         self._periodic.start()
         _replace_handlers(self._waiting)
+
+    def tell_request(self, level: int, seen: Seen) -> None:
+        """Its line, and its record. On the request's thread: what takes long is for later."""
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.add(Request(level, seen))
 
     def stop(self) -> None:
         """Idempotent. What waits is written first."""
         if self._waiting is None or self._periodic is None:
             return
-        _replace_handlers(_stderr_handler(_FORMATTER))
+        _replace_handlers(_stderr_handler(form_of_stderr(self._settings)))
         self._periodic.stop()
         self._waiting.write()
-        for handler in self._waiting.handlers:
-            handler.close()
+        for sink in self._waiting.sinks:
+            sink.handler.close()
         self._waiting = self._periodic = None
+
+
+class Request(NamedTuple):
+    """What is to be told of one."""
+
+    level: int
+    seen: Seen
+
+
+class _Sink(NamedTuple):
+    """Where lines go, and in which form."""
+
+    handler: logging.Handler
+    form: Form
 
 
 class _Waiting(logging.Handler):
     """Takes lines from all threads, for the one that writes them. A line is put into words
     only then."""
 
-    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+    def __init__(
+        self, sinks: Sequence[_Sink], recent: Recent, alerts: Callable[[Alert], None]
+    ) -> None:
         super().__init__()
-        self.handlers = handlers
-        self._records: deque[logging.LogRecord] = deque()  # adding and taking are atomic
+        self.sinks = sinks
+        self._forms = list(dict.fromkeys(sink.form for sink in sinks))
+        self._recent = recent
+        self._alerts = alerts
+        # Adding and taking are atomic.
+        self._records: deque[logging.LogRecord | Request] = deque()
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock that handlers have."""
+        self.add(record)
+        return True
+
+    def add(self, record: logging.LogRecord | Request) -> None:
         if len(self._records) < MAX_WAITING_LINES:
             self._records.append(record)
-        return True
 
     def write(self) -> None:
         """All that wait now, in chunks."""
-        lines: list[str] = []
+        lines: list[tuple[str, ...]] = []
         size = 0
         for _ in range(len(self._records)):  # what comes meanwhile is the next round's
             line = self._words(self._records.popleft())
-            if line is None:
+            if not line:
                 continue
             lines.append(line)
-            size += len(line)
+            size += len(line[0])
             if size >= FILE_CHUNK_BYTES:
                 self._write(lines)
                 lines, size = [], 0
         if lines:
             self._write(lines)
 
-    def _words(self, record: logging.LogRecord) -> str | None:
+    def _words(self, record: logging.LogRecord | Request) -> tuple[str, ...]:
+        """In each of the forms; empty: there is nothing to write."""
         try:
-            return _FORMATTER.format(record)
+            if isinstance(record, Request):
+                return self._of_request(*record)
+            found = tuple(form.format(record) for form in self._forms)
+            self._alert(record)
+            return found
         except Exception:  # noqa: BLE001  # whatever its arguments raise
+            if isinstance(record, Request):
+                record = logging.makeLogRecord({"msg": "the line of a request"})
             self.handleError(record)
-            return None
+            return ()
 
-    def _write(self, lines: list[str]) -> None:
-        chunk = logging.makeLogRecord({"msg": "\n".join(lines)})
-        for handler in self.handlers:
-            handler.handle(chunk)
+    def _of_request(self, level: int, seen: Seen) -> tuple[str, ...]:
+        values = record(seen)
+        # Of those whose client is known: nobody else is to push them out.
+        if seen.endpoint is not None and seen.client is not None:
+            self._recent.add(fitted(values, MAX_BYTES, json_bytes), seen.ended_at)
+        if not LOGGER.isEnabledFor(level):
+            return ()
+        return tuple(form.of_request(level, values) for form in self._forms)
 
+    def _alert(self, record: logging.LogRecord) -> None:
+        event = getattr(record, EVENT, None)
+        if event in ALERTS:
+            fields = getattr(record, FIELDS, {})
+            self._alerts(Alert(event, record.created, record.getMessage(), fields))
 
-class _Formatter(logging.Formatter):
-    """Puts a second into words once."""
-
-    _second = -1
-    _words = ""
-
-    def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802
-        second = int(record.created)
-        if second != self._second:
-            self._words = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-            self._second = second
-        return f"{self._words},{int(record.msecs):03d}"
-
-
-_FORMATTER = _Formatter(FORMAT)
+    def _write(self, lines: Sequence[tuple[str, ...]]) -> None:
+        for number, form in enumerate(self._forms):
+            text = "\n".join(line[number] for line in lines)
+            chunk = logging.makeLogRecord({"msg": text})
+            for sink in self.sinks:
+                if sink.form is form:
+                    sink.handler.handle(chunk)
 
 
 def _stderr_handler(formatter: logging.Formatter | None = None) -> logging.Handler:

@@ -14,9 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from proxy.core import addresses
+from proxy.core.alerts import FORMATS
 from proxy.core.routing import POLICIES
 from proxy.core.sources import Network, networks
 
@@ -136,6 +139,15 @@ def _existing(text: str) -> Path | None:
     return path
 
 
+def _webhook(text: str) -> str:
+    """Its path mostly is a secret: whoever knows it may write there."""
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    if text and (parts.scheme not in ("http", "https") or not host or addresses.refused(host)):
+        raise ValueError
+    return text
+
+
 def _networks(text: str) -> tuple[Network, ...]:
     return networks(re.findall(r"[^\s,]+", text))
 
@@ -227,6 +239,14 @@ SETTINGS: tuple[Setting, ...] = (
             "Folder of a rotating `proxy.log`, beside stderr. Empty: stderr only."),
     Setting("PROXY_LOG_MAX_BYTES", "log_max_bytes", "10485760", *_whole(10000, 2**31),
             "Size at which `proxy.log` is rotated, in bytes; seven older files are kept."),
+    Setting("PROXY_LOG_FORMAT", "log_format", "auto", *_choice("auto", "json", "text"),
+            "Of each line. `auto`: text on a terminal, JSON everywhere else."),
+    Setting("PROXY_ALERT_WEBHOOK_URL", "alert_webhook_url", "", _webhook,
+            "an http or https URL that leads to no metadata service, or nothing",
+            "Where alerts are sent: what somebody should hear of now. Empty: nowhere.",
+            secret=True),
+    Setting("PROXY_ALERT_FORMAT", "alert_format", "generic", *_choice(*FORMATS),
+            "In which form: JSON of our own, or as Slack's or Feishu's webhooks take it."),
     Setting("PROXY_LOG_LEVEL", "log_level", "info",
             *_choice("debug", "info", "warning", "error"),
             "Least level that is logged.", alias="LOG_LEVEL"),
@@ -267,6 +287,9 @@ class Settings:
     legacy_path: Path | None
     log_dir: Path | None
     log_max_bytes: int
+    log_format: str
+    alert_webhook_url: str
+    alert_format: str
     log_level: str
 
     def __repr__(self) -> str:

@@ -26,10 +26,12 @@ from gunicorn.http.message import Request
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from proxy.context import EXTENSION, Parts
+from proxy.core.log_lines import text_of
 from proxy.core.request_head import is_half, is_whole, says_something
 from proxy.errors import ProxyError, RequestTimeout
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
 from proxy.runtime.refusals import answer, refusal_of
+from proxy.runtime.tell import named
 from proxy.runtime.threads import ThreadPool
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
@@ -258,19 +260,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._entry.leave()  # it writes to the client
         error = refusal_of(exc)
         if error is None:
-            self.log.exception("A request failed outside of the app.")
+            said = "A request failed outside of the app."
+            self.log.exception(said, extra=named("unexpected_error"))
             error = ProxyError("The gateway failed; its log has the details.")
         self._refuse(client, addr, error)
 
     def _refuse(self, client: ClientSocket, addr: Any, error: ProxyError) -> None:
         request_id = f"{random.getrandbits(64):016x}"
-        self.log.info(
-            "refused id=%s client=%s status=%d: %s",
-            request_id,
-            addr and addr[0],
-            error.status,
-            error.message,
-        )
+        fields = {"id": request_id, "client": addr and addr[0], "status": error.status}
+        extra = named("connection_refused", **fields)
+        self.log.info("refused %s: %s", text_of(fields), error.message, extra=extra)
         try:
             client.settimeout(0.0)  # it may not read
             client.end_answer()  # a head of its own, and all at once

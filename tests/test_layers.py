@@ -29,6 +29,7 @@ LAYERS = (
         "cli_secrets",
         "cli_config",
         "cli_instances",
+        "cli_logs",
         "cli_doctor",
         "cli_top",
     ),
@@ -44,7 +45,7 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Parts that may know less than their layer allows; besides themselves.
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
-    "logs": {"settings", "runtime"},
+    "logs": {"core", "settings", "runtime"},
     "worker": {"errors", "core", "runtime", "context"},
     "migrations": {"settings", "store", "legacy"},
     # A config from outside is checked as the web's are, and written out as it is used.
@@ -93,6 +94,7 @@ OWNERS = {
         "proxy/web/keys.py",
         "proxy/web/prices.py",
         "proxy/web/quota_groups.py",
+        "proxy/web/requests.py",
     ),
     "flask_swagger_ui": ("proxy/web/docs.py",),
     "gunicorn": (
@@ -107,7 +109,7 @@ OWNERS = {
         "proxy/web/documented.py",
         "proxy/web/config_import.py",
     ),
-    "orjson": ("proxy/web/",),
+    "orjson": ("proxy/web/", "proxy/runtime/log_forms.py"),
     "rich": ("proxy/cli_",),
     "requests": (
         "proxy/runtime/upstream.py",

@@ -1,3 +1,5 @@
+import io
+import json
 import logging
 import os
 import re
@@ -6,17 +8,22 @@ import stat
 import sys
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from proxy import logs
+from proxy.core.record import Seen
 from proxy.logs import KEPT_FILES, LOGGER, LogWriter
+from proxy.runtime.recent import Recent
+from proxy.runtime.tell import tell
 from proxy.settings import SettingError
 
 LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} %s \[\d+\] %s\n"
 WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
 
 logger = logging.getLogger("proxy.anything")
+NOTHING = MappingProxyType({})  # of what a LogWriter is given besides
 
 
 @pytest.fixture
@@ -25,8 +32,8 @@ def make_writer(make_settings):
     before = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
     made = []
 
-    def make(**settings):
-        made.append(LogWriter(make_settings(**settings)))
+    def make(more=NOTHING, **settings):
+        made.append(LogWriter(make_settings(**{"log_format": "text"} | settings), **more))
         return made[-1]
 
     yield make
@@ -328,3 +335,107 @@ def test_a_line_that_cannot_be_made_stops_nobody(make_writer, capsys):
     assert "TypeError" in error
     assert "INFO" in error.splitlines()[-1]
     assert error.endswith("the next\n")
+
+
+# The two forms.
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    "log_format, is_terminal, stderr_is_json, file_is_json",
+    [
+        ("auto", True, False, True),
+        ("auto", False, True, True),
+        ("json", True, True, True),
+        ("text", False, False, False),
+    ],
+)
+def test_a_terminal_shows_text_and_programs_get_json(
+    make_writer, tmp_path, monkeypatch, log_format, is_terminal, stderr_is_json, file_is_json
+):
+    stderr = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    writer = make_writer(log_dir=tmp_path, log_format=log_format)
+    logger.info("before it is started")
+    writer.start()
+    logger.info("once started")
+    writer.stop()
+    written = (tmp_path / "proxy.log").read_text()
+    assert [line.startswith("{") for line in stderr.getvalue().splitlines()] == [
+        stderr_is_json
+    ] * 2
+    assert [line.startswith("{") for line in written.splitlines()] == [file_is_json]
+
+
+def test_an_event_has_its_name_and_fields_in_json_and_a_sentence_in_text(make_writer, tmp_path):
+    writer = make_writer(log_dir=tmp_path, log_format="json")
+    writer.start()
+    tell(logger, "breaker_closed", "%s answers again", "east", instance="east")
+    writer.stop()
+    line = json.loads((tmp_path / "proxy.log").read_text())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "WARNING",
+        "pid": os.getpid(),
+        "message": "east answers again",
+        "event": "breaker_closed",
+        "instance": "east",
+    }
+
+
+SEEN = Seen(5.0, 1.0, 3, "mine", "POST", "/v1/embeddings", 200, "app", "m", "embeddings")
+
+
+@pytest.mark.parametrize("level, lines", [("info", 1), ("warning", 0)])
+def test_a_requests_record_is_kept_whether_or_not_it_has_a_line(
+    make_writer, capsys, level, lines
+):
+    recent = Recent(kept=2)
+    writer = make_writer({"recent": recent}, log_level=level)
+    writer.start()
+    writer.tell_request(logging.INFO, SEEN)
+    writer.stop()
+    assert capsys.readouterr().err.count("request id=mine") == lines
+    assert [each["id"] for each in recent.newest()] == ["mine"]
+
+
+def test_of_what_is_no_call_of_a_known_client_no_record_is_kept(make_writer):
+    recent = Recent(kept=2)
+    writer = make_writer({"recent": recent})
+    writer.start()
+    writer.tell_request(logging.INFO, SEEN._replace(client=None))
+    writer.tell_request(logging.INFO, SEEN._replace(endpoint=None))
+    writer.stop()
+    assert recent.newest() == []
+
+
+def test_only_events_that_somebody_should_hear_of_become_alerts(make_writer):
+    heard = []
+    writer = make_writer({"alerts": heard.append}, log_level="info")
+    writer.start()
+    logger.error("no event")
+    tell(logger, "config_changed", "config is at revision 1")
+    tell(logger, "breaker_opened", "%s fails", "east", instance="east")
+    writer.stop()
+    assert [(a.event, a.message, a.fields) for a in heard] == [
+        ("breaker_opened", "east fails", {"instance": "east"})
+    ]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_the_greeting_is_said_at_any_level(make_writer, capsys, log_format):
+    writer = make_writer(log_level="error", log_format=log_format)
+    writer.greet("Starting.\nThere is more to do.\n")
+    said = capsys.readouterr().err
+    if log_format == "json":
+        line = json.loads(said)
+        assert (line["event"], line["message"]) == (
+            "starting",
+            "Starting.\nThere is more to do.\n",
+        )
+    else:
+        assert said == "Starting.\nThere is more to do.\n"

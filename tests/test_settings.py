@@ -78,6 +78,7 @@ GOOD = [
     ("PORT", "0", 0),  # the system chooses one
     ("PORT", "65535", 65535),
     ("PROXY_BIND", "::1", "::1"),
+    ("PROXY_ALERT_WEBHOOK_URL", "https://h.example/x?y", "https://h.example/x?y"),
     ("PROXY_WORKERS", "1", 1),
     ("PROXY_WORKERS", "64", 64),
     ("PROXY_THREADS", "10000", 10000),
@@ -102,6 +103,11 @@ def test_a_good_value_is_taken(name, text, value):
 
 BAD = [
     *[("PORT", text) for text in ("-1", "65536", "8000.0", "http", "8 000", "0x50")],
+    *[
+        ("PROXY_ALERT_WEBHOOK_URL", text)
+        for text in ("hooks.example/x", "ftp://hooks.example/x", "http://169.254.169.254/x")
+    ],
+    ("PROXY_ALERT_FORMAT", "teams"),
     ("PROXY_WORKERS", "0"),
     ("PROXY_WORKERS", "65"),
     ("PROXY_WORKERS", "many"),
@@ -130,8 +136,9 @@ BAD = [
 
 @pytest.mark.parametrize("name, text", BAD)
 def test_a_bad_value_is_refused_in_a_line_that_says_what_is_allowed(name, text):
-    allowed = BY_NAME[name].allowed
-    assert refusal(**{name: text}) == f"{name}: {text!r} cannot be used; allowed is {allowed}"
+    allowed, is_secret = BY_NAME[name].allowed, BY_NAME[name].secret
+    shown = "its value" if is_secret else repr(text)
+    assert refusal(**{name: text}) == f"{name}: {shown} cannot be used; allowed is {allowed}"
 
 
 def test_the_first_bad_setting_of_the_table_is_named():
@@ -215,7 +222,7 @@ def test_without_a_value_there_is_no_folder_and_no_file():
         ("PROXY_THREAD", "Did you mean PROXY_THREADS?"),
         ("PROXY_POLCY", "Did you mean PROXY_POLICY?"),
         ("PROXY_PORT", "Known are"),
-        ("PROXY_XYZZY_9", "Known are ADMIN_API_KEY, PORT, PROXY_ALLOW_"),
+        ("PROXY_XYZZY_9", "Known are ADMIN_API_KEY, PORT, PROXY_ALERT_"),
     ],
 )
 def test_an_unknown_name_of_ours_is_refused_with_a_hint(name, hint):
@@ -308,8 +315,10 @@ def test_secrets_are_not_in_the_repr():
         ADMIN_API_KEY="hunter2",
         PROXY_DATABASE_URL="postgresql://u:swordfish@h/d",
         PROXY_SECRET_KEY=FERNET_KEY,
+        PROXY_ALERT_WEBHOOK_URL="https://hooks.example/tunafish",
     )
     shown = repr(loaded)
+    assert "tunafish" not in shown
     assert "hunter2" not in shown
     assert "swordfish" not in shown
     assert "port=8000, bind='127.0.0.1', " in shown

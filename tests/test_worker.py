@@ -710,7 +710,9 @@ def test_what_is_refused_is_said_in_openais_shape_and_not_quoted(
     sent, status, code, worker, ends, paths, monkeypatch
 ):
     logged = []
-    monkeypatch.setattr(worker.log, "info", lambda text, *more: logged.append(text % more))
+    monkeypatch.setattr(
+        worker.log, "info", lambda text, *more, extra: logged.append(text % more)
+    )
     client, conn = ends
     client.sendall(sent)
     found = worker.handle(conn)
@@ -730,7 +732,7 @@ def test_what_is_refused_is_said_in_openais_shape_and_not_quoted(
 
 def test_an_app_that_fails_is_a_500_that_tells_nothing(worker, ends, monkeypatch):
     logged = []
-    monkeypatch.setattr(worker.log, "exception", logged.append)
+    monkeypatch.setattr(worker.log, "exception", lambda text, extra: logged.append(text))
 
     def app(_environ, _start_response):
         raise LookupError("planted")
@@ -749,7 +751,7 @@ def test_an_app_that_fails_is_a_500_that_tells_nothing(worker, ends, monkeypatch
 
 def test_a_header_that_the_app_may_not_send_is_our_fault(worker, ends, monkeypatch):
     logged = []
-    monkeypatch.setattr(worker.log, "exception", logged.append)
+    monkeypatch.setattr(worker.log, "exception", lambda text, extra: logged.append(text))
 
     def app(_environ, start_response):
         start_response("200 OK", [("x-planted", "a\nb")])

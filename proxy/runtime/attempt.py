@@ -4,14 +4,16 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
+from typing import Any
 
 from proxy.core import hints
 from proxy.core import verdict as verdicts
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
+from proxy.core.record import Ended, Tried
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
@@ -19,13 +21,16 @@ from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
-from proxy.runtime.state import Ending, Reservation, State
+from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
 ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
 
+
+NO_HEADERS: Mapping[str, str] = {}
 
 # Events that say nothing yet are held back until one does; of a stream that goes on and on
 # without saying anything, no more than this.
@@ -79,6 +84,7 @@ class Attempt:
         self.body: bytes | None = None
         self.latency_ms = 0
         self.usage = NO_USAGE
+        self.sent_bytes = 0  # of its stream, to the client
         self._was_given_up = False  # settled as one that the client would not get
         self.was_recovery = False  # it closed its instance's breaker
         self._state = state
@@ -143,7 +149,9 @@ class Attempt:
                 streams=self.streams,
             )
             if self.was_recovery:
-                logger.warning("%s answers again: its breaker closed", self.serving.config.name)
+                name = self.serving.config.name
+                said = "%s answers again: its breaker closed"
+                tell(logger, "breaker_closed", said, name, instance=name)
 
     @property
     def streams(self) -> bool:
@@ -159,18 +167,23 @@ class Attempt:
         return self._answer
 
     def __str__(self) -> str:
-        what = self.error.message if self.error else f"HTTP {self.answer.status}"
-        return f"{self.serving.config.name}: {what}"
+        return f"{self.serving.config.name}: {self.what()}"
+
+    def what(self) -> str:
+        """Of an attempt that failed, how; without what its answer says."""
+        return self.error.message if self.error else f"HTTP {self.answer.status}"
 
     def __iter__(self) -> Iterator[bytes]:
         """The stream's bytes as they arrive. Raises StreamBroken if the upstream breaks it."""
         watcher = self._watcher
         try:
             if self._first:
+                self.sent_bytes += len(self._first)
                 yield self._first
             while (chunk := self.answer.read_some()) and not watcher.endless:
                 passed_on = watcher.feed(chunk)
                 if passed_on:
+                    self.sent_bytes += len(passed_on)
                     yield passed_on
             if not watcher.is_whole():
                 raise UpstreamError(ENDLESS if watcher.endless else CUT_SHORT)
@@ -184,6 +197,7 @@ class Attempt:
         # Counted before the end goes out: a client that has everything is in the totals.
         self.close()
         if last:
+            self.sent_bytes += len(last)
             yield last
 
     def close(self, *, answered: bool = True) -> None:
@@ -232,9 +246,53 @@ class Attempt:
         if answered:
             self._settled(self.usage, self.cost_nano)
         if event is not None:
-            logger.warning("%s %s: %s", self.serving.config.name, event, self.trouble())
+            self._tell(event)
         self._on_close(self)
         return True
+
+    def tried(self) -> Tried:
+        """What the log tells of it when it was opened."""
+        answer, verdict, headers = self._answer, self.verdict, NO_HEADERS
+        status = 0
+        if answer is not None and self.error is None:
+            status, headers = answer.status, answer.headers
+        return Tried(
+            self.serving.config.name,
+            self.serving.deployment,
+            self._started,
+            self.latency_ms or self._first_byte_ms,
+            status,
+            verdict.outcome,
+            self.error.message if self.error is not None else None,
+            verdict.rest_seconds,
+            headers.get("apim-request-id") or headers.get("x-request-id"),
+            headers.get("x-ms-region"),
+        )
+
+    def ended(self) -> Ended:
+        """What the log tells of it when it is over."""
+        body = self.body
+        return Ended(
+            self._started,
+            self.latency_ms,
+            self._first_byte_ms,
+            self.verdict.outcome,
+            self.error.message if self.error is not None else None,
+            self.usage,
+            self.cost_nano,
+            self.sent_bytes if body is None else len(body),
+            body is None,
+        )
+
+    def _tell(self, event: str) -> None:
+        name, why = self.serving.config.name, self.trouble() or ""
+        fields: dict[str, Any] = {"instance": name, "why": why}
+        if event == LONG_REST:
+            seconds = int(self.verdict.rest_seconds)
+            fields = {"instance": name, "deployment": self.serving.deployment}
+            fields["seconds"] = seconds
+            why = f"{seconds} s"
+        tell(logger, event, "%s %s: %s", name, EVENT_WORDS[event], why, **fields)
 
     def trouble(self) -> str | None:
         """What went wrong, for the state's `last_error`; None if nothing did."""

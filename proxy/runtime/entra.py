@@ -12,6 +12,7 @@ from typing import Protocol
 
 from proxy.core import renewal
 from proxy.runtime.line import Line
+from proxy.runtime.tell import tell
 
 # Of tokens that upstreams refuse no more are replaced than one in so long.
 REPLACE_SECONDS = 30.0
@@ -245,7 +246,7 @@ class Tokens:
             waiting = self._wakers()
         _wake(waiting)
         if failed:
-            logger.warning("Entra ID gives tokens again.")
+            tell(logger, "token_recovered", "Entra ID gives tokens again.")
 
     def _failed(self, error: NoToken) -> None:
         with self._lock:
@@ -259,11 +260,15 @@ class Tokens:
             waiting = self._wakers()
         _wake(waiting)
         if is_first:
-            logger.warning(
+            tell(
+                logger,
+                "token_failed",
                 "Entra ID gives no token: %s. It is asked again until it does; the present"
                 " token is good for %d s.",
                 error.message,
                 left,
+                why=error.message,
+                seconds=int(left),
             )
 
 

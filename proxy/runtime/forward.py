@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from threading import Event
+from typing import Any
 
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
@@ -23,6 +24,7 @@ from proxy.core.live import (
     UPSTREAM_SAYS,
     Refusal,
 )
+from proxy.core.record import Trail
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving, Usage
 from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL
@@ -44,6 +46,7 @@ from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Reservation, State
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream
 from proxy.runtime.waiting import Full, Waiter, WaitingRoom, common
 
@@ -73,8 +76,8 @@ def nobody(_usage: Usage, _cost_nano: int) -> None:
 
 @dataclass(slots=True)
 class Trip:
-    """One call on its way. `queue` is where it waits, and for what it competes. `tried` has an
-    entry for each attempt, for the log.
+    """One call on its way. `queue` is where it waits, and for what it competes. `trail` is what
+    the log tells of it.
 
     `left`: how many more attempts there may be, None before the first instance is chosen.
     `patience_seconds`: how long it may still wait. `asked`: the instances that are not to be
@@ -87,7 +90,7 @@ class Trip:
     pool: Pool
     queue: str
     line: Line
-    tried: list[str]
+    trail: Trail
     turn: Turn
     patience_seconds: float
     settled: Settled
@@ -146,22 +149,22 @@ class Forward:
     def forward(
         self,
         call: Call,
-        tried: list[str],
+        trail: Trail,
         line: Line | None = None,
         settled: Settled = nobody,
     ) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
-        Its answer may be an error one; read `body` or iterate it, then close it. `tried`
-        takes one entry an attempt, for the log. Raises a ProxyError if there is nothing
+        Its answer may be an error one; read `body` or iterate it, then close it. `trail`
+        takes what the log tells of the way. Raises a ProxyError if there is nothing
         that may be shown: an unknown model, no room, no instance that answers. Cutting the
         line ends whatever it waits for. `settled` hears of the attempt that is returned, when
         it ends.
         """
         pool = self._pool(call)
         line, patience_seconds = line or Line(), self._max_wait_seconds
-        turn = self._turn(call)
-        trip = Trip(call, pool, _queue(call), line, tried, turn, patience_seconds, settled)
+        turn, trail.policy = self._turn(call), self._policy
+        trip = Trip(call, pool, _queue(call), line, trail, turn, patience_seconds, settled)
         self._try_in_order(trip, in_turn=True)
         try:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
@@ -182,11 +185,10 @@ class Forward:
         worker: what their threads do after it is not counted any more."""
         cut_off = [a for a in self._open.copy() if a.settle()]
         for attempt in cut_off:
-            logger.warning(
-                "%s %s was still answering when the worker ended",
-                attempt.request_id,
-                attempt.serving.config.name,
-            )
+            name = attempt.serving.config.name
+            said = "%s %s was still answering when the worker ended"
+            asked = attempt.request_id
+            tell(logger, "answer_cut_off", said, asked, name, id=asked, instance=name)
         return len(cut_off)
 
     def explain(self, call: Call) -> Iterator[tuple[Serving, Refusal | None]]:
@@ -261,6 +263,7 @@ class Forward:
             taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
             if isinstance(taken, Refusal):
                 trip.refused.append(taken)
+                trip.trail.passed_over[name] = (taken.reason, taken.wait_seconds)
             elif self._is_over(self._try(trip, serving, taken), trip):
                 return
 
@@ -307,7 +310,9 @@ class Forward:
         got = self.waiting.wait(
             trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
         )
-        trip.patience_seconds -= self._clock() - started
+        waited_seconds = self._clock() - started
+        trip.patience_seconds -= waited_seconds
+        trip.trail.waited_seconds += waited_seconds
         if got is None:
             return False
         trip.left = trip.left or 1 + got[0].config.retry_count
@@ -345,7 +350,9 @@ class Forward:
         before = trip.attempt
         if before is not None:
             what = "it once more" if before.serving is serving else "another"
-            logger.info("%s %s, trying %s", trip.call.request_id, str(before), what)
+            said = "%s %s, trying %s"
+            fields = _told(before)
+            tell(logger, "attempt_failed", said, fields["id"], str(before), what, **fields)
         attempt = Attempt(
             self._state,
             reservation,
@@ -370,7 +377,7 @@ class Forward:
         if attempt.verdict.try_next:
             attempt.close(answered=False)
         trip.attempt = attempt
-        trip.tried.append(_tried(attempt))
+        trip.trail.attempts.append(attempt.tried())
         trip.left = (trip.left or 1) - 1
         _note(trip, attempt)
         if attempt.was_recovery:
@@ -396,8 +403,8 @@ class Forward:
             raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
             return attempt
-        # In words at once: a line that waits to be written must hold no bodies.
-        logger.warning("%s %s, and nobody else can serve it", call.request_id, str(attempt))
+        said = "%s %s, and nobody else can serve it"
+        tell(logger, "no_answer", said, call.request_id, str(attempt), **_told(attempt))
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
             raise self._refused(trip)
         raise _unreachable(call, attempt)
@@ -487,6 +494,12 @@ def _is_short(refused: Iterable[Refusal]) -> bool:
     return any(refusal.reason in SHORT for refusal in refused)
 
 
+def _told(attempt: Attempt) -> dict[str, Any]:
+    """For the log, in words at once: a line that waits to be written must hold no bodies."""
+    name = attempt.serving.config.name
+    return {"id": attempt.request_id, "instance": name, "why": attempt.what()}
+
+
 def _cost(call: Call, serving: Serving) -> float:
     """Of whatever clients compete for there."""
     return call.reserved_tokens if serving.counts_tokens else 1.0
@@ -561,12 +574,6 @@ def _too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
         f" {most} are accepted.",
         code="context_length_exceeded",
     )
-
-
-def _tried(attempt: Attempt) -> str:
-    """For the log: instance, and status or outcome."""
-    what = attempt.verdict.outcome if attempt.error else str(attempt.answer.status)
-    return f"{attempt.serving.config.name}:{what}"
 
 
 def _model_not_found(call: Call) -> ProxyError:

@@ -13,6 +13,7 @@ from proxy.core.roles import Admin
 from proxy.core.types import ENTRA, InstanceConfig, Usage, is_same_upstream
 from proxy.runtime.entra import Tokens
 from proxy.runtime.references import References, Resolved, Versions
+from proxy.runtime.tell import tell
 from proxy.store import admin_keys, instances, keys, prices, quota_groups, revisions
 from proxy.store.db import Connection, Database
 from proxy.store.instances import StoredInstance
@@ -150,7 +151,8 @@ class Snapshots:
             if fresh.revision > self.current.revision or self._is_outdated:
                 self._is_outdated = False
                 self._take(fresh, resolved)
-                logger.info("config is at revision %d", revision)
+                said = "config is at revision %d"
+                tell(logger, "config_changed", said, revision, revision=revision)
             current = self.current
         self._tell_tokens(current)
         return current
@@ -243,10 +245,19 @@ def _tell(former: Snapshot, current: Snapshot) -> None:
     for name in sorted(now - before):
         reasons.setdefault(current.problems[name].text, []).append(name)
     for reason, names in reasons.items():
-        logger.error("out of service: %s: %s", _named(names), reason)
+        tell(
+            logger,
+            "out_of_service",
+            "out of service: %s: %s",
+            _named(names),
+            reason,
+            instances=names[:NAMED],
+            why=reason,
+        )
     back = sorted(before - now)
     if back:
-        logger.warning("no longer out of service: %s", _named(back))
+        said = "no longer out of service: %s"
+        tell(logger, "back_in_service", said, _named(back), instances=back[:NAMED])
 
 
 def _named(names: list[str]) -> str:

@@ -51,9 +51,17 @@ NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 LAST_ERROR_CHARACTERS = 300
 OPERATOR = "operator"  # the reason of a rest that a person set
 
-# What a person should hear of, in the words of a log line that begins with the instance's name.
-BREAKER_OPENED = "fails, and is left alone for a while"
-MISCONFIGURED_NOW = "refuses the gateway; a person has to mend its config"
+# What a person should hear of: keys of core/events.py, and the words of a log line that begins
+# with the instance's name.
+BREAKER_OPENED, MISCONFIGURED_NOW, LONG_REST = (
+    *("breaker_opened", "misconfigured", "instance_rests"),
+)
+EVENT_WORDS = {
+    BREAKER_OPENED: "fails, and is left alone for a while",
+    MISCONFIGURED_NOW: "refuses the gateway; a person has to mend its config",
+    LONG_REST: "wants to be left alone for long",
+}
+LONG_REST_SECONDS = 30.0
 
 RATE_SECONDS = 10
 
@@ -219,7 +227,7 @@ class State:
     def finish(self, reservation: Reservation, ending: Ending) -> str | None:
         """Settles, counts, and lets the instance rest if the verdict says so. Once each.
 
-        What a person should hear of: BREAKER_OPENED or MISCONFIGURED_NOW.
+        What a person should hear of: a key of EVENT_WORDS.
         """
         now = self._clock()
         name = reservation.config.name
@@ -249,8 +257,8 @@ class State:
                 place = WHOLE_INSTANCE if verdict.whole_instance else reservation.deployment
                 reason = verdict.rest_reason or verdict.outcome
                 rest = Rest(now + verdict.rest_seconds, reason, now, reservation.config)
-                if reason in MISCONFIGURED and place not in live.rests:
-                    event = MISCONFIGURED_NOW
+                if place not in live.rests:
+                    event = _event_of(rest, verdict.rest_seconds) or event
                 self._add_rest(name, place, rest)
         return event
 
@@ -533,6 +541,12 @@ def removed_view(shared: SharedInstance) -> StateView:
         last_error=shared.last_error,
         last_error_time=shared.last_error_time,
     )
+
+
+def _event_of(rest: Rest, seconds: float) -> str | None:
+    if rest.reason in MISCONFIGURED:
+        return MISCONFIGURED_NOW
+    return LONG_REST if seconds >= LONG_REST_SECONDS else None
 
 
 def _totals(ending: Ending) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """One thread a worker: deltas out to SQLite, everyone's sums and new config back."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -12,12 +13,16 @@ from proxy.runtime.clients import ClientState
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
+from proxy.runtime.tell import tell
 from proxy.store import client_states, states, usage
 from proxy.store.db import ChangeDetector, Database, FileWatch, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
+# A syncer that has not finished a round for so long is stuck, whatever the reason.
+LATE_SECONDS = 10.0
+FULL_DISK = re.compile("disk is full|no space left", re.IGNORECASE)
 
 
 class Syncer:
@@ -52,6 +57,9 @@ class Syncer:
         self._began_at = 0.0
         self._reads_all_until = 0.0
         self._periodic = Periodic("syncer", interval_seconds, self._round)
+        self._late_seconds = max(LATE_SECONDS, 3 * interval_seconds)
+        self._is_late = False
+        self._watching = Periodic("sync-watch", LATE_SECONDS / 2, self.watch)
         self._next_housekeeping = 0.0
         self.problem: str | None = None
         self.synced_at = 0.0
@@ -60,12 +68,27 @@ class Syncer:
         """Reads config and state, so that the first request finds them, then goes on alone."""
         self.sync()
         self._periodic.start()
+        self._watching.start()
 
     def stop(self) -> None:
         """Idempotent. After this, everything counted is in the database if it can be."""
+        self._watching.stop()
         self._periodic.stop()
         self.sync()
         self._close_detector()
+
+    def age_seconds(self) -> float | None:
+        """Since the last round that succeeded; None while that is not too long ago."""
+        age_seconds = self._clock() - self.synced_at
+        return age_seconds if self.synced_at and age_seconds > self._late_seconds else None
+
+    def watch(self) -> None:
+        """Of another thread: one that is stuck cannot say so itself."""
+        age_seconds = self.age_seconds()
+        if age_seconds is not None and not (self.problem or self._is_late):
+            self._is_late = True
+            said = "State was last synced %d s ago. Requests are served; counts wait in memory."
+            tell(logger, "sync_late", said, age_seconds, seconds=int(age_seconds))
 
     def sync(self) -> None:
         """One round. Raises nothing: what failed is noted in `problem` and tried again."""
@@ -82,9 +105,14 @@ class Syncer:
     def _round(self) -> None:
         try:
             self.sync()
-        except Exception:  # a bug in one round must not end all later ones
+        except Exception:  # noqa: BLE001  # a bug in one round must not end all later ones
             if not self.problem:
-                logger.exception("State could not be synced.")
+                tell(
+                    logger,
+                    "unexpected_error",
+                    "State could not be synced.",
+                    with_traceback=True,
+                )
             self.problem = "State could not be synced; the log has the details."
 
     def _exchange(self) -> None:
@@ -128,7 +156,11 @@ class Syncer:
         """Connections keep a file open that was replaced: a restored backup has to be opened,
         and its config taken though its revision may be an older one."""
         if self._file.was_replaced():
-            logger.warning("The database's file was replaced; it is opened anew.")
+            tell(
+                logger,
+                "database_replaced",
+                "The database's file was replaced; it is opened anew.",
+            )
             self._close_detector()
             self._database.dispose()
             self._snapshots.forget()
@@ -173,9 +205,13 @@ class Syncer:
     def _note(self, problem: str | None) -> None:
         """Logs a change once, not each round."""
         if problem and not self.problem:
-            logger.error("%s Requests are served; counts wait in memory.", problem)
-        elif self.problem and not problem:
-            logger.warning("The database works again; what waited is written.")
+            event = "disk_full" if FULL_DISK.search(problem) else "sync_failed"
+            said = "%s Requests are served; counts wait in memory."
+            tell(logger, event, said, problem, why=problem)
+        elif (self.problem or self._is_late) and not problem:
+            said = "The database works again; what waited is written."
+            tell(logger, "sync_recovered", said)
+            self._is_late = False
         self.problem = problem
 
     def _close_detector(self) -> None:

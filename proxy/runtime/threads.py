@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock, Thread
 
+from proxy.runtime.tell import tell
+
 logger = logging.getLogger(__name__)
 
 # One that was not needed for so long ends; after a burst its memory goes back.
@@ -84,7 +86,13 @@ class ThreadPool:
         try:
             Thread(target=self._run, args=(task,), name="request", daemon=True).start()
         except RuntimeError:  # the system has no more; those that are there go on
-            logger.error("No more threads can be made: there are %d.", self.count - 1)
+            tell(
+                logger,
+                "threads_exhausted",
+                "No more threads can be made: there are %d.",
+                self.count - 1,
+                threads=self.count - 1,
+            )
             with self._lock:
                 self.count -= 1
                 if task is not None:
@@ -96,8 +104,13 @@ class ThreadPool:
             if task is not None:
                 try:
                     task()
-                except BaseException:  # it ends its task, not its thread
-                    logger.exception("A request's thread failed.")
+                except BaseException:  # noqa: BLE001  # it ends its task, not its thread
+                    tell(
+                        logger,
+                        "unexpected_error",
+                        "A request's thread failed.",
+                        with_traceback=True,
+                    )
                 task = None  # while it is idle a thread keeps nothing of it
             task = self._next(mine)
             if task is None:

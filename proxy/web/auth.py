@@ -11,13 +11,14 @@ from flask import current_app, g, request
 from proxy.context import Parts, parts
 from proxy.core.door import DISABLED, ELSEWHERE, EXPIRED, FOLLOWED, hindrance
 from proxy.core.key_format import ADMIN_PREFIX, mistake
+from proxy.core.log_lines import text_of
 from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
 from proxy.core.sources import Address, source
 from proxy.core.types import ANONYMOUS, Client
 from proxy.core.wrong_keys import UNKNOWN, Refused
 from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
+from proxy.runtime.tell import tell
 from proxy.store.keys import KeysClosed, key_hash
-from proxy.web.requests_log import quoted
 
 ADMIN_HEADER = "X-Admin-API-Key"
 FIRST = Admin(FIRST_ADMIN)
@@ -156,7 +157,7 @@ def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
     """Counts a wrong one. Raises TooManyWrongKeys if many came from there; but who has one
     that is expired is told so."""
     refused = mine.admin_key_watch.wrong(source_of(mine, request.environ))
-    _log(mine, logging.WARNING, "a wrong admin key", refused, request.environ)
+    _log(mine, "wrong_admin_key", "a wrong admin key", refused, request.environ)
     if refused.wait_seconds and not is_known:
         raise TooManyWrongKeys(
             "Too many wrong admin keys came from your address. The right one is let in at any"
@@ -167,25 +168,24 @@ def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
 
 def _note_client_key(mine: Parts, environ: Mapping[str, Any]) -> None:
     refused = mine.client_key_watch.wrong(source_of(mine, environ))
-    _log(mine, logging.INFO, "an unknown client key", refused, environ)
+    _log(mine, "unknown_client_key", "an unknown client key", refused, environ)
 
 
 def _log(
-    mine: Parts, level: int, what: str, refused: Refused, environ: Mapping[str, Any]
+    mine: Parts, event: str, what: str, refused: Refused, environ: Mapping[str, Any]
 ) -> None:
     """Never the key, nor a part of it: a mistyped one is nearly the right one."""
     if refused.told:
-        logger.log(
-            level,
-            "%s: source=%s method=%s path=%s id=%s count=%d%s",
-            what,
-            quoted(source_of(mine, environ) or UNKNOWN),
-            quoted(environ["REQUEST_METHOD"]),
-            quoted(environ["PATH_INFO"]),
-            g.request_id,
-            refused.told,
-            f" unlogged={refused.dropped}" if refused.dropped else "",
-        )
+        fields = {
+            "source": str(source_of(mine, environ) or UNKNOWN),
+            "method": environ["REQUEST_METHOD"],
+            "path": environ["PATH_INFO"],
+            "id": g.request_id,
+            "count": refused.told,
+        }
+        if refused.dropped:
+            fields["unlogged"] = refused.dropped
+        tell(logger, event, "%s: %s", what, text_of(fields), **fields)
 
 
 def admin_of(mine: Parts, given: str) -> Admin | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from proxy.context import parts
@@ -17,6 +17,7 @@ def register(app: Flask) -> None:
 
 
 def known(error: ProxyError) -> Response:
+    g.error = error.code  # for the request's record
     response = jsonify(error.to_dict())
     response.status_code = error.status
     response.headers.update(error.headers())

@@ -1,14 +1,10 @@
 """Whether we live, and whether we can serve: for supervisors and load balancers."""
 
-import time
 from typing import Any
 
 from flask import Flask
 
 from proxy.context import parts
-
-# A syncer that has not finished a round for so long is stuck, whatever the reason.
-LATE_SECONDS = 10.0
 
 
 def register(app: Flask) -> None:
@@ -49,10 +45,10 @@ def _problem() -> str | None:
     syncer = parts().syncer
     if syncer.problem:
         return syncer.problem
-    age_seconds = time.time() - syncer.synced_at
     if not syncer.synced_at:
         return "The worker was not started: use ./scripts/run or python -m proxy."
-    if age_seconds > max(LATE_SECONDS, 3 * parts().settings.sync_interval_seconds):
+    age_seconds = syncer.age_seconds()
+    if age_seconds is not None:
         return f"State was last synced {int(age_seconds)} s ago."
     return None
 

@@ -13,6 +13,7 @@ from proxy.context import Parts, parts
 from proxy.core import headers, tokens
 from proxy.core.door import is_allowed
 from proxy.core.endpoints import ENDPOINTS
+from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
 from proxy.core.types import Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
@@ -72,6 +73,7 @@ def register(app: Flask) -> None:
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
     mine, environ = parts(), request.environ
+    g.endpoint = endpoint
     client = g.client = client_of(mine, environ)
     calls, ends_at = mine.open_calls, _ends_at(mine, environ)
     line = calls.begin(environ.get("gunicorn.socket"))
@@ -127,7 +129,7 @@ def _forwarded(
     call = _call(endpoint, model, client, body, ends_at)
     ticket = limits.let_in(mine, call)
     try:
-        return mine.forward.forward(call, g.tried, line, ticket.settle)
+        return mine.forward.forward(call, g.trail, line, ticket.settle)
     except BaseException:
         ticket.settle()  # no attempt will
         raise
@@ -142,7 +144,8 @@ def _call(
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
-    seen.tried = []
+    seen.trail = Trail()
+    seen.request_bytes = len(body)
     return call_of(
         endpoint,
         asked,

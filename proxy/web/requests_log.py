@@ -1,31 +1,21 @@
 """Each request's id, and its one line in the log."""
 
-import json
 import logging
 import random
-import re
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from flask import Flask, Response, g, request
 
+from proxy.context import parts
 from proxy.core.headers import request_id
+from proxy.core.record import Seen
 from proxy.web.app import Relayed
-
-logger = logging.getLogger(__name__)
 
 # Asked every few seconds by whoever watches us: a line each would bury the others.
 QUIET_PATHS = frozenset({"/health", "/ready"})
-
-# What a line tells, in this order. What a request did not come to is left out.
-FIELDS = (
-    *("id", "method", "path", "status", "ms", "client", "model"),
-    *("instance", "attempts", "tried"),
-    *("outcome", "prompt_tokens", "completion_tokens"),
-)
-
-_PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without space, quote and equals sign
 
 
 def register(app: Flask) -> None:
@@ -51,7 +41,8 @@ def finish(response: Response) -> Response:
     # When the last byte is out: only then a stream's tokens and duration are known.
     response.call_on_close(
         partial(
-            write_line,
+            tell,
+            parts().log_writer.tell_request,
             environ["REQUEST_METHOD"],
             request.path,
             response.status_code,
@@ -61,41 +52,30 @@ def finish(response: Response) -> Response:
     return response
 
 
-def write_line(method: str, path: str, status: int, seen: dict[str, Any]) -> None:
-    """`seen` is what the request left in `flask.g`. No header and no body is in it."""
-    level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-    if not logger.isEnabledFor(level):
-        return
-    ms = int((time.monotonic() - seen["started"]) * 1000)
-    values: list[object] = [seen["request_id"], method, path, status, ms]
-    client, attempt = seen.get("client"), seen.get("attempt")
-    values += (client and client.name, seen.get("model"))
-    tried = seen.get("tried")
-    if tried is not None:
-        values += (attempt.serving.config.name if attempt else "", len(tried), ",".join(tried))
-    if attempt is not None:  # it is not kept until it is written: it holds bodies
-        usage = attempt.usage
-        values += (attempt.verdict.outcome, usage.prompt_tokens, usage.completion_tokens)
-    logger.log(level, "request %s", _Line(values))
-
-
-class _Line:
-    """Put into words only when it is written."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: list[object]) -> None:
-        self._values = values
-
-    def __str__(self) -> str:
-        return " ".join(
-            f"{name}={quoted(value)}"
-            for name, value in zip(FIELDS, self._values, strict=False)
-            if value is not None
-        )
-
-
-def quoted(value: object) -> str:
-    """Names come from clients: what could break the line, or look like a field, is quoted."""
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+def tell(
+    told: Callable[[int, Seen], None], method: str, path: str, status: int, seen: dict[str, Any]
+) -> None:
+    """`seen` is what the request left in `flask.g`. Of an attempt only small values are kept
+    until they are written: it holds bodies."""
+    get = seen.get
+    client, attempt = get("client"), get("attempt")
+    started = seen["started"]
+    told(
+        logging.DEBUG if path in QUIET_PATHS else logging.INFO,
+        Seen(
+            time.time(),
+            started,
+            int((time.monotonic() - started) * 1000),
+            seen["request_id"],
+            method,
+            path,
+            status,
+            client.name if client is not None else None,
+            get("model"),
+            get("endpoint"),
+            get("request_bytes"),
+            get("error"),
+            get("trail"),
+            attempt.ended() if attempt is not None else None,
+        ),
+    )

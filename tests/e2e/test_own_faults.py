@@ -3,7 +3,6 @@ calls. Through gunicorn with two workers."""
 
 import json
 import os
-import re
 import signal
 import socket
 import sqlite3
@@ -310,5 +309,5 @@ def test_nothing_of_all_that_is_a_traceback(fresh: Gateway, simulator: Simulator
             next(response.iter_content(None))
     finally:
         simulator["east"].tokens, simulator["east"].event_interval_ms = 10, 0
-    until(lambda: re.search(r"outcome=aborted", fresh.log), "it is over")
+    until(lambda: '"outcome":"aborted"' in fresh.log, "it is over")
     assert "Traceback" not in fresh.log

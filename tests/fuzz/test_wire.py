@@ -36,7 +36,14 @@ def gateway(tmp_path_factory):
         gateway.stop(9)
     log = gateway.log
     assert log.count("Booting worker") == 1
-    for word in ("Traceback", " ERROR ", "[ERROR]", gateway.client_key, "upstream-key-0123"):
+    for word in (
+        "Traceback",
+        " ERROR ",
+        "[ERROR]",
+        '"ERROR"',
+        gateway.client_key,
+        "upstream-key-0123",
+    ):
         assert word not in log, log[max(0, log.index(word) - 500) :][:3_000]
 
 

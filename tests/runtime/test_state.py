@@ -22,6 +22,7 @@ from proxy.core.window import WINDOW_SECONDS
 from proxy.runtime.state import (
     BREAKER_OPENED,
     LAST_ERROR_CHARACTERS,
+    LONG_REST,
     MISCONFIGURED_NOW,
     OPERATOR,
     Ending,
@@ -353,6 +354,13 @@ def test_workers_tell_each_other_of_breakers(state, clock):
 def test_a_first_misconfiguration_is_told_once(state):
     some = [state.start(serving(A), TEN) for _ in range(2)]
     assert [state.finish(r, MISCONFIGURED) for r in some] == [MISCONFIGURED_NOW, None]
+
+
+@pytest.mark.parametrize("seconds, told", [(29.0, None), (30.0, LONG_REST)])
+def test_a_long_rest_is_told_once(state, seconds, told):
+    ending = Ending(Verdict("throttled", try_next=True, rest_seconds=seconds))
+    some = [state.start(serving(A), TEN) for _ in range(2)]
+    assert [state.finish(r, ending) for r in some] == [told, None]
 
 
 def test_the_median_to_the_first_byte_is_kept_by_deployment(state):

@@ -19,11 +19,12 @@ from proxy.core.limiter import Lately, Peers
 from proxy.core.live import ALONE, Refusal
 from proxy.core.types import Client, Usage
 from proxy.core.verdict import Verdict
+from proxy.runtime import syncer
 from proxy.runtime.clients import ClientState
 from proxy.runtime.references import References
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
-from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, Syncer
+from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
 from proxy.store.models import (
@@ -455,6 +456,48 @@ def test_a_problem_is_noted_and_logged_once(faulty, logged):
         ("ERROR", f"{LOCKED} Requests are served; counts wait in memory."),
         ("WARNING", "The database works again; what waited is written."),
     ]
+
+
+def test_a_round_that_does_not_end_is_told_once_and_so_is_its_end(faulty, logged):
+    faulty.syncer.sync()
+    faulty.syncer.synced_at -= LATE_SECONDS + 1
+    for _ in range(2):
+        faulty.syncer.watch()
+    faulty.syncer.sync()
+    faulty.syncer.watch()
+    assert logged == [
+        (
+            "WARNING",
+            "State was last synced 11 s ago. Requests are served; counts wait in memory.",
+        ),
+        ("WARNING", "The database works again; what waited is written."),
+    ]
+
+
+def test_a_problem_that_is_known_is_not_told_as_lateness_too(faulty, logged):
+    faulty.syncer.sync()
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.measure(DONE)
+    faulty.syncer.sync()
+    faulty.syncer.synced_at -= LATE_SECONDS + 1
+    faulty.syncer.watch()
+    assert [level for level, _ in logged] == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    "message, event",
+    [
+        ("The database cannot be used: database or disk is full.", "disk_full"),
+        ("The database cannot be used: No space left on device.", "disk_full"),
+        (LOCKED, "sync_failed"),
+    ],
+)
+def test_a_full_disk_has_a_name_of_its_own(faulty, monkeypatch, message, event):
+    told = []
+    monkeypatch.setattr(syncer, "tell", lambda _logger, name, *_, **fields: told.append(name))
+    faulty.database.fault = StoreUnavailable(message)
+    faulty.syncer.sync()
+    assert told == [event]
 
 
 def test_a_database_that_fails_while_nothing_is_to_be_written_is_a_problem_too(faulty):

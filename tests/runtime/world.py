@@ -12,6 +12,7 @@ from requests.structures import CaseInsensitiveDict
 from proxy.core import limiter
 from proxy.core import verdict as verdicts
 from proxy.core.catalog import Catalog
+from proxy.core.record import Trail
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.forward import Forward
 from proxy.runtime.line import Line
@@ -138,17 +139,22 @@ class World:
             policy=policy,
             **({"pause_seconds": (0.0, 0.0)} | (settings or {})),
         )
-        self.tried = []
+        self.trail = Trail()
+
+    @property
+    def tried(self):
+        """Whom all calls were sent to, with the status, or what came instead of one."""
+        return [f"{t.instance}:{t.status or t.outcome}" for t in self.trail.attempts]
 
     def forward(self, line=None, **changes):
         """(status, body) of a call whose answer is plain."""
-        attempt = self.gateway.forward(call(**changes), self.tried, line)
+        attempt = self.gateway.forward(call(**changes), self.trail, line)
         attempt.close()
         return attempt.answer.status, attempt.body
 
     def attempt(self, line=None, **changes):
         """A stream's attempt, open: to iterate and to close."""
-        return self.gateway.forward(call(**changes), self.tried, line)
+        return self.gateway.forward(call(**changes), self.trail, line)
 
     def answered(self, first_byte_ms):
         """The first instance answered a call before, after so long."""

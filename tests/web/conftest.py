@@ -20,7 +20,8 @@ from tests.builders import AUTHOR, MODEL, SECRET_KEY
 
 ADMIN_KEY = "planted-admin-key-0123456789"
 ADMIN = {"X-Admin-API-Key": ADMIN_KEY}
-USUAL = {"admin_api_key": ADMIN_KEY, "sync_interval_ms": 60_000}
+# Text: most tests of the log read its sentences.
+USUAL = {"admin_api_key": ADMIN_KEY, "sync_interval_ms": 60_000, "log_format": "text"}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
 STREAM = CHAT | {"stream": True}
 

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from proxy.web.health import LATE_SECONDS
+from proxy.runtime.syncer import LATE_SECONDS
 
 IDLE = {"open": 0, "waiting": 0, "ceiling": 512}
 FINE = {"status": "ok", "problem": None, "calls": IDLE}

@@ -34,7 +34,9 @@ def test_a_call_has_one_line_with_all_that_is_known_of_it(world):
     world.add("a")
     world.ask(headers={"x-request-id": "mine"})
     (line,) = requests(world)
-    assert re.fullmatch(r"\d+", line.pop("ms"))
+    for name in ("ms", "first_byte_ms", "waited_ms"):
+        assert re.fullmatch(r"\d+", line.pop(name))
+    assert re.fullmatch(r"[0-9a-f-]{36}", line.pop("upstream_id"))
     assert line == {
         "id": "mine",
         "method": "POST",
@@ -96,8 +98,8 @@ def test_who_had_no_answer_is_named_by_what_happened(world):
 @pytest.mark.parametrize(
     "path, status, known",
     [
-        ("/v1/chat/completions", "401", {"id", "method", "path", "status", "ms"}),
-        ("/nothing", "404", {"id", "method", "path", "status", "ms"}),
+        ("/v1/chat/completions", "401", {"id", "method", "path", "status", "ms", "error"}),
+        ("/nothing", "404", {"id", "method", "path", "status", "ms", "error"}),
     ],
 )
 def test_what_is_not_known_is_left_out(world, path, status, known):

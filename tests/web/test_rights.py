@@ -57,6 +57,8 @@ NEEDED = {
     ("POST", "/admin/config/import"): "admin",
     ("POST", "/admin/config/rollback"): "admin",
     ("POST", "/admin/explain"): "operator",
+    ("GET", "/admin/requests"): "viewer",
+    ("GET", "/admin/requests/<string:request_id>"): "viewer",
 }
 # Without a key: they say nothing that is not in the documentation.
 OPEN = ("/admin/docs", "/admin/openapi.json")

@@ -1,0 +1,125 @@
+"""What happens to the gateway itself: each kind has a name that stays, so that programs can
+look for it in the log. docs/logs.md shows this table; a test keeps the two equal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`level` is that of its line. `fields` it has besides. `is_alert`: somebody should hear of
+    it now (PROXY_ALERT_WEBHOOK_URL)."""
+
+    level: str
+    means: str
+    fields: tuple[str, ...] = ()
+    is_alert: bool = False
+
+
+EVENTS: Mapping[str, Event] = MappingProxyType(
+    {
+        "starting": Event("info", "The gateway starts; what a newcomer still has to do."),
+        "worker_started": Event("info", "A worker is ready for requests."),
+        "worker_stopped": Event(
+            "info", "A worker ends; `cut_off` answers were still open.", ("cut_off",)
+        ),
+        "config_changed": Event("info", "A worker has read a newer config.", ("revision",)),
+        "breaker_opened": Event(
+            "warning",
+            "An instance fails; it is left alone, then tried by one request at a time.",
+            ("instance", "why"),
+            is_alert=True,
+        ),
+        "breaker_closed": Event(
+            "warning", "That instance answers again.", ("instance",), is_alert=True
+        ),
+        "misconfigured": Event(
+            "warning",
+            "An instance refuses the gateway: its key or a deployment's name is wrong.",
+            ("instance", "why"),
+            is_alert=True,
+        ),
+        "instance_rests": Event(
+            "warning",
+            "An instance asked to be left alone for long, with a 429.",
+            ("instance", "deployment", "seconds"),
+        ),
+        "out_of_service": Event(
+            "error",
+            "Instances cannot be asked: a secret of theirs cannot be read.",
+            ("instances", "why"),
+            is_alert=True,
+        ),
+        "back_in_service": Event(
+            "warning", "They can be asked again.", ("instances",), is_alert=True
+        ),
+        "token_failed": Event(
+            "warning",
+            "Entra ID gives no token; the present one is good for `seconds` more.",
+            ("why", "seconds"),
+            is_alert=True,
+        ),
+        "token_recovered": Event("warning", "Entra ID gives tokens again.", is_alert=True),
+        "sync_failed": Event(
+            "error",
+            "A worker can neither write its counts nor hear of others: the database is locked"
+            " or gone.",
+            ("why",),
+            is_alert=True,
+        ),
+        "disk_full": Event("error", "As before, for want of room.", ("why",), is_alert=True),
+        "sync_late": Event(
+            "warning",
+            "The worker's last exchange with the database was `seconds` ago, and the present"
+            " one does not end.",
+            ("seconds",),
+            is_alert=True,
+        ),
+        "sync_recovered": Event("warning", "The worker writes and hears again.", is_alert=True),
+        "database_replaced": Event(
+            "warning", "Another file is in the database's place: a backup was restored, say."
+        ),
+        "threads_exhausted": Event(
+            "error",
+            "The system gives the worker no more threads.",
+            ("threads",),
+            is_alert=True,
+        ),
+        "unexpected_error": Event(
+            "error", "A mistake of the gateway's own, with its traceback.", is_alert=True
+        ),
+        "wrong_admin_key": Event(
+            "warning",
+            "Somebody came with a key that opens nothing of the admin API.",
+            ("source", "method", "path", "id", "count", "unlogged"),
+            is_alert=True,
+        ),
+        "unknown_client_key": Event(
+            "info",
+            "A client came with a key that nobody has.",
+            ("source", "method", "path", "id", "count", "unlogged"),
+        ),
+        "connection_refused": Event(
+            "info",
+            "What came on a connection is no request, or there was no thread for it.",
+            ("id", "client", "status"),
+        ),
+        "attempt_failed": Event(
+            "info", "An attempt failed, and another follows.", ("id", "instance", "why")
+        ),
+        "no_answer": Event(
+            "warning",
+            "An attempt failed, and nobody else can serve the call.",
+            ("id", "instance", "why"),
+        ),
+        "answer_cut_off": Event(
+            "warning", "An answer was still open when its worker ended.", ("id", "instance")
+        ),
+        "alerts_failed": Event(
+            "warning", "The webhook does not take alerts; they are tried again.", ("why",)
+        ),
+        "request": Event("info", "A request is over: its record, see above."),
+    }
+)
+ALERTS = frozenset(name for name, event in EVENTS.items() if event.is_alert)

@@ -1,0 +1,214 @@
+"""What is told of a request when it is over: one record, of which all that shows requests is
+made: the log's line, the ring of the last ones, the story."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from proxy.core.types import Usage
+
+Record = dict[str, Any]
+
+NANO = 1_000_000_000
+
+# What a client or an upstream made up, and what of it is kept in a record of bounded size.
+LONGEST_CHARACTERS = 200
+MOST_PASSED_OVER = 20
+MOST_ATTEMPTS = 8
+
+# No instance was asked: the request was refused, or its client left while it waited.
+REFUSED, LEFT = "refused", "aborted"
+LEFT_STATUS = 499
+
+# Of the record, what a line of text has, in this order.
+TEXT_FIELDS = (
+    *("id", "method", "path", "status", "ms", "client", "model"),
+    *("instance", "attempts", "tried"),
+    *("outcome", "prompt_tokens", "completion_tokens"),
+    *("first_byte_ms", "waited_ms", "upstream_id", "error"),
+)
+
+
+class Tried(NamedTuple):
+    """One attempt. `started` is in monotonic seconds; `status` 0: it gave no answer; `error`:
+    why it gave none, or no whole one."""
+
+    instance: str
+    deployment: str
+    started: float
+    ms: int
+    status: int
+    outcome: str
+    error: str | None
+    rest_seconds: float
+    upstream_id: str | None
+    region: str | None
+
+
+@dataclass(slots=True)
+class Trail:
+    """Which way a call went. `passed_over` has of instances that were not asked when it was
+    their turn the reason, and the seconds until they may be."""
+
+    policy: str = ""
+    attempts: list[Tried] = field(default_factory=list)
+    passed_over: dict[str, tuple[str, float]] = field(default_factory=dict)
+    waited_seconds: float = 0.0
+
+
+class Ended(NamedTuple):
+    """How the attempt ended whose answer the client got."""
+
+    started: float
+    ms: int
+    first_byte_ms: int
+    outcome: str
+    error: str | None
+    usage: Usage
+    cost_nano: int
+    sent_bytes: int
+    streams: bool
+
+
+class Seen(NamedTuple):
+    """What is known of a request at its end, as small values: no body, no header. `started` is
+    in monotonic seconds, `ended_at` a moment. None: it did not come to that."""
+
+    ended_at: float
+    started: float
+    ms: int
+    id: str
+    method: str
+    path: str
+    status: int
+    client: str | None = None
+    model: str | None = None
+    endpoint: str | None = None
+    request_bytes: int | None = None
+    error: str | None = None
+    trail: Trail | None = None
+    ended: Ended | None = None
+
+
+def record(seen: Seen) -> Record:
+    """What it did not come to is left out."""
+    values: Record = {
+        "id": seen.id,
+        "ended_at": round(seen.ended_at, 3),
+        "method": seen.method,
+        "path": seen.path,
+        "status": seen.status,
+        "ms": seen.ms,
+        "client": seen.client,
+        "model": seen.model,
+        "endpoint": seen.endpoint,
+        "request_bytes": seen.request_bytes,
+        "error": seen.error,
+    }
+    if seen.trail is not None:
+        values |= _of_trail(seen.trail, seen)
+    if seen.ended is not None:
+        values |= _of_answer(seen.ended, seen)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _of_trail(trail: Trail, seen: Seen) -> Record:
+    attempts = [_attempt(tried, seen) for tried in trail.attempts]
+    if attempts and seen.ended is not None:
+        attempts[-1] |= {"ms": seen.ended.ms, "outcome": seen.ended.outcome}
+        attempts[-1] |= {"why": seen.ended.error} if seen.ended.error else {}
+    last = trail.attempts[-1] if trail.attempts else None
+    outcome = REFUSED if last is None else last.outcome
+    return {
+        "policy": trail.policy,
+        "instance": last.instance if last is not None and seen.ended is not None else "",
+        "outcome": LEFT if seen.status == LEFT_STATUS else outcome,
+        "attempts": attempts,
+        "passed_over": [
+            {"instance": name, "reason": reason, "wait_ms": _whole_ms(seconds)}
+            for name, (reason, seconds) in trail.passed_over.items()
+        ]
+        or None,
+        "waited_ms": int(trail.waited_seconds * 1000),
+        "upstream_id": last.upstream_id if last is not None else None,
+        "region": last.region if last is not None else None,
+    }
+
+
+def _attempt(tried: Tried, seen: Seen) -> Record:
+    values = {
+        "instance": tried.instance,
+        "deployment": tried.deployment,
+        "at_ms": max(0, int((tried.started - seen.started) * 1000)),
+        "ms": tried.ms,
+        "status": tried.status or None,
+        "outcome": tried.outcome,
+        "why": tried.error,
+        "rest_ms": _whole_ms(tried.rest_seconds) or None,
+        "upstream_id": tried.upstream_id,
+        "region": tried.region,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _of_answer(ended: Ended, seen: Seen) -> Record:
+    usage = ended.usage
+    until_first_ms = (ended.started - seen.started) * 1000 + ended.first_byte_ms
+    return {
+        "outcome": ended.outcome,
+        "stream": ended.streams,
+        "first_byte_ms": max(0, int(until_first_ms)),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "estimated": True if usage.estimated else None,
+        "response_bytes": ended.sent_bytes,
+        "cost": ended.cost_nano / NANO if ended.cost_nano else None,
+    }
+
+
+def _whole_ms(seconds: float) -> int | None:
+    """None where time will not end it."""
+    return int(seconds * 1000) if seconds < float("inf") else None
+
+
+def text_fields(values: Mapping[str, Any]) -> Record:
+    """Of a record, what a line of text tells; the attempts in a word each."""
+    found = {name: values[name] for name in TEXT_FIELDS if name in values}
+    attempts = found.get("attempts")
+    if attempts is not None:
+        found["attempts"] = len(attempts)
+        found["tried"] = ",".join(f"{a['instance']}:{_told(a)}" for a in attempts)
+    return {name: found[name] for name in TEXT_FIELDS if name in found}
+
+
+def _told(attempt: Mapping[str, Any]) -> object:
+    """The status, or what came instead of one."""
+    return attempt.get("status") or attempt["outcome"]
+
+
+def fitted(values: Record, most_bytes: int, words: Callable[[Record], bytes]) -> bytes:
+    """The record in `words`, with less of it where that would be too much: what tells most of
+    it stays."""
+    whole = words(values)
+    if len(whole) <= most_bytes:
+        return whole
+    short = {name: _cut(value) for name, value in values.items()}
+    short["passed_over"] = [_short(p) for p in values.get("passed_over", ())][:MOST_PASSED_OVER]
+    attempts = [_short(attempt) for attempt in values.get("attempts", ())]
+    short["attempts"] = attempts[: MOST_ATTEMPTS - 1] + attempts[MOST_ATTEMPTS - 1 :][-1:]
+    for left_out in ((), ("passed_over",), ("attempts",), ("path", "upstream_id", "region")):
+        for name in left_out:
+            short.pop(name, None)
+        whole = words(short)
+        if len(whole) <= most_bytes:
+            return whole
+    return b""
+
+
+def _short(values: Mapping[str, Any]) -> Record:
+    return {name: _cut(value) for name, value in values.items()}
+
+
+def _cut(value: Any) -> Any:
+    return value[:LONGEST_CHARACTERS] if isinstance(value, str) else value

@@ -1,0 +1,132 @@
+"""A request's record in sentences: where it went and why, and how long each step took."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy.core.live import (
+    FAILING,
+    LEFT_TO_OTHERS,
+    NO_ROOM,
+    SHARED_OUT,
+    TOO_LONG,
+    UPSTREAM_SAYS,
+)
+from proxy.core.verdict import NO_DEPLOYMENT
+
+Values = Mapping[str, Any]
+
+# Of a refusal's or a rest's reason; what is not here stands as it is.
+REASONS: Mapping[str, str] = {
+    NO_ROOM: "it had no room left this minute",
+    TOO_LONG: "the prompt was too long for it",
+    FAILING: "it was failing",
+    LEFT_TO_OTHERS: "what it had left may have been taken by other workers",
+    UPSTREAM_SAYS: "it had said that it had too little room left",
+    SHARED_OUT: "other clients wanted its room too, which is handed out evenly",
+    "throttled": "it rested after a 429",
+    "misconfigured": "it rested because it refuses the gateway, for a person to mend",
+    NO_DEPLOYMENT: "it rested because it has no such deployment, for a person to mend",
+    "operator": "an operator let it rest",
+}
+# Why another was asked after that outcome.
+FAILURES: Mapping[str, str] = {
+    "throttled": "it is at its limit",
+    "failed": "it failed",
+    "misconfigured": "it refuses the gateway, for a person to mend",
+    "unreachable": "it gave no answer",
+    "rejected": "it does not know the model",
+}
+
+
+def story(record: Values) -> list[str]:
+    """Of a record as core/record.py makes them, or of one that was cut to fit."""
+    return list(_sentences(record))
+
+
+def _sentences(record: Values) -> Iterator[str]:
+    if "policy" not in record:  # it did not come to be a call
+        who = f"{record['client']} sent " if "client" in record else ""
+        yield f"{who}{record['method']} {record['path']}: {_told(record)}."
+        return
+    yield _asked(record)
+    for passed in record.get("passed_over") or ():
+        yield _passed_over(passed)
+    if record.get("waited_ms"):
+        yield f"It waited {_ms(record['waited_ms'])} for room."
+    attempts = record.get("attempts") or []
+    for number, attempt in enumerate(attempts):
+        yield _attempt(attempt, is_last=number == len(attempts) - 1)
+    yield from _end(record, attempts)
+
+
+def _asked(record: Values) -> str:
+    what = [str(record.get("endpoint", "a call"))]
+    if record.get("stream"):
+        what.append("a stream")
+    if "request_bytes" in record:
+        what.append(f"{record['request_bytes']} bytes")
+    return (
+        f"{record.get('client')} asked for {record.get('model')} ({', '.join(what)}); instances"
+        f" in the order of the policy {record['policy']}."
+    )
+
+
+def _passed_over(passed: Values) -> str:
+    reason = REASONS.get(passed["reason"], passed["reason"])
+    wait_ms = passed.get("wait_ms")
+    left = f", for another {_ms(wait_ms)}" if wait_ms else ""
+    return f"{passed['instance']} was passed over: {reason}{left}."
+
+
+def _attempt(attempt: Values, *, is_last: bool) -> str:
+    name, status = attempt["instance"], attempt.get("status")
+    deployment = attempt.get("deployment")
+    where = f"{name} (deployment {deployment})" if deployment else name
+    came = f"it answered {status}" if status else "no answer came"
+    text = f"After {_ms(attempt['at_ms'])} {where} was asked: {came} in {_ms(attempt['ms'])}"
+    why = attempt.get("why")
+    if not is_last or why:
+        text += f", {why or FAILURES.get(attempt['outcome'], attempt['outcome'])}"
+    if attempt.get("rest_ms"):
+        text += f"; it is left alone for {_ms(attempt['rest_ms'])}"
+    if not is_last:
+        text += "; so the next was tried"
+    known = [attempt[name] for name in ("upstream_id", "region") if attempt.get(name)]
+    return f"{text}." + (f" The upstream knows it as {', '.join(known)}." if known else "")
+
+
+def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
+    if not attempts:
+        yield "No instance was asked."
+    if "first_byte_ms" not in record:
+        yield f"The client got none of these answers: {_told(record)}."
+        return
+    outcome = record["outcome"]
+    if outcome == "aborted":
+        yield f"The client left after {_ms(record['ms'])}."
+    elif outcome == "succeeded" or not record.get("stream"):
+        came = "said something" if record.get("stream") else "was there"
+        first = _ms(record["first_byte_ms"])
+        yield f"The answer {came} after {first} and was over after {_ms(record['ms'])}."
+    else:
+        yield f"The stream broke off after {_ms(record['ms'])}, and the client was told so."
+    yield _amounts(record)
+
+
+def _amounts(record: Values) -> str:
+    cached = record.get("cached_tokens")
+    parts = [f"{record['prompt_tokens']} tokens of the prompt"]
+    parts[0] += f" ({cached} of them cached)" if cached else ""
+    parts.append(f"{record['completion_tokens']} of the answer")
+    counted = ", counted by the gateway" if record.get("estimated") else ""
+    cost = f", at a cost of {record['cost']:.6g}" if "cost" in record else ""
+    return f"It used {' and '.join(parts)}{counted}{cost}: {record['response_bytes']} bytes."
+
+
+def _told(record: Values) -> str:
+    error = f" ({record['error']})" if "error" in record else ""
+    return f"{record['status']}{error} after {_ms(record['ms'])}"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"

@@ -1,0 +1,104 @@
+import pytest
+
+from proxy.core import live
+from proxy.core.story import FAILURES, REASONS, story
+from proxy.core.verdict import MISCONFIGURED, OUTCOMES
+
+CALL = {"id": "x", "ended_at": 1.0, "method": "POST", "path": "/v1/chat/completions"}
+CALL |= {"status": 200, "ms": 910, "client": "app", "model": "gpt-4o", "policy": "failover"}
+CALL |= {"endpoint": "chat/completions", "request_bytes": 96, "waited_ms": 0}
+ANSWER = {"outcome": "succeeded", "stream": False, "first_byte_ms": 310, "prompt_tokens": 3}
+ANSWER |= {
+    "completion_tokens": 20,
+    "cached_tokens": 0,
+    "response_bytes": 77,
+    "instance": "west",
+}
+EAST = {"instance": "east", "deployment": "4o", "at_ms": 2, "ms": 31, "status": 429}
+EAST |= {"outcome": "throttled", "rest_ms": 7000}
+WEST = {"instance": "west", "deployment": "4o", "at_ms": 35, "ms": 870, "status": 200}
+WEST |= {"outcome": "succeeded", "upstream_id": "12-34", "region": "West US"}
+
+
+def test_a_calls_way_is_told_step_by_step():
+    passed = [{"instance": "north", "reason": "throttled", "wait_ms": 5000}]
+    record = CALL | ANSWER | {"attempts": [EAST, WEST], "passed_over": passed}
+    assert story(record) == [
+        "app asked for gpt-4o (chat/completions, 96 bytes); instances in the order of the"
+        " policy failover.",
+        "north was passed over: it rested after a 429, for another 5.0 s.",
+        "After 2 ms east (deployment 4o) was asked: it answered 429 in 31 ms, it is at its"
+        " limit; it is left alone for 7.0 s; so the next was tried.",
+        "After 35 ms west (deployment 4o) was asked: it answered 200 in 870 ms. The upstream"
+        " knows it as 12-34, West US.",
+        "The answer was there after 310 ms and was over after 910 ms.",
+        "It used 3 tokens of the prompt and 20 of the answer: 77 bytes.",
+    ]
+
+
+def test_what_is_no_call_is_one_sentence():
+    record = {
+        "id": "x",
+        "ended_at": 1.0,
+        "method": "GET",
+        "path": "/no",
+        "status": 404,
+        "ms": 1,
+    }
+    assert story(record) == ["GET /no: 404 after 1 ms."]
+    record |= {"client": "app", "error": "unknown_path"}
+    assert story(record) == ["app sent GET /no: 404 (unknown_path) after 1 ms."]
+
+
+def test_a_call_for_which_nobody_could_be_asked_says_what_the_client_was_told():
+    refused = {"status": 429, "error": "no_room", "outcome": "refused", "waited_ms": 250}
+    passed = [{"instance": "east", "reason": live.TOO_LONG, "wait_ms": None}]
+    assert story(CALL | refused | {"attempts": [], "passed_over": passed})[1:] == [
+        "east was passed over: the prompt was too long for it.",
+        "It waited 250 ms for room.",
+        "No instance was asked.",
+        "The client got none of these answers: 429 (no_room) after 910 ms.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"outcome": "aborted"}, "The client left after 910 ms."),
+        (
+            {"outcome": "failed", "stream": True},
+            "The stream broke off after 910 ms, and the client was told so.",
+        ),
+        ({"stream": True}, "The answer said something after 310 ms and was over after 910 ms."),
+        (
+            {"cost": 0.0025, "cached_tokens": 2, "estimated": True},
+            "It used 3 tokens of the prompt (2 of them cached) and 20 of the answer, counted by"
+            " the gateway, at a cost of 0.0025: 77 bytes.",
+        ),
+    ],
+)
+def test_the_end_is_told_as_it_was(changes, sentence):
+    assert sentence in story(CALL | ANSWER | {"attempts": [WEST]} | changes)
+
+
+def test_without_an_answer_it_is_said_why():
+    gone = {"instance": "east", "at_ms": 0, "ms": 5000, "outcome": "unreachable"}
+    gone["why"] = "the connection was refused"
+    told = story(CALL | {"status": 502, "outcome": "unreachable", "attempts": [gone]})
+    assert told[1] == (
+        "After 0 ms east was asked: no answer came in 5.0 s, the connection was refused."
+    )
+
+
+def test_a_record_that_was_cut_to_fit_has_a_story_too():
+    record = CALL | ANSWER
+    del record["path"]
+    assert story(record)
+
+
+def test_each_reason_and_each_failure_has_words():
+    named = {v for n, v in vars(live).items() if n.isupper() and isinstance(v, str)}
+    assert named - {live.WHOLE_INSTANCE} | MISCONFIGURED | {"throttled", "operator"} == set(
+        REASONS
+    )
+    assert set(OUTCOMES) - {"succeeded", "aborted"} == set(FAILURES)

@@ -1,0 +1,17 @@
+from proxy.core.record import Ended, Seen, Trail, Tried, record
+from proxy.core.types import Usage
+from proxy.web.schemas_requests import RequestSchema
+
+
+def test_all_that_a_record_has_is_documented_and_nothing_else():
+    # With all that can be known, whether or not it is ever known together.
+    tried = Tried("a", "d", 1.0, 5, 500, "failed", "why", 7.0, "id", "region")
+    trail = Trail("failover", [tried], {"b": ("no_room", 1.0)})
+    ended = Ended(1.0, 5, 1, "failed", "why", Usage(1, 1, 1, estimated=True), 1, 9, True)
+    seen = Seen(1.0, 1.0, 1, "x", "POST", "/", 200, "app", "m", "e", 1, "code", trail, ended)
+    values = record(seen)
+    fields = RequestSchema().fields
+    assert values.keys() == fields.keys()
+    for name in ("attempts", "passed_over"):
+        (found,) = values[name]
+        assert found.keys() == fields[name].inner.schema.fields.keys()
