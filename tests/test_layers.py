@@ -30,6 +30,7 @@ LAYERS = (
         "cli_config",
         "cli_logs",
         "cli_instances",
+        "cli_logs",
         "cli_doctor",
         "cli_top",
     ),
