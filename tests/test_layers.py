@@ -28,7 +28,6 @@ LAYERS = (
         "cli_keys",
         "cli_secrets",
         "cli_config",
-        "cli_logs",
         "cli_instances",
         "cli_logs",
         "cli_doctor",
