@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 import schemathesis
@@ -16,11 +17,14 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.parameters import ParameterLocation
 
 from proxy import create_app
 from proxy.context import EXTENSION
+from proxy.errors import Unprocessable
 from proxy.runtime.upstream import Upstream, UpstreamError
 from proxy.settings import load_settings
+from proxy.web.schemas_prices import checked_model
 from tests.builders import SECRET_KEY
 
 INPUTS = int(os.environ.get("FUZZ_ADMIN_INPUTS", "2000"))
@@ -115,6 +119,20 @@ def _is_sent(query):
     return all(value != [] for value in (query or {}).values())
 
 
+def _is_fine_after_all(case):
+    """Nothing is wrong with it but its model's name, and that has letters which no example of
+    the format has: whether such a name cannot be, the document has no words for."""
+    wrong = [place for place, made in case.meta.components.items() if made.mode.is_negative]
+    model = (case.path_parameters or {}).get("model")
+    if wrong != [ParameterLocation.PATH] or not isinstance(model, str):
+        return False
+    try:
+        checked_model(unquote(model))
+    except Unprocessable:
+        return False
+    return True
+
+
 def _checks(case):
     """Of a document, too, there is more to say than its schema can: its names are distinct, and
     of what is new nothing may be missing."""
@@ -148,6 +166,7 @@ def test_every_check_holds_for_every_operation(app, mode, capsys):
         @given(operation.as_strategy(generation_mode=mode))
         def ask(case):
             assume(mode is GenerationMode.NEGATIVE or _is_meant(case.body))
+            assume(mode is GenerationMode.POSITIVE or not _is_fine_after_all(case))
             assume(_is_sent(case.query))
             tried.append(case.method)
             answer = case.call(headers=ADMIN)
