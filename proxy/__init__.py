@@ -17,6 +17,7 @@ from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.fairness import Fairness
 from proxy.runtime.forward import Forward
+from proxy.runtime.fragments import Fragments
 from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
@@ -113,6 +114,7 @@ def make_parts(settings: Settings) -> Parts:
         entry=entry,
         open_calls=open_calls,
         draining=Draining(),
+        fragments=Fragments(),
         syncer=Syncer(
             database,
             state,

@@ -17,6 +17,7 @@ from proxy.runtime.entra import Tokens
 from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
+from proxy.runtime.fragments import Fragments
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
@@ -55,6 +56,7 @@ class Parts:
     entry: Entry
     open_calls: OpenCalls
     draining: Draining
+    fragments: Fragments
     syncer: Syncer
     recent: Recent
     alerts: Alerts

@@ -42,6 +42,8 @@ List the instances, their config and state:
 
   curl {address}/admin/instances -H "X-Admin-API-Key: {admin_key}"
 
+Open the console: {address}/admin/ui   Sign in with the admin key {admin_key}
+
 Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
 
 """

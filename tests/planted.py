@@ -43,8 +43,14 @@ PATTERNS = (
 # What a database may be given: keyed hashes, and what is encrypted.
 OF_DATABASES = PATTERNS[:2]
 
-# Where a key is shown, this once: (method, path) of the admin API, and words of commands.
-SHOWN_ONCE = (("POST", "/admin/keys"), ("POST", "/admin/admin-keys"))
+# Where a key is shown, this once: (method, path) of the admin API and the console, and words of
+# commands.
+SHOWN_ONCE = (
+    ("POST", "/admin/keys"),
+    ("POST", "/admin/admin-keys"),
+    ("POST", "/admin/ui/key/save"),
+    ("POST", "/admin/ui/key/rotate"),
+)
 COMMANDS_THAT_SHOW = (
     ("keys", "add"),
     ("keys", "rotate"),

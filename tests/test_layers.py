@@ -103,6 +103,7 @@ OWNERS = {
         "proxy/runtime/refusals.py",
         "proxy/web/body.py",
     ),  # the latter two: its errors
+    "itsdangerous": ("proxy/web/ui/session.py",),
     "httptools": ("proxy/runtime/answer_reader.py",),
     "marshmallow": (
         "proxy/web/schemas",

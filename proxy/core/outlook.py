@@ -62,7 +62,7 @@ def outlook(statuses: Iterable[str], budgets: Sequence[Budget]) -> Outlook:
         return Outlook(BAD, "No instance is enabled: nobody can be served.")
     lowest = min(budgets, key=lambda b: (b.left_share, b.model), default=None)
     said = [_instances(counts, total)]
-    if lowest is not None and lowest.left_share < 1:
+    if lowest is not None and round(100 * lowest.left_share) < 100:
         said.append(_budget(lowest))
     ill = total - counts["healthy"]
     is_bad = not counts["healthy"] or (lowest is not None and not lowest.available)

@@ -3,7 +3,7 @@
 from flask import Flask, request
 
 from proxy.context import parts
-from proxy.web import docs, errors, health, limits, openai, requests_log, retired
+from proxy.web import docs, errors, health, limits, openai, requests_log, retired, ui
 
 
 def register(app: Flask, *, version: str) -> None:
@@ -19,6 +19,7 @@ def register(app: Flask, *, version: str) -> None:
     health.register(app)
     retired.register(app)
     docs.register(app, version=version)
+    ui.register(app)
     errors.register(app)  # last: it replaces what flask-smorest registers
 
 

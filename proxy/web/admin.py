@@ -18,6 +18,7 @@ from proxy.runtime.state import removed_view
 from proxy.runtime.verify import Check, verify
 from proxy.store import instances, states
 from proxy.store.instances import StoredInstance
+from proxy.store.revisions import Author
 from proxy.web import schemas
 from proxy.web.auth import demand, require_admin
 from proxy.web.author import author
@@ -71,21 +72,18 @@ class Instances(MethodView):
         if data == []:
             raise Unprocessable("The list is empty: there is nothing to add.")
         configs = [
-            _config(each, at=f"{i}." if many else "")
+            new_config(each, at=f"{i}." if many else "")
             for i, each in enumerate(data if many else [data])
         ]
-        with parts().database.session() as session:
-            instances.add(session, configs, author=author())
-        for config in configs:
-            parts().state.clear_rests(config.name)  # of one that had the name before
-        parts().snapshots.reload()
-        views = [view_of(_instance(c.name)) for c in configs]
+        add(configs, by=author())
+        views = [view_of(stored_instance(c.name)) for c in configs]
         if many:
             shown = schemas.InstanceViewSchema(many=True).dump(views)
             # A whole response, or it would be put through the schema of a single one.
             return make_response({"instances": shown, "total": len(shown)}, 201)
         where = url_for("instances.Instance", name=configs[0].name)
-        return views[0], 201, etag(_instance(configs[0].name).revision) | {"Location": where}
+        revision = stored_instance(configs[0].name).revision
+        return views[0], 201, etag(revision) | {"Location": where}
 
 
 @blueprint.route("/<path:name>")
@@ -106,7 +104,7 @@ class Instance(MethodView):
         data = body_json()
         if isinstance(data, dict) and set(data) <= {"config", "state"} and "config" in data:
             data = data["config"]
-        _change(name, data)
+        change(name, data, by=author(), match=if_match())
         return _both(name)
 
     patch = put
@@ -114,9 +112,7 @@ class Instance(MethodView):
     @documented(204, errors=(404, 412))
     def delete(self, name: str) -> None:
         """Remove the config. Its state and usage stay."""
-        with parts().database.session() as session:
-            instances.remove(session, name, author=author(), if_match=if_match())
-        parts().snapshots.reload()
+        remove(name, by=author(), match=if_match())
 
 
 @blueprint.route("/<path:name>/config")
@@ -134,7 +130,7 @@ class InstanceConfigResource(MethodView):
 
         The role operator may send `enabled` alone.
         """
-        _change(name, body_json())
+        change(name, body_json(), by=author(), match=if_match())
         return _config_alone(name)
 
     patch = put
@@ -164,7 +160,7 @@ class InstanceStateResource(MethodView):
     )
     def put(self, name: str) -> Json:
         """Clear errors and rests (`status: healthy`), or set or end a rest."""
-        config = _instance(name).config
+        config = stored_instance(name).config
         change = checked(schemas.StateChangeSchema(), body_json())
         if not change:
             raise Unprocessable("Nothing to set: send status or rate_limited_until.")
@@ -181,14 +177,7 @@ class InstanceVerify(MethodView):
     def post(self, name: str) -> Json:
         """Call each deployment with a tiny prompt and say what was found."""
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
-        snapshot = parts().snapshots.current
-        if name not in snapshot.instances:
-            raise _unknown(name)
-        problem = snapshot.problems.get(name)
-        if problem is not None:
-            checks = [Check("config", ok=False, detail=problem.text)]
-        else:
-            checks = verify(parts().upstream, snapshot.configs[name], model)
+        checks = verified(name, model)
         return {
             "name": name,
             "ok": all(c.ok for c in checks),
@@ -196,11 +185,49 @@ class InstanceVerify(MethodView):
         }
 
 
+def add(configs: list[InstanceConfig], *, by: Author) -> None:
+    """All or none. Raises Conflict for a name that exists."""
+    with parts().database.session() as session:
+        instances.add(session, configs, author=by)
+    for config in configs:
+        parts().state.clear_rests(config.name)  # of one that had the name before
+    parts().snapshots.reload()
+
+
+def change(name: str, data: Any, *, by: Author, match: int | None) -> None:
+    """Sets the fields in `data`. Raises what `checked_change` does, and PreconditionFailed if
+    `match` is not the config's revision."""
+    values = checked_change(name, data)
+    with parts().database.session() as session:
+        done = instances.change(session, name, values, author=by, if_match=match)
+    if done.is_another_upstream:
+        parts().state.clear_rests(name)
+    parts().snapshots.reload()
+
+
+def remove(name: str, *, by: Author, match: int | None) -> None:
+    """The config is gone; state and usage stay. Raises NotFound, PreconditionFailed."""
+    with parts().database.session() as session:
+        instances.remove(session, name, author=by, if_match=match)
+    parts().snapshots.reload()
+
+
+def verified(name: str, model: str | None) -> list[Check]:
+    """What a tiny call to each deployment finds. Raises NotFound."""
+    snapshot = parts().snapshots.current
+    if name not in snapshot.instances:
+        raise _unknown(name)
+    problem = snapshot.problems.get(name)
+    if problem is not None:
+        return [Check("config", ok=False, detail=problem.text)]
+    return verify(parts().upstream, snapshot.configs[name], model)
+
+
 def _snapshot_instances() -> list[StoredInstance]:
     return list(parts().snapshots.current.instances.values())
 
 
-def _instance(name: str) -> StoredInstance:
+def stored_instance(name: str) -> StoredInstance:
     stored = parts().snapshots.current.instances.get(name)
     if stored is None:
         raise _unknown(name)
@@ -216,12 +243,12 @@ def view_of(stored: StoredInstance) -> Json:
 
 
 def _both(name: str) -> Answer:
-    stored = _instance(name)
+    stored = stored_instance(name)
     return view_of(stored), 200, etag(stored.revision)
 
 
 def _config_alone(name: str) -> Answer:
-    stored = _instance(name)
+    stored = stored_instance(name)
     return config_json(stored), 200, etag(stored.revision)
 
 
@@ -253,7 +280,8 @@ def _sort_key(key: str) -> Callable[[Json], Any]:
     return lambda view: (view["config"] | view["state"])[key]
 
 
-def _config(data: Any, *, at: str) -> InstanceConfig:
+def new_config(data: Any, *, at: str = "") -> InstanceConfig:
+    """Raises Unprocessable."""
     values = checked(schemas.InstanceSchema(), data, at=at)
     values["supported_models"] = tuple(values["supported_models"])
     config = InstanceConfig(**values)
@@ -261,9 +289,11 @@ def _config(data: Any, *, at: str) -> InstanceConfig:
     return config
 
 
-def _change(name: str, data: Any) -> None:
+def checked_change(name: str, data: Any) -> Json:
+    """What is to be set. Raises NotFound, Unprocessable, and Forbidden if whoever makes the
+    request may not change these fields."""
     demand(right_to_change(data if isinstance(data, dict) else ()))
-    present = _instance(name).config
+    present = stored_instance(name).config
     if isinstance(data, dict):
         data = schemas.without_masks(data, present)
     values = checked(CHANGE, data, partial=True)
@@ -273,8 +303,4 @@ def _change(name: str, data: Any) -> None:
             param="name",
         )
     schemas.check_auth(replace(present, **values))
-    with parts().database.session() as session:
-        change = instances.change(session, name, values, author=author(), if_match=if_match())
-    if change.is_another_upstream:
-        parts().state.clear_rests(name)
-    parts().snapshots.reload()
+    return values

@@ -110,7 +110,8 @@ def _source(mine: Parts, environ: Mapping[str, Any]) -> Address | None:
 def require_admin() -> None:
     """Before each request of the admin API: whose key it has, and whether that may what the
     view asks for. Raises Unauthorized, Forbidden, KeysClosed."""
-    admin = g.admin = _admin(parts(), request.headers.get(ADMIN_HEADER, ""))
+    given = request.headers.get(ADMIN_HEADER, "")
+    admin = g.admin = admin_with(parts(), given, where=f"the header {ADMIN_HEADER}")
     g.admin_name = admin.name
     demand(_right())
 
@@ -126,7 +127,9 @@ def demand(right: str) -> None:
         )
 
 
-def _admin(mine: Parts, given: str) -> Admin:
+def admin_with(mine: Parts, given: str, *, where: str) -> Admin:
+    """Whose key was given there. Raises Unauthorized, KeysClosed, Forbidden while the admin API
+    is closed, and TooManyWrongKeys."""
     snapshot = mine.snapshots.current
     if not mine.settings.admin_api_key and not snapshot.admins:
         raise Forbidden(
@@ -136,7 +139,7 @@ def _admin(mine: Parts, given: str) -> Admin:
         )
     if not given:
         raise Unauthorized(
-            f"The admin API needs its key in the header {ADMIN_HEADER}.",
+            f"The admin API needs its key in {where}.",
             code="missing_api_key",
         )
     admin = admin_of(mine, given)
@@ -148,9 +151,7 @@ def _admin(mine: Parts, given: str) -> Admin:
     if not snapshot.pepper and snapshot.admins and given.startswith(ADMIN_PREFIX):
         raise KeysClosed
     _note_admin_key(mine, is_known=admin is not None)
-    raise Unauthorized(
-        f"The key in the header {ADMIN_HEADER} opens nothing here: {_why(admin, given)}."
-    )
+    raise Unauthorized(f"The key in {where} opens nothing here: {_why(admin, given)}.")
 
 
 def _note_admin_key(mine: Parts, *, is_known: bool) -> None:

@@ -49,7 +49,7 @@ class ClientKeys(MethodView):
         found = [each for each in stored if matches(client_json(each), query)]
         page = found[query["offset"] : query["offset"] + query["limit"]]
         return {
-            "keys": [_with_state(each) for each in page],
+            "keys": [with_state(each) for each in page],
             "total": len(found),
             "limit": query["limit"],
             "offset": query["offset"],
@@ -132,10 +132,10 @@ def _shown(name: str) -> Answer:
 def _read(name: str) -> Answer:
     with parts().database.read() as connection:
         stored: Any = keys.stored(connection, name)
-    return _with_state(stored), 200, etag(stored.revision)
+    return with_state(stored), 200, etag(stored.revision)
 
 
-def _with_state(stored: StoredClient) -> Json:
+def with_state(stored: StoredClient) -> Json:
     """With what it uses now, as this worker knows it."""
     state = asdict(parts().clients.view(stored.client))
     shown = client_json(stored)

@@ -14,8 +14,13 @@ from proxy.core.headers import request_id
 from proxy.core.record import Seen
 from proxy.web.app import Relayed
 
-# Asked every few seconds by whoever watches us: a line each would bury the others.
-QUIET_PATHS = frozenset({"/health", "/ready"})
+# Asked every few seconds by whoever watches us, and each second by the console's pages: a line
+# each would bury the others.
+QUIET_PATHS = frozenset(
+    {"/health", "/ready"}
+    | {f"/admin/ui/live/{page}" for page in "overview traffic instances instance".split()}
+    | {f"/admin/ui/live/{page}" for page in "requests keys key".split()}
+)
 
 
 def register(app: Flask) -> None:

@@ -32,6 +32,7 @@ GPT = Budget("gpt-4o", 2, 2, 1000, 610)
             BAD,
             "1 of 2 instances fails; nobody can be asked for o3 now.",
         ),
+        (["healthy"], [Budget("o3", 1, 1, 1000, 999)], WELL, "The one instance is well."),
         # Well, but nearly spent.
         (
             ["healthy"],

@@ -1,0 +1,69 @@
+"""What many consoles ask for each second is made once a second."""
+
+import hashlib
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from threading import Lock
+
+FRESH_SECONDS = 1.0
+# Who asks with ever other filters must not fill the memory.
+MAX_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Part of a page, or what a chart shows. `etag` is another one when `body` is."""
+
+    body: bytes
+    etag: str
+
+
+class Fragments:
+    """Thread-safe. While one is made anew, others get the one before."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._kept: dict[Hashable, Fragment] = {}
+        self._made_at: dict[Hashable, float] = {}
+
+    def get(
+        self,
+        key: Hashable,
+        make: Callable[[], bytes],
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> Fragment:
+        """The one that is kept under `key`, or a new one if that is too old."""
+        now = self._clock()
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None and now - self._made_at[key] < fresh_seconds:
+                return found
+            self._made_at[key] = now  # whoever comes now takes the one before
+        try:
+            body = make()
+        except BaseException:
+            self.forget()
+            raise
+        made = Fragment(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        with self._lock:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+                self._made_at = {key: now}
+            self._kept[key] = made
+            self._made_at.setdefault(key, now)
+        return made
+
+    def fresh(self, key: Hashable) -> Fragment | None:
+        """The one that is kept under `key`, if it need not be made anew."""
+        now = self._clock()
+        with self._lock:
+            found = self._kept.get(key)
+            return found if found and now - self._made_at[key] < FRESH_SECONDS else None
+
+    def forget(self) -> None:
+        """Something was changed, and is to be seen at once."""
+        with self._lock:
+            self._kept.clear()
+            self._made_at.clear()

@@ -1,0 +1,105 @@
+"""The console's place in the app: what each of its views asks for, and what all answers have in
+common."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Blueprint, Response, current_app, g, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from proxy.context import parts
+from proxy.errors import ProxyError, Unauthorized
+from proxy.web.auth import demand
+from proxy.web.ui import session
+from proxy.web.ui.asked import number_in
+from proxy.web.ui.pages import LIVE_TYPE, fragment_of_page, is_fragment, page
+
+# Nothing inline, nothing from elsewhere, and nobody may put us into a frame.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURE = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+NOT_KEPT = {"Cache-Control": "no-store"}
+TICKS = "console_ticks"  # the app's extension
+STATIC = "console.static"
+SIGN_IN = "console.sign_in"
+# Without a session: they show nothing of the gateway.
+OPEN = frozenset({STATIC, SIGN_IN, "console.signed_in"})
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+blueprint = Blueprint(
+    "console",
+    __name__,
+    url_prefix="/admin/ui",
+    template_folder="templates",
+    static_folder="static",
+)
+
+
+def view(rule: str, right: str, method: str = "GET") -> Callable[[View], View]:
+    """A page or part of one, for those who have the right (core/roles.py)."""
+
+    def decorate(function: View) -> View:
+        function.right = right  # type: ignore[attr-defined]
+        blueprint.add_url_rule(rule, function.__name__, function, methods=[method])
+        return function
+
+    return decorate
+
+
+@blueprint.before_request
+def let_in() -> None:
+    """Whose session it is, whether that may what the view asks for, and whether one of its
+    pages asks. Raises Unauthorized, Forbidden, KeysClosed."""
+    if request.endpoint in OPEN:
+        return
+    found = g.session = session.present(parts())
+    g.admin, g.admin_name = found.admin, found.admin.name if found.admin else ""
+    if request.method == "POST":
+        session.check_token(found)
+    asked: Any = current_app.view_functions[request.endpoint or ""]
+    demand(asked.right)
+    if number_in(request.args, "at") > parts().snapshots.current.revision:
+        parts().snapshots.reload()  # another worker made it, a moment ago
+
+
+@blueprint.after_request
+def secure(response: Response) -> Response:
+    response.headers.update(SECURE)
+    if request.endpoint != STATIC:
+        response.headers.update(NOT_KEPT)
+    if "shown" in g:
+        headers = [*SECURE.items(), *NOT_KEPT.items(), ("Content-Type", LIVE_TYPE)]
+        current_app.extensions[TICKS].remember(
+            request.environ, g.session.ends_at, g.shown, headers
+        )
+    if request.method == "POST":
+        parts().fragments.forget()  # who changed something wants to see it
+    return response
+
+
+@blueprint.errorhandler(ProxyError)
+def refused(error: ProxyError) -> AnyResponse:
+    """As a page, or within the page that asked."""
+    if isinstance(error, Unauthorized) and request.endpoint not in OPEN:
+        return _to_sign_in()
+    show = fragment_of_page if is_fragment() else page
+    name = "_alert.html" if is_fragment() else "error.html"
+    response = show(name, error=error)
+    response.status_code = error.status
+    response.headers.update(error.headers())
+    return response
+
+
+def _to_sign_in() -> AnyResponse:
+    if is_fragment():
+        return Response(status=401, headers={"HX-Redirect": url_for(SIGN_IN)})
+    back = request.full_path.rstrip("?") if request.method == "GET" else None
+    return redirect(url_for(SIGN_IN, back=back))

@@ -1,0 +1,71 @@
+"""Numbers and moments as pages show them."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+THOUSAND = 1000
+CLIENT_ERROR, SERVER_ERROR = 400, 500
+SMALL_SHARE = 0.1
+NOTHING = "\N{EN DASH}"
+
+
+def count(value: float | None) -> str:
+    """12,345; beyond a hundred thousand 123 k, then 1.2 M."""
+    if value is None:
+        return NOTHING
+    if abs(value) < 100 * THOUSAND:
+        return f"{value:,.0f}"
+    for size, unit in ((THOUSAND**3, "G"), (THOUSAND**2, "M"), (THOUSAND, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    raise AssertionError("larger than a thousand")
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value / THOUSAND:.2f} s" if value >= THOUSAND else f"{value:.0f} ms"
+
+
+def percent(share: float | None) -> str:
+    """Small ones as what they are: 0.04 % is not nothing."""
+    if share is None:
+        return NOTHING
+    return f"{100 * share:.3g} %" if share < SMALL_SHARE else f"{100 * share:.0f} %"
+
+
+def moment(at: float | None) -> str:
+    """To the second, UTC."""
+    if not at:
+        return "never"
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(at: float | None) -> str:
+    return datetime.fromtimestamp(at or 0, UTC).strftime("%H:%M:%S")
+
+
+def plainly(value: Any) -> str:
+    """A value of config: words as they are, lists by commas, else as JSON."""
+    if value is None or value in ("", [], {}):
+        return "nothing"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def tone(record: Mapping[str, Any]) -> str:
+    """The colour of a request's outcome, by the name of a status."""
+    status = record["status"]
+    if status >= SERVER_ERROR:
+        return "error"
+    return "rate_limited" if status >= CLIENT_ERROR else "healthy"
+
+
+FILTERS = {
+    each.__name__: each for each in (count, milliseconds, percent, moment, clock, plainly, tone)
+}

@@ -1,0 +1,248 @@
+"""Instances: how they are, and what an operator does about them."""
+
+from typing import Any
+
+from flask import Response, request, url_for
+
+from proxy.context import parts
+from proxy.core.config_document import OF_KIND, plain
+from proxy.core.providers import PROVIDERS
+from proxy.core.roles import ADMINISTER, OPERATE, READ
+from proxy.core.types import ENTRA, KEY
+from proxy.errors import Conflict, Unprocessable
+from proxy.store.instances import StoredInstance
+from proxy.web import admin
+from proxy.web.admin import checked_change, new_config, stored_instance
+from proxy.web.author import author
+from proxy.web.ui import forms, standing
+from proxy.web.ui.asked import check_unchanged, name_asked, reason_given, revision_shown
+from proxy.web.ui.blueprint import blueprint, view
+from proxy.web.ui.forms import Field, Group, Json
+from proxy.web.ui.pages import fragment_of_page, live, page, redirected
+from proxy.web.ui.session import secret
+
+__all__ = ["blueprint"]
+
+GROUPS = (
+    Group(
+        "The upstream",
+        (
+            Field("name", "Name", required=True),
+            Field("provider_type", "Provider", "choice", choices=tuple(PROVIDERS)),
+            Field(
+                "api_base",
+                "Address",
+                help="https://your-resource.openai.azure.com",
+                required=True,
+            ),
+            Field("auth", "It knows us by", "choice", choices=(KEY, ENTRA)),
+            Field(
+                "api_key",
+                "Key",
+                "secret",
+                help="Empty: as it is. env:NAME or file:/path say where it is; NONE: no key.",
+            ),
+            Field("api_version", "API version"),
+            Field(
+                "proxy_url", "By way of the proxy", "masked", help="Or env:NAME, file:/path."
+            ),
+        ),
+    ),
+    Group(
+        "What it serves",
+        (
+            Field("enabled", "Enabled", "switch"),
+            Field("supported_models", "Models", "lines", "One a line; empty: any."),
+            Field(
+                "model_deployments",
+                "Deployments",
+                "pairs",
+                "model = deployment, one a line; where the two differ.",
+            ),
+            Field("max_input_tokens", "Longest prompt", "limit", "0: no limit.", "tokens"),
+        ),
+    ),
+    Group(
+        "Whom it is asked before",
+        (
+            Field("priority", "Priority", "number", "The lowest is asked first."),
+            Field("weight", "Weight", "number", "Among those of one priority."),
+            Field("retry_count", "Tries again", "number"),
+            Field("timeout_seconds", "First byte within", "decimal", unit="s"),
+        ),
+    ),
+    Group(
+        "Limits",
+        (
+            Field("rate_limit_enabled", "Limits hold", "switch"),
+            Field("max_tpm", "Tokens a minute", "limit", "0: no limit."),
+            Field("max_rpm", "Requests a minute", "limit", "0: no limit."),
+            Field(
+                "model_limits",
+                "Of single models",
+                "limits",
+                "model: max_tpm=1000 max_rpm=60, one a line.",
+            ),
+            Field("quota_group", "Quota group", "nullable", "Who shares a quota."),
+        ),
+    ),
+)
+DEFAULTS = OF_KIND["instance"].defaults
+
+
+@view("/instances", READ)
+def instances() -> Response:
+    return page("instances.html", **_table())
+
+
+@view("/live/instances", READ)
+def live_instances() -> Response:
+    return live("_instances.html", _table)
+
+
+@view("/instance", READ)
+def instance() -> Response:
+    return page("instance.html", **_one())
+
+
+@view("/live/instance", READ)
+def live_instance() -> Response:
+    return live("_instance.html", _one)
+
+
+@view("/instance/enable", OPERATE, "POST")
+def enable_instance() -> Response:
+    """Or disable: `to` says which."""
+    is_on = request.form.get("to") == "on"
+    admin.change(name_asked(), {"enabled": is_on}, by=author(""), match=None)
+    return _again()
+
+
+@view("/instance/clear", OPERATE, "POST")
+def clear_instance() -> Response:
+    """Errors and rests are void."""
+    parts().operator.clear_errors(stored_instance(name_asked()).config.name)
+    return _again()
+
+
+@view("/instance/verify", OPERATE, "POST")
+def verify_instance() -> Response:
+    return fragment_of_page(
+        "_checks.html", name=name_asked(), checks=admin.verified(name_asked(), None)
+    )
+
+
+@view("/instance/remove", ADMINISTER, "POST")
+def remove_instance() -> Response:
+    admin.remove(name_asked(), by=author(reason_given()), match=revision_shown())
+    return redirected("console.instances")
+
+
+@view("/instance/edit", ADMINISTER)
+def edit_instance() -> Response:
+    stored = stored_instance(name_asked())
+    return _form(_shown(stored), stored.config.name, stored.revision)
+
+
+@view("/instance/new", ADMINISTER)
+def new_instance() -> Response:
+    return _form(dict(DEFAULTS), None, 0)
+
+
+@view("/instance/preview", ADMINISTER, "POST")
+def preview_instance() -> Response:
+    """What saving the form would change."""
+    before, data = _written()
+    after = (
+        plain_config(new_config(data))
+        if not name_asked()
+        else checked_change(name_asked(), data)
+    )
+    if not name_asked():
+        before = {}
+    return fragment_of_page(
+        "_diff.html",
+        differences=forms.differences(GROUPS, before, after),
+        save=url_for("console.save_instance", name=name_asked() or None),
+        seal=forms.seal(secret(parts()), revision_shown(), data),
+    )
+
+
+@view("/instance/save", ADMINISTER, "POST")
+def save_instance() -> Response:
+    """What was shown before. Raises PreconditionFailed if somebody was faster."""
+    _, data = _written()
+    if request.form.get("seal") != forms.seal(secret(parts()), revision_shown(), data):
+        raise Conflict("The form was changed since what it changes was shown: look again.")
+    by, name = author(reason_given()), name_asked()
+    if name:
+        admin.change(name, data, by=by, match=revision_shown())
+    else:
+        config = new_config(data)
+        admin.add([config], by=by)
+        name = config.name
+    return redirected("console.instance", name=name)
+
+
+def plain_config(config: Any) -> Json:
+    return {f.name: plain(getattr(config, f.name)) for f in forms.all_of(GROUPS)}
+
+
+def _table() -> Json:
+    mine = parts()
+    found = standing.standings(mine)
+    models = standing.budgets(mine, found)
+    return {
+        "groups": standing.groups(found),
+        "outlook": standing.of_all(found, models),
+        "policy": mine.settings.policy,
+    }
+
+
+def _one() -> Json:
+    stored = stored_instance(name_asked())
+    return {
+        "one": standing.standing(parts(), stored),
+        "revision": stored.revision,
+        "fields": forms.shown(GROUPS, _shown(stored)),
+    }
+
+
+def _form(shown: Json, name: str | None, revision: int) -> Response:
+    return page(
+        "form.html",
+        title=f"Edit {name}" if name else "Add an instance",
+        groups=GROUPS,
+        shown=shown,
+        name=name,
+        revision=revision,
+        preview=url_for("console.preview_instance", name=name),
+        back=url_for("console.instance", name=name) if name else url_for("console.instances"),
+    )
+
+
+def _written() -> tuple[Json, Json]:
+    """What the form showed, and what was written otherwise. Raises PreconditionFailed if what
+    is there now is another revision."""
+    name = name_asked()
+    if name:
+        stored = stored_instance(name)
+        check_unchanged(name, stored.revision)
+    shown = _shown(stored) if name else dict(DEFAULTS)
+    data = forms.given(GROUPS, shown, request.form)
+    if name:
+        data.pop("name", None)
+        if not data:
+            raise Unprocessable("Nothing is other than it was.")
+    return shown, data
+
+
+def _shown(stored: StoredInstance) -> Json:
+    return plain_config(stored.config)
+
+
+def _again() -> Response:
+    """The table or the page as it is now, to whoever of the two asked."""
+    if request.form.get("of") == "table":
+        return fragment_of_page("_instances.html", **_table())
+    return fragment_of_page("_instance.html", **_one())

@@ -1,0 +1,154 @@
+"""What an operator does with the console, from the first page to the last."""
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import PHONE, WIDE
+
+PAGES = (
+    *("", "instances", "instance?name=france", "instance/edit?name=france", "instance/new"),
+    *(
+        "requests",
+        "keys",
+        "key?name=team-a",
+        "key/new",
+        "config",
+        "config/revision?number=1",
+        "chat",
+    ),
+)
+# Those with colours that others do not have.
+BY_NIGHT = ("", "instances", "requests", "keys", "config/revision?number=1", "chat")
+
+
+def status(page, name):
+    return page.get_by_role("row", name=re.compile(f"^{name}")).locator(".pill")
+
+
+def test_one_watches_an_instance_fail_and_recover(page, go, simulator, traffic, picture):
+    go(page, "instances")
+    expect(status(page, "east-us")).to_have_text("healthy")
+    simulator["east-us"].faults["*"] = "500"
+    simulator["france"].faults["*"] = "500"
+    expect(status(page, "east-us")).to_have_text(re.compile(r"^fails"))
+    expect(page.get_by_role("status").first).to_contain_text("2 of 3 instances fail")
+    picture(page, "instances")
+    simulator["east-us"].faults.clear()
+    expect(status(page, "east-us")).to_have_text("healthy")
+    page.locator("tr", has_text="france").get_by_role("button", name="Clear").click()
+    simulator["france"].faults.clear()
+    expect(status(page, "france")).to_have_text("healthy")
+    expect(page.get_by_role("status").first).to_contain_text("All 3 instances are well")
+
+
+def test_an_edit_is_shown_then_saved_then_rolled_back(page, go):
+    go(page, "instances")
+    page.get_by_role("link", name="sweden").click()
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_label("Weight").fill("-1")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.get_by_role("alert").last).to_contain_text("Given: -1.")
+    expect(page.get_by_label("Weight")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Weight").fill("7")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.locator("ins")).to_have_text("7")
+    # Written on, it has to be shown again.
+    page.get_by_label("Priority").fill("3")
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    page.get_by_role("button", name="Show what changes").click()
+    page.get_by_label("Why").fill("it is far away")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("dd", has_text=re.compile("^7 *$"))).to_be_visible()
+
+    page.get_by_role("link", name="Config").click()
+    row = page.get_by_role("row", name=re.compile("it is far away"))
+    row.get_by_role("link").click()
+    page.get_by_role("button", name="Back to before this").click()
+    expect(page.get_by_text("0 to add, 1 to change, 0 to remove.")).to_be_visible()
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("status").last).to_contain_text("The config is back")
+    go(page, "instance?name=sweden")
+    expect(page.locator("dd", has_text=re.compile("^100 *$"))).to_be_visible()
+
+
+def test_the_overview_charts_the_last_hour(page, go, an_hour, traffic, picture):
+    go(page, "")
+    expect(page.locator(".chart canvas")).to_have_count(3)
+    expect(page.locator("[data-chart=tokens] .u-legend")).to_contain_text("budget")
+    expect(page.locator("meter").first).to_be_visible()
+    page.wait_for_function(
+        "Number(document.querySelector('meter').value) > 0"  # it was asked, and says so
+    )
+    picture(page, "overview")
+
+
+def test_a_chat_is_streamed_and_tells_how_it_went(page, go, gateway, picture):
+    go(page, "chat")
+    page.get_by_label("Client key").fill(gateway.client_key)
+    page.get_by_label("Model").fill("gpt-4o")
+    page.get_by_label("Message").fill("Say hello.")
+    page.keyboard.press("Enter")
+    answer = page.locator(".log .assistant")
+    expect(answer).not_to_have_text("…")
+    told = page.locator("#told")
+    expect(told).to_contain_text("First word after")
+    expect(told).to_contain_text(re.compile(r"Tokens\d+ in, 30 out"))
+    expect(page.locator("#story")).to_contain_text(
+        re.compile(r"(east-us|france) .* was asked: it answered 200")
+    )
+    picture(page, "chat")
+    page.locator("#story").get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("gpt-4o 200 succeeded")
+
+
+def test_a_key_is_made_shown_once_and_rotated(page, go):
+    go(page, "keys")
+    page.get_by_role("link", name="Add a client").click()
+    page.get_by_label("Name").fill("team b/1")
+    page.get_by_label("Tokens a minute").fill("1000")
+    page.get_by_role("button", name="Show what changes").click()
+    page.get_by_role("button", name="Save").click()
+    key = page.locator("#made-key").inner_text()
+    page.get_by_role("link", name=re.compile("I have kept it")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("team b/1")
+    assert key not in page.content()
+    page.get_by_role("button", name="Rotate the key").click()
+    expect(page.locator("#made-key")).not_to_have_text(key)
+
+
+def test_a_hidden_page_asks_nothing(page, go):
+    go(page, "instances")
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
+    asked = []
+    page.on("request", lambda request: "/live/" in request.url and asked.append(request.url))
+    page.wait_for_timeout(1300)  # longer than between two ticks
+    assert asked == []
+
+
+def test_people_can_use_every_page_by_day_and_night_and_on_a_phone(
+    page, go, check_access, picture
+):
+    for path in PAGES:
+        go(page, path)
+        check_access(page)
+        if path in BY_NIGHT:
+            page.emulate_media(color_scheme="dark")
+            check_access(page, "color-contrast")
+            page.emulate_media(color_scheme="light")
+        page.set_viewport_size(PHONE)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["width"], f"{path} is wider than the screen"
+        if path == "instances":
+            picture(page, "phone")
+        page.set_viewport_size(WIDE)
+
+
+def test_the_keyboard_is_enough_to_switch_an_instance_off_and_on(page, go):
+    go(page, "instances")
+    for to, then in (("Disable", "disabled"), ("Enable", "healthy")):
+        page.locator("tr", has_text="sweden").get_by_role("button", name=to).focus()
+        page.keyboard.press("Enter")
+        expect(status(page, "sweden")).to_have_text(then)
+    # The row was made anew, and the focus is where it was.
+    expect(page.get_by_role("button", name="Disable").last).to_be_focused()

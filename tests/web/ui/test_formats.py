@@ -1,0 +1,40 @@
+import pytest
+
+from proxy.web.ui import formats
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, formats.NOTHING),
+        (0, "0"),
+        (99_999, "99,999"),
+        (123_456, "123 k"),
+        (1_250_000, "1.25 M"),
+        (3e9, "3 G"),
+    ],
+)
+def test_counts_are_short_enough_to_be_read(value, text):
+    assert formats.count(value) == text
+
+
+def test_times_have_the_unit_that_fits():
+    assert [formats.milliseconds(v) for v in (None, 12.4, 1250)] == [
+        formats.NOTHING,
+        "12 ms",
+        "1.25 s",
+    ]
+
+
+def test_few_percent_are_not_none():
+    assert [formats.percent(v) for v in (None, 0.0004, 0.61)] == [
+        formats.NOTHING,
+        "0.04 %",
+        "61 %",
+    ]
+
+
+def test_moments_are_utc():
+    assert formats.moment(0.0) == "never"
+    assert formats.moment(1_750_154_400.9) == "2025-06-17 10:00:00"
+    assert formats.clock(1_750_154_400) == "10:00:00"
