@@ -4,6 +4,7 @@ from flask import Flask
 
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
+from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
@@ -31,6 +32,7 @@ from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, ROOT, Settings, environment, load_settings
 from proxy.store.db import Database
+from proxy.store.usage import Kept
 from proxy.store.vault import Vault
 from proxy.web.app import Gateway
 
@@ -121,7 +123,11 @@ def make_parts(settings: Settings) -> Parts:
             snapshots,
             clients,
             interval_seconds=settings.sync_interval_seconds,
-            retention_days=settings.usage_retention_days,
+            kept=Kept(
+                minutes=settings.usage_minutes_retention_days * DAY_SECONDS,
+                hours=settings.usage_retention_days * DAY_SECONDS,
+                days=settings.usage_days_retention_days * DAY_SECONDS,
+            ),
         ),
         recent=recent,
         alerts=alerts,

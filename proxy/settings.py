@@ -215,7 +215,11 @@ SETTINGS: tuple[Setting, ...] = (
             *_whole(1, 3600),
             "How long open answers may go on after SIGTERM, in seconds."),
     Setting("PROXY_USAGE_RETENTION_DAYS", "usage_retention_days", "90", *_whole(1, 3650),
-            "How long rows of `usage_minute` are kept, in days."),
+            "How long usage is kept by the hour, in days."),
+    Setting("PROXY_USAGE_MINUTES_RETENTION_DAYS", "usage_minutes_retention_days", "2",
+            *_whole(1, 3650), "How long usage is kept by the minute, in days."),
+    Setting("PROXY_USAGE_DAYS_RETENTION_DAYS", "usage_days_retention_days", "1100",
+            *_whole(1, 36500), "How long usage is kept by the day, in days."),
     Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _certificates,
             "a PEM file with certificates, or nothing",
             "Certificate authorities to trust for https instances and Entra ID; empty:"
@@ -280,6 +284,8 @@ class Settings:
     drain_seconds: int
     graceful_timeout_seconds: int
     usage_retention_days: int
+    usage_minutes_retention_days: int
+    usage_days_retention_days: int
     ca_bundle: Path | None
     entra_credential: str
     entra_client_id: str

@@ -31,6 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from cryptography.fernet import Fernet
 
 from proxy.core import verdict as verdicts
+from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.live import Refusal
 from proxy.core.types import Call, Client, InstanceConfig, Serving, Usage
@@ -41,6 +42,7 @@ from proxy.runtime.syncer import Syncer
 from proxy.store import instances, schema
 from proxy.store.db import Database
 from proxy.store.revisions import Author
+from proxy.store.usage import Kept
 from proxy.store.vault import Vault
 
 WORKERS = 2
@@ -89,7 +91,7 @@ class Worker:
             self._snapshots,
             self._clients,
             interval_seconds=INTERVAL_SECONDS,
-            retention_days=30,
+            kept=Kept(minutes=DAY_SECONDS, hours=DAY_SECONDS, days=DAY_SECONDS),
             clock=clock,
         )
         self._clock = clock

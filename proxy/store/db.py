@@ -9,7 +9,16 @@ from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import quote
 
-from sqlalchemy import URL, ClauseElement, Engine, Executable, Table, create_engine, event, text
+from sqlalchemy import (
+    URL,
+    ClauseElement,
+    Engine,
+    Executable,
+    Table,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy import Connection as Connection  # what transactions give, for all
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -205,16 +214,43 @@ def upsert(
     model: type[Base],
     rows: Sequence[dict[str, Any]],
     merge: Callable[[Table, Any], dict[str, Any]],
+    columns: tuple[str, ...] | None = None,
 ) -> None:
     """Insert rows, or where the primary key exists change the row that is there.
 
     `merge(present, given)` names each changed column's new value as an expression, so that
     the database adds and compares, and workers never overwrite each other. All rows have
-    the same keys.
+    the same keys, or at least `columns`: others have their defaults then.
     """
     if rows:
-        statement = upsert_statement(connection.dialect.name, model, merge, tuple(rows[0]))
+        columns = columns or tuple(rows[0])
+        statement = upsert_statement(connection.dialect.name, model, merge, columns)
         statement.many(connection, rows)
+
+
+def upsert_from(
+    connection: Connection,
+    model: type[Base],
+    columns: Sequence[str],
+    found: Any,
+    merge: Callable[[Table, Any], dict[str, Any]],
+    values: Mapping[str, Any],
+) -> None:
+    """The same with the rows that the database itself finds, as `columns`. `found` needs a
+    WHERE: without it SQLite takes ON CONFLICT for part of a join."""
+    table = cast(Table, model.__table__)
+    statement = _insert(connection.dialect.name)(table).from_select(columns, found)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[c.name for c in table.primary_key],
+            set_=merge(table, statement.excluded),
+        ),
+        values,
+    )
+
+
+def _insert(dialect: str) -> Any:
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert
 
 
 @cache
@@ -226,10 +262,9 @@ def upsert_statement(
     returning: str | None = None,
 ) -> "Prepared":
     """Made once; so `merge` has to be a function that is there once, too."""
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     table = cast(Table, model.__table__)
     defaults = {c.name: c.default.arg for c in table.columns if isinstance(c.default, Scalar)}
-    statement = insert(table)
+    statement = _insert(dialect)(table)
     upsert = statement.on_conflict_do_update(
         index_elements=[c.name for c in table.primary_key],
         set_=merge(table, statement.excluded),
