@@ -4,7 +4,6 @@ from flask import Flask
 
 from proxy import cli, web
 from proxy.context import EXTENSION, Parts
-from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import Peers
 from proxy.core.wrong_keys import LONGEST_WAIT_SECONDS, WrongKeys
 from proxy.logs import LogWriter
@@ -32,7 +31,6 @@ from proxy.runtime.syncer import Syncer
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, ROOT, Settings, environment, load_settings
 from proxy.store.db import Database
-from proxy.store.usage import Kept
 from proxy.store.vault import Vault
 from proxy.web.app import Gateway
 
@@ -123,11 +121,7 @@ def make_parts(settings: Settings) -> Parts:
             snapshots,
             clients,
             interval_seconds=settings.sync_interval_seconds,
-            kept=Kept(
-                minutes=settings.usage_minutes_retention_days * DAY_SECONDS,
-                hours=settings.usage_retention_days * DAY_SECONDS,
-                days=settings.usage_days_retention_days * DAY_SECONDS,
-            ),
+            kept=settings.usage_kept,
         ),
         recent=recent,
         alerts=alerts,

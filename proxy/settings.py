@@ -20,8 +20,10 @@ from dotenv import dotenv_values
 
 from proxy.core import addresses
 from proxy.core.alerts import FORMATS
+from proxy.core.days import DAY_SECONDS
 from proxy.core.routing import POLICIES
 from proxy.core.sources import Network, networks
+from proxy.core.usage import Kept
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE_FOLDER = ROOT / "instance"
@@ -305,6 +307,14 @@ class Settings:
     @property
     def sync_interval_seconds(self) -> float:
         return self.sync_interval_ms / 1000
+
+    @property
+    def usage_kept(self) -> Kept:
+        return Kept(
+            minutes=self.usage_minutes_retention_days * DAY_SECONDS,
+            hours=self.usage_retention_days * DAY_SECONDS,
+            days=self.usage_days_retention_days * DAY_SECONDS,
+        )
 
     @property
     def address(self) -> str:

@@ -35,6 +35,7 @@ from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.live import Refusal
 from proxy.core.types import Call, Client, InstanceConfig, Serving, Usage
+from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState, Ticket
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
@@ -42,7 +43,6 @@ from proxy.runtime.syncer import Syncer
 from proxy.store import instances, schema
 from proxy.store.db import Database
 from proxy.store.revisions import Author
-from proxy.store.usage import Kept
 from proxy.store.vault import Vault
 
 WORKERS = 2

@@ -8,8 +8,8 @@ from proxy.core import limiter
 from proxy.core.config_document import OF_KIND, Document, made
 from proxy.core.days import DAY_SECONDS
 from proxy.core.types import Call, Client, InstanceConfig, Serving
+from proxy.core.usage import Kept
 from proxy.store.revisions import Author
-from proxy.store.usage import Kept
 from proxy.store.vault import Vault
 
 MODEL = "gpt-4o"

@@ -1,5 +1,7 @@
 """What is counted of usage: the names of its counters, which are those of its columns."""
 
+from dataclasses import dataclass
+
 from proxy.core import histogram
 from proxy.core.days import DAY_SECONDS
 from proxy.core.verdict import OUTCOMES
@@ -37,3 +39,17 @@ COUNTERS = (
 
 MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 PERIODS = (MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS)  # for which sums are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """For how many seconds usage by the minute, the hour and the day is."""
+
+    minutes: int
+    hours: int
+    days: int
+
+    def since(self, now: float) -> dict[int, int]:
+        """Period -> the moment since which it is there."""
+        kept = (self.minutes, self.hours, self.days)
+        return {p: int(now) - seconds for p, seconds in zip(PERIODS, kept, strict=True)}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from proxy.core.client_deltas import ClientDeltas
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
@@ -39,7 +40,7 @@ class Syncer:
         clients: ClientState | None = None,
         *,
         interval_seconds: float,
-        kept: usage.Kept,
+        kept: Kept,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database

@@ -228,24 +228,22 @@ def upsert(
         statement.many(connection, rows)
 
 
-def upsert_from(
-    connection: Connection,
+def upsert_found(
+    dialect: str,
     model: type[Base],
     columns: Sequence[str],
     found: Any,
     merge: Callable[[Table, Any], dict[str, Any]],
-    values: Mapping[str, Any],
-) -> None:
-    """The same with the rows that the database itself finds, as `columns`. `found` needs a
-    WHERE: without it SQLite takes ON CONFLICT for part of a join."""
+) -> "Prepared":
+    """The same with rows that the database itself finds, as `columns`, to be made once. `found`
+    needs a WHERE: without it SQLite takes ON CONFLICT for part of a join."""
     table = cast(Table, model.__table__)
-    statement = _insert(connection.dialect.name)(table).from_select(columns, found)
-    connection.execute(
+    statement = _insert(dialect)(table).from_select(columns, found, include_defaults=False)
+    return Prepared(
         statement.on_conflict_do_update(
             index_elements=[c.name for c in table.primary_key],
             set_=merge(table, statement.excluded),
-        ),
-        values,
+        )
     )
 
 
@@ -302,6 +300,13 @@ class Prepared:
             sql, (only,) = self._for(connection, [values])
             cursor.execute(sql, only)
             return cast(list[Any], cursor.fetchall())
+
+    def run(self, connection: Connection, **values: Any) -> None:
+        """What returns nothing."""
+        _begin(connection)
+        with _cursor(connection) as cursor:
+            sql, (only,) = self._for(connection, [values])
+            cursor.execute(sql, only)
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Once with each row's values."""

@@ -5,8 +5,8 @@ hours, the days, the totals and the series, and notes until when; what comes lat
 them is added everywhere at once. So each count is in every sum once, whenever it was written.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -17,14 +17,15 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    literal_column,
     select,
     union_all,
 )
 
 from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
-from proxy.core.usage import COUNTERS, DIMENSIONS, HOUR_SECONDS, MINUTE_SECONDS, OVERALL
-from proxy.store.db import Prepared, upsert, upsert_from
+from proxy.core.usage import COUNTERS, DIMENSIONS, HOUR_SECONDS, MINUTE_SECONDS, OVERALL, Kept
+from proxy.store.db import Prepared, upsert, upsert_found
 from proxy.store.models import (
     Base,
     UsageDayRow,
@@ -55,15 +56,6 @@ _FIRST = Prepared(select(func.min(_MINUTE.c.minute_at)).where(_MINUTE.c.minute_a
 _OVER = (_MINUTE.c.minute_at >= _SINCE) & (_MINUTE.c.minute_at < _UNTIL)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """For how many seconds each of them is."""
-
-    minutes: int
-    hours: int
-    days: int
-
-
 def add(connection: Connection, deltas: Deltas) -> None:
     """Adds one worker's counts. In the same transaction as states.add, which keeps others from
     rolling up meanwhile."""
@@ -91,9 +83,8 @@ def roll_up(connection: Connection, now: float) -> bool:
     if first is None or first >= newest:
         return False
     until = min(newest, first + MOST_SECONDS)
-    between = {"since": first, "until": until}
-    _roll_up_keys(connection, between)
-    _roll_up_series(connection, between)
+    for step in _steps(connection.dialect.name):
+        step.run(connection, since=first, until=until)
     upsert(connection, UsageRolledRow, [{"id": 1, "until": until}], _until)
     return until < newest
 
@@ -158,23 +149,28 @@ def _newest(now: float) -> int:
     return (int(now) - GRACE_SECONDS) // MINUTE_SECONDS * MINUTE_SECONDS
 
 
-def _roll_up_keys(connection: Connection, between: Mapping[str, int]) -> None:
+@cache
+def _steps(dialect: str) -> tuple[Prepared, ...]:
+    """Of a roll-up, in this order: the series' hours and days are made of their minutes, which
+    are few."""
+    return (*_steps_of_keys(dialect), *_steps_of_minutes(dialect), *_steps_of_series(dialect))
+
+
+def _steps_of_keys(dialect: str) -> Iterator[Prepared]:
     who = [_MINUTE.c[c] for c in WHO]
     for model, at, seconds in _PERIODS:
-        begins_at = _floor(_MINUTE.c.minute_at, seconds)
+        begins_at = floor(_MINUTE.c.minute_at, seconds)
         found: Any = select(begins_at, *who, *_sums(_MINUTE)).where(_OVER)
         found = found.group_by(begins_at, *who)
-        upsert_from(connection, model, (at, *WHO, *COUNTERS), found, _add, between)
+        yield upsert_found(dialect, model, (at, *WHO, *COUNTERS), found, _add)
     found = select(*who, *_sums(_MINUTE)).where(_OVER).group_by(*who)
-    upsert_from(connection, UsageTotalRow, (*WHO, *COUNTERS), found, _add, between)
+    yield upsert_found(dialect, UsageTotalRow, (*WHO, *COUNTERS), found, _add)
 
 
-def _roll_up_series(connection: Connection, between: Mapping[str, int]) -> None:
-    """The minutes first; of these, which are few, the hours and days."""
-    columns = (*SERIES_KEY, *COUNTERS)
+def _steps_of_minutes(dialect: str) -> Iterator[Prepared]:
+    at = _MINUTE.c.minute_at
     for dimension in (OVERALL, *DIMENSIONS):
         named: list[Any] = [_MINUTE.c[NAMED_BY[dimension]]] if dimension else []
-        at = _MINUTE.c.minute_at
         found: Any = select(
             literal(MINUTE_SECONDS),
             literal(dimension),
@@ -183,21 +179,24 @@ def _roll_up_series(connection: Connection, between: Mapping[str, int]) -> None:
             *_sums(_MINUTE),
         )
         found = found.where(_OVER).group_by(at, *named)
-        upsert_from(connection, UsageSeriesRow, columns, found, _add, between)
+        yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
+
+
+def _steps_of_series(dialect: str) -> Iterator[Prepared]:
+    name = _SERIES.c.name
     for _, _, seconds in _PERIODS:
+        begins_at = floor(_SERIES.c.begins_at, seconds)
         for dimension in (OVERALL, *DIMENSIONS):
-            begins_at = _floor(_SERIES.c.begins_at, seconds)
-            name = _SERIES.c.name
-            found = select(
+            found: Any = select(
                 literal(seconds), literal(dimension), begins_at, name, *_sums(_SERIES)
-            ).where(
+            )
+            found = found.where(
                 _SERIES.c.period_seconds == MINUTE_SECONDS,
                 _SERIES.c.dimension == dimension,
                 _SERIES.c.begins_at >= _SINCE,
                 _SERIES.c.begins_at < _UNTIL,
-            )
-            found = found.group_by(begins_at, name)
-            upsert_from(connection, UsageSeriesRow, columns, found, _add, between)
+            ).group_by(begins_at, name)
+            yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
 
 
 _PERIODS: tuple[tuple[type[Base], str, int], ...] = (
@@ -235,8 +234,9 @@ def _upsert(connection: Connection, model: type[Base], rows: list[dict[str, Any]
     upsert(connection, model, rows, _add, keys)
 
 
-def _floor(at: ColumnElement[int], seconds: int) -> ColumnElement[int]:
-    return at - at % seconds
+def floor(at: Any, seconds: int) -> Any:
+    """Written out, and no parameter: PostgreSQL would not see that it is what it groups by."""
+    return at - at % literal_column(str(seconds))
 
 
 def _sums(table: Table) -> list[ColumnElement[int]]:

@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import select
 
 from proxy.core.deltas import Deltas
+from proxy.core.usage import Kept
 from proxy.store import usage
 from proxy.store.models import (
     UsageDayRow,
@@ -183,7 +184,7 @@ def test_a_long_time_is_rolled_up_in_several_steps(database, add):
 
 
 def test_what_is_older_than_it_is_kept_is_deleted_and_totals_never(add, rows, database):
-    kept = usage.Kept(minutes=60, hours=2 * 3600, days=2 * 86_400)
+    kept = Kept(minutes=60, hours=2 * 3600, days=2 * 86_400)
     add(*[used((DAY + at,), requests=1) for at in (0, 86_400, 86_400 + 3600, 2 * 86_400)])
     now = DAY + 2 * 86_400 + 61
     with database.write() as connection:
