@@ -49,6 +49,9 @@ def upgrade() -> None:
     )
     for table, (at, _) in PERIODS.items():
         _make(table, at, *WHO, rowid=False)
+    for column in WHO:
+        name = op.f(f"ix_usage_day_{column.removesuffix('_name')}")
+        op.create_index(name, "usage_day", [column, "day_at"])
     _make("usage_total", *WHO, rowid=False)
     _make("usage_series", "period_seconds", "dimension", "begins_at", "name", rowid=False)
     op.create_table(

@@ -22,6 +22,7 @@ from proxy.core.verdict import ERRORS
 
 NANO = 1_000_000_000
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+NO_TIMES = {**dict.fromkeys(QUANTILES), "mean": None}
 BUCKETS = {"minute": MINUTE_SECONDS, "hour": HOUR_SECONDS, "day": DAY_SECONDS}
 
 # Names of what things are told apart by, as rows of a report have them.
@@ -136,11 +137,13 @@ def figures(counts: Mapping[str, int]) -> dict[str, Any]:
 def _times(counts: Mapping[str, int], columns: Sequence[str], total: str) -> dict[str, Any]:
     buckets = [counts[c] for c in columns]
     counted = sum(buckets)
+    if not counted:
+        return NO_TIMES
     found: dict[str, Any] = {
         name: None if (ms := histogram.quantile(buckets, q)) is None else round(ms, 1)
         for name, q in QUANTILES.items()
     }
-    found["mean"] = round(counts[total] / counted, 1) if counted else None
+    found["mean"] = round(counts[total] / counted, 1)
     return found
 
 

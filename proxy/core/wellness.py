@@ -1,7 +1,9 @@
-"""How the gateway is, in one word, in reasons, and in a sentence that a person can read."""
+"""How the gateway is, in one word and in reasons: for whoever watches it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from proxy.core.outlook import DISABLED, WORDS, Budget
 
 HEALTHY, DEGRADED, CRITICAL = "healthy", "degraded", "critical"
 
@@ -10,25 +12,14 @@ DEGRADED_RATE, CRITICAL_RATE = 0.95, 0.5
 LEAST_REQUESTS = 10  # of fewer a rate says little
 LITTLE_LEFT = 0.1  # of a budget
 
-# An instance's status, and what several of them do.
-DOES = {
-    "rate_limited": ("rests", "rest"),
-    "error": ("fails", "fail"),
-    "misconfigured": ("is misconfigured", "are misconfigured"),
-    "disabled": ("is disabled", "are disabled"),
-}
-WELL = "healthy"
-
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """`statuses`: each instance's; `serving`: model -> the instances that serve it; `budgets`:
-    model -> the share of its tokens a minute that is left, where there is a limit. `rate`: of
-    the last minutes, of `judged` requests."""
+class Watched:
+    """`statuses`: each instance's. `rate`: of the last minutes, of `judged` requests.
+    `problem`: what is wrong with the gateway itself."""
 
     statuses: Mapping[str, str]
-    serving: Mapping[str, Sequence[str]]
-    budgets: Mapping[str, float]
+    budgets: Sequence[Budget] = ()
     rate: float | None = None
     judged: int = 0
     problem: str | None = None
@@ -38,69 +29,45 @@ class Seen:
 class Health:
     status: str
     reasons: tuple[str, ...]
-    sentence: str
 
 
-def judge(seen: Seen) -> Health:
+def judge(seen: Watched) -> Health:
     """The worst that is true of it. Critical: clients get errors now, for a model at least."""
-    critical = tuple(_critical(seen))
-    degraded = tuple(_degraded(seen))
+    critical, degraded = tuple(_critical(seen)), tuple(_degraded(seen))
     status = CRITICAL if critical else DEGRADED if degraded else HEALTHY
-    return Health(status, (*critical, *degraded), sentence(seen))
+    return Health(status, (*critical, *degraded))
 
 
-def sentence(seen: Seen) -> str:
-    """Such as: 2 of 5 instances rest; gpt-4o has 61 % of its budget left."""
-    parts = list(_instances(seen.statuses))
-    if seen.budgets:
-        model, left = min(seen.budgets.items(), key=lambda item: (item[1], item[0]))
-        parts.append(f"{model} has {left:.0%} of its budget left".replace("%", " %"))
-    return "; ".join(parts) + "."
-
-
-def _instances(statuses: Mapping[str, str]) -> Iterable[str]:
-    if not statuses:
-        yield "There is no instance"
-        return
-    whole = len(statuses)
-    counts = {s: list(statuses.values()).count(s) for s in DOES}
-    ill = [(s, n) for s, n in counts.items() if n]
-    if not ill:
-        yield "The only instance is well" if whole == 1 else f"All {whole} instances are well"
-    for number, (status, count) in enumerate(ill):
-        noun = (" instance" if whole == 1 else " instances") if not number else ""
-        yield f"{count} of {whole}{noun} {DOES[status][count > 1]}"
-
-
-def _critical(seen: Seen) -> Iterable[str]:
-    in_service = {n for n, status in seen.statuses.items() if status != "disabled"}
+def _critical(seen: Watched) -> Iterable[str]:
+    in_service = [status for status in seen.statuses.values() if status != DISABLED]
     if not in_service:
         yield "No instance is in service."
-    elif not any(seen.statuses[n] == WELL for n in in_service):
-        yield "None of the instances in service can be asked now."
-    else:
-        for model, names in sorted(seen.serving.items()):
-            if not any(seen.statuses.get(n) == WELL for n in names):
-                yield f"No instance that serves {model} can be asked now."
-    if seen.judged >= LEAST_REQUESTS and seen.rate is not None and seen.rate < CRITICAL_RATE:
-        yield _of_rate(seen.rate)
+    elif HEALTHY not in in_service:
+        yield "None of the instances in service can be asked for all that it serves."
+    for budget in seen.budgets:
+        if not budget.available:
+            yield f"No instance that serves {budget.model} can be asked now."
+    if _is_telling(seen) and (seen.rate or 0.0) < CRITICAL_RATE:
+        yield _of_rate(seen)
 
 
-def _degraded(seen: Seen) -> Iterable[str]:
+def _degraded(seen: Watched) -> Iterable[str]:
     if seen.problem:
         yield seen.problem
     for name, status in sorted(seen.statuses.items()):
-        if status in DOES and status != "disabled":
-            yield f"The instance {name} {DOES[status][0]}."
-    for model, left in sorted(seen.budgets.items()):
-        if left < LITTLE_LEFT:
-            yield f"{model} has {left:.0%} of its tokens a minute left.".replace("%", " %")
-    rate = seen.rate
-    if seen.judged < LEAST_REQUESTS or rate is None:
-        return
-    if CRITICAL_RATE <= rate < DEGRADED_RATE:
-        yield _of_rate(rate)
+        if status in WORDS:
+            yield f"The instance {name} {WORDS[status][1]}."
+    for budget in seen.budgets:
+        if budget.available and budget.left_share < LITTLE_LEFT:
+            yield f"{budget.model} has {budget.left_share * 100:.0f} % of its budget left."
+    if _is_telling(seen) and CRITICAL_RATE <= (seen.rate or 0.0) < DEGRADED_RATE:
+        yield _of_rate(seen)
 
 
-def _of_rate(rate: float) -> str:
-    return f"Of the requests of the last minutes {rate:.1%} succeeded.".replace("%", " %")
+def _is_telling(seen: Watched) -> bool:
+    return seen.judged >= LEAST_REQUESTS and seen.rate is not None
+
+
+def _of_rate(seen: Watched) -> str:
+    share = 100 * (seen.rate or 0.0)
+    return f"Of the requests of the last minutes {share:.1f} % succeeded."

@@ -7,7 +7,7 @@ counts outlive the instance they were measured on.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Integer, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from proxy.core.usage import COUNTERS
@@ -201,6 +201,10 @@ class UsageDayRow(Base):
     """The same of one UTC day."""
 
     __table__ = _usage_table("usage_day", _key("day_at"), *_who())
+    # Reports ask for one client, say, over months.
+    Index("ix_usage_day_instance", __table__.c.instance_name, __table__.c.day_at)
+    Index("ix_usage_day_model", __table__.c.model, __table__.c.day_at)
+    Index("ix_usage_day_client", __table__.c.client_name, __table__.c.day_at)
 
 
 class UsageTotalRow(Base):

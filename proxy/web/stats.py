@@ -15,9 +15,8 @@ from flask_smorest import Blueprint
 
 from proxy.context import Parts, parts
 from proxy.core.report import BUCKETS, Question, aligned, figures
-from proxy.core.types import Serving
 from proxy.core.usage import COUNTERS
-from proxy.core.wellness import Seen, judge
+from proxy.core.wellness import Watched, judge
 from proxy.errors import Unprocessable
 from proxy.store import reports
 from proxy.web import schemas_usage
@@ -26,6 +25,7 @@ from proxy.web.documented import documented_in
 from proxy.web.health import sync_problem
 from proxy.web.schemas import query_values
 from proxy.web.schemas_usage import stats_question, usage_question
+from proxy.web.ui.standing import Standing, budgets, of_all, standings
 
 Json = dict[str, Any]
 Counted = dict[tuple[Any, ...], dict[str, int]]
@@ -72,8 +72,8 @@ class InstancesStats(MethodView):
             "since": question.since,
             "until": question.until,
             "instances": [
-                _instance(parts(), name, figures(counted.get((0, name), NOTHING)))
-                for name in sorted(parts().snapshots.current.instances)
+                _instance(one, figures(counted.get((0, one.name), NOTHING)))
+                for one in sorted(standings(parts()), key=lambda one: one.name)
             ],
         }
 
@@ -109,7 +109,7 @@ def stats(mine: Parts, asked: Question) -> Json:
     """As /admin/stats shows it, but for the schema."""
     plain = replace(asked, bucket_seconds=0)
     question, counted = counted_for(mine, plain)
-    total = [c for key, c in (counted if not asked.by else _whole(mine, question)).items()]
+    total = list((_whole(mine, question) if asked.by else counted).values())
     by_name = {key[1]: counts for key, counts in counted.items()} if asked.by else {}
     found: Json = {
         "since": question.since,
@@ -162,26 +162,24 @@ def health(mine: Parts) -> Json:
     now = int(time.time())
     _, counted = counted_for(mine, Question(now - HEALTH_SECONDS, now + 1))
     counts = counted.get((0,), NOTHING)
-    statuses = {name: _status(mine, name) for name in mine.snapshots.current.instances}
-    catalog = mine.snapshots.current.catalog
-    pools = {model: catalog.serving(model) for model in catalog.models()}
-    lefts = {model: _left(mine, servings, statuses) for model, servings in pools.items()}
-    budgets = {model: left for model, left in lefts.items() if left is not None}
-    seen = Seen(
-        statuses=statuses,
-        serving={m: [s.config.name for s in servings] for m, servings in pools.items()},
-        budgets=budgets,
-        rate=figures(counts)["success_rate"],
-        judged=counts["succeeded"] + counts["lost"] + counts["refused"],
-        problem=sync_problem(),
+    found = standings(mine)
+    models = budgets(mine, found)
+    statuses = {each.name: each.status for each in found}
+    judged = judge(
+        Watched(
+            statuses,
+            models,
+            rate=figures(counts)["success_rate"],
+            judged=counts["succeeded"] + counts["lost"] + counts["refused"],
+            problem=sync_problem(),
+        )
     )
-    found = judge(seen)
     return {
-        "status": found.status,
-        "sentence": found.sentence,
-        "reasons": list(found.reasons),
+        "status": judged.status,
+        "sentence": of_all(found, models).sentence,
+        "reasons": list(judged.reasons),
         "instances": dict(Counter(statuses.values())),
-        "budgets": {model: round(left, 4) for model, left in budgets.items()},
+        "budgets": {model.model: round(model.left_share, 4) for model in models},
     }
 
 
@@ -223,40 +221,12 @@ def _whole(mine: Parts, question: Question) -> Counted:
     return counted_for(mine, replace(question, by=()))[1]
 
 
-def _instance(mine: Parts, name: str, shown: Json) -> Json:
-    view = mine.state.view(name)
-    config = mine.snapshots.current.instances[name].config
+def _instance(one: Standing, shown: Json) -> Json:
     return {
-        "name": name,
-        "status": _status(mine, name),
-        "current_tpm": view.current_tpm,
-        "current_rpm": view.current_rpm,
-        "max_tpm": config.max_tpm,
+        "name": one.name,
+        "status": one.status,
+        "current_tpm": one.state["current_tpm"],
+        "current_rpm": one.state["current_rpm"],
+        "max_tpm": one.max_tpm,
         **shown,
     }
-
-
-def _status(mine: Parts, name: str) -> str:
-    """One that is out of service for its secrets is disabled for all who ask."""
-    snapshot = mine.snapshots.current
-    if name in snapshot.out_of_service:
-        return "misconfigured"
-    if not snapshot.instances[name].config.enabled:
-        return "disabled"
-    return mine.state.view(name).status
-
-
-def _left(
-    mine: Parts, servings: tuple[Serving, ...], statuses: Mapping[str, str]
-) -> float | None:
-    """Of the tokens a minute that all who serve it may use; those who cannot be asked have
-    none. None where somebody has no limit."""
-    capacity, left = 0, 0.0
-    for candidate in mine.state.look(servings):
-        bounds = [limit.max_tpm for limit in candidate.serving.limits if limit.max_tpm]
-        if not bounds:
-            return None
-        capacity += min(bounds)
-        if statuses.get(candidate.config.name) == "healthy":
-            left += min(bounds) * max(0.0, 1 - candidate.load)
-    return left / capacity if capacity else None
