@@ -350,6 +350,22 @@ class State:
             medians = [median.value for median in self._live(name).first_bytes.values()]
             return min((ms for ms in medians if ms is not None), default=None)
 
+    def in_flight(self) -> dict[str, int]:
+        """Attempts of this worker that are open, by instance."""
+        with self._lock:
+            return {
+                name: live.in_flight for name, live in self._lives.items() if live.in_flight
+            }
+
+    def used_tokens(self, keys: Iterable[MeterKey]) -> dict[MeterKey, int]:
+        """Of the last minute, as limits count it."""
+        second = int(self._clock())
+        with self._lock:
+            return {
+                key: self._meters[key].tokens.total(second) if key in self._meters else 0
+                for key in keys
+            }
+
     # The syncer's.
 
     def take(self) -> Deltas:
