@@ -20,6 +20,7 @@ from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
+from proxy.runtime.metrics import Metrics
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.recent import Recent
@@ -135,6 +136,16 @@ def make_parts(settings: Settings) -> Parts:
         fragments=Fragments(),
         syncer=syncer,
         roster=roster,
+        metrics=Metrics(
+            version=__version__,
+            workers=settings.workers,
+            most_clients=settings.metrics_clients,
+            database=database,
+            snapshots=snapshots,
+            state=state,
+            clients=clients,
+            roster=roster,
+        ),
         recent=recent,
         alerts=alerts,
         log_writer=LogWriter(settings, recent, alerts.note),

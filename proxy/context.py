@@ -19,6 +19,7 @@ from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.key_watch import KeyWatch
+from proxy.runtime.metrics import Metrics
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.recent import Recent
@@ -62,6 +63,7 @@ class Parts:
     recent: Recent
     alerts: Alerts
     roster: Roster
+    metrics: Metrics
     log_writer: LogWriter
 
     def start(self) -> None:

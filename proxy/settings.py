@@ -154,6 +154,17 @@ def _networks(text: str) -> tuple[Network, ...]:
     return networks(re.findall(r"[^\s,]+", text))
 
 
+def _networks_or_none(text: str) -> tuple[Network, ...]:
+    return () if text.lower() == "none" else _networks(text)
+
+
+def _token(text: str) -> str:
+    # As long as one that is made by chance, in printable ASCII as headers have it.
+    if text and not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError
+    return text
+
+
 _ANY = (str, "any text")
 _SWITCH = (_switch, f"one of {', '.join((*ON, *OFF))}")
 _FOLDER = (_folder, "a folder, or nothing")
@@ -241,6 +252,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PROXY_LEGACY_PATH", "legacy_path", "", _existing,
             "an existing file or folder, or nothing",
             "Where an older proxy left its files; imported once, by the migration."),
+    Setting("PROXY_METRICS_TOKEN", "metrics_token", "", _token,
+            "at least 16 printable ASCII characters without space, or nothing",
+            "Who sends it as `Authorization: Bearer` may read `/metrics`, from wherever. Empty:"
+            " PROXY_METRICS_NETWORKS alone may.", secret=True),
+    Setting("PROXY_METRICS_NETWORKS", "metrics_networks", "127.0.0.0/8, ::1",
+            _networks_or_none,
+            "addresses and networks with a comma between each and the next, or none",
+            "From where `/metrics` may be read without a token; through proxies only if they"
+            " are in PROXY_TRUSTED_PROXIES."),
+    Setting("PROXY_METRICS_CLIENTS", "metrics_clients", "100", *_whole(0, 10000),
+            "How many clients `/metrics` tells one by one: those that were made first."),
     Setting("PROXY_LOG_DIR", "log_dir", "", *_FOLDER,
             "Folder of a rotating `proxy.log`, beside stderr. Empty: stderr only."),
     Setting("PROXY_LOG_MAX_BYTES", "log_max_bytes", "10485760", *_whole(10000, 2**31),
@@ -293,6 +315,9 @@ class Settings:
     entra_client_id: str
     entra_scope: str
     legacy_path: Path | None
+    metrics_token: str
+    metrics_networks: tuple[Network, ...]
+    metrics_clients: int
     log_dir: Path | None
     log_max_bytes: int
     log_format: str

@@ -115,6 +115,7 @@ OWNERS = {
     ),
     "orjson": ("proxy/web/", "proxy/runtime/log_forms.py"),
     "rich": ("proxy/cli_",),
+    "prometheus_client": ("proxy/web/metrics.py",),
     "requests": (
         "proxy/runtime/upstream.py",
         "proxy/runtime/transport.py",

@@ -1140,3 +1140,22 @@ def test_a_reservation_from_before_the_clock_was_set_back_is_settled_nowhere(sta
     once(state, Ending(verdicts.SUCCEEDED, Usage(5)))
     state.finish(reservation, Ending(verdicts.SUCCEEDED, Usage(80)))
     assert state.view("a").current_tpm == 5
+
+
+def test_what_is_in_flight_is_known_by_instance():
+    state = State(Clock())
+    one = state.start(serving(config("a")), call())
+    state.start(serving(config("b")), call())
+    assert state.in_flight() == {"a": 1, "b": 1}
+    state.finish(one, Ending(verdicts.SUCCEEDED))
+    assert state.in_flight() == {"b": 1}
+
+
+def test_tokens_of_the_last_minute_are_known_by_what_limits_count_them_by():
+    clock = Clock()
+    state = State(clock)
+    state.start(serving(config("a")), call(reserved_tokens=26))
+    keys = [("instance", "a", ""), ("deployment", "a", MODEL), ("instance", "never", "")]
+    assert list(state.used_tokens(keys).values()) == [26, 26, 0]
+    clock.now += 61
+    assert list(state.used_tokens(keys).values()) == [0, 0, 0]
