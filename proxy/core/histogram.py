@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 # Upper bounds, inclusive; what takes longer than the last counts in one bucket more. They are
 # part of the tables: with other bounds, columns would have to be made and old counts divided.
@@ -30,13 +31,21 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
     Within a bucket all are taken to lie evenly between its bounds, as Prometheus does; beyond
     the last bound nobody knows, and it is that bound.
     """
-    rank = q * sum(counts)
-    if rank <= 0:
-        return None
-    below = 0
-    for index, count in enumerate(counts[: len(BOUNDS_MS)]):
-        if count and below + count >= rank:
-            lower = BOUNDS_MS[index - 1] if index else 0
-            return lower + (BOUNDS_MS[index] - lower) * (rank - below) / count
-        below += count
-    return float(BOUNDS_MS[-1])
+    return quantiles(counts, (q,))[0]
+
+
+def quantiles(counts: Sequence[int], shares: Sequence[float]) -> list[float | None]:
+    """Several of the same."""
+    below = list(accumulate(counts))
+    if not below[-1]:
+        return [None] * len(shares)
+    return [_at(q * below[-1], counts, below) for q in shares]
+
+
+def _at(rank: float, counts: Sequence[int], below: Sequence[int]) -> float:
+    index = bisect_left(below, rank)
+    if index >= len(BOUNDS_MS):
+        return float(BOUNDS_MS[-1])
+    lower = BOUNDS_MS[index - 1] if index else 0
+    over = rank - (below[index] - counts[index])
+    return lower + (BOUNDS_MS[index] - lower) * over / counts[index]

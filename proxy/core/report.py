@@ -1,8 +1,9 @@
 """What a report of usage reads, and what it says: ranges of time, and figures from counters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from proxy.core import histogram
@@ -22,11 +23,13 @@ from proxy.core.verdict import ERRORS
 
 NANO = 1_000_000_000
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+SHARES = tuple(QUANTILES.values())
 NO_TIMES = {**dict.fromkeys(QUANTILES), "mean": None}
 BUCKETS = {"minute": MINUTE_SECONDS, "hour": HOUR_SECONDS, "day": DAY_SECONDS}
 
-# Names of what things are told apart by, as rows of a report have them.
-AT = "at"
+Buckets = Callable[[Mapping[str, int]], tuple[int, ...]]
+_FIRST_BYTE: Buckets = itemgetter(*FIRST_BYTE)
+_LATENCY: Buckets = itemgetter(*LATENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +131,20 @@ def figures(counts: Mapping[str, int]) -> dict[str, Any]:
             "reasoning": counts["reasoning_tokens"],
             "total": counts["prompt_tokens"] + counts["completion_tokens"],
         },
-        "first_byte_ms": _times(counts, FIRST_BYTE, "first_byte_total_ms"),
-        "latency_ms": _times(counts, LATENCY, "latency_total_ms"),
+        "first_byte_ms": _times(counts, _FIRST_BYTE, "first_byte_total_ms"),
+        "latency_ms": _times(counts, _LATENCY, "latency_total_ms"),
         "cost": counts["cost_nano"] / NANO,
     }
 
 
-def _times(counts: Mapping[str, int], columns: Sequence[str], total: str) -> dict[str, Any]:
-    buckets = [counts[c] for c in columns]
+def _times(counts: Mapping[str, int], columns: Buckets, total: str) -> dict[str, Any]:
+    buckets = columns(counts)
     counted = sum(buckets)
     if not counted:
         return NO_TIMES
     found: dict[str, Any] = {
-        name: None if (ms := histogram.quantile(buckets, q)) is None else round(ms, 1)
-        for name, q in QUANTILES.items()
+        name: round(ms or 0.0, 1)
+        for name, ms in zip(QUANTILES, histogram.quantiles(buckets, SHARES), strict=True)
     }
     found["mean"] = round(counts[total] / counted, 1)
     return found
