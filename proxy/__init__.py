@@ -20,10 +20,12 @@ from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
+from proxy.runtime.metrics import Metrics
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.recent import Recent
 from proxy.runtime.references import References
+from proxy.runtime.roster import Roster
 from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
@@ -84,6 +86,33 @@ def make_parts(settings: Settings) -> Parts:
     alerts = Alerts(
         upstream, url=settings.alert_webhook_url, form=settings.alert_format, rows=rows
     )
+    forward = Forward(
+        snapshots,
+        state,
+        upstream,
+        policy=settings.policy,
+        max_wait_seconds=settings.max_wait_ms / 1000,
+        waiting_places=settings.max_waiting,
+        stream_idle_seconds=settings.stream_idle_seconds,
+        estimates=estimates,
+        fairness=Fairness(board),
+    )
+    syncer = Syncer(
+        database,
+        state,
+        snapshots,
+        clients,
+        interval_seconds=settings.sync_interval_seconds,
+        kept=settings.usage_kept,
+    )
+    roster = Roster(
+        rows,
+        calls=open_calls,
+        waiting=forward.waiting,
+        syncer=syncer,
+        snapshots=snapshots,
+        state=state,
+    )
     return Parts(
         settings=settings,
         database=database,
@@ -94,17 +123,7 @@ def make_parts(settings: Settings) -> Parts:
         tokens=tokens,
         estimates=estimates,
         board=board,
-        forward=Forward(
-            snapshots,
-            state,
-            upstream,
-            policy=settings.policy,
-            max_wait_seconds=settings.max_wait_ms / 1000,
-            waiting_places=settings.max_waiting,
-            stream_idle_seconds=settings.stream_idle_seconds,
-            estimates=estimates,
-            fairness=Fairness(board),
-        ),
+        forward=forward,
         operator=OperatorHand(database, state),
         config_hand=ConfigHand(database, state, snapshots),
         admin_key_watch=KeyWatch(WrongKeys()),
@@ -115,13 +134,17 @@ def make_parts(settings: Settings) -> Parts:
         open_calls=open_calls,
         draining=Draining(),
         fragments=Fragments(),
-        syncer=Syncer(
-            database,
-            state,
-            snapshots,
-            clients,
-            interval_seconds=settings.sync_interval_seconds,
-            retention_days=settings.usage_retention_days,
+        syncer=syncer,
+        roster=roster,
+        metrics=Metrics(
+            version=__version__,
+            workers=settings.workers,
+            most_clients=settings.metrics_clients,
+            database=database,
+            snapshots=snapshots,
+            state=state,
+            clients=clients,
+            roster=roster,
         ),
         recent=recent,
         alerts=alerts,

@@ -11,6 +11,7 @@ from flask import Flask
 
 from proxy.cli_admins import admins_cli
 from proxy.cli_keys import keys_cli
+from proxy.cli_usage import usage_cli
 from proxy.simulator import Resource, Simulator, describe
 
 MAX_PORT = 65_535
@@ -68,6 +69,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)
     app.cli.add_command(LOGS)
+    app.cli.add_command(usage_cli)
     app.cli.add_command(mock)
 
 

@@ -20,6 +20,7 @@ from proxy.cli_told import told
 from proxy.context import Parts, parts
 from proxy.core.columns import aligned, printable
 from proxy.core.deltas import WHOLE_INSTANCE
+from proxy.core.histogram import quantile
 from proxy.core.live_table import (
     CALM,
     FULL,
@@ -39,6 +40,7 @@ from proxy.core.live_table import (
 )
 from proxy.core.outlook import BAD, POOR, WELL, Budget, Outlook, budget, outlook
 from proxy.core.standing import DISABLED
+from proxy.core.usage import LATENCY
 from proxy.core.verdict import ERRORS
 from proxy.runtime import running
 from proxy.runtime.onlooker import Onlooker
@@ -47,18 +49,18 @@ from proxy.store.db import StoreUnavailable
 
 REFRESH_SECONDS = 1.0
 COUNTED_MINUTES = 5  # for errors and latencies: of one second there is too little to tell
-COUNTERS = ("attempts", "succeeded", "latency_total_ms", *sorted(ERRORS))
+COUNTERS = ("attempts", *sorted(ERRORS), *LATENCY)
 # Whether a gateway runs is asked over its door, and not at each look.
 ASKED_EVERY = 5
 ASKED_SECONDS = 0.5
 # Around the rows: the sentence, whether it runs, the head, what is left out.
 OTHER_LINES = 8
 
-HEADINGS = ("INSTANCE", "PRIO", "STATUS", "REQ/S", "TOKENS/MIN", "ERRORS 5 MIN", "MEAN", "WHY")
+HEADINGS = ("INSTANCE", "PRIO", "STATUS", "REQ/S", "TOKENS/MIN", "ERRORS 5 MIN", "P50", "WHY")
 # Of a terminal's columns: with so many there is room for reasons, and for all.
 WITH_REASONS, WITH_ALL = 105, 145
 IN_FULL = ("PRIO",)  # shown where there is room for all, as are whole numbers of tokens
-NUMBERS = ("PRIO", "REQ/S", "MEAN")
+NUMBERS = ("PRIO", "REQ/S", "P50")
 LEVELS = {WELL: "green", POOR: "yellow", BAD: "bold red"}
 PRESSURES = {CALM: "green", HIGH: "yellow", FULL: "red"}
 STATUSES = {HEALTHY: "green", DISABLED: "dim", "rate_limited": "yellow"}
@@ -93,7 +95,7 @@ def top(once: bool, as_json: bool) -> None:
     """Show how the gateway is and what its instances do, once a second, until Ctrl-C.
 
     Status and time left, requests a second, tokens of the last minute against max_tpm, errors
-    and the mean time of the last five minutes. Read from the database, which workers write
+    and the median time of the last five minutes. Read from the database, which workers write
     several times a second; calls in flight are in their memory alone. Without a terminal: once.
     """
     with told(), without_log():
@@ -164,9 +166,8 @@ def _row(mine: Parts, stored: Any, counts: dict[str, dict[str, int]]) -> Row:
 
 def _counted(counts: dict[str, int]) -> Counted:
     errors = sum(counts[outcome] for outcome in ERRORS)
-    succeeded = counts["succeeded"]
-    mean = counts["latency_total_ms"] / succeeded if succeeded else None
-    return Counted(counts["attempts"], errors, mean)
+    p50 = quantile([counts[bucket] for bucket in LATENCY], 0.5)
+    return Counted(counts["attempts"], errors, p50)
 
 
 def _budgets(mine: Parts, rows: list[Row]) -> Iterator[Budget]:
@@ -208,7 +209,7 @@ def _row_json(row: Row, now: float) -> dict[str, Any]:
         "max_tpm": row.max_tpm,
         "attempts": counted.attempts,
         "errors": counted.errors,
-        "mean_ms": counted.mean_ms,
+        "p50_ms": counted.p50_ms,
     }
 
 
@@ -228,7 +229,7 @@ def _cells(row: Row, now: float) -> tuple[str, ...]:
         f"{row.requests_per_second:.1f}",
         tokens_words(row),
         errors_words(row.counted),
-        ms_words(row.counted.mean_ms),
+        ms_words(row.counted.p50_ms),
         row.standing.why or "-",
     )
 

@@ -19,9 +19,11 @@ from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.key_watch import KeyWatch
+from proxy.runtime.metrics import Metrics
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.recent import Recent
+from proxy.runtime.roster import Roster
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
@@ -60,6 +62,8 @@ class Parts:
     syncer: Syncer
     recent: Recent
     alerts: Alerts
+    roster: Roster
+    metrics: Metrics
     log_writer: LogWriter
 
     def start(self) -> None:
@@ -72,6 +76,7 @@ class Parts:
         self.open_calls.start()
         self.upstream.start()
         self.alerts.start()
+        self.roster.start()
 
     def stop(self) -> int:
         """How many answers were still open: they are counted as they stand. Idempotent.
@@ -86,6 +91,7 @@ class Parts:
             steps.callback(self.upstream.close)
             steps.callback(self.alerts.stop)
             steps.callback(self.syncer.stop)
+            steps.callback(self.roster.stop)
             self.open_calls.stop()
             cut_off = self.forward.settle_open()
             if self.log_writer.is_started:

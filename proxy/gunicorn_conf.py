@@ -116,11 +116,15 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     parts.board.use_row(row)
     parts.recent.use_row(row)
     parts.alerts.use_row(row)
+    parts.roster.use_row(row)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
     """In the parent, however the worker ended: what it held is free."""
-    _parts(server.app.wsgi()).clients.counts.free_row(worker.age)
+    parts = _parts(server.app.wsgi())
+    row = parts.clients.counts.free_row(worker.age)
+    if row is not None:
+        parts.roster.free_row(row)
 
 
 def post_worker_init(worker: Worker) -> None:

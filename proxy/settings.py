@@ -20,8 +20,10 @@ from dotenv import dotenv_values
 
 from proxy.core import addresses
 from proxy.core.alerts import FORMATS
+from proxy.core.days import DAY_SECONDS
 from proxy.core.routing import POLICIES
 from proxy.core.sources import Network, networks
+from proxy.core.usage import Kept
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE_FOLDER = ROOT / "instance"
@@ -152,6 +154,17 @@ def _networks(text: str) -> tuple[Network, ...]:
     return networks(re.findall(r"[^\s,]+", text))
 
 
+def _networks_or_none(text: str) -> tuple[Network, ...]:
+    return () if text.lower() == "none" else _networks(text)
+
+
+def _token(text: str) -> str:
+    # As long as one that is made by chance, in printable ASCII as headers have it.
+    if text and not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError
+    return text
+
+
 _ANY = (str, "any text")
 _SWITCH = (_switch, f"one of {', '.join((*ON, *OFF))}")
 _FOLDER = (_folder, "a folder, or nothing")
@@ -215,7 +228,11 @@ SETTINGS: tuple[Setting, ...] = (
             *_whole(1, 3600),
             "How long open answers may go on after SIGTERM, in seconds."),
     Setting("PROXY_USAGE_RETENTION_DAYS", "usage_retention_days", "90", *_whole(1, 3650),
-            "How long rows of `usage_minute` are kept, in days."),
+            "How long usage is kept by the hour, in days."),
+    Setting("PROXY_USAGE_MINUTES_RETENTION_DAYS", "usage_minutes_retention_days", "2",
+            *_whole(1, 3650), "How long usage is kept by the minute, in days."),
+    Setting("PROXY_USAGE_DAYS_RETENTION_DAYS", "usage_days_retention_days", "1100",
+            *_whole(1, 36500), "How long usage is kept by the day, in days."),
     Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _certificates,
             "a PEM file with certificates, or nothing",
             "Certificate authorities to trust for https instances and Entra ID; empty:"
@@ -235,6 +252,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PROXY_LEGACY_PATH", "legacy_path", "", _existing,
             "an existing file or folder, or nothing",
             "Where an older proxy left its files; imported once, by the migration."),
+    Setting("PROXY_METRICS_TOKEN", "metrics_token", "", _token,
+            "at least 16 printable ASCII characters without space, or nothing",
+            "Who sends it as `Authorization: Bearer` may read `/metrics`, from wherever. Empty:"
+            " PROXY_METRICS_NETWORKS alone may.", secret=True),
+    Setting("PROXY_METRICS_NETWORKS", "metrics_networks", "127.0.0.0/8, ::1",
+            _networks_or_none,
+            "addresses and networks with a comma between each and the next, or none",
+            "From where `/metrics` may be read without a token; through proxies only if they"
+            " are in PROXY_TRUSTED_PROXIES."),
+    Setting("PROXY_METRICS_CLIENTS", "metrics_clients", "100", *_whole(0, 10000),
+            "How many clients `/metrics` tells one by one: those that were made first."),
     Setting("PROXY_LOG_DIR", "log_dir", "", *_FOLDER,
             "Folder of a rotating `proxy.log`, beside stderr. Empty: stderr only."),
     Setting("PROXY_LOG_MAX_BYTES", "log_max_bytes", "10485760", *_whole(10000, 2**31),
@@ -280,11 +308,16 @@ class Settings:
     drain_seconds: int
     graceful_timeout_seconds: int
     usage_retention_days: int
+    usage_minutes_retention_days: int
+    usage_days_retention_days: int
     ca_bundle: Path | None
     entra_credential: str
     entra_client_id: str
     entra_scope: str
     legacy_path: Path | None
+    metrics_token: str
+    metrics_networks: tuple[Network, ...]
+    metrics_clients: int
     log_dir: Path | None
     log_max_bytes: int
     log_format: str
@@ -299,6 +332,14 @@ class Settings:
     @property
     def sync_interval_seconds(self) -> float:
         return self.sync_interval_ms / 1000
+
+    @property
+    def usage_kept(self) -> Kept:
+        return Kept(
+            minutes=self.usage_minutes_retention_days * DAY_SECONDS,
+            hours=self.usage_retention_days * DAY_SECONDS,
+            days=self.usage_days_retention_days * DAY_SECONDS,
+        )
 
     @property
     def address(self) -> str:

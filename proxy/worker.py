@@ -86,6 +86,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         parts: Parts = self.wsgi.extensions[EXTENSION]
         self._entry = parts.entry
         self._calls = parts.open_calls
+        parts.roster.threads = self.tpool
 
     def get_thread_pool(self) -> ThreadPool:
         return ThreadPool(self.cfg.threads, ready=READY_THREADS)

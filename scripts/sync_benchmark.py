@@ -31,9 +31,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from cryptography.fernet import Fernet
 
 from proxy.core import verdict as verdicts
+from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.live import Refusal
 from proxy.core.types import Call, Client, InstanceConfig, Serving, Usage
+from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState, Ticket
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
@@ -89,7 +91,7 @@ class Worker:
             self._snapshots,
             self._clients,
             interval_seconds=INTERVAL_SECONDS,
-            retention_days=30,
+            kept=Kept(minutes=DAY_SECONDS, hours=DAY_SECONDS, days=DAY_SECONDS),
             clock=clock,
         )
         self._clock = clock

@@ -6,7 +6,9 @@ from typing import Any
 
 from proxy.core import limiter
 from proxy.core.config_document import OF_KIND, Document, made
+from proxy.core.days import DAY_SECONDS
 from proxy.core.types import Call, Client, InstanceConfig, Serving
+from proxy.core.usage import Kept
 from proxy.store.revisions import Author
 from proxy.store.vault import Vault
 
@@ -17,6 +19,7 @@ AUTHOR = Author("test")
 # Of the tests' databases. Not a secret: it protects made-up keys.
 SECRET_KEY = "dGVzdHMtdGVzdHMtdGVzdHMtdGVzdHMtdGVzdHMtMTI="
 VAULT = Vault([SECRET_KEY])
+KEPT = Kept(minutes=30 * DAY_SECONDS, hours=60 * DAY_SECONDS, days=90 * DAY_SECONDS)
 
 
 def config(name: str = "a", **changes: Any) -> InstanceConfig:

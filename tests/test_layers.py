@@ -32,6 +32,7 @@ LAYERS = (
         "cli_logs",
         "cli_doctor",
         "cli_top",
+        "cli_usage",
     ),
     ("cli",),
     ("__init__",),
@@ -62,7 +63,8 @@ ONLY_FOR = {
         "cli_keys",
         "cli_config",
         "cli_look",
-    },  # which check as it does
+        "cli_usage",
+    },  # which check as it does, or show what it shows
     "legacy": {"cli_legacy", "migrations"},
 }
 
@@ -93,6 +95,7 @@ OWNERS = {
         "proxy/web/explain.py",
         "proxy/web/keys.py",
         "proxy/web/prices.py",
+        "proxy/web/stats.py",
         "proxy/web/quota_groups.py",
         "proxy/web/requests.py",
     ),
@@ -112,6 +115,7 @@ OWNERS = {
     ),
     "orjson": ("proxy/web/", "proxy/runtime/log_forms.py"),
     "rich": ("proxy/cli_",),
+    "prometheus_client": ("proxy/web/metrics.py",),
     "requests": (
         "proxy/runtime/upstream.py",
         "proxy/runtime/transport.py",

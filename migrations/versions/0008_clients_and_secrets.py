@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 from proxy.store import keys
 from proxy.store.schema import SchemaProblem
@@ -65,7 +65,6 @@ KINDS = {"instance": "instance", "quota group": "quota_group", "key": "client"}
 
 
 def upgrade() -> None:
-    context.config.attributes["was_before_0008"] = True  # for the import, which comes next
     if op.get_bind().dialect.name == "sqlite":
         # Not all builds do: pages that are given up would keep keys as they were.
         op.execute("PRAGMA secure_delete = ON")

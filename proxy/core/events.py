@@ -91,7 +91,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "wrong_admin_key": Event(
             "warning",
-            "Somebody came with a key that opens nothing of the admin API.",
+            "Somebody came with a key that opens nothing of the admin API, or a token that does"
+            " not open /metrics.",
             ("source", "method", "path", "id", "count", "unlogged"),
             is_alert=True,
         ),

@@ -16,12 +16,12 @@ CALM, HIGH, FULL = "calm", "high", "full"
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Attempts at an instance in the last minutes. `errors` are its own; `mean_ms` is None
+    """Attempts at an instance in the last minutes. `errors` are its own; `p50_ms` is None
     where none succeeded."""
 
     attempts: int = 0
     errors: int = 0
-    mean_ms: float | None = None
+    p50_ms: float | None = None
 
     @property
     def error_share(self) -> float | None:

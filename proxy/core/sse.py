@@ -216,13 +216,16 @@ def read_usage(value: Any) -> Usage | None:
     """Azure's and OpenAI's `usage` object; None if it is not one."""
     if not isinstance(value, dict):
         return None
-    details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     return Usage(
         prompt_tokens=_count(value.get("prompt_tokens")),
         completion_tokens=_count(value.get("completion_tokens")),
-        cached_tokens=_count(cached),
+        cached_tokens=_detail(value.get("prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=_detail(value.get("completion_tokens_details"), "reasoning_tokens"),
     )
+
+
+def _detail(details: object, name: str) -> int:
+    return _count(details.get(name)) if isinstance(details, dict) else 0
 
 
 def _count(value: object) -> int:

@@ -112,12 +112,14 @@ ANONYMOUS = Client(name="anonymous")  # everybody, when PROXY_CLIENT_AUTH is off
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer. `estimated`: the upstream did not say, we counted."""
+    """Tokens of one answer. `cached_tokens` are of the prompt's, `reasoning_tokens` of the
+    completion's. `estimated`: the upstream did not say, we counted."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     estimated: bool = False
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

@@ -212,7 +212,8 @@ class Attempt:
         also if the attempt was closed as one that the client would not get."""
         if self._was_given_up:
             self._was_given_up = False
-            self._state.count_request(self._reservation)
+            is_lost = self.verdict.outcome in verdicts.ERRORS and not self.line.is_cut
+            self._state.count_request(self._reservation, self.verdict, is_lost=is_lost)
             self._settled(self.usage, self.cost_nano)
         else:
             self.close()

@@ -156,7 +156,8 @@ class Forward:
         """The first attempt another instance could not better, or else the last.
 
         Its answer may be an error one; read `body` or iterate it, then close it. `trail`
-        takes what the log tells of the way. Raises a ProxyError if there is nothing
+        takes what the log tells of the way: as long as it has no attempt, the request is
+        counted nowhere yet. Raises a ProxyError if there is nothing
         that may be shown: an unknown model, no room, no instance that answers. Cutting the
         line ends whatever it waits for. `settled` hears of the attempt that is returned, when
         it ends.
@@ -172,11 +173,9 @@ class Forward:
         except Full:
             self._try_in_order(trip, in_turn=True)
             if trip.attempt is None:
-                self._state.refuse(call)
                 raise self._refused(trip, Saturated()) from None
         self._try_again(trip)
         if trip.attempt is None:
-            self._state.refuse(call)
             raise ClientLeft() if trip.line.is_cut else self._refused(trip)
         return self._shown(trip, trip.attempt)
 

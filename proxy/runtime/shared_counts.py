@@ -72,12 +72,13 @@ class SharedCounts:
         self._show_rows()
         return row
 
-    def free_row(self, owner: int) -> None:
-        """Its worker is dead; what it held is free. Idempotent."""
+    def free_row(self, owner: int) -> int | None:
+        """Its worker is dead; what it held is free, and the row that it had. Idempotent."""
         row = self._owners.pop(owner, None)
         if row is not None:
             self._clear(row)
             self._show_rows()
+        return row
 
     def _use_row(self, row: int) -> None:
         self._row = ROWS_AT + row * STRIDE

@@ -14,6 +14,7 @@ from threading import Lock
 from types import MappingProxyType
 
 from proxy.core.deltas import (
+    OTHER_MODEL,
     TOTALS,
     WHOLE_INSTANCE,
     Deltas,
@@ -22,8 +23,10 @@ from proxy.core.deltas import (
     Rest,
     SharedInstance,
     SharedState,
+    UsageKey,
 )
 from proxy.core.hints import Hint
+from proxy.core.histogram import bucket
 from proxy.core.limiter import (
     COUNTED_SECONDS,
     Meter,
@@ -43,7 +46,8 @@ from proxy.core.types import (
     Serving,
     Usage,
 )
-from proxy.core.verdict import ERRORS, MISCONFIGURED, OUTCOMES, Verdict
+from proxy.core.usage import FIRST_BYTE, LATENCY, LOST, MINUTE_SECONDS
+from proxy.core.verdict import ERRORS, MISCONFIGURED, NO_SUCH_MODEL, OUTCOMES, Verdict
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
@@ -241,10 +245,7 @@ class State:
                 settled = ending.usage.total_tokens - reservation.tokens
                 self._add_window(reservation, settled, requests=0)
             self._pending.add_totals(name, _totals(ending))
-            self._pending.add_usage(
-                (int(now) // 60 * 60, name, reservation.model, reservation.client),
-                _usage(ending),
-            )
+            self._pending.add_usage(_usage_key(now, reservation, verdict), _usage(ending))
             live.last_used_at = now
             self._pending.note(name, last_used=now)
             event = self._judge(live, reservation, ending, now)
@@ -262,19 +263,21 @@ class State:
                 self._add_rest(name, place, rest)
         return event
 
-    def count_request(self, reservation: Reservation) -> None:
+    def count_request(
+        self, reservation: Reservation, verdict: Verdict, *, is_lost: bool
+    ) -> None:
         """The client got no better than this attempt, which was finished as one that it would
-        not get: its request counts here."""
-        minute = int(self._clock()) // 60 * 60
-        key = (minute, reservation.config.name, reservation.model, reservation.client)
+        not get: its request counts here. `is_lost`: the client got nothing but an error."""
+        counts = {"requests": 1, LOST: 1} if is_lost else {"requests": 1}
+        key = _usage_key(self._clock(), reservation, verdict)
         with self._lock:
-            self._pending.add_usage(key, {"requests": 1})
+            self._pending.add_usage(key, counts)
 
-    def refuse(self, call: Call) -> None:
-        """Counts a request for which no instance could be asked."""
-        minute = int(self._clock()) // 60 * 60
+    def refuse(self, client: str, model: str, why: str) -> None:
+        """Counts a request for which no instance was asked; `why` is one of REFUSALS."""
+        key = (int(self._clock()) // MINUTE_SECONDS * MINUTE_SECONDS, "", model, client)
         with self._lock:
-            self._pending.add_usage((minute, "", call.model, call.client.name), {"requests": 1})
+            self._pending.add_usage(key, {"requests": 1, why: 1})
 
     # The operator's hand.
 
@@ -346,6 +349,22 @@ class State:
         with self._lock:
             medians = [median.value for median in self._live(name).first_bytes.values()]
             return min((ms for ms in medians if ms is not None), default=None)
+
+    def in_flight(self) -> dict[str, int]:
+        """Attempts of this worker that are open, by instance."""
+        with self._lock:
+            return {
+                name: live.in_flight for name, live in self._lives.items() if live.in_flight
+            }
+
+    def used_tokens(self, keys: Iterable[MeterKey]) -> dict[MeterKey, int]:
+        """Of the last minute, as limits count it."""
+        second = int(self._clock())
+        with self._lock:
+            return {
+                key: self._meters[key].tokens.total(second) if key in self._meters else 0
+                for key in keys
+            }
 
     # The syncer's.
 
@@ -569,18 +588,33 @@ def _totals(ending: Ending) -> dict[str, int]:
     return counts
 
 
+def _usage_key(now: float, reservation: Reservation, verdict: Verdict) -> UsageKey:
+    """Names that clients make up are not kept."""
+    return (
+        int(now) // MINUTE_SECONDS * MINUTE_SECONDS,
+        reservation.config.name,
+        OTHER_MODEL if verdict is NO_SUCH_MODEL else reservation.model,
+        reservation.client,
+    )
+
+
 def _usage(ending: Ending) -> dict[str, int]:
-    usage = ending.usage
-    counts = {
-        "requests": int(ending.answered),
-        "attempts": 1,
-        ending.verdict.outcome: 1,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "latency_total_ms": ending.latency_ms,
-        "first_byte_total_ms": ending.first_byte_ms,
-    }
+    usage, outcome = ending.usage, ending.verdict.outcome
+    counts = {"requests": int(ending.answered), "attempts": 1, outcome: 1}
+    if usage is not NO_USAGE:
+        counts["prompt_tokens"] = usage.prompt_tokens
+        counts["completion_tokens"] = usage.completion_tokens
+        if usage.cached_tokens:
+            counts["cached_tokens"] = usage.cached_tokens
+        if usage.reasoning_tokens:
+            counts["reasoning_tokens"] = usage.reasoning_tokens
+    if outcome == "succeeded":
+        counts["latency_total_ms"] = ending.latency_ms
+        counts["first_byte_total_ms"] = ending.first_byte_ms
+        counts[LATENCY[bucket(ending.latency_ms)]] = 1
+        counts[FIRST_BYTE[bucket(ending.first_byte_ms)]] = 1
+    elif ending.answered and outcome in ERRORS:
+        counts[LOST] = 1
     if ending.cost_nano:
         counts["cost_nano"] = ending.cost_nano
     return counts

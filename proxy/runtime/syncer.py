@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from proxy.core.client_deltas import ClientDeltas
-from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
@@ -40,14 +40,14 @@ class Syncer:
         clients: ClientState | None = None,
         *,
         interval_seconds: float,
-        retention_days: int,
+        kept: Kept,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._state = state
         self._snapshots = snapshots
         self._clients = clients or ClientState()
-        self._retention_seconds = retention_days * DAY_SECONDS
+        self._kept = kept
         self._clock = clock
         self._detector: ChangeDetector | None = None
         self._file = FileWatch(database)
@@ -197,10 +197,22 @@ class Syncer:
         if now < self._next_housekeeping:
             return
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+        self._roll_up(now)
         with self._database.write() as connection:
             states.forget_old(connection, now)
             client_states.forget_old(connection, now)
-            usage.forget_old(connection, int(now) - self._retention_seconds)
+            usage.forget_old(connection, now, self._kept)
+
+    def _roll_up(self, now: float) -> None:
+        """In transactions of its own, which are short: others may write in between."""
+        is_behind = True
+        while is_behind:
+            with self._database.write() as connection:
+                is_behind = usage.is_to_be_rolled_up(connection, now)
+                if is_behind:
+                    # Keeps others from adding, and from rolling up the same, until it is over.
+                    states.next_number(connection)
+                    is_behind = usage.roll_up(connection, now)
 
     def _note(self, problem: str | None) -> None:
         """Logs a change once, not each round."""

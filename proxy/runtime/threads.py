@@ -39,7 +39,7 @@ class ThreadPool:
     def __init__(
         self, size: int, *, ready: int = 0, idle_seconds: float = IDLE_SECONDS
     ) -> None:
-        self._size = size
+        self.size = size
         self._ready = min(ready, size)
         self._idle_seconds = idle_seconds
         self._lock = Lock()
@@ -55,6 +55,11 @@ class ThreadPool:
         """Somebody waits for a thread."""
         return bool(self._waiting)
 
+    @property
+    def busy(self) -> int:
+        """How many threads have a task."""
+        return max(self.count - len(self._idle), 0)
+
     def submit(self, task: Task) -> None:
         """Begins the task, or lets it wait. What it raises is logged."""
         idle = None
@@ -62,7 +67,7 @@ class ThreadPool:
             if self._idle:
                 idle = self._idle.pop()
                 idle.task = task
-            elif self.count < self._size:
+            elif self.count < self.size:
                 self.count += 1
             else:
                 self._waiting.append(task)

@@ -9,7 +9,16 @@ from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import quote
 
-from sqlalchemy import URL, ClauseElement, Engine, Executable, Table, create_engine, event, text
+from sqlalchemy import (
+    URL,
+    ClauseElement,
+    Engine,
+    Executable,
+    Table,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy import Connection as Connection  # what transactions give, for all
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -205,16 +214,41 @@ def upsert(
     model: type[Base],
     rows: Sequence[dict[str, Any]],
     merge: Callable[[Table, Any], dict[str, Any]],
+    columns: tuple[str, ...] | None = None,
 ) -> None:
     """Insert rows, or where the primary key exists change the row that is there.
 
     `merge(present, given)` names each changed column's new value as an expression, so that
     the database adds and compares, and workers never overwrite each other. All rows have
-    the same keys.
+    the same keys, or at least `columns`: others have their defaults then.
     """
     if rows:
-        statement = upsert_statement(connection.dialect.name, model, merge, tuple(rows[0]))
+        columns = columns or tuple(rows[0])
+        statement = upsert_statement(connection.dialect.name, model, merge, columns)
         statement.many(connection, rows)
+
+
+def upsert_found(
+    dialect: str,
+    model: type[Base],
+    columns: Sequence[str],
+    found: Any,
+    merge: Callable[[Table, Any], dict[str, Any]],
+) -> "Prepared":
+    """The same with rows that the database itself finds, as `columns`, to be made once. `found`
+    needs a WHERE: without it SQLite takes ON CONFLICT for part of a join."""
+    table = cast(Table, model.__table__)
+    statement = _insert(dialect)(table).from_select(columns, found, include_defaults=False)
+    return Prepared(
+        statement.on_conflict_do_update(
+            index_elements=[c.name for c in table.primary_key],
+            set_=merge(table, statement.excluded),
+        )
+    )
+
+
+def _insert(dialect: str) -> Any:
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert
 
 
 @cache
@@ -226,10 +260,9 @@ def upsert_statement(
     returning: str | None = None,
 ) -> "Prepared":
     """Made once; so `merge` has to be a function that is there once, too."""
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     table = cast(Table, model.__table__)
     defaults = {c.name: c.default.arg for c in table.columns if isinstance(c.default, Scalar)}
-    statement = insert(table)
+    statement = _insert(dialect)(table)
     upsert = statement.on_conflict_do_update(
         index_elements=[c.name for c in table.primary_key],
         set_=merge(table, statement.excluded),
@@ -267,6 +300,13 @@ class Prepared:
             sql, (only,) = self._for(connection, [values])
             cursor.execute(sql, only)
             return cast(list[Any], cursor.fetchall())
+
+    def run(self, connection: Connection, **values: Any) -> None:
+        """What returns nothing."""
+        _begin(connection)
+        with _cursor(connection) as cursor:
+            sql, (only,) = self._for(connection, [values])
+            cursor.execute(sql, only)
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Once with each row's values."""

@@ -7,10 +7,14 @@ counts outlive the instance they were measured on.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, Integer, MetaData, String
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from proxy.core.usage import COUNTERS
 from proxy.store.sealed import Sealed, SealedJson
+
+# Totals of tokens outgrow 32 bits; SQLite numbers rows only by its own INTEGER.
+WHOLE: Any = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -23,8 +27,7 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads it from the class
-        # Totals of tokens outgrow 32 bits; SQLite numbers rows only by its own INTEGER.
-        int: BigInteger().with_variant(Integer, "sqlite"),
+        int: WHOLE,
         list[str]: JSON,
         list[dict[str, Any]]: JSON,
         dict[str, str]: JSON,
@@ -156,41 +159,81 @@ class StateWriteRow(Base):
     number: Mapped[int]
 
 
+def _usage_table(name: str, *keys: Column[Any]) -> Table:
+    """Counters (core/usage.py) that are only added to; `keys` are its primary key."""
+    counters = [Column(c, WHOLE, nullable=False, default=0) for c in COUNTERS]
+    # Without row numbers the rows lie in the order of their keys, as reports read them, and a
+    # key is there once. PostgreSQL has no such thing.
+    return Table(name, Base.metadata, *keys, *counters, sqlite_with_rowid=False)
+
+
+def _key(name: str, kind: Any = None) -> Column[Any]:
+    return Column(name, kind or WHOLE, primary_key=True, autoincrement=False)
+
+
+def _who() -> tuple[Column[Any], ...]:
+    return (
+        _key("instance_name", String(100)),
+        _key("model", String(200)),
+        _key("client_name", String(100)),
+    )
+
+
 class UsageRow(Base):
     """What one client used of one model on one instance in one UTC minute.
 
     `requests` are the client's: each counts once, at the instance that answered it.
     `attempts` are ours, each with one outcome: several where an instance failed and
-    another was asked. `instance_name` "" stands for requests that found no instance.
+    another was asked. `instance_name` "" stands for requests that found no instance,
+    `model` "" for names that clients made up, `client_name` "" for those without a key.
     """
 
-    __tablename__ = "usage_minute"
-    __table_args__ = (
-        # Reports ask for one client or one instance over days.
-        Index("ix_usage_minute_client", "client_name", "minute_at"),
-        Index("ix_usage_minute_instance", "instance_name", "minute_at"),
+    __table__ = _usage_table("usage_minute", _key("minute_at"), *_who())
+
+
+class UsageHourRow(Base):
+    """The same of one UTC hour. What is rolled up, and until when, UsageRolledRow knows."""
+
+    __table__ = _usage_table("usage_hour", _key("hour_at"), *_who())
+
+
+class UsageDayRow(Base):
+    """The same of one UTC day."""
+
+    __table__ = _usage_table("usage_day", _key("day_at"), *_who())
+    # Reports ask for one client, say, over months.
+    Index("ix_usage_day_instance", __table__.c.instance_name, __table__.c.day_at)
+    Index("ix_usage_day_model", __table__.c.model, __table__.c.day_at)
+    Index("ix_usage_day_client", __table__.c.client_name, __table__.c.day_at)
+
+
+class UsageTotalRow(Base):
+    """The same of all time: never deleted, so that counters made of it only grow."""
+
+    __table__ = _usage_table("usage_total", *_who())
+
+
+class UsageSeriesRow(Base):
+    """The same of one instance, one model, one client, or all (dimension and name ""), in a
+    minute, an hour or a day: charts of a month read no more than they show."""
+
+    __table__ = _usage_table(
+        "usage_series",
+        _key("period_seconds"),
+        _key("dimension", String(10)),
+        _key("begins_at"),
+        _key("name", String(200)),
     )
 
-    minute_at: Mapped[int] = mapped_column(primary_key=True)
-    instance_name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    model: Mapped[str] = mapped_column(String(200), primary_key=True)
-    client_name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    requests: Mapped[int] = mapped_column(default=0)
-    attempts: Mapped[int] = mapped_column(default=0)
-    succeeded: Mapped[int] = mapped_column(default=0)
-    rejected: Mapped[int] = mapped_column(default=0)
-    throttled: Mapped[int] = mapped_column(default=0)
-    failed: Mapped[int] = mapped_column(default=0)
-    misconfigured: Mapped[int] = mapped_column(default=0)
-    unreachable: Mapped[int] = mapped_column(default=0)
-    aborted: Mapped[int] = mapped_column(default=0)
-    prompt_tokens: Mapped[int] = mapped_column(default=0)
-    completion_tokens: Mapped[int] = mapped_column(default=0)
-    cached_tokens: Mapped[int] = mapped_column(default=0)
-    latency_total_ms: Mapped[int] = mapped_column(default=0)
-    first_byte_total_ms: Mapped[int] = mapped_column(default=0)
-    # By the prices of that moment, in billionths of their currency.
-    cost_nano: Mapped[int] = mapped_column(default=0)
+
+class UsageRolledRow(Base):
+    """Until which minute usage is rolled up: one row, and none before the first time. What is
+    counted later for a minute before it is added to all tables at once."""
+
+    __tablename__ = "usage_rolled"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    until: Mapped[int]
 
 
 class ClientKeyRow(Base):

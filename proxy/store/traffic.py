@@ -1,8 +1,8 @@
 """Usage by the minute, as charts show it: what all clients asked, and what came of it."""
 
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from proxy.core.verdict import ERRORS
 from proxy.store.models import UsageRow
@@ -12,7 +12,7 @@ MINUTE_SECONDS = 60
 WRONG = ("throttled", "failed", "unreachable", "misconfigured")
 assert set(WRONG) == ERRORS
 
-_USAGE = cast(Table, UsageRow.__table__)
+_USAGE = UsageRow.__table__
 _TOKENS = _USAGE.c.prompt_tokens + _USAGE.c.completion_tokens
 
 

@@ -1,30 +1,251 @@
-"""Usage that is kept: counters by minute, instance, model and client."""
+"""Usage that is kept: counters by minute, instance, model and client, and their sums.
 
-from typing import Any
+Workers add to `usage_minute`. Once a minute `roll_up` adds the minutes that are over to the
+hours, the days, the totals and the series, and notes until when; what comes later for one of
+them is added everywhere at once. So each count is in every sum once, whenever it was written.
+"""
 
-from sqlalchemy import Connection, Table, delete
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, cast
 
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    delete,
+    func,
+    literal,
+    literal_column,
+    select,
+    union_all,
+)
+
+from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
-from proxy.store.db import upsert
-from proxy.store.models import UsageRow
+from proxy.core.usage import COUNTERS, DIMENSIONS, HOUR_SECONDS, MINUTE_SECONDS, OVERALL, Kept
+from proxy.store.db import Prepared, upsert, upsert_found
+from proxy.store.models import (
+    Base,
+    UsageDayRow,
+    UsageHourRow,
+    UsageRolledRow,
+    UsageRow,
+    UsageSeriesRow,
+    UsageTotalRow,
+)
 
-KEY_COLUMNS = ("minute_at", "instance_name", "model", "client_name")
-COUNTERS = tuple(c.name for c in UsageRow.__table__.columns if c.name not in KEY_COLUMNS)
+WHO = ("instance_name", "model", "client_name")
+KEY_COLUMNS = ("minute_at", *WHO)
+SERIES_KEY = ("period_seconds", "dimension", "begins_at", "name")
+# The column that names a row of a series.
+NAMED_BY = dict(zip(DIMENSIONS, WHO, strict=True))
+
+# Most workers have written a minute by then; what comes later costs a little more.
+GRACE_SECONDS = 10
+# At once, so that a long time without roll-ups does not keep others from writing for long.
+MOST_SECONDS = HOUR_SECONDS
+
+_MINUTE, _SERIES = UsageRow.__table__, UsageSeriesRow.__table__
+_TOTAL = UsageTotalRow.__table__
+_ROLLED = Prepared(select(UsageRolledRow.until))
+_SINCE: Any = bindparam("since")
+_UNTIL: Any = bindparam("until")
+_FIRST = Prepared(select(func.min(_MINUTE.c.minute_at)).where(_MINUTE.c.minute_at >= _SINCE))
+_OVER = (_MINUTE.c.minute_at >= _SINCE) & (_MINUTE.c.minute_at < _UNTIL)
 
 
 def add(connection: Connection, deltas: Deltas) -> None:
-    """Adds one worker's counts."""
-    rows = [
-        dict(zip(KEY_COLUMNS, key, strict=True)) | {c: counts[c] for c in COUNTERS}
+    """Adds one worker's counts. In the same transaction as states.add, which keeps others from
+    rolling up meanwhile."""
+    if not deltas.usage:
+        return
+    rows: list[dict[str, Any]] = [
+        dict(zip(KEY_COLUMNS, key, strict=True)) | counts
         for key, counts in deltas.usage.items()
     ]
-    upsert(connection, UsageRow, rows, _add)
+    _upsert(connection, UsageRow, rows)
+    until = rolled_until(connection)
+    late = [row for row in rows if row["minute_at"] < until]
+    if late:
+        _add_late(connection, late)
 
 
-def forget_old(connection: Connection, before: int) -> None:
-    """Deletes the minutes before that moment."""
-    connection.execute(delete(UsageRow).where(UsageRow.minute_at < before))
+def rolled_until(connection: Connection) -> int:
+    """Minutes before that moment are in all sums; 0 before the first time."""
+    return next((until for (until,) in _ROLLED.rows(connection)), 0)
+
+
+def roll_up(connection: Connection, now: float) -> bool:
+    """Adds the minutes that are over to the sums; True if there are more to add."""
+    first, newest = first_to_roll_up(connection), _newest(now)
+    if first is None or first >= newest:
+        return False
+    until = min(newest, first + MOST_SECONDS)
+    for step in _steps(connection.dialect.name):
+        step.run(connection, since=first, until=until)
+    upsert(connection, UsageRolledRow, [{"id": 1, "until": until}], _until)
+    return until < newest
+
+
+def is_to_be_rolled_up(connection: Connection, now: float) -> bool:
+    first = first_to_roll_up(connection)
+    return first is not None and first < _newest(now)
+
+
+def first_to_roll_up(connection: Connection) -> int | None:
+    """The first minute that is not in the sums; None where there is none."""
+    ((first,),) = _FIRST.rows(connection, since=rolled_until(connection))
+    return cast(int | None, first)
+
+
+def totals(connection: Connection) -> dict[tuple[str, str, str], dict[str, int]]:
+    """All that was ever counted, as of now: (instance, model, client) -> counters. Never
+    pruned."""
+    until = rolled_until(connection)
+    both = union_all(
+        select(*(_TOTAL.c[c] for c in (*WHO, *COUNTERS))),
+        select(*(_MINUTE.c[c] for c in (*WHO, *COUNTERS))).where(_MINUTE.c.minute_at >= until),
+    ).subquery()
+    sums = (func.sum(both.c[c]) for c in COUNTERS)
+    who = [both.c[c] for c in WHO]
+    return {
+        (instance, model, client): dict(zip(COUNTERS, map(int, counts), strict=True))
+        for instance, model, client, *counts in connection.execute(
+            select(*who, *sums).group_by(*who)
+        )
+    }
+
+
+def forget_old(connection: Connection, now: float, kept: Kept) -> None:
+    """Deletes what is older, but no minute that is not in the sums yet."""
+    minutes = min(int(now) - kept.minutes, rolled_until(connection))
+    hours, days = int(now) - kept.hours, int(now) - kept.days
+    for model, at, before in (
+        (UsageRow, "minute_at", minutes),
+        (UsageHourRow, "hour_at", hours),
+        (UsageDayRow, "day_at", days),
+    ):
+        table = model.__table__
+        connection.execute(delete(table).where(table.c[at] < before))
+    for seconds, before in (
+        (MINUTE_SECONDS, minutes),
+        (HOUR_SECONDS, hours),
+        (DAY_SECONDS, days),
+    ):
+        for dimension in (OVERALL, *DIMENSIONS):  # named all: the key begins with them
+            connection.execute(
+                delete(_SERIES).where(
+                    _SERIES.c.period_seconds == seconds,
+                    _SERIES.c.dimension == dimension,
+                    _SERIES.c.begins_at < before,
+                )
+            )
+
+
+def _newest(now: float) -> int:
+    """Before that, minutes are over."""
+    return (int(now) - GRACE_SECONDS) // MINUTE_SECONDS * MINUTE_SECONDS
+
+
+@cache
+def _steps(dialect: str) -> tuple[Prepared, ...]:
+    """Of a roll-up, in this order: the series' hours and days are made of their minutes, which
+    are few."""
+    return (*_steps_of_keys(dialect), *_steps_of_minutes(dialect), *_steps_of_series(dialect))
+
+
+def _steps_of_keys(dialect: str) -> Iterator[Prepared]:
+    who = [_MINUTE.c[c] for c in WHO]
+    for model, at, seconds in _PERIODS:
+        begins_at = floor(_MINUTE.c.minute_at, seconds)
+        found: Any = select(begins_at, *who, *_sums(_MINUTE)).where(_OVER)
+        found = found.group_by(begins_at, *who)
+        yield upsert_found(dialect, model, (at, *WHO, *COUNTERS), found, _add)
+    found = select(*who, *_sums(_MINUTE)).where(_OVER).group_by(*who)
+    yield upsert_found(dialect, UsageTotalRow, (*WHO, *COUNTERS), found, _add)
+
+
+def _steps_of_minutes(dialect: str) -> Iterator[Prepared]:
+    at = _MINUTE.c.minute_at
+    for dimension in (OVERALL, *DIMENSIONS):
+        named: list[Any] = [_MINUTE.c[NAMED_BY[dimension]]] if dimension else []
+        found: Any = select(
+            literal(MINUTE_SECONDS),
+            literal(dimension),
+            at,
+            *(named or [literal(OVERALL)]),
+            *_sums(_MINUTE),
+        )
+        found = found.where(_OVER).group_by(at, *named)
+        yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
+
+
+def _steps_of_series(dialect: str) -> Iterator[Prepared]:
+    name = _SERIES.c.name
+    for _, _, seconds in _PERIODS:
+        begins_at = floor(_SERIES.c.begins_at, seconds)
+        for dimension in (OVERALL, *DIMENSIONS):
+            found: Any = select(
+                literal(seconds), literal(dimension), begins_at, name, *_sums(_SERIES)
+            )
+            found = found.where(
+                _SERIES.c.period_seconds == MINUTE_SECONDS,
+                _SERIES.c.dimension == dimension,
+                _SERIES.c.begins_at >= _SINCE,
+                _SERIES.c.begins_at < _UNTIL,
+            ).group_by(begins_at, name)
+            yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
+
+
+_PERIODS: tuple[tuple[type[Base], str, int], ...] = (
+    (UsageHourRow, "hour_at", HOUR_SECONDS),
+    (UsageDayRow, "day_at", DAY_SECONDS),
+)
+
+
+def _add_late(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    for model, at, seconds in _PERIODS:
+        moved = [_moved(row, {at: row["minute_at"] // seconds * seconds}, WHO) for row in rows]
+        _upsert(connection, model, moved)
+    _upsert(connection, UsageTotalRow, [_moved(row, {}, WHO) for row in rows])
+    series = []
+    for row in rows:
+        for seconds in (MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS):
+            for dimension in (OVERALL, *DIMENSIONS):
+                name = row[NAMED_BY[dimension]] if dimension else OVERALL
+                begins_at = row["minute_at"] // seconds * seconds
+                key = dict(zip(SERIES_KEY, (seconds, dimension, begins_at, name), strict=True))
+                series.append(_moved(row, key, ()))
+    _upsert(connection, UsageSeriesRow, series)
+
+
+def _moved(
+    row: Mapping[str, Any], key: Mapping[str, Any], kept: Iterable[str]
+) -> dict[str, Any]:
+    counts = {name: value for name, value in row.items() if name not in KEY_COLUMNS}
+    return {**key, **{name: row[name] for name in kept}, **counts}
+
+
+def _upsert(connection: Connection, model: type[Base], rows: list[dict[str, Any]]) -> None:
+    """Counters that a row does not name are 0."""
+    keys = tuple(c.name for c in cast(Table, model.__table__).primary_key)
+    upsert(connection, model, rows, _add, keys)
+
+
+def floor(at: Any, seconds: int) -> Any:
+    """Written out, and no parameter: PostgreSQL would not see that it is what it groups by."""
+    return at - at % literal_column(str(seconds))
+
+
+def _sums(table: Table) -> list[ColumnElement[int]]:
+    return [func.sum(table.c[c]) for c in COUNTERS]
 
 
 def _add(present: Table, given: Any) -> dict[str, Any]:
     return {c: present.c[c] + given[c] for c in COUNTERS}
+
+
+def _until(_present: Table, given: Any) -> dict[str, Any]:
+    return {"until": given.until}

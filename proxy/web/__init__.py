@@ -3,7 +3,17 @@
 from flask import Flask, request
 
 from proxy.context import parts
-from proxy.web import docs, errors, health, limits, openai, requests_log, retired, ui
+from proxy.web import (
+    docs,
+    errors,
+    health,
+    limits,
+    metrics,
+    openai,
+    requests_log,
+    retired,
+    ui,
+)
 
 
 def register(app: Flask, *, version: str) -> None:
@@ -17,6 +27,7 @@ def register(app: Flask, *, version: str) -> None:
     limits.register(app)
     openai.register(app)
     health.register(app)
+    metrics.register(app)
     retired.register(app)
     docs.register(app, version=version)
     ui.register(app)

@@ -150,18 +150,23 @@ def admin_with(mine: Parts, given: str, *, where: str) -> Admin:
         return admin
     if not snapshot.pepper and snapshot.admins and given.startswith(ADMIN_PREFIX):
         raise KeysClosed
-    _note_admin_key(mine, is_known=admin is not None)
+    _note_wrong(mine, "admin key", is_known=admin is not None)
     raise Unauthorized(f"The key in {where} opens nothing here: {_why(admin, given)}.")
 
 
-def _note_admin_key(mine: Parts, *, is_known: bool) -> None:
+def note_wrong_token(mine: Parts) -> None:
+    """Of /metrics, as of a wrong admin key. Raises TooManyWrongKeys."""
+    _note_wrong(mine, "metrics token")
+
+
+def _note_wrong(mine: Parts, what: str, *, is_known: bool = False) -> None:
     """Counts a wrong one. Raises TooManyWrongKeys if many came from there; but who has one
     that is expired is told so."""
     refused = mine.admin_key_watch.wrong(source_of(mine, request.environ))
-    _log(mine, "wrong_admin_key", "a wrong admin key", refused, request.environ)
+    _log(mine, "wrong_admin_key", f"a wrong {what}", refused, request.environ)
     if refused.wait_seconds and not is_known:
         raise TooManyWrongKeys(
-            "Too many wrong admin keys came from your address. The right one is let in at any"
+            f"Too many wrong {what}s came from your address. The right one is let in at any"
             f" time; another wrong one is looked at in {refused.wait_seconds:.1f} s.",
             retry_after_seconds=refused.wait_seconds,
         )

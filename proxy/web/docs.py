@@ -4,7 +4,17 @@ from flask import Blueprint, Flask, Response, redirect, request
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from proxy.web import admin, admin_keys, config, explain, keys, prices, quota_groups, requests
+from proxy.web import (
+    admin,
+    admin_keys,
+    config,
+    explain,
+    keys,
+    prices,
+    quota_groups,
+    requests,
+    stats,
+)
 from proxy.web.app import Relayed
 from proxy.web.auth import ADMIN_HEADER, require_admin
 from proxy.web.schemas import ErrorSchema
@@ -42,7 +52,17 @@ def register(app: Flask, *, version: str) -> None:
             "security": [{"adminKey": []}],
         },
     )
-    for room in (admin, admin_keys, quota_groups, keys, prices, config, explain, requests):
+    for room in (
+        admin,
+        admin_keys,
+        quota_groups,
+        keys,
+        prices,
+        config,
+        explain,
+        requests,
+        stats,
+    ):
         _check_that_it_is_guarded(room.blueprint)
         api.register_blueprint(room.blueprint)
     # None where Swagger UI would name a host: its own, or the one in the request's head.

@@ -17,7 +17,7 @@ def health() -> dict[str, Any]:
 
     `calls` are those of this worker: open now, waiting for room, and how many it can hold.
     """
-    problem = _problem() or _secrets_problem()
+    problem = sync_problem() or _secrets_problem()
     calls = parts().open_calls
     return {
         "status": "degraded" if problem else "ok",
@@ -33,7 +33,7 @@ def health() -> dict[str, Any]:
 def ready() -> tuple[dict[str, Any], int]:
     """503 while nobody could be served: no enabled instance, a database that is away, or the
     server is about to stop."""
-    problem = _problem()
+    problem = sync_problem()
     if parts().draining.has_begun:
         problem = "the gateway is stopping"
     if not any(config.enabled for config in parts().snapshots.current.configs.values()):
@@ -41,7 +41,7 @@ def ready() -> tuple[dict[str, Any], int]:
     return {"ready": problem is None, "problem": problem}, 503 if problem else 200
 
 
-def _problem() -> str | None:
+def sync_problem() -> str | None:
     syncer = parts().syncer
     if syncer.problem:
         return syncer.problem

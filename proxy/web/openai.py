@@ -16,13 +16,14 @@ from proxy.core.endpoints import ENDPOINTS
 from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
 from proxy.core.types import Call, Client
-from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
+from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound, ProxyError
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
 from proxy.web import limits
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client, client_of
 from proxy.web.body import parsed_json, read_body
+from proxy.web.counting import count_refusal
 from proxy.web.errors import shown
 
 # OpenAI's, Azure's v1, Azure's classic. The last one's deployment is the model we route by.
@@ -72,8 +73,17 @@ def register(app: Flask) -> None:
 
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
-    mine, environ = parts(), request.environ
+    mine = parts()
     g.endpoint = endpoint
+    try:
+        return _served(mine, endpoint, model)
+    except ProxyError as error:
+        count_refusal(mine, error)
+        raise
+
+
+def _served(mine: Parts, endpoint: str, model: str | None) -> Response:
+    environ = request.environ
     client = g.client = client_of(mine, environ)
     calls, ends_at = mine.open_calls, _ends_at(mine, environ)
     line = calls.begin(environ.get("gunicorn.socket"))

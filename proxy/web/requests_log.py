@@ -17,7 +17,7 @@ from proxy.web.app import Relayed
 # Asked every few seconds by whoever watches us, and each second by the console's pages: a line
 # each would bury the others.
 QUIET_PATHS = frozenset(
-    {"/health", "/ready"}
+    {"/health", "/ready", "/metrics"}
     | {f"/admin/ui/live/{page}" for page in "overview traffic instances instance".split()}
     | {f"/admin/ui/live/{page}" for page in "requests keys key".split()}
 )

@@ -14,8 +14,8 @@ RETIRED: dict[str, str] = {
     "/admin/instances/new/<path:name>/state": "/admin/instances/{name}/state",
     "/instances": "/admin/instances",
     "/instances/<path:name>": "/admin/instances/{name}",
-    "/stats": "/admin/instances",
-    "/stats/<path:name>": "/admin/instances",
+    "/stats": "/admin/stats",
+    "/stats/<path:name>": "/admin/stats/instances",
     "/config": "/admin/instances",
     "/config/<path:name>": "/admin/instances",
     # Migration is no longer a request.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.settings import ROOT
 from proxy.simulator import Simulator
@@ -86,6 +87,13 @@ def requests_in_database(gateway: Gateway) -> int:
     return count
 
 
+def told(gateway: Gateway, name: str) -> list[float]:
+    """What /metrics says of it, of whatever labels."""
+    text = requests.get(f"{gateway.url}/metrics", timeout=5).text
+    families = text_string_to_metric_families(text)
+    return [s.value for f in families for s in f.samples if s.name == name]
+
+
 class TestWorkers:
     def test_a_killed_worker_takes_only_its_own_with_it_and_is_replaced(
         self, fresh: Gateway, simulator: Simulator
@@ -94,11 +102,22 @@ class TestWorkers:
         for resource in simulator.resources.values():
             add_instance(fresh, resource)
         before = workers(fresh)
+        counted: list[float] = []
+
+        def served_and_counted(number: int) -> bool:
+            counted.append(sum(told(fresh, "gateway_requests_total")))
+            return served(outcomes, number)
+
         with load(fresh) as outcomes:
-            until(lambda: served(outcomes, 200), "load")
+            until(lambda: served_and_counted(200), "load")
             os.kill(before[0], signal.SIGKILL)
-            until(lambda: served(outcomes, 600), "more load")
+            until(lambda: served(outcomes, 300), "more load")
+            until(lambda: served_and_counted(600), "even more load")
+        # Whichever worker is asked, counters never fall.
+        assert counted == sorted(counted)
+        assert counted[-1] > 300
         until(lambda: len(workers(fresh)) == 2, "it is replaced")
+        until(lambda: len(told(fresh, "gateway_threads_busy")) == 2, "the new one is told of")
         assert before[1] in workers(fresh)
         lost = sum(n for outcome, n in outcomes.items() if outcome != "200")
         assert lost <= CONNECTIONS, outcomes  # at most what it was just at

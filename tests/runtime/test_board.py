@@ -91,3 +91,19 @@ def test_what_a_forked_process_wrote_is_read_here():
     board.use_row(0)
     assert os.waitpid(child, 0)[1] == 0
     assert read(board) == [b"from the child"]
+
+
+def test_all_rows_are_read_with_their_numbers_and_those_of_the_dead_are_cleared():
+    one, _, three = workers(3)
+    one.write(b"one", 5.0)
+    three.write(b"three", 5.0)
+    assert list(one.all()) == [(0, b"one"), (2, b"three")]
+    one.clear(2)
+    assert list(one.all()) == [(0, b"one")]
+
+
+def test_rows_may_be_longer():
+    board = Board(2, 100_000)
+    board.use_row(1)
+    board.write(b"x" * board.max_bytes, 5.0)
+    assert list(board.all()) == [(1, b"x" * board.max_bytes)]

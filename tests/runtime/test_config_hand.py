@@ -17,7 +17,7 @@ from proxy.runtime.syncer import Syncer
 from proxy.store import instances, quota_groups, revisions
 from proxy.store.db import Database
 from proxy.web.config_import import wanted as meant
-from tests.builders import AUTHOR, VAULT, config, document, thing
+from tests.builders import AUTHOR, KEPT, VAULT, config, document, thing
 
 KEY, OTHER = "sk-planted-secret-3f2a", "sk-planted-secret-9999"
 A = thing("instance", "a", api_key=KEY)
@@ -33,7 +33,11 @@ class Worker:
         self.snapshots = Snapshots(database)
         self.hand = ConfigHand(database, self.state, self.snapshots)
         self.syncer = Syncer(
-            database, self.state, self.snapshots, interval_seconds=0.2, retention_days=1
+            database,
+            self.state,
+            self.snapshots,
+            interval_seconds=0.2,
+            kept=KEPT,
         )
 
     def bring(self, wanted, *, dry_run=False, **more):

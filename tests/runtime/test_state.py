@@ -408,7 +408,9 @@ def test_an_error_that_no_database_takes_keeps_nothing_from_it(state):
 
 
 def test_usage_is_counted_by_minute_model_and_client(state, clock):
-    ending = Ending(verdicts.SUCCEEDED, Usage(4, 3, 2), latency_ms=20, first_byte_ms=5)
+    ending = Ending(
+        verdicts.SUCCEEDED, Usage(4, 3, 2, reasoning_tokens=1), latency_ms=20, first_byte_ms=5
+    )
     clock.now += 59.9
     once(state, ending, asked=call(model="one", client=Client("app")))
     clock.now += 0.1
@@ -421,8 +423,11 @@ def test_usage_is_counted_by_minute_model_and_client(state, clock):
             "prompt_tokens": 4,
             "completion_tokens": 3,
             "cached_tokens": 2,
+            "reasoning_tokens": 1,
             "latency_total_ms": 20,
             "first_byte_total_ms": 5,
+            "latency_upto_25_ms": 1,
+            "first_byte_upto_5_ms": 1,
         },
         (int(OPENED_AT) + 60, "a", "one", "web"): {
             "requests": 0,
@@ -431,16 +436,21 @@ def test_usage_is_counted_by_minute_model_and_client(state, clock):
             "prompt_tokens": 4,
             "completion_tokens": 3,
             "cached_tokens": 2,
+            "reasoning_tokens": 1,
             "latency_total_ms": 20,
             "first_byte_total_ms": 5,
+            "latency_upto_25_ms": 1,
+            "first_byte_upto_5_ms": 1,
         },
     }
 
 
 def test_a_request_nobody_could_be_asked_for_counts_at_no_instance(state, clock):
     clock.now += 59.9
-    state.refuse(call(model="one", client=Client("app")))
-    assert state.take().usage == {(int(OPENED_AT), "", "one", "app"): {"requests": 1}}
+    state.refuse("app", "one", "refused")
+    assert state.take().usage == {
+        (int(OPENED_AT), "", "one", "app"): {"requests": 1, "refused": 1}
+    }
 
 
 @pytest.mark.parametrize(
@@ -981,7 +991,7 @@ class CountingLock:
         lambda s: s.refusals([serving(A)], TEN),
         lambda s: s.look([serving(A)]),
         lambda s: s.start(serving(A), TEN),
-        lambda s: s.refuse(TEN),
+        lambda s: s.refuse("app", "one", "refused"),
         lambda s: s.clear("a"),
         lambda s: s.clear_rests("a"),
         lambda s: s.rest("a", 1.0),
@@ -1074,9 +1084,42 @@ def test_what_follows_the_answer_of_a_trial_is_no_trial(state, clock):
 def test_a_request_is_counted_where_its_client_got_no_better(state):
     reservation = state.start(serving(A), TEN)
     state.finish(reservation, Ending(verdicts.FAILED, answered=False))
-    state.count_request(reservation)
+    state.count_request(reservation, verdicts.FAILED, is_lost=True)
     (counts,) = state.take().usage.values()
-    assert (counts["requests"], counts["attempts"]) == (1, 1)
+    assert (counts["requests"], counts["attempts"], counts["lost"]) == (1, 1, 1)
+
+
+def test_a_model_that_a_client_made_up_is_not_named_in_usage(state):
+    """Neither by the attempt nor by its request: there can be any number of them."""
+    reservation = state.start(serving(A), TEN)
+    state.finish(reservation, Ending(verdicts.NO_SUCH_MODEL, answered=False))
+    state.count_request(reservation, verdicts.NO_SUCH_MODEL, is_lost=False)
+    ((_, _, model, _),) = state.take().usage
+    assert model == ""
+
+
+@pytest.mark.parametrize(
+    "verdict, answered, is_lost",
+    [
+        (verdicts.FAILED, True, True),
+        (verdicts.FAILED, False, False),  # another may do better
+        (verdicts.REJECTED, True, False),  # its client's own fault
+        (verdicts.ABORTED, True, False),
+        (verdicts.SUCCEEDED, True, False),
+    ],
+)
+def test_a_request_is_lost_whose_client_got_an_upstreams_error(
+    verdict, answered, is_lost, state
+):
+    once(state, Ending(verdict, answered=answered))
+    (counts,) = state.take().usage.values()
+    assert counts.get("lost", 0) == is_lost
+
+
+def test_only_successes_tell_how_long_things_take(state):
+    once(state, Ending(verdicts.FAILED, latency_ms=20, first_byte_ms=5))
+    (counts,) = state.take().usage.values()
+    assert {name for name in counts if name.endswith("_ms")} == set()
 
 
 def test_a_trial_that_failed_before_its_time_is_told_to_other_workers(state, clock):
@@ -1097,3 +1140,22 @@ def test_a_reservation_from_before_the_clock_was_set_back_is_settled_nowhere(sta
     once(state, Ending(verdicts.SUCCEEDED, Usage(5)))
     state.finish(reservation, Ending(verdicts.SUCCEEDED, Usage(80)))
     assert state.view("a").current_tpm == 5
+
+
+def test_what_is_in_flight_is_known_by_instance():
+    state = State(Clock())
+    one = state.start(serving(config("a")), call())
+    state.start(serving(config("b")), call())
+    assert state.in_flight() == {"a": 1, "b": 1}
+    state.finish(one, Ending(verdicts.SUCCEEDED))
+    assert state.in_flight() == {"b": 1}
+
+
+def test_tokens_of_the_last_minute_are_known_by_what_limits_count_them_by():
+    clock = Clock()
+    state = State(clock)
+    state.start(serving(config("a")), call(reserved_tokens=26))
+    keys = [("instance", "a", ""), ("deployment", "a", MODEL), ("instance", "never", "")]
+    assert list(state.used_tokens(keys).values()) == [26, 26, 0]
+    clock.now += 61
+    assert list(state.used_tokens(keys).values()) == [0, 0, 0]

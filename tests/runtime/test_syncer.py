@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from proxy.core import verdict as verdicts
+from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import Lately, Peers
 from proxy.core.live import ALONE, Refusal
@@ -24,7 +25,7 @@ from proxy.runtime.clients import ClientState
 from proxy.runtime.references import References
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
-from proxy.runtime.syncer import DAY_SECONDS, HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
+from proxy.runtime.syncer import HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
 from proxy.store import db, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
 from proxy.store.models import (
@@ -36,7 +37,7 @@ from proxy.store.models import (
     UsageRow,
 )
 from proxy.store.vault import Vault, new_key
-from tests.builders import AUTHOR, MODEL, VAULT, call, config, serving
+from tests.builders import AUTHOR, KEPT, MODEL, VAULT, call, config, serving
 from tests.runtime.world import Clock, World, failed, ok
 
 WAIT_SECONDS = 5  # for what another thread does at once; it is reached only by a bug
@@ -61,7 +62,7 @@ class Worker:
             self.snapshots,
             self.clients,
             interval_seconds=interval_seconds,
-            retention_days=30,
+            kept=KEPT,
             clock=clock,
         )
 

@@ -71,6 +71,17 @@ def test_threads_are_made_when_they_are_needed(make_pool):
         task.let_go.set()
 
 
+def test_it_is_known_how_many_are_busy(make_pool):
+    pool = make_pool(4, ready=2)
+    until(lambda: len(pool._idle) == 2)
+    assert (pool.busy, pool.size) == (0, 4)
+    tasks = begun(pool, 3)
+    assert pool.busy == 3
+    for idle, task in enumerate(tasks, start=1):
+        ended(pool, task, idle=idle)
+    assert pool.busy == 0
+
+
 def test_some_are_ready_before_the_first_task(make_pool):
     pool = make_pool(10, ready=4)
     until(lambda: len(pool._idle) == 4)

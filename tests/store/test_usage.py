@@ -1,9 +1,19 @@
+from collections import Counter
+from random import Random
+
 import pytest
 from sqlalchemy import select
 
 from proxy.core.deltas import Deltas
+from proxy.core.usage import Kept
 from proxy.store import usage
-from proxy.store.models import UsageRow
+from proxy.store.models import (
+    UsageDayRow,
+    UsageHourRow,
+    UsageRow,
+    UsageSeriesRow,
+    UsageTotalRow,
+)
 from proxy.store.usage import COUNTERS
 
 MINUTE = 1_700_000_040
@@ -41,10 +51,11 @@ def rows(database):
     return read
 
 
-@pytest.mark.parametrize("counter", COUNTERS)
-def test_counts_of_two_workers_add_up(add, rows, counter):
-    add(used(**{counter: 3}), used(**{counter: 4}))
-    assert rows() == {(MINUTE, "a", "gpt-4o", "app"): {counter: 7}}
+def test_counts_of_two_workers_add_up(add, rows):
+    one = {counter: number for number, counter in enumerate(COUNTERS, 1)}
+    two = {counter: 100 * number for counter, number in one.items()}
+    add(used(**one), used(**two))
+    assert rows() == {(MINUTE, "a", "gpt-4o", "app"): {c: 101 * n for c, n in one.items()}}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +96,112 @@ def add_and_fail(connection):
     raise ZeroDivisionError
 
 
-def test_minutes_before_a_moment_are_forgotten(add, rows, database):
-    add(*[used((MINUTE + offset,), requests=1) for offset in (-60, 0, 60)])
+# Sums.
+
+
+def rolled(database, now):
     with database.write() as connection:
-        usage.forget_old(connection, before=MINUTE)
-    assert [key[0] for key in rows()] == [MINUTE, MINUTE + 60]
+        return usage.roll_up(connection, now)
+
+
+def all_of(database):
+    """What is summed up of requests, by table and key."""
+    found = {}
+    with database.read() as connection:
+        for model in (UsageHourRow, UsageDayRow, UsageTotalRow, UsageSeriesRow):
+            table = model.__table__
+            keys = list(table.primary_key)
+            for *key, requests in connection.execute(select(*keys, table.c.requests)):
+                found[(table.name, *key)] = requests
+    return found
+
+
+DAY = MINUTE // 86_400 * 86_400
+HOUR = MINUTE // 3600 * 3600
+
+
+def test_minutes_that_are_over_are_added_to_all_sums_once(add, database):
+    add(used(requests=1), used((MINUTE, "b", "o1", "web"), requests=2))
+    add(used((MINUTE + 60,), requests=100))  # not over yet
+    for _ in range(2):
+        assert not rolled(database, MINUTE + 60 + usage.GRACE_SECONDS)
+    assert all_of(database) == {
+        ("usage_hour", HOUR, "a", "gpt-4o", "app"): 1,
+        ("usage_hour", HOUR, "b", "o1", "web"): 2,
+        ("usage_day", DAY, "a", "gpt-4o", "app"): 1,
+        ("usage_day", DAY, "b", "o1", "web"): 2,
+        ("usage_total", "a", "gpt-4o", "app"): 1,
+        ("usage_total", "b", "o1", "web"): 2,
+    } | {
+        ("usage_series", seconds, dimension, MINUTE // seconds * seconds, name): requests
+        for seconds in (60, 3600, 86_400)
+        for dimension, name, requests in (
+            ("", "", 3),
+            *(("instance", "a", 1), ("instance", "b", 2)),
+            *(("model", "gpt-4o", 1), ("model", "o1", 2)),
+            *(("client", "app", 1), ("client", "web", 2)),
+        )
+    }
+
+
+def test_sums_are_the_same_whenever_it_was_written(database, add):
+    """Minutes at random, among them some that were rolled up long ago."""
+    random = Random(7)
+    moments = [MINUTE + 60 * random.randrange(300) for _ in range(60)]
+    for turn, moment in enumerate(moments):
+        add(used((moment, random.choice("ab")), requests=1))
+        if turn % 7 == 0:
+            rolled(database, MINUTE + 60 * random.randrange(300))
+    while rolled(database, MINUTE + 60 * 400):
+        pass
+    found = all_of(database)
+    tables = {key[:3] if key[0] == "usage_series" else key[:1] for key in found}
+    for table in tables:
+        assert sum(n for key, n in found.items() if key[: len(table)] == table) == 60
+    hours = Counter(moment // 3600 * 3600 for moment in moments)
+    assert hours == {k[3]: n for k, n in found.items() if k[:3] == ("usage_series", 3600, "")}
+
+
+def test_totals_hold_what_is_not_rolled_up_yet(database, add):
+    add(used(requests=1, latency_upto_25_ms=1))
+    rolled(database, MINUTE + 100)
+    add(used((MINUTE + 120,), requests=2), used((MINUTE + 120, ""), requests=4))
+    add(used(requests=8))  # late
+    with database.read() as connection:
+        found = usage.totals(connection)
+    assert {key: counts["requests"] for key, counts in found.items()} == {
+        ("a", "gpt-4o", "app"): 11,
+        ("", "gpt-4o", "app"): 4,
+    }
+    assert found["a", "gpt-4o", "app"]["latency_upto_25_ms"] == 1
+
+
+def test_a_long_time_is_rolled_up_in_several_steps(database, add):
+    add(*[used((MINUTE + 3600 * n,), requests=1) for n in (0, 1, 5)])
+    steps = [rolled(database, MINUTE + 6 * 3600) for _ in range(4)]
+    assert steps == [True, True, False, False]
+    assert all_of(database)["usage_total", "a", "gpt-4o", "app"] == 3
+
+
+def test_what_is_older_than_it_is_kept_is_deleted_and_totals_never(add, rows, database):
+    kept = Kept(minutes=60, hours=2 * 3600, days=2 * 86_400)
+    add(*[used((DAY + at,), requests=1) for at in (0, 86_400, 86_400 + 3600, 2 * 86_400)])
+    now = DAY + 2 * 86_400 + 61
+    with database.write() as connection:
+        usage.forget_old(connection, now, kept)
+    assert len(rows()) == 4  # none is in the sums
+    while rolled(database, now + 60):
+        pass
+    with database.write() as connection:
+        usage.forget_old(connection, DAY + 86_400 + 3 * 3600, kept)
+    found = all_of(database)
+    assert [key[0] for key in rows()] == [DAY + 2 * 86_400]
+    of_series = [key[1:4:2] for key in found if key[0] == "usage_series" and key[2] == ""]
+    assert of_series == [
+        *((60, DAY + 2 * 86_400), (3600, DAY + 86_400 + 3600), (3600, DAY + 2 * 86_400)),
+        *((86_400, DAY), (86_400, DAY + 86_400), (86_400, DAY + 2 * 86_400)),
+    ]
+    assert [key[1] for key in found if key[0] == "usage_hour"] == [
+        *(DAY + 86_400 + 3600, DAY + 2 * 86_400)
+    ]
+    assert found["usage_total", "a", "gpt-4o", "app"] == 4

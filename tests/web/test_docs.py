@@ -12,6 +12,7 @@ ROOMS = (
     "admin-keys.",
     "config.",
     "explain.",
+    "usage.",
 )
 PAGES = ["/admin/docs/", "/admin/docs/index.html"]
 
@@ -45,7 +46,7 @@ def test_every_path_and_method_of_the_admin_api_is_in_it(shared_world, document)
         if rule.endpoint.startswith(ROOMS)
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    assert len(expected) == 42
+    assert len(expected) == 46
     assert set(operations(document)) == expected
 
 

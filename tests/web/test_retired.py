@@ -16,8 +16,8 @@ MOVED = [
     ("/instances", "/admin/instances"),
     ("/instances/", "/admin/instances"),
     ("/instances/a", "/admin/instances/a"),
-    ("/stats", "/admin/instances"),
-    ("/stats/a/b", "/admin/instances"),
+    ("/stats", "/admin/stats"),
+    ("/stats/a/b", "/admin/stats/instances"),
     ("/config", "/admin/instances"),
     ("/config/a", "/admin/instances"),
 ]

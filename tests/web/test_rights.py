@@ -59,6 +59,10 @@ NEEDED = {
     ("POST", "/admin/explain"): "operator",
     ("GET", "/admin/requests"): "viewer",
     ("GET", "/admin/requests/<string:request_id>"): "viewer",
+    ("GET", "/admin/stats"): "viewer",
+    ("GET", "/admin/stats/instances"): "viewer",
+    ("GET", "/admin/stats/health"): "viewer",
+    ("GET", "/admin/usage"): "viewer",
 }
 # Without a key: they say nothing that is not in the documentation.
 OPEN = ("/admin/docs", "/admin/openapi.json")

@@ -1,0 +1,34 @@
+"""Requests for which no instance was asked, counted by why."""
+
+from flask import g
+
+from proxy.context import Parts
+from proxy.core.deltas import OTHER_MODEL
+from proxy.core.usage import ABANDONED, LIMITED, MISTAKEN, REFUSED
+from proxy.errors import BudgetSpent, ClientLeft, LimitReached, NoRoom, ProxyError
+
+NOBODY = ""  # who showed no key that we know
+
+
+def count_refusal(mine: Parts, error: ProxyError) -> None:
+    """Of what was asked before, the attempts are counted, and the request with them."""
+    seen = g._get_current_object().__dict__
+    trail = seen.get("trail")
+    if trail is not None and trail.attempts:
+        return
+    client, model = seen.get("client"), seen.get("model") or OTHER_MODEL
+    # Names that no instance serves are inventions, of which there can be any number.
+    is_served = bool(mine.snapshots.current.catalog.pool(model).servings)
+    mine.state.refuse(
+        client.name if client else NOBODY,
+        model if is_served else OTHER_MODEL,
+        why(error),
+    )
+
+
+def why(error: ProxyError) -> str:
+    if isinstance(error, ClientLeft):
+        return ABANDONED
+    if isinstance(error, (LimitReached, BudgetSpent)):
+        return LIMITED
+    return MISTAKEN if error.status < 500 and not isinstance(error, NoRoom) else REFUSED

@@ -1,0 +1,79 @@
+"""A report is compared with the plain sum of all that was counted."""
+
+from collections import Counter
+from itertools import product
+from random import Random
+
+import pytest
+
+from proxy.core.deltas import Deltas
+from proxy.core.report import Question
+from proxy.store import reports, usage
+
+DAY = 1_699_920_000
+MINUTES = 3 * 1440
+NOW = DAY + MINUTES * 60
+
+
+@pytest.fixture
+def counted(database):
+    """Three days, of which the last half hour is not rolled up."""
+    chance, rows, deltas = Random(11), [], Deltas()
+    for number in range(300):
+        minute = DAY + 60 * chance.randrange(MINUTES)
+        key = (minute, chance.choice("ab"), chance.choice("mn"), chance.choice("xyz"))
+        rows.append((*key, number))
+        deltas.add_usage(key, {"requests": number})
+    for recent in range(25):
+        rows.append((NOW - 60 * recent, "a", "m", "x", 1000))
+        deltas.add_usage(rows[-1][:4], {"requests": 1000})
+    with database.write() as connection:
+        usage.add(connection, deltas)
+    more = True
+    while more:
+        with database.write() as connection:
+            more = usage.roll_up(connection, NOW - 1800)
+    return rows
+
+
+def plain(rows, question):
+    found = Counter()
+    for minute, *names, requests in rows:
+        who = dict(zip(("instance", "model", "client"), names, strict=True))
+        if not question.since <= minute < question.until:
+            continue
+        if any(who[name] != value for name, value in question.where.items()):
+            continue
+        bucket = question.bucket_seconds
+        at = minute // bucket * bucket if bucket else 0
+        found[(at, *(who[name] for name in question.by))] += requests
+    return {key: n for key, n in found.items() if n}
+
+
+ASKED = [
+    ({}, ()),
+    ({}, ("model",)),
+    ({"client": "x"}, ()),
+    ({"client": "x"}, ("client",)),
+    ({"client": "x"}, ("model",)),
+    ({"client": "x", "model": "m"}, ("instance",)),
+    ({}, ("instance", "model", "client")),
+    ({"instance": "nobody"}, ()),
+]
+TIMES = [(DAY, NOW + 60), (DAY + 5 * 60, NOW - 3600 - 7 * 60)]
+
+
+def test_a_report_says_what_was_counted(database, counted):
+    for (where, by), (since, until), bucket in product(ASKED, TIMES, (0, 60, 3600, 86_400)):
+        if bucket:
+            since, until = since // bucket * bucket, -(-until // bucket) * bucket
+        question = Question(since, until, where, by, bucket)
+        with database.read() as connection:
+            found = reports.answer(connection, question)
+        requests = {key: c["requests"] for key, c in found.items() if c["requests"]}
+        assert requests == plain(counted, question), question
+
+
+def test_where_nothing_was_counted_there_is_no_row(database):
+    with database.read() as connection:
+        assert reports.answer(connection, Question(DAY, NOW)) == {}
