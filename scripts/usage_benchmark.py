@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 def fill(database: Database, days: int, busy: int) -> int:
     """Until which moment. Of the last days the minutes stay, as the syncer would leave them."""
     chance = random.Random(1)
+    some = [counts(chance) for _ in range(100)]
     until = BEGAN_AT + days * DAY_SECONDS
     minutes_since = until - KEPT_MINUTES_DAYS * DAY_SECONDS
     for hour in range(BEGAN_AT, until, HOUR_SECONDS):
@@ -84,7 +85,7 @@ def fill(database: Database, days: int, busy: int) -> int:
         for minute in range(hour, hour + HOUR_SECONDS, step):
             share = used[:: 10 if with_minutes else 1]
             for one in share:
-                deltas.usage[(minute, *names(one))] = counts(chance)
+                deltas.usage[(minute, *names(one))] = chance.choice(some)
             chance.shuffle(used)
         with database.write() as connection:
             usage.add(connection, deltas)
