@@ -25,6 +25,7 @@ ERRORS = {
 
 OF_ALL = (401, 403, 429)
 YAML = "application/yaml"
+CSV = "text/csv"
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -37,13 +38,14 @@ def documented_in(
     body: Schema | Json | None = None,
     least: int = 0,
     yaml: Schema | Json | None = None,
+    csv: bool = False,
     query: type[Schema] | None = None,
     errors: tuple[int, ...] = (404,),
     right: str | None = None,
 ) -> Callable[[View], View]:
     """What the OpenAPI document says of a view; `answer` also shapes what the view returns.
     Of the body's fields `least` are needed, whichever. `yaml` is of a body that may be YAML,
-    too; without a body, of the answer.
+    too; without a body, of the answer, which may be CSV instead where `csv` says so.
 
     `right` is the one it asks for (core/roles.py); None: by its method, whose name it has.
     """
@@ -59,6 +61,8 @@ def documented_in(
         doc["requestBody"] = {"required": True, "content": content}
     elif yaml is not None:
         doc["responses"] = {status: {"content": {YAML: {"schema": yaml}}}}
+    elif csv:
+        doc["responses"] = {status: {"content": {CSV: {"schema": {"type": "string"}}}}}
 
     def decorate(view: View) -> View:
         asked = right or roles.BY_METHOD.get(view.__name__, roles.ADMINISTER)

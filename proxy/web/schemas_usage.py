@@ -35,7 +35,11 @@ def moment(value: Any) -> int:
 
 
 def _moment(name: str, text: str) -> Any:
-    return fields.Function(deserialize=moment, data_key=name, metadata={"description": text})
+    said = {"description": text, "type": "string", "format": "moment", "minLength": 1}
+    return fields.Function(deserialize=moment, data_key=name, metadata=said)
+
+
+NAMES = "|".join(DIMENSIONS)
 
 
 class WhoSchema(Schema):
@@ -74,6 +78,10 @@ class UsageQuerySchema(WhoSchema):
     by = fields.String(validate=validate.OneOf(list(BUCKETS)), load_default="hour")
     group_by = fields.String(
         load_default="",
+        validate=validate.Regexp(
+            rf"^(({NAMES})(,({NAMES}))*)?\Z",
+            error=f"Must be some of {', '.join(DIMENSIONS)}, with a comma between.",
+        ),
         metadata={"description": f"Some of {', '.join(DIMENSIONS)}, with a comma between."},
     )
     format = fields.String(validate=validate.OneOf(["json", "csv"]), load_default="json")
@@ -219,13 +227,7 @@ def stats_question(
 def usage_question(values: dict[str, str]) -> tuple[Question, str]:
     """And the format. Raises Unprocessable."""
     asked = checked(UsageQuerySchema(), values)
-    by = [name.strip() for name in asked["group_by"].split(",") if name.strip()]
-    for name in by:
-        if name not in DIMENSIONS or by.count(name) > 1:
-            raise Unprocessable(
-                f"group_by: Must be some of {', '.join(DIMENSIONS)}, each once, not {name!r}.",
-                param="group_by",
-            )
+    by = list(dict.fromkeys(filter(None, asked["group_by"].split(","))))
     since, until = _range(asked, 86_400)
     return Question(since, until, _where(asked), by, BUCKETS[asked["by"]]), asked["format"]
 

@@ -21,7 +21,7 @@ from proxy.errors import Unprocessable
 from proxy.store import reports
 from proxy.web import schemas_usage
 from proxy.web.auth import require_admin
-from proxy.web.documented import documented_in
+from proxy.web.documented import CSV, documented_in
 from proxy.web.health import sync_problem
 from proxy.web.schemas import query_values
 from proxy.web.schemas_usage import stats_question, usage_question
@@ -93,6 +93,7 @@ class UsageReport(MethodView):
         schemas_usage.UsageReportSchema,
         query=schemas_usage.UsageQuerySchema,
         errors=(422,),
+        csv=True,
     )
     def get(self) -> Any:
         """Usage and money by minute, hour or day, as JSON or CSV."""
@@ -100,7 +101,7 @@ class UsageReport(MethodView):
         report = usage_report(parts(), question)
         if form == "csv":
             response = make_response(as_csv(report["rows"], question.by))
-            response.headers["Content-Type"] = "text/csv; charset=utf-8"
+            response.headers["Content-Type"] = f"{CSV}; charset=utf-8"
             return response
         return report
 

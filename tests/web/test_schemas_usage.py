@@ -39,6 +39,8 @@ def test_a_series_is_as_fine_as_its_time_is_short():
 
 
 def test_a_report_may_be_by_several():
-    asked, form = usage_question({"group_by": "client, model", "model": "o1", "format": "csv"})
+    asked, form = usage_question(
+        {"group_by": "client,model,client", "model": "o1", "format": "csv"}
+    )
     assert (asked.by, asked.where, form) == (["client", "model"], {"model": "o1"}, "csv")
     assert (asked.bucket_seconds, asked.until - asked.since) == (3600, 86_400)

@@ -136,7 +136,7 @@ def test_csv_of_nothing_has_its_line_of_names_and_no_formula_gets_in():
         ("stats?group_by=colour", "group_by"),
         ("stats?colour=1", "colour"),
         ("stats/instances?group_by=model", "group_by"),
-        ("usage?group_by=model,model", "group_by"),
+        ("usage?group_by=model,colour", "group_by"),
         ("usage?by=week", "by"),
     ],
 )
