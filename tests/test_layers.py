@@ -171,22 +171,8 @@ FILES = _files()
 IMPORTS = {file: list(_imports_of(file)) for file in FILES}
 CORE = [file for file in FILES if file.startswith("proxy/core/")]
 
-
-def of_each(files):
-    """One test for all files: to tell thousands apart takes longer than to run them."""
-
-    def decorate(test):
-        def of_all():
-            for file in files:
-                test(file)
-
-        of_all.__name__ = test.__name__
-        return of_all
-
-    return decorate
-
-
-each_file, each_file_of_core = of_each(FILES), of_each(CORE)
+each_file = pytest.mark.parametrize("file", FILES)
+each_file_of_core = pytest.mark.parametrize("file", CORE)
 
 
 def part_of_file(file):

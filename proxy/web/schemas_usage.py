@@ -79,7 +79,7 @@ class UsageQuerySchema(WhoSchema):
     group_by = fields.String(
         load_default="",
         validate=validate.Regexp(
-            rf"^(({NAMES})(,({NAMES}))*)?\Z",
+            rf"^(({NAMES})(,({NAMES}))*)?$",
             error=f"Must be some of {', '.join(DIMENSIONS)}, with a comma between.",
         ),
         metadata={"description": f"Some of {', '.join(DIMENSIONS)}, with a comma between."},
@@ -227,7 +227,7 @@ def stats_question(
 def usage_question(values: dict[str, str]) -> tuple[Question, str]:
     """And the format. Raises Unprocessable."""
     asked = checked(UsageQuerySchema(), values)
-    by = list(dict.fromkeys(filter(None, asked["group_by"].split(","))))
+    by = list(dict.fromkeys(filter(None, asked["group_by"].strip().split(","))))
     since, until = _range(asked, 86_400)
     return Question(since, until, _where(asked), by, BUCKETS[asked["by"]]), asked["format"]
 
