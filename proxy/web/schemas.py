@@ -257,7 +257,9 @@ class InstanceSchema(Schema):
     model_deployments = fields.Dict(keys=_word(), values=_word(), load_default=dict)
     enabled = StrictBoolean(load_default=True)
     timeout_seconds = StrictFloat(
-        validate=validate.Range(0, MAX_TIMEOUT_SECONDS, min_inclusive=False), load_default=60.0
+        validate=validate.Range(0, MAX_TIMEOUT_SECONDS, min_inclusive=False),
+        load_default=60.0,
+        metadata={"exclusiveMinimum": True},  # the document would not say so by itself
     )
     retry_count = StrictInteger(0, 100, load_default=3)
     rate_limit_enabled = StrictBoolean(load_default=True)
