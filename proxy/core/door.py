@@ -1,8 +1,8 @@
 """What a client's key opens, and whether it does now."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.core.sources import Address, Network, is_in, networks
 from proxy.core.types import Client
@@ -53,7 +53,8 @@ def hindrance(key: KnownKey, now: float, source: Address | None) -> str | None:
     return None
 
 
-def is_allowed(allowed: Iterable[str], model: str) -> bool:
+@lru_cache(maxsize=4096)  # most clients ask for few models
+def is_allowed(allowed: tuple[str, ...], model: str) -> bool:
     """Whether a list of names, and beginnings with a `*`, has the model; an empty one has all.
     Without regard to case, as models are found."""
     folded = model.lower()

@@ -87,4 +87,4 @@ def test_a_key_is_plain_if_there_is_nothing_to_look_at(fields):
     ],
 )
 def test_a_model_is_allowed_by_its_name_or_the_beginning_of_it(allowed, model, found):
-    assert is_allowed(allowed, model) is found
+    assert is_allowed(tuple(allowed), model) is found
