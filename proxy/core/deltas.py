@@ -159,6 +159,14 @@ class Deltas:
         for usage_key, counts in later.usage.items():
             self.add_usage(usage_key, counts)
 
+    def hold_back_usage(self, beyond: int) -> "Deltas":
+        """Takes out, and returns, what there is of usage beyond so many rows."""
+        later = Deltas()
+        if len(self.usage) > beyond:
+            rows = list(self.usage.items())
+            self.usage, later.usage = dict(rows[:beyond]), dict(rows[beyond:])
+        return later
+
     def forget_windows(self, before: int) -> None:
         """Drop seconds that are over: no limit asks for them any more."""
         for key in [k for k in self.windows if k[0] < before]:

@@ -77,6 +77,13 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             is_alert=True,
         ),
         "sync_recovered": Event("warning", "The worker writes and hears again.", is_alert=True),
+        "clock_jumped": Event(
+            "warning",
+            "The host's clock was set by `seconds`. It is not believed for a day that usage is"
+            " old enough to be deleted.",
+            ("seconds",),
+            is_alert=True,
+        ),
         "database_replaced": Event(
             "warning", "Another file is in the database's place: a backup was restored, say."
         ),

@@ -236,7 +236,7 @@ def _of_usage(sums: UsageSums, told: Collection[str]) -> Iterator[Reading]:
     most_refused = _most(refused, "requests", MOST_REFUSED)
     for instance, model in most_served:
         yield from _of_served((instance, model), served[instance, model])
-    yield from _of_durations({key: served[key] for key in most_served})
+    yield from _of_durations(served, {model for _, model in most_served})
     for key in most_refused:
         for reason in REFUSALS:
             labels = (key[1], reason)
@@ -269,19 +269,22 @@ def _of_served(labels: tuple[str, str], counts: Sums) -> Iterator[Reading]:
     yield Reading("gateway_first_byte_seconds", labels, seconds, buckets)
 
 
-def _of_durations(served: Mapping[tuple[str, ...], Sums]) -> Iterator[Reading]:
+def _of_durations(
+    served: Mapping[tuple[str, ...], Sums], told: Collection[str]
+) -> Iterator[Reading]:
     """By model alone: how long an answer takes, its length says more than its instance; and to
-    tell it of each pair would be half of all there is to tell."""
+    tell it of each pair would be half of all there is to tell. Of a model in `told` all pairs
+    count: a sum of some would fall when others take their place."""
     found: dict[str, list[int]] = {}
     for (_, model), counts in served.items():
+        if model not in told:
+            continue
         mine = [counts[name] for name in DURATION]
         before = found.get(model)
         found[model] = [*map(add, before, mine)] if before else mine
     for model, (total_ms, *buckets) in found.items():
-        labels = (model or OTHER,)
-        yield Reading(
-            "gateway_attempt_duration_seconds", labels, total_ms / 1000, tuple(buckets)
-        )
+        seconds = total_ms / 1000
+        yield Reading("gateway_attempt_duration_seconds", (model,), seconds, tuple(buckets))
 
 
 def _of_told(client: str, counts: Sums) -> Iterator[Reading]:

@@ -53,6 +53,8 @@ from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 
 LAST_ERROR_CHARACTERS = 300
+# Written in a tenth of a second, or in half of one where they are late.
+MOST_USAGE_ROWS = 2_000
 OPERATOR = "operator"  # the reason of a rest that a person set
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
@@ -369,10 +371,19 @@ class State:
     # The syncer's.
 
     def take(self) -> Deltas:
-        """What was measured since the last `take`. Give it back if it could not be written."""
+        """What was measured since the last `take`. Give it back if it could not be written.
+
+        Of usage not more than can be written while others wait for it; the rest has time, and
+        is in the next ones.
+        """
         with self._lock:
-            self._taken, self._pending = self._pending, Deltas()
+            self._taken = self._pending
+            self._pending = self._taken.hold_back_usage(beyond=MOST_USAGE_ROWS)
             return self._taken
+
+    def has_usage(self) -> bool:
+        """Some is still to be taken."""
+        return bool(self._pending.usage)
 
     def give_back(self, taken: Deltas) -> None:
         oldest = int(self._clock()) - COUNTED_SECONDS

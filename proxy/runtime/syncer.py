@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from proxy.core.client_deltas import ClientDeltas
+from proxy.core.clock_jumps import ClockJumps
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import COUNTED_SECONDS
 from proxy.core.usage import Kept
@@ -25,6 +26,11 @@ LATE_SECONDS = 10.0
 FULL_DISK = re.compile("disk is full|no space left", re.IGNORECASE)
 
 
+def _uptime_seconds() -> float:
+    """Of the host, also while it sleeps; nobody sets that clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Syncer:
     """`start` once a process, after the fork; `stop` writes what is left.
 
@@ -42,6 +48,7 @@ class Syncer:
         interval_seconds: float,
         kept: Kept,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = _uptime_seconds,
     ) -> None:
         self._database = database
         self._state = state
@@ -60,7 +67,9 @@ class Syncer:
         self._late_seconds = max(LATE_SECONDS, 3 * interval_seconds)
         self._is_late = False
         self._watching = Periodic("sync-watch", LATE_SECONDS / 2, self.watch)
-        self._next_housekeeping = 0.0
+        self._kept_house_at = 0.0
+        self._uptime = uptime
+        self._jumps = ClockJumps(clock(), uptime())
         self.problem: str | None = None
         self.synced_at = 0.0
 
@@ -75,6 +84,8 @@ class Syncer:
         self._watching.stop()
         self._periodic.stop()
         self.sync()
+        while self._state.has_usage() and not self.problem:
+            self.sync()
         self._close_detector()
 
     def age_seconds(self) -> float | None:
@@ -194,14 +205,27 @@ class Syncer:
 
     def _keep_house(self) -> None:
         now = self._clock()
-        if now < self._next_housekeeping:
+        # Before that: the clock was set back since.
+        if self._kept_house_at <= now < self._kept_house_at + HOUSEKEEPING_SECONDS:
             return
-        self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+        self._kept_house_at = now
         self._roll_up(now)
+        believes = self._believes_the_clock(now)
         with self._database.write() as connection:
             states.forget_old(connection, now)
-            client_states.forget_old(connection, now)
-            usage.forget_old(connection, now, self._kept)
+            client_states.forget_old_seconds(connection, now)
+            if believes:
+                client_states.forget_old_days(connection, now)
+                usage.forget_old(connection, now, self._kept)
+
+    def _believes_the_clock(self, now: float) -> bool:
+        """What it says of the past cannot be deleted by a mistake of an hour."""
+        uptime_seconds = self._uptime()
+        jumped = self._jumps.look(now, uptime_seconds)
+        if jumped is not None:
+            said = "The clock jumped by %d s. No usage is deleted until it is steady for a day."
+            tell(logger, "clock_jumped", said, jumped, seconds=int(jumped))
+        return self._jumps.is_believed(uptime_seconds)
 
     def _roll_up(self, now: float) -> None:
         """In transactions of its own, which are short: others may write in between."""

@@ -129,17 +129,16 @@ def read(
     return SharedClients(used_at, windows, spending, number, since is None)
 
 
-def forget_old(connection: Connection, now: float) -> None:
-    """Deletes seconds that no limit asks for any more, and days that no report does."""
-    second = int(now)
-    connection.execute(
-        delete(ClientWindowRow).where(ClientWindowRow.second_at < second - KEPT_WINDOW_SECONDS)
-    )
-    connection.execute(
-        delete(ClientSpendingRow).where(
-            ClientSpendingRow.day_at < second - KEPT_DAYS * DAY_SECONDS
-        )
-    )
+def forget_old_seconds(connection: Connection, now: float) -> None:
+    """Deletes those that no limit asks for any more."""
+    before = int(now) - KEPT_WINDOW_SECONDS
+    connection.execute(delete(ClientWindowRow).where(ClientWindowRow.second_at < before))
+
+
+def forget_old_days(connection: Connection, now: float) -> None:
+    """Deletes those that no budget and no report asks for any more."""
+    before = int(now) - KEPT_DAYS * DAY_SECONDS
+    connection.execute(delete(ClientSpendingRow).where(ClientSpendingRow.day_at < before))
 
 
 def _merge_use(present: Table, given: Any) -> dict[str, Any]:

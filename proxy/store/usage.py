@@ -44,8 +44,10 @@ NAMED_BY = dict(zip(DIMENSIONS, WHO, strict=True))
 
 # Most workers have written a minute by then; what comes later costs a little more.
 GRACE_SECONDS = 10
-# At once, so that a long time without roll-ups does not keep others from writing for long.
+# At once, so that a long time without roll-ups does not keep others from writing for long: so
+# many rows take a fifth of a second, or more where each is of another client.
 MOST_SECONDS = HOUR_SECONDS
+MOST_ROWS = 2_000
 
 _MINUTE, _SERIES = UsageRow.__table__, UsageSeriesRow.__table__
 _TOTAL = UsageTotalRow.__table__
@@ -53,6 +55,13 @@ _ROLLED = Prepared(select(UsageRolledRow.until))
 _SINCE: Any = bindparam("since")
 _UNTIL: Any = bindparam("until")
 _FIRST = Prepared(select(func.min(_MINUTE.c.minute_at)).where(_MINUTE.c.minute_at >= _SINCE))
+_NEXT_STEP = Prepared(
+    select(_MINUTE.c.minute_at)
+    .where(_MINUTE.c.minute_at >= _SINCE)
+    .order_by(_MINUTE.c.minute_at)
+    .limit(1)
+    .offset(bindparam("most"))
+)
 _OVER = (_MINUTE.c.minute_at >= _SINCE) & (_MINUTE.c.minute_at < _UNTIL)
 
 
@@ -82,11 +91,18 @@ def roll_up(connection: Connection, now: float) -> bool:
     first, newest = first_to_roll_up(connection), _newest(now)
     if first is None or first >= newest:
         return False
-    until = min(newest, first + MOST_SECONDS)
+    until = min(newest, first + MOST_SECONDS, _next_step(connection, first))
     for step in _steps(connection.dialect.name):
         step.run(connection, since=first, until=until)
     upsert(connection, UsageRolledRow, [{"id": 1, "until": until}], _until)
     return until < newest
+
+
+def _next_step(connection: Connection, first: int) -> int:
+    """Until when there are not too many rows; one minute is taken whatever it has."""
+    rows = _NEXT_STEP.rows(connection, since=first, most=MOST_ROWS)
+    at = next((at for (at,) in rows), first + MOST_SECONDS)
+    return max(at, first + MINUTE_SECONDS)
 
 
 def is_to_be_rolled_up(connection: Connection, now: float) -> bool:
@@ -207,25 +223,38 @@ _PERIODS: tuple[tuple[type[Base], str, int], ...] = (
 
 def _add_late(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     for model, at, seconds in _PERIODS:
-        moved = [_moved(row, {at: row["minute_at"] // seconds * seconds}, WHO) for row in rows]
-        _upsert(connection, model, moved)
-    _upsert(connection, UsageTotalRow, [_moved(row, {}, WHO) for row in rows])
-    series = []
-    for row in rows:
-        for seconds in (MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS):
-            for dimension in (OVERALL, *DIMENSIONS):
-                name = row[NAMED_BY[dimension]] if dimension else OVERALL
-                begins_at = row["minute_at"] // seconds * seconds
-                key = dict(zip(SERIES_KEY, (seconds, dimension, begins_at, name), strict=True))
-                series.append(_moved(row, key, ()))
-    _upsert(connection, UsageSeriesRow, series)
+        hours_or_days = (
+            (row["minute_at"] // seconds * seconds, *(row[c] for c in WHO)) for row in rows
+        )
+        _upsert(connection, model, _summed((at, *WHO), hours_or_days, rows))
+    who = (tuple(row[c] for c in WHO) for row in rows)
+    _upsert(connection, UsageTotalRow, _summed(WHO, who, rows))
+    for seconds in (MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS):
+        for dimension in (OVERALL, *DIMENSIONS):
+            named = NAMED_BY.get(dimension, "")
+            keys = (
+                (seconds, dimension, row["minute_at"] // seconds * seconds, row.get(named, ""))
+                for row in rows
+            )
+            _upsert(connection, UsageSeriesRow, _summed(SERIES_KEY, keys, rows))
 
 
-def _moved(
-    row: Mapping[str, Any], key: Mapping[str, Any], kept: Iterable[str]
-) -> dict[str, Any]:
-    counts = {name: value for name, value in row.items() if name not in KEY_COLUMNS}
-    return {**key, **{name: row[name] for name in kept}, **counts}
+def _summed(
+    columns: Sequence[str],
+    keys: Iterable[tuple[Any, ...]],
+    rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The rows under these keys, a row for each key: that is far less for the database to add
+    one by one, while nobody else can write."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for key, row in zip(keys, rows, strict=True):
+        into = found.get(key)
+        if into is None:
+            into = found[key] = dict(zip(columns, key, strict=True))
+        for name, count in row.items():
+            if name not in KEY_COLUMNS:
+                into[name] = into.get(name, 0) + count
+    return list(found.values())
 
 
 def _upsert(connection: Connection, model: type[Base], rows: list[dict[str, Any]]) -> None:

@@ -59,12 +59,10 @@ def make_worker(database):
     """A function from configs that are in the database from the first time on."""
 
     def make(*configs, **options):
-        with database.session() as session:
-            known = {
-                i.config.name for i in Worker(database).snapshots.current.instances.values()
-            }
-            new = [each for each in configs if each.name not in known]
-            if new:
+        known = Worker(database).snapshots.current.instances
+        new = [each for each in configs if each.name not in known]
+        if new:
+            with database.session() as session:
                 instances.add(session, new, author=AUTHOR)
         return Worker(database, *configs, **options)
 
@@ -169,6 +167,25 @@ def test_of_too_many_instances_and_models_those_are_told_that_are_asked_most(
     assert set(worker.read("gateway_requests_total")) == {("b", "m")}
     assert {model for model, _ in worker.read("gateway_requests_refused_total")} == {"n"}
     assert worker.read("gateway_usage_series_dropped") == {(): 2}
+
+
+def test_durations_of_a_model_are_of_all_instances_also_those_not_told(
+    make_worker, monkeypatch
+):
+    monkeypatch.setattr(metrics, "MOST_SERVED", 1)
+    served = sums([("a", "m"), ("b", "")], attempts=1, **{LATENCY[0]: 1})
+    served |= sums([("b", "m")], attempts=2, **{LATENCY[0]: 2})
+    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
+    family = "gateway_attempt_duration_seconds"
+    found = [r for r in make_worker().metrics.read() if r.family == family]
+    assert [(r.labels, sum(r.counts)) for r in found] == [(("m",), 3)]
+
+
+def test_requests_without_a_model_of_ours_are_no_model_named_other(make_worker, monkeypatch):
+    served = sums([("a", ""), ("a", "other")], attempts=1)
+    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
+    durations = make_worker().read("gateway_attempt_duration_seconds")
+    assert set(durations) == {("",), ("other",)}
 
 
 def test_the_first_clients_are_told_one_by_one(database, make_worker, monkeypatch):

@@ -20,6 +20,7 @@ from proxy.core.limiter import Lately, Peers
 from proxy.core.live import ALONE, Refusal
 from proxy.core.types import Client, Usage
 from proxy.core.verdict import Verdict
+from proxy.runtime import state as state_module
 from proxy.runtime import syncer
 from proxy.runtime.clients import ClientState
 from proxy.runtime.references import References
@@ -51,7 +52,7 @@ LOCKED = "The database cannot be used: database is locked."
 class Worker:
     """What one process has of it, all on one database."""
 
-    def __init__(self, database, clock, interval_seconds=0.001, peers=ALONE):
+    def __init__(self, database, clock, interval_seconds=0.001, peers=ALONE, uptime=None):
         self.database = database
         self.state = State(clock, peers=peers)
         self.snapshots = Snapshots(database, References({}), clock=clock)
@@ -64,6 +65,7 @@ class Worker:
             interval_seconds=interval_seconds,
             kept=KEPT,
             clock=clock,
+            uptime=uptime or clock,
         )
 
     def measure(self, *endings, of=A):
@@ -817,6 +819,48 @@ def test_housekeeping_is_done_now_and_then(make_worker, database, clock):
     clock.now += 1
     worker.syncer.sync()
     assert count(database) == (0, 0)
+
+
+def test_housekeeping_goes_on_where_the_clock_was_set_back(make_worker, database, clock):
+    worker = make_worker()
+    clock.now += 10 * DAY_SECONDS
+    worker.syncer.sync()
+    clock.now -= 10 * DAY_SECONDS
+    old_rows(database, clock.now)
+    worker.syncer.sync()
+    assert count(database)[0] == 1
+
+
+def test_a_clock_that_is_set_forward_deletes_no_usage(make_worker, database, clock, logged):
+    worker = make_worker(uptime=lambda: 1000.0)
+    worker.used(40)
+    worker.syncer.sync()
+    old_rows(database, clock.now)
+    clock.now += 91 * DAY_SECONDS
+    worker.syncer.sync()
+    assert count(database) == (0, 2)
+    assert len(rows(database, ClientSpendingRow)) == 1
+    clock.now += HOUSEKEEPING_SECONDS
+    worker.syncer.sync()
+    assert [said.split(".")[0] for _, said in logged] == ["The clock jumped by 7862400 s"]
+
+
+def test_usage_that_waited_long_is_written_in_rounds(make_worker, database, clock, monkeypatch):
+    monkeypatch.setattr(state_module, "MOST_USAGE_ROWS", 2)
+    worker = make_worker()
+    for _ in range(5):
+        clock.now += 60
+        worker.measure(DONE)
+    written = []
+    for _ in range(3):
+        worker.syncer.sync()
+        written.append(len(rows(database, UsageRow)))
+    assert written == [2, 4, 5]
+    for _ in range(5):
+        clock.now += 60
+        worker.measure(DONE)
+    worker.syncer.stop()
+    assert len(rows(database, UsageRow)) == 10
 
 
 # What a worker keeps and what it hears in differences are, at any moment, what all is.

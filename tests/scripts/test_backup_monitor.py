@@ -895,11 +895,17 @@ def job_arguments(shell, *arguments):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_job_at_once_and_well(shell, number):
     command = [sys.executable, SCRIPT, *job_arguments(shell)]
+    # A shell's background process ignores Ctrl-C, and would hand that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        signal.signal(signal.SIGINT, before)
         told = json.loads(process.stdout.readline())
         process.send_signal(number)
-        # Far less than the interval, and enough for a machine that is busy.
-        out, err = process.communicate(timeout=60)
+        try:
+            # Far less than the interval, and enough for a machine that is busy.
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (0, b"", b"")
     assert (told["ok"], len(told["backups"]), told["alerts"]) == (True, 1, [])
 

@@ -118,7 +118,8 @@ def test_old_rows_are_forgotten_and_young_ones_kept(database):
     for at in (NOW, NOW - KEPT_WINDOW_SECONDS - 1, NOW - (KEPT_DAYS + 1) * DAY_SECONDS):
         add(database, some(at=at))
     with database.write() as connection:
-        client_states.forget_old(connection, NOW)
+        client_states.forget_old_seconds(connection, NOW)
+        client_states.forget_old_days(connection, NOW)
     assert [row.second_at for row in rows(database, ClientWindowRow)] == [SECOND]
     assert [row.day_at for row in rows(database, ClientSpendingRow)] == [TODAY]
     assert read(database).used_at == {"app": NOW}

@@ -183,6 +183,35 @@ def test_a_long_time_is_rolled_up_in_several_steps(database, add):
     assert all_of(database)["usage_total", "a", "gpt-4o", "app"] == 3
 
 
+def test_many_rows_are_rolled_up_in_several_steps(database, add, monkeypatch):
+    monkeypatch.setattr(usage, "MOST_ROWS", 3)
+    for minute in range(3):
+        at = MINUTE + 60 * minute
+        add(*[used((at, name), requests=1) for name in "ab"])
+    add(*[used((MINUTE + 180, name), requests=1) for name in "abcde"])  # one minute is one step
+    steps = [rolled(database, MINUTE + 3600) for _ in range(5)]
+    assert steps == [True, True, True, True, False]
+    found = all_of(database)
+    assert found["usage_series", 86_400, "", DAY, ""] == 11
+    assert found["usage_total", "a", "gpt-4o", "app"] == 4
+
+
+def test_late_rows_are_summed_up_before_they_are_added(database, add, statements):
+    add(used(requests=1))
+    rolled(database, MINUTE + 100)
+    late = Deltas()
+    for number in range(50):
+        late.add_usage(
+            (MINUTE, "a", "gpt-4o", f"client {number}"), {"requests": 1, "failed": 2}
+        )
+    asked = statements(database)
+    add(late)
+    of_series = [each for each in asked if each.startswith("INSERT INTO usage_series")]
+    # By minute, hour and day: of all, the instance, the model, and each client.
+    assert len(of_series) == 3 * (1 + 1 + 1 + 50)
+    assert all_of(database)["usage_series", 60, "model", MINUTE, "gpt-4o"] == 51
+
+
 def test_what_is_older_than_it_is_kept_is_deleted_and_totals_never(add, rows, database):
     kept = Kept(minutes=60, hours=2 * 3600, days=2 * 86_400)
     add(*[used((DAY + at,), requests=1) for at in (0, 86_400, 86_400 + 3600, 2 * 86_400)])
