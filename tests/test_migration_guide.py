@@ -153,7 +153,6 @@ class Walk:
             # Beside what the guide sets in .env.
             "PORT": str(self.port),
             "PROXY_WORKERS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def run(self, language, text):
