@@ -230,9 +230,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PROXY_USAGE_RETENTION_DAYS", "usage_retention_days", "90", *_whole(1, 3650),
             "How long usage is kept by the hour, in days."),
     Setting("PROXY_USAGE_MINUTES_RETENTION_DAYS", "usage_minutes_retention_days", "2",
-            *_whole(1, 3650), "How long usage is kept by the minute, in days."),
+            *_whole(1, 3650), "How long usage is kept by the minute, in days; no longer"
+            " than by the hour."),
     Setting("PROXY_USAGE_DAYS_RETENTION_DAYS", "usage_days_retention_days", "1100",
-            *_whole(1, 36500), "How long usage is kept by the day, in days."),
+            *_whole(1, 36500), "How long usage is kept by the day, in days; at least"
+            " as long as by the hour."),
     Setting("PROXY_CA_BUNDLE", "ca_bundle", "", _certificates,
             "a PEM file with certificates, or nothing",
             "Certificate authorities to trust for https instances and Entra ID; empty:"
@@ -335,10 +337,14 @@ class Settings:
 
     @property
     def usage_kept(self) -> Kept:
+        """What is shorter is never kept longer: reports take for granted that where there are
+        minutes there are hours too."""
+        minutes, hours = self.usage_minutes_retention_days, self.usage_retention_days
+        days = max(self.usage_days_retention_days, hours)
         return Kept(
-            minutes=self.usage_minutes_retention_days * DAY_SECONDS,
-            hours=self.usage_retention_days * DAY_SECONDS,
-            days=self.usage_days_retention_days * DAY_SECONDS,
+            minutes=min(minutes, hours) * DAY_SECONDS,
+            hours=hours * DAY_SECONDS,
+            days=days * DAY_SECONDS,
         )
 
     @property

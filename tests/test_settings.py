@@ -366,3 +366,13 @@ def test_the_example_file_lists_exactly_the_settings_with_their_defaults():
 
 def test_the_example_file_can_be_used_as_it_is():
     assert load(ROOT / ".env.example") == load()
+
+
+def test_minutes_are_kept_no_longer_than_hours_and_hours_no_longer_than_days():
+    given = {
+        "PROXY_USAGE_RETENTION_DAYS": "5",
+        "PROXY_USAGE_MINUTES_RETENTION_DAYS": "7",
+        "PROXY_USAGE_DAYS_RETENTION_DAYS": "3",
+    }
+    kept = load_settings(environ=given, env_file=None).usage_kept
+    assert [kept.minutes, kept.hours, kept.days] == [5 * 86_400] * 3
