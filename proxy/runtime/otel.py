@@ -192,7 +192,7 @@ class _Exporter(SpanExporter):
 
 def _about(record: logging.LogRecord) -> str:
     for value in record.args if isinstance(record.args, tuple) else ():
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and 100 <= value <= 599:
             return f"HTTP {value}"
         if isinstance(value, BaseException):
             return type(value).__name__

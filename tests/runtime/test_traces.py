@@ -1,6 +1,7 @@
 import builtins
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -46,7 +47,9 @@ def not_installed(monkeypatch):
 
 
 def test_with_the_library_there_is_no_problem_and_no_thread_is_left(traces):
+    before = threading.active_count()
     traces.check()
+    assert threading.active_count() == before
     assert traces.begin({}) is None
 
 
