@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _W3C = TraceContextTextMapPropagator()
 _PLACEHOLDER = re.compile(r"%(\.\d+)?[a-z]")
+_VARIABLE = re.compile(r"OTEL_[A-Z_]+")
 
 
 class Trace:
@@ -80,7 +81,8 @@ class Trace:
 class Spans:
     """Made in the process that has the calls: a thread of its own sends them. `tell` is called
     by one thread. A collector that takes nothing costs what waits for it, and that is bounded
-    (OTEL_BSP_MAX_QUEUE_SIZE)."""
+    (OTEL_BSP_MAX_QUEUE_SIZE). `problem`: a variable that the library does not understand, and
+    goes on without."""
 
     def __init__(
         self,
@@ -98,6 +100,7 @@ class Spans:
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("proxy", version)
         self._early = self._tracer if propagates else None
+        self.problem = heard.last
 
     def begin(self, environ: Mapping[str, Any]) -> Trace:
         headers = {name: environ[key] for name, key in CONTEXT_KEYS.items() if environ.get(key)}
@@ -149,8 +152,7 @@ class _Heard(logging.Handler):
         library.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = _PLACEHOLDER.sub("…", str(record.msg))
-        self.last = _about(record) or self.last or said
+        self.last = _about(record) or self.last or _said(record)
 
 
 class _Exporter(SpanExporter):
@@ -191,12 +193,22 @@ class _Exporter(SpanExporter):
 
 
 def _about(record: logging.LogRecord) -> str:
-    for value in record.args if isinstance(record.args, tuple) else ():
-        if isinstance(value, int) and 100 <= value <= 599:
+    for value in _values(record):
+        if isinstance(value, int) and "code" in str(record.msg):
             return f"HTTP {value}"
         if isinstance(value, BaseException):
             return type(value).__name__
     return ""
+
+
+def _said(record: logging.LogRecord) -> str:
+    """Its words, with no value in them but the name of a variable."""
+    names = (str(v) if _VARIABLE.fullmatch(str(v)) else "…" for v in _values(record))
+    return _PLACEHOLDER.sub(lambda _found: next(names, "…"), str(record.msg))
+
+
+def _values(record: logging.LogRecord) -> tuple[object, ...]:
+    return record.args if isinstance(record.args, tuple) else ()
 
 
 def _resource(version: str) -> Resource:

@@ -34,6 +34,8 @@ class Trace(Protocol):
 class Spans(Protocol):
     """What runtime/otel.py does."""
 
+    problem: str
+
     def begin(self, environ: Mapping[str, Any]) -> Trace: ...
     def tell(self, trace: Any, record: Record) -> None: ...
     def stop(self) -> None: ...
@@ -67,7 +69,10 @@ class Traces:
                     f"{name}: {given!r} cannot be used; allowed is {value}, or nothing"
                 )
         try:
-            self._made().stop()
+            spans = self._made()
+            spans.stop()
+            if spans.problem:
+                raise ValueError(spans.problem)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("opentelemetry", "google"):
                 raise

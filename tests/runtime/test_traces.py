@@ -68,11 +68,21 @@ def test_without_the_library_its_installation_is_the_remedy(traces, not_installe
         ("OTEL_TRACES_EXPORTER", "console", "'console' cannot be used; allowed is otlp"),
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", "max_export_batch_size must be a positive"),
+        # What the library only warns of, and ignores.
+        ("OTEL_BSP_SCHEDULE_DELAY", "soon", "parse value for OTEL_BSP_SCHEDULE_DELAY as int"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "Couldn't recognize sampler …"),
     ],
 )
 def test_variables_that_cannot_be_used_stop_the_start(traces, monkeypatch, name, value, said):
     monkeypatch.setenv(name, value)
     assert said in problem(traces)
+
+
+def test_of_a_collectors_key_that_is_not_understood_nothing_is_told(traces, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "the-key-alone")
+    said = problem(traces)
+    assert said.startswith("PROXY_TRACES: OpenTelemetry says: Header format invalid!")
+    assert "the-key" not in said
 
 
 def test_the_library_is_not_loaded_while_traces_are_off():
