@@ -30,6 +30,7 @@ from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
+from proxy.runtime.traces import Traces
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, ROOT, Settings, environment, load_settings
 from proxy.store.db import Database
@@ -105,6 +106,13 @@ def make_parts(settings: Settings) -> Parts:
         interval_seconds=settings.sync_interval_seconds,
         kept=settings.usage_kept,
     )
+    traces = None
+    if settings.traces:
+        traces = Traces(
+            version=__version__,
+            propagates=settings.traces_propagate,
+            config_of=lambda name: snapshots.current.configs.get(name),
+        )
     roster = Roster(
         rows,
         calls=open_calls,
@@ -148,5 +156,8 @@ def make_parts(settings: Settings) -> Parts:
         ),
         recent=recent,
         alerts=alerts,
-        log_writer=LogWriter(settings, recent, alerts.note),
+        traces=traces,
+        log_writer=LogWriter(
+            settings, recent, alerts.note, traces.tell if traces is not None else None
+        ),
     )

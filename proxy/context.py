@@ -28,6 +28,7 @@ from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.tell import tell
+from proxy.runtime.traces import Traces
 from proxy.runtime.upstream import Upstream
 from proxy.settings import Settings
 from proxy.store.db import Database
@@ -64,10 +65,13 @@ class Parts:
     alerts: Alerts
     roster: Roster
     metrics: Metrics
+    traces: Traces | None
     log_writer: LogWriter
 
     def start(self) -> None:
         self.log_writer.start()
+        if self.traces is not None:
+            self.traces.start()
         tell(logger, "worker_started", "a worker is ready")
         self.forward.start()
         self.tokens.start()
@@ -86,6 +90,8 @@ class Parts:
         with ExitStack() as steps:  # the last that is pushed is the first; each whatever fails
             # It may wait for an endpoint that does not answer, when all else is done.
             steps.callback(self.tokens.stop)
+            if self.traces is not None:
+                steps.callback(self.traces.stop)
             steps.callback(self.log_writer.stop)
             steps.callback(self.database.dispose)
             steps.callback(self.upstream.close)

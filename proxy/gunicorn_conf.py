@@ -101,6 +101,8 @@ def on_starting(server: Arbiter) -> None:
     server.stop = partial(_stop, server, server.stop, parts)
     try:
         parts.log_writer.check()
+        if parts.traces is not None:
+            parts.traces.check()
         damage.set_aside_if_damaged(parts.database)
         schema.check(parts.database)
     except (SettingError, schema.SchemaProblem) as problem:

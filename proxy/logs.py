@@ -7,13 +7,13 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from proxy.core.alerts import Alert
 from proxy.core.events import ALERTS
-from proxy.core.record import Seen, fitted, record
+from proxy.core.record import Record, Seen, fitted, record
 from proxy.runtime.log_files import FILE_NAME, KEPT_FILES
 from proxy.runtime.log_forms import JSON, Form, form_of_file, form_of_stderr, json_bytes
 from proxy.runtime.periodic import Periodic
@@ -33,13 +33,16 @@ FILE_CHUNK_BYTES = 16_384
 
 LOGGER = logging.getLogger("proxy")
 
+# Told of a request that is traced, with what is known of its trace, when it is over.
+Traced = Callable[[Any, Record], None]
+
 
 class LogWriter:
     """Owns the handlers of the logger `proxy`. Before `start` lines go to stderr at once.
 
     Several workers share the file: the handler locks it, and one of them rotates it. `recent`
-    takes the records of clients' calls, whatever the level of the log, and `alerts` are told
-    of the events that somebody should hear of.
+    takes the records of clients' calls, whatever the level of the log, `alerts` are told of the
+    events that somebody should hear of, and `traced` of the calls that are traced.
     """
 
     def __init__(
@@ -47,10 +50,12 @@ class LogWriter:
         settings: Settings,
         recent: Recent | None = None,
         alerts: Callable[[Alert], None] = lambda _alert: None,
+        traced: Traced | None = None,
     ) -> None:
         self._settings = settings
         self._recent = recent or Recent(kept=1)
         self._alerts = alerts
+        self._traced = traced
         self._waiting: _Waiting | None = None
         self._periodic: Periodic | None = None
         LOGGER.setLevel(settings.log_level.upper())
@@ -88,7 +93,7 @@ class LogWriter:
         if self._settings.log_dir is not None:
             form = form_of_file(self._settings)
             sinks.append(_Sink(_file_handler(self._settings), form))
-        self._waiting = _Waiting(sinks, self._recent, self._alerts)
+        self._waiting = _Waiting(sinks, self._recent, self._alerts, self._traced)
         self._periodic = Periodic("log", WRITE_SECONDS, self._waiting.write)
         self._periodic.start()
         _replace_handlers(self._waiting)
@@ -130,13 +135,18 @@ class _Waiting(logging.Handler):
     only then."""
 
     def __init__(
-        self, sinks: Sequence[_Sink], recent: Recent, alerts: Callable[[Alert], None]
+        self,
+        sinks: Sequence[_Sink],
+        recent: Recent,
+        alerts: Callable[[Alert], None],
+        traced: Traced | None,
     ) -> None:
         super().__init__()
         self.sinks = sinks
         self._forms = list(dict.fromkeys(sink.form for sink in sinks))
         self._recent = recent
         self._alerts = alerts
+        self._traced = traced
         # Adding and taking are atomic.
         self._records: deque[logging.LogRecord | Request] = deque()
 
@@ -184,6 +194,8 @@ class _Waiting(logging.Handler):
         # Of those whose client is known: nobody else is to push them out.
         if seen.endpoint is not None and seen.client is not None:
             self._recent.add(fitted(values, MAX_BYTES, json_bytes), seen.ended_at)
+        if seen.trace is not None and self._traced is not None:
+            self._traced(seen.trace, values)
         if not LOGGER.isEnabledFor(level):
             return ()
         return tuple(form.of_request(level, values) for form in self._forms)

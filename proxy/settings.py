@@ -277,6 +277,12 @@ SETTINGS: tuple[Setting, ...] = (
             secret=True),
     Setting("PROXY_ALERT_FORMAT", "alert_format", "generic", *_choice(*FORMATS),
             "In which form: JSON of our own, or as Slack's or Feishu's webhooks take it."),
+    Setting("PROXY_TRACES", "traces", "false", *_SWITCH,
+            "Whether calls are traced with OpenTelemetry, whose own variables (`OTEL_*`) say"
+            " how and where to; needs requirements-otel.txt."),
+    Setting("PROXY_TRACES_PROPAGATE", "traces_propagate", "false", *_SWITCH,
+            "Whether instances are told of the trace (`traceparent`, `tracestate`), with"
+            " PROXY_TRACES."),
     Setting("PROXY_LOG_LEVEL", "log_level", "info",
             *_choice("debug", "info", "warning", "error"),
             "Least level that is logged.", alias="LOG_LEVEL"),
@@ -325,6 +331,8 @@ class Settings:
     log_format: str
     alert_webhook_url: str
     alert_format: str
+    traces: bool
+    traces_propagate: bool
     log_level: str
 
     def __repr__(self) -> str:

@@ -113,6 +113,7 @@ OWNERS = {
         "proxy/web/documented.py",
         "proxy/web/config_import.py",
     ),
+    "opentelemetry": ("proxy/runtime/otel.py",),
     "orjson": ("proxy/web/", "proxy/runtime/log_forms.py"),
     "rich": ("proxy/cli_",),
     "prometheus_client": ("proxy/web/metrics.py",),

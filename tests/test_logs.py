@@ -390,6 +390,19 @@ def test_an_event_has_its_name_and_fields_in_json_and_a_sentence_in_text(make_wr
 SEEN = Seen(5.0, 1.0, 3, "mine", "POST", "/v1/embeddings", 200, "app", "m", "embeddings")
 
 
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_of_a_call_that_is_traced_its_record_is_told_whatever_the_level(make_writer, level):
+    told, trace = [], object()
+    writer = make_writer({"traced": lambda *given: told.append(given)}, log_level=level)
+    writer.start()
+    writer.tell_request(logging.INFO, SEEN)
+    writer.tell_request(logging.INFO, SEEN._replace(trace=trace))
+    writer.stop()
+    ((given, values),) = told
+    assert given is trace
+    assert values["id"] == "mine"
+
+
 @pytest.mark.parametrize("level, lines", [("info", 1), ("warning", 0)])
 def test_a_requests_record_is_kept_whether_or_not_it_has_a_line(
     make_writer, capsys, level, lines

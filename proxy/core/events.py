@@ -127,6 +127,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "alerts_failed": Event(
             "warning", "The webhook does not take alerts; they are tried again.", ("why",)
         ),
+        "traces_failed": Event(
+            "warning",
+            "The collector takes no traces; those of now are lost if that lasts.",
+            ("why",),
+        ),
+        "traces_recovered": Event("warning", "It takes them again."),
         "request": Event("info", "A request is over: its record, see above."),
     }
 )

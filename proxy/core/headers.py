@@ -74,6 +74,9 @@ TO_CLIENT_FAMILIES = (
 # 0 is asked again soon, but not by all threads in the same moment.
 MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.05, 120.0
 
+# W3C's Trace Context.
+TRACE_CONTEXT = frozenset(("traceparent", "tracestate"))
+
 RESETS = (
     "x-ratelimit-reset-tokens",
     "x-ratelimit-reset-requests",
@@ -100,6 +103,11 @@ def for_upstream(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
         for name, value in headers
         if _may_go_upstream(name) and not (named and name.lower() in named)
     }
+
+
+def without_trace(headers: Mapping[str, str]) -> dict[str, str]:
+    """Who takes part in the client's trace tells upstreams of it itself, or does not."""
+    return {n: v for n, v in headers.items() if n.lower() not in TRACE_CONTEXT}
 
 
 def for_client(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

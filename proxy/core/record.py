@@ -16,6 +16,9 @@ LONGEST_CHARACTERS = 200
 MOST_PASSED_OVER = 20
 MOST_ATTEMPTS = 8
 
+# How the reason begins where an upstream said so itself; what follows is its own words.
+IN_STREAM = "an error inside of its stream"
+
 # No instance was asked: the request was refused, or its client left while it waited.
 REFUSED, LEFT = "refused", "aborted"
 LEFT_STATUS = 499
@@ -48,12 +51,14 @@ class Tried(NamedTuple):
 @dataclass(slots=True)
 class Trail:
     """Which way a call went. `passed_over` has of instances that were not asked when it was
-    their turn the reason, and the seconds until they may be."""
+    their turn the reason, and the seconds until they may be. `begin_attempt`, if upstreams are
+    told of a trace: before each attempt, the headers for that."""
 
     policy: str = ""
     attempts: list[Tried] = field(default_factory=list)
     passed_over: dict[str, tuple[str, float]] = field(default_factory=dict)
     waited_seconds: float = 0.0
+    begin_attempt: Callable[[], Mapping[str, str]] | None = None
 
 
 class Ended(NamedTuple):
@@ -72,7 +77,8 @@ class Ended(NamedTuple):
 
 class Seen(NamedTuple):
     """What is known of a request at its end, as small values: no body, no header. `started` is
-    in monotonic seconds, `ended_at` a moment. None: it did not come to that."""
+    in monotonic seconds, `ended_at` a moment. None: it did not come to that. `trace`: what
+    runtime/traces.py knows of it, None: it is not traced."""
 
     ended_at: float
     started: float
@@ -88,6 +94,7 @@ class Seen(NamedTuple):
     error: str | None = None
     trail: Trail | None = None
     ended: Ended | None = None
+    trace: Any = None
 
 
 def record(seen: Seen) -> Record:

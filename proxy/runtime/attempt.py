@@ -13,7 +13,7 @@ from proxy.core import verdict as verdicts
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.masking import masked_key
 from proxy.core.providers import PROVIDERS, key_headers
-from proxy.core.record import Ended, Tried
+from proxy.core.record import IN_STREAM, Ended, Tried
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
@@ -112,14 +112,15 @@ class Attempt:
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
 
-    def open(self, upstream: Upstream) -> None:
-        """Sends the call and reads until we know what the answer is worth.
+    def open(self, upstream: Upstream, context: Mapping[str, str] = NO_HEADERS) -> None:
+        """Sends the call and reads until we know what the answer is worth. `context`: headers
+        that tell the upstream of the trace it is part of.
 
         A plain answer is read whole, so that one that is cut short can still be asked of
         another instance; of a stream, until an event says something.
         """
         try:
-            self._answer = self._send(upstream)
+            self._answer = self._send(upstream, context)
             self.verdict = verdicts.of(self._answer.status, self._answer.headers, time.time())
             if self.streams:
                 self._read_until_content(self._answer)
@@ -302,12 +303,12 @@ class Attempt:
         if self.error is not None:
             return self.error.message
         if self._watcher.error is not None:
-            return self._without_key(f"an error inside of its stream: {self._watcher.error}")
+            return self._without_key(f"{IN_STREAM}: {self._watcher.error}")
         if self._answer is None or self._answer.status < 300:
             return None
         return f"{self._answer.status}: {excerpt(self.body or b'')}"
 
-    def _send(self, upstream: Upstream) -> Answer:
+    def _send(self, upstream: Upstream, context: Mapping[str, str]) -> Answer:
         config = self.serving.config
         if self.call.ends_at <= time.monotonic():
             raise UpstreamError(OVER, timed_out=True)
@@ -317,7 +318,7 @@ class Attempt:
         return upstream.send(
             config,
             url,
-            headers={**self.call.headers, **key_headers(config)},
+            headers={**self.call.headers, **context, **key_headers(config)},
             body=body_for(self.call, self.serving, ask_usage=self._hides_usage),
             line=self.line,
             ends_at=self.call.ends_at,

@@ -40,7 +40,7 @@ from proxy.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from proxy.runtime.attempt import Attempt
+from proxy.runtime.attempt import NO_HEADERS, Attempt
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
@@ -369,7 +369,8 @@ class Forward:
         self._fairness.give(trip.queue, trip.call.client.name, _cost(trip.call, serving))
         trip.asked.add(serving.config.name)
         try:
-            attempt.open(self._upstream)
+            begin = trip.trail.begin_attempt
+            attempt.open(self._upstream, begin() if begin is not None else NO_HEADERS)
         except BaseException:
             attempt.close()  # whatever it was, the room is given back
             raise

@@ -75,6 +75,8 @@ def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
     mine = parts()
     g.endpoint = endpoint
+    if mine.traces is not None:
+        g.trace = mine.traces.begin(request.environ)
     try:
         return _served(mine, endpoint, model)
     except ProxyError as error:
@@ -155,6 +157,11 @@ def _call(
     if client.allowed_models:
         _check_allowed(client, asked)
     seen.trail = Trail()
+    passed = headers.for_upstream(request.headers.items())
+    trace = seen.__dict__.get("trace")
+    if trace is not None:
+        passed = headers.without_trace(passed)
+        seen.trail.begin_attempt = trace.begin_attempt
     seen.request_bytes = len(body)
     return call_of(
         endpoint,
@@ -162,7 +169,7 @@ def _call(
         body,
         fields,
         client=client,
-        headers=headers.for_upstream(request.headers.items()),
+        headers=passed,
         request_id=seen.request_id,
         ends_at=ends_at,
         is_hurried=TIMEOUT_KEY in request.environ,

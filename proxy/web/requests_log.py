@@ -82,5 +82,6 @@ def tell(
             get("error"),
             get("trail"),
             attempt.ended() if attempt is not None else None,
+            get("trace"),
         ),
     )

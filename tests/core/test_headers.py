@@ -13,6 +13,7 @@ from proxy.core.headers import (
     for_upstream,
     request_id,
     retry_after_seconds,
+    without_trace,
 )
 
 # RFC 9110, 7.6.1, RFC 2616, 13.5.1 and RFC 7540, 3.2.1; written out, so that a name taken off
@@ -141,6 +142,11 @@ def test_what_is_not_for_the_upstream_stays_here(name, spelled):
 )
 def test_what_the_client_says_to_the_upstream_goes_on_as_it_is_spelled(name):
     assert for_upstream([(name, "1")]) == {name: "1"}
+
+
+def test_who_takes_part_in_a_trace_passes_on_nothing_that_the_client_says_of_it():
+    lines = {"Traceparent": "1", "TRACESTATE": "2", "Tracing": "3", "baggage": "4"}
+    assert without_trace(lines) == {"Tracing": "3", "baggage": "4"}
 
 
 @pytest.mark.parametrize(
