@@ -60,6 +60,7 @@ def let_in() -> None:
     pages asks. Raises Unauthorized, Forbidden, KeysClosed."""
     if request.endpoint in OPEN:
         return
+    g.let_in_by = parts().snapshots.current  # what comes meanwhile lets nobody in
     found = g.session = session.present(parts())
     g.admin, g.admin_name = found.admin, found.admin.name if found.admin else ""
     if request.method == "POST":
@@ -78,7 +79,7 @@ def secure(response: Response) -> Response:
     if "shown" in g:
         headers = [*SECURE.items(), *NOT_KEPT.items(), ("Content-Type", LIVE_TYPE)]
         current_app.extensions[TICKS].remember(
-            request.environ, g.session.ends_at, g.shown, headers
+            request.environ, g.let_in_by, g.session.ends_at, g.shown, headers
         )
     if request.method == "POST":
         parts().fragments.forget()  # who changed something wants to see it

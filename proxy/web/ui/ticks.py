@@ -53,12 +53,16 @@ class Ticks:
         return self._below(environ, start_response)
 
     def remember(
-        self, environ: Environ, ends_at: float, fragment: Hashable, headers: Headers
+        self,
+        environ: Environ,
+        snapshot: Snapshot,
+        ends_at: float,
+        fragment: Hashable,
+        headers: Headers,
     ) -> None:
-        """Whoever asks so again, was let in, and is shown that."""
+        """Whoever asks so again, was let in by that config, and is shown that."""
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        snapshot = self._parts.snapshots.current
         self._known[_of(environ)] = _Known(snapshot, ends_at, fragment, headers)
 
     @property
