@@ -117,8 +117,12 @@ def delete_cookie(response: Response) -> None:
 
 def check_token(session: Session | None) -> None:
     """Raises Forbidden for a POST that no page of this session sent."""
-    given = request.headers.get(TOKEN_HEADER) or request.form.get(TOKEN_FIELD, "")
-    if session is None or not hmac.compare_digest(given.encode(), session.token.encode()):
+    # The form is not even read for somebody who has none.
+    is_known = session is not None and hmac.compare_digest(
+        (request.headers.get(TOKEN_HEADER) or request.form.get(TOKEN_FIELD, "")).encode(),
+        session.token.encode(),
+    )
+    if not is_known:
         raise Forbidden(
             "This did not come from a page of your session. Load the page again, then repeat"
             " it.",

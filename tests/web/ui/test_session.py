@@ -139,6 +139,32 @@ def test_no_post_counts_without_the_token_of_its_session(world, browser, path):
     assert is_in(browser)
 
 
+class Unread:
+    """A body that nobody is to take."""
+
+    def read(self, *_):
+        raise AssertionError("read")
+
+    readline = readlines = __iter__ = read
+
+
+def send_unread(client, size, kind):
+    said = {"CONTENT_LENGTH": str(size), "CONTENT_TYPE": kind, "wsgi.input": Unread()}
+    return client.post("/admin/ui/sign-in", environ_overrides=said)
+
+
+def test_of_who_was_never_here_no_form_is_read(world):
+    form = "application/x-www-form-urlencoded"
+    assert send_unread(world.client, 1000, form).status_code == 403
+
+
+def test_a_form_that_is_larger_than_any_is_not_taken(browser):
+    browser.get("sign-in")
+    answer = send_unread(browser.client, 60_000_000, "multipart/form-data; boundary=x")
+    assert answer.status_code == 413
+    assert "at most 262,144 bytes" in answer.text
+
+
 def test_signing_in_needs_a_token_too(world, browser):
     assert browser.post("sign-in", key=ADMIN_KEY).status_code == 403
     browser.get("sign-in")
