@@ -72,6 +72,17 @@ def test_an_edit_is_shown_then_saved_then_rolled_back(page, go):
     expect(page.locator("dd", has_text=re.compile("^100 *$"))).to_be_visible()
 
 
+def test_before_scripts_are_there_no_key_gets_into_an_address(chromium, gateway, signed_in):
+    context = chromium.new_context(java_script_enabled=False, storage_state=signed_in)
+    page = context.new_page()
+    page.goto(f"{gateway.url}/admin/ui/instance/new")
+    page.locator("#field-api_key").fill("planted-key-0123456789")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").last).to_contain_text("nothing was changed")
+    assert "planted" not in page.url
+    context.close()
+
+
 def test_the_overview_charts_the_last_hour(page, go, an_hour, traffic, picture):
     go(page, "")
     expect(page.locator(".chart canvas")).to_have_count(3)

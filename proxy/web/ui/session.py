@@ -124,8 +124,8 @@ def check_token(session: Session | None) -> None:
     )
     if not is_known:
         raise Forbidden(
-            "This did not come from a page of your session. Load the page again, then repeat"
-            " it.",
+            "This did not come from a page of your session, or before its scripts were there;"
+            " nothing was changed. Load the page again, then repeat it.",
             code="csrf_token_missing",
         )
 
