@@ -113,6 +113,23 @@ def test_a_chat_is_streamed_and_tells_how_it_went(page, go, gateway, picture):
     expect(page.get_by_role("heading", level=1)).to_contain_text("gpt-4o 200 succeeded")
 
 
+def test_a_chat_reads_all_that_is_a_stream_of_events(page, go):
+    piece = '{"choices": [{"delta": {"content": "%s"}}]}'
+    lines = (
+        *(": keep-alive", ""),
+        *("event: message", "id: 7", f"data: {piece % 'Hello'}", ""),
+        *("data:" + piece[:12], "data: " + piece[12:] % " there", ""),
+        *("data: [DONE]", "", ""),
+    )
+    stream = {"status": 200, "content_type": "text/event-stream", "body": "\r\n".join(lines)}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**stream))
+    go(page, "chat")
+    page.get_by_label("Model").fill("gpt-4o")
+    page.get_by_label("Message").fill("Say hello.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".log .assistant")).to_have_text("Hello there")
+
+
 def test_a_key_is_made_shown_once_and_rotated(page, go):
     go(page, "keys")
     page.get_by_role("link", name="Add a client").click()
