@@ -37,7 +37,7 @@ NO_WEBHOOK = InstanceConfig(name="", api_base="", api_key="NONE")
 class Alerts:
     """Made before the fork, as `Recent` is. Without a `url` it does nothing.
 
-    `note` is for the thread that writes the log; `start` once a process, after the fork.
+    `note` is for the thread that keeps records; `start` once a process, after the fork.
     """
 
     def __init__(
