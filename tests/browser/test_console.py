@@ -172,11 +172,21 @@ def test_people_can_use_every_page_by_day_and_night_and_on_a_phone(
         page.set_viewport_size(WIDE)
 
 
-def test_the_keyboard_is_enough_to_switch_an_instance_off_and_on(page, go):
+def test_the_keyboard_is_enough_to_switch_an_instance_off_and_on(page, go, check_access):
     go(page, "instances")
     for to, then in (("Disable", "disabled"), ("Enable", "healthy")):
         page.locator("tr", has_text="sweden").get_by_role("button", name=to).focus()
         page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Save")).to_be_focused()
+        check_access(page)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # left as it is
+        expect(page.get_by_role("button", name=to).last).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("ins")).to_have_text("off" if to == "Disable" else "on")
+        expect(page.get_by_role("button", name="Save")).to_be_focused()
+        page.keyboard.press("Enter")
         expect(status(page, "sweden")).to_have_text(then)
+        expect(page.locator("ins")).to_have_count(0)
     # The row was made anew, and the focus is where it was.
     expect(page.get_by_role("button", name="Disable").last).to_be_focused()
