@@ -65,7 +65,8 @@ def let_in() -> None:
     request.max_content_length = MAX_FORM_BYTES
     if request.endpoint in OPEN:
         return
-    g.let_in_by = parts().snapshots.current  # what comes meanwhile lets nobody in
+    # What comes meanwhile lets nobody in.
+    g.let_in_by = current_app.extensions[TICKS].basis()
     found = g.session = session.present(parts())
     g.admin, g.admin_name = found.admin, found.admin.name if found.admin else ""
     if request.method == "POST":

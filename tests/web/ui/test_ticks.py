@@ -82,6 +82,14 @@ def test_a_key_that_is_removed_while_it_is_answered_opens_nothing_more(
     assert operator.get(LIVE).status_code == 302
 
 
+def test_a_sign_out_in_another_worker_is_heard_of_at_once(world, admin, routed):
+    admin.get(LIVE)
+    world.app.extensions["console_ticks"].forget_all()  # its memory is theirs, too
+    admin.get(LIVE)
+    admin.get(LIVE)
+    assert len(routed) == 2
+
+
 def test_a_session_that_is_over_ends_it(world, admin, routed, monkeypatch):
     admin.get(LIVE)
     later = time.time() + 13 * 3600
