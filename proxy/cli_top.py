@@ -38,7 +38,7 @@ from proxy.core.live_table import (
     status_words,
     tokens_words,
 )
-from proxy.core.outlook import BAD, POOR, WELL, Budget, Outlook, budget, outlook
+from proxy.core.outlook import BAD, POOR, WELL, Budget, Outlook, bounding, budgets, outlook
 from proxy.core.standing import DISABLED
 from proxy.core.usage import LATENCY
 from proxy.core.verdict import ERRORS
@@ -147,7 +147,7 @@ def _view(mine: Parts, eye: Onlooker, heard: dict[str, Any] | None) -> View:
     with mine.database.read() as connection:
         counts = lately.by_instance(connection, since, COUNTERS)
     rows = [_row(mine, stored, counts) for stored in in_order()]
-    found = outlook((row.standing.status for row in rows), list(_budgets(mine, rows)))
+    found = outlook((row.standing.status for row in rows), _budgets(mine, rows))
     return View(now, mine.settings.address, heard, found, rows)
 
 
@@ -170,15 +170,13 @@ def _counted(counts: dict[str, int]) -> Counted:
     return Counted(counts["attempts"], errors, p50)
 
 
-def _budgets(mine: Parts, rows: list[Row]) -> Iterator[Budget]:
+def _budgets(mine: Parts, rows: list[Row]) -> list[Budget]:
     """Of each model that an enabled instance names."""
     by_name = {row.name: row for row in rows}
     catalog = mine.snapshots.current.catalog
-    for model in catalog.models():
-        servings = [(by_name[s.config.name], s.deployment) for s in catalog.serving(model)]
-        yield budget(
-            model, ((row.max_tpm, row.current_tpm, _may(row, d)) for row, d in servings)
-        )
+    served = {model: catalog.serving(model) for model in catalog.models()}
+    used = mine.state.used_tokens(bounding(served))
+    return budgets(served, used, lambda s: _may(by_name[s.config.name], s.deployment))
 
 
 def _may(row: Row, deployment: str) -> bool:

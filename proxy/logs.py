@@ -57,7 +57,7 @@ class LogWriter:
         self._alerts = alerts
         self._traced = traced
         self._waiting: _Waiting | None = None
-        self._periodic: Periodic | None = None
+        self._periodics: Sequence[Periodic] = ()
         LOGGER.setLevel(settings.log_level.upper())
         _replace_handlers(_stderr_handler(form_of_stderr(settings)))
 
@@ -88,14 +88,19 @@ class LogWriter:
         sys.stderr.write(text)
 
     def start(self) -> None:
-        """Once a process, after the fork: the lines are written by a thread."""
+        """Once a process, after the fork: the lines are written by a thread, and by another
+        records are kept and alerts told, whether or not somebody takes the lines."""
         sinks = [_Sink(_stderr_handler(), form_of_stderr(self._settings))]
         if self._settings.log_dir is not None:
             form = form_of_file(self._settings)
             sinks.append(_Sink(_file_handler(self._settings), form))
         self._waiting = _Waiting(sinks, self._recent, self._alerts, self._traced)
-        self._periodic = Periodic("log", WRITE_SECONDS, self._waiting.write)
-        self._periodic.start()
+        self._periodics = (
+            Periodic("records", WRITE_SECONDS, self._waiting.keep),
+            Periodic("log", WRITE_SECONDS, self._waiting.write),
+        )
+        for each in self._periodics:
+            each.start()
         _replace_handlers(self._waiting)
 
     def tell_request(self, level: int, seen: Seen) -> None:
@@ -106,14 +111,16 @@ class LogWriter:
 
     def stop(self) -> None:
         """Idempotent. What waits is written first."""
-        if self._waiting is None or self._periodic is None:
+        if self._waiting is None:
             return
         _replace_handlers(_stderr_handler(form_of_stderr(self._settings)))
-        self._periodic.stop()
+        for each in self._periodics:
+            each.stop()
+        self._waiting.keep()
         self._waiting.write()
         for sink in self._waiting.sinks:
             sink.handler.close()
-        self._waiting = self._periodic = None
+        self._waiting, self._periodics = None, ()
 
 
 class Request(NamedTuple):
@@ -121,6 +128,13 @@ class Request(NamedTuple):
 
     level: int
     seen: Seen
+
+
+class _Line(NamedTuple):
+    """What is to be written of one."""
+
+    level: int
+    values: Record
 
 
 class _Sink(NamedTuple):
@@ -131,8 +145,8 @@ class _Sink(NamedTuple):
 
 
 class _Waiting(logging.Handler):
-    """Takes lines from all threads, for the one that writes them. A line is put into words
-    only then."""
+    """Takes lines from all threads, for the one that keeps records and tells alerts, and that
+    leaves them to the one that writes. A line is put into words only then."""
 
     def __init__(
         self,
@@ -149,6 +163,7 @@ class _Waiting(logging.Handler):
         self._traced = traced
         # Adding and taking are atomic.
         self._records: deque[logging.LogRecord | Request] = deque()
+        self._lines: deque[logging.LogRecord | _Line] = deque()
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock that handlers have."""
@@ -159,12 +174,19 @@ class _Waiting(logging.Handler):
         if len(self._records) < MAX_WAITING_LINES:
             self._records.append(record)
 
+    def keep(self) -> None:
+        """Records and alerts of all that wait now. Writes nothing: that may take for ever."""
+        for _ in range(len(self._records)):  # what comes meanwhile is the next round's
+            line = self._kept(self._records.popleft())
+            if line is not None and len(self._lines) < MAX_WAITING_LINES:
+                self._lines.append(line)
+
     def write(self) -> None:
-        """All that wait now, in chunks."""
+        """All that wait for it now, in chunks."""
         lines: list[tuple[str, ...]] = []
         size = 0
-        for _ in range(len(self._records)):  # what comes meanwhile is the next round's
-            line = self._words(self._records.popleft())
+        for _ in range(len(self._lines)):
+            line = self._words(self._lines.popleft())
             if not line:
                 continue
             lines.append(line)
@@ -175,30 +197,37 @@ class _Waiting(logging.Handler):
         if lines:
             self._write(lines)
 
-    def _words(self, record: logging.LogRecord | Request) -> tuple[str, ...]:
-        """In each of the forms; empty: there is nothing to write."""
+    def _kept(self, record: logging.LogRecord | Request) -> logging.LogRecord | _Line | None:
+        """What is to be written of it, if anything."""
         try:
             if isinstance(record, Request):
                 return self._of_request(*record)
-            found = tuple(form.format(record) for form in self._forms)
             self._alert(record)
-            return found
         except Exception:  # noqa: BLE001  # whatever its arguments raise
-            if isinstance(record, Request):
-                record = logging.makeLogRecord({"msg": "the line of a request"})
-            self.handleError(record)
+            said = {"msg": "what was told could not be kept", "levelname": "ERROR"}
+            return logging.makeLogRecord(said | {"exc_info": sys.exc_info()})
+        return record
+
+    def _words(self, line: logging.LogRecord | _Line) -> tuple[str, ...]:
+        """In each of the forms; empty: it has none."""
+        try:
+            if isinstance(line, _Line):
+                return tuple(form.of_request(*line) for form in self._forms)
+            return tuple(form.format(line) for form in self._forms)
+        except Exception:  # noqa: BLE001  # whatever its arguments raise
+            if isinstance(line, _Line):
+                line = logging.makeLogRecord({"msg": "the line of a request"})
+            self.handleError(line)
             return ()
 
-    def _of_request(self, level: int, seen: Seen) -> tuple[str, ...]:
+    def _of_request(self, level: int, seen: Seen) -> _Line | None:
         values = record(seen)
         # Of those whose client is known: nobody else is to push them out.
         if seen.endpoint is not None and seen.client is not None:
             self._recent.add(fitted(values, MAX_BYTES, json_bytes), seen.ended_at)
         if seen.trace is not None and self._traced is not None:
             self._traced(seen.trace, values)
-        if not LOGGER.isEnabledFor(level):
-            return ()
-        return tuple(form.of_request(level, values) for form in self._forms)
+        return _Line(level, values) if LOGGER.isEnabledFor(level) else None
 
     def _alert(self, record: logging.LogRecord) -> None:
         event = getattr(record, EVENT, None)

@@ -304,6 +304,20 @@ def test_a_pipe_nobody_reads_costs_lines_and_stops_nobody(make_writer, monkeypat
     assert threads() == []
 
 
+def test_a_pipe_nobody_reads_keeps_no_record_and_no_alert_back(make_writer, monkeypatch):
+    pipe, recent, heard = Stuck(), Recent(kept=9), threading.Event()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    writer = make_writer({"recent": recent, "alerts": lambda _: heard.set()})
+    writer.start()
+    logger.info("line 0")
+    assert pipe.reached.wait(WAIT_SECONDS)
+    writer.tell_request(logging.INFO, SEEN)
+    tell(logger, "disk_full", "there is no room", why="x")
+    assert heard.wait(WAIT_SECONDS)
+    assert recent.find("mine") is not None
+    pipe.opened.set()
+
+
 def test_what_waits_is_written_before_it_stops(make_writer, capsys):
     writer = make_writer()
     writer.start()

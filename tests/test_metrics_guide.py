@@ -1,7 +1,12 @@
 """docs/metrics.md, the alert rules and the dashboard: they name what is told, and all of it."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -30,6 +35,10 @@ SERIES = {
     for family in FAMILIES
     for ending in (("_bucket", "_count", "_sum") if family.kind == HISTOGRAM else ("",))
 }
+# Prometheus' own checker; .ci/run puts it beside the interpreter.
+PROMTOOL = shutil.which(
+    "promtool", path=os.pathsep.join([os.environ["PATH"], str(Path(sys.executable).parent)])
+)
 # Those of Prometheus, and `le`.
 THEIR_LABELS = {"instance", "job", "le"}
 
@@ -58,6 +67,22 @@ def test_expressions_name_what_there_is(where, expression):
     for listed in re.findall(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)", expression):
         asked += re.findall(r"\w+", listed)
     assert set(asked) <= labels, set(asked) - labels
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="there is no promtool here")
+def test_prometheus_itself_reads_the_rules_and_every_expression(tmp_path):
+    # What Grafana puts in their place.
+    plain = [
+        re.sub(r"\$__\w+", "5m", expression).replace("$", "") for _, expression in EXPRESSIONS
+    ]
+    rules = [{"record": f"x{number}", "expr": each} for number, each in enumerate(plain)]
+    (tmp_path / "all.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
+    files = (ROOT / "docs" / "alerts.yml", tmp_path / "all.yml")
+    told = subprocess.run(
+        [PROMTOOL, "check", "rules", *files], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert f"SUCCESS: {len(RULES)} rules found" in told.stdout
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from proxy.core.events import EVENTS
+
 GATHER_SECONDS = 2.0  # what has one cause mostly comes within that
 LEAST_SECONDS = 60.0  # between two messages
 FIRST_RETRY_SECONDS = 5.0
@@ -16,8 +18,8 @@ LONGEST_RETRY_SECONDS = 300.0
 JITTER_SHARE = 0.25
 MOST_GROUPS = 50  # of a message; of more, only the number is told
 MESSAGE_CHARACTERS = 300
-# Of an event's fields, whom it concerns.
-SUBJECTS = ("instance", "instances", "source")
+# Of an event's fields, whom it concerns. Not whoever came with a wrong key: they may be many.
+SUBJECTS = ("instance", "instances")
 
 Json = dict[str, Any]
 
@@ -29,6 +31,11 @@ class Alert(NamedTuple):
     at: float
     message: str
     fields: Mapping[str, Any]
+
+    @property
+    def is_severe(self) -> bool:
+        """Clients hear of it; told before others, and instead of them where not all can be."""
+        return EVENTS[self.event].level == "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +64,28 @@ class Outbox:
         known = self._groups.get(key)
         if known is not None:
             self._groups[key] = replace(known, last=alert, count=known.count + 1)
-        elif len(self._groups) < MOST_GROUPS:
+        elif len(self._groups) < MOST_GROUPS or (alert.is_severe and self._gives_way()):
             self._groups[key] = Group(alert, 1, alert.at)
         else:
             self._left_out += 1
+
+    def leave_out(self, number: int) -> None:
+        """So many others happened, of which no more is known."""
+        self._left_out += number
+
+    def _gives_way(self) -> bool:
+        """One that is not severe, the newest of them; false if there is none."""
+        light = [key for key, group in self._groups.items() if not group.last.is_severe]
+        if light:
+            self._left_out += self._groups.pop(light[-1]).count
+        return bool(light)
 
     def due(self, now: float) -> tuple[tuple[Group, ...], int]:
         """What is to be sent now, and how many others happened; nothing: ((), 0)."""
         if not self._groups or now < max(self._due_at, self._free_at):
             return (), 0
-        return tuple(self._groups.values()), self._left_out
+        severe_first = sorted(self._groups.values(), key=lambda g: not g.last.is_severe)
+        return tuple(severe_first), self._left_out
 
     def taken(self, now: float) -> None:
         """What was due has arrived."""

@@ -234,13 +234,14 @@ class Live:
             self.hints[deployment] = hint
 
     def status(self, rests: Mapping[str, Rest]) -> str:
-        """One word: what stands most in the way of its being asked."""
+        """One word: what stands most in the way of its being asked. A rest of one deployment
+        leaves the others, and a breaker none."""
+        if not self.breaker.is_closed and WHOLE_INSTANCE not in rests:
+            return "error"
         reasons = {r.reason for r in rests.values()}
         if reasons & MISCONFIGURED:
             return "misconfigured"
-        if reasons:
-            return "rate_limited"
-        return "healthy" if self.breaker.is_closed else "error"
+        return "rate_limited" if reasons else "healthy"
 
 
 def _median(medians: dict[str, MovingMedian], deployment: str) -> MovingMedian:

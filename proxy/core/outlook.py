@@ -1,8 +1,11 @@
 """How the gateway is, in one sentence for people."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from proxy.core.metrics import left_of_model
+from proxy.core.types import MeterKey, Serving
 
 WELL, POOR, BAD = "well", "poor", "bad"
 
@@ -18,8 +21,9 @@ LOW_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tokens a minute of a model over all that serve it: `left` with those that may be asked
-    now. `max_tpm` 0: some have no limit. `available`: how many may be asked, of `servings`."""
+    """Tokens a minute of a model over all that serve it, by all limits that bound it there:
+    `left` with those that may be asked now. `max_tpm` 0: some of these have no limit.
+    `available`: how many may be asked, of `servings`."""
 
     model: str
     servings: int
@@ -42,16 +46,36 @@ class Outlook:
     sentence: str
 
 
-def budget(model: str, servings: Iterable[tuple[int, int, bool]]) -> Budget:
-    """Of each that serves the model its `max_tpm`, what of that is used, and whether it may be
-    asked now."""
-    each = list(servings)
-    free = [(most, used) for most, used, may in each if may]
-    if any(most == 0 for most, _ in free):
-        return Budget(model, len(each), len(free))
-    whole = sum(most for most, _, _ in each)
-    left = sum(max(most - used, 0) for most, used in free)
-    return Budget(model, len(each), len(free), whole, left)
+Served = Mapping[str, Sequence[Serving]]  # by model
+
+
+def bounding(served: Served) -> set[MeterKey]:
+    """What is to be known of to tell budgets: the meters of all limits."""
+    every = (serving for servings in served.values() for serving in servings)
+    return {limit.meter for serving in every for limit in serving.limits}
+
+
+def budgets(
+    served: Served, used: Mapping[MeterKey, int], may_ask: Callable[[Serving], bool]
+) -> list[Budget]:
+    """Of each model. `used` has the meters that are `bounding`."""
+    return [_of_model(model, servings, used, may_ask) for model, servings in served.items()]
+
+
+def _of_model(
+    model: str,
+    servings: Sequence[Serving],
+    used: Mapping[MeterKey, int],
+    may_ask: Callable[[Serving], bool],
+) -> Budget:
+    barred = {s.config.name for s in servings if not may_ask(s)}
+    available = len(servings) - len(barred)
+    # One that may not be asked now and has no limit neither bounds the others nor adds to them.
+    counted = [
+        s for s in servings if s.config.name not in barred or any(x.max_tpm for x in s.limits)
+    ]
+    max_tpm, left = left_of_model(counted, used, barred) or (0, 0)
+    return Budget(model, len(servings), available, max_tpm, left)
 
 
 def outlook(statuses: Iterable[str], budgets: Sequence[Budget]) -> Outlook:

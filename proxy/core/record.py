@@ -196,11 +196,11 @@ def _told(attempt: Mapping[str, Any]) -> object:
 
 def fitted(values: Record, most_bytes: int, words: Callable[[Record], bytes]) -> bytes:
     """The record in `words`, with less of it where that would be too much: what tells most of
-    it stays."""
+    it stays, and `cut` says so."""
     whole = words(values)
     if len(whole) <= most_bytes:
         return whole
-    short = {name: _cut(value) for name, value in values.items()}
+    short = {name: _cut(value) for name, value in values.items()} | {"cut": True}
     short["passed_over"] = [_short(p) for p in values.get("passed_over", ())][:MOST_PASSED_OVER]
     attempts = [_short(attempt) for attempt in values.get("attempts", ())]
     short["attempts"] = attempts[: MOST_ATTEMPTS - 1] + attempts[MOST_ATTEMPTS - 1 :][-1:]

@@ -56,6 +56,8 @@ def standing(
     is the breaker's."""
     if not enabled:
         return Standing(DISABLED)
+    if status == "error":  # all of it, whatever rests besides
+        return Standing(status, last_error or "it fails", open_until)
     bad = {d: r for d, r in rests.items() if r.reason in MISCONFIGURED}
     resting = bad or rests
     if resting:
@@ -63,8 +65,6 @@ def standing(
         longest = whole or max(resting.values(), key=lambda r: r.until)
         reason = REASONS.get(longest.reason, longest.reason)
         return Standing(status, reason, longest.until, () if whole else tuple(sorted(resting)))
-    if status == "error":
-        return Standing(status, last_error or "it fails", open_until)
     if status == "misconfigured":  # what no upstream told of
         return Standing(status, last_error or "")
     return Standing(status)

@@ -96,7 +96,10 @@ def _attempt(attempt: Values, *, is_last: bool) -> str:
 
 
 def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
-    if not attempts:
+    if record.get("cut"):
+        what = "not all of it is told" if attempts else "whom it was sent to is left out"
+        yield f"The record was too long to be kept whole: {what}."
+    elif not attempts:
         yield "No instance was asked."
     if "first_byte_ms" not in record:
         yield f"The client got none of these answers: {_told(record)}."

@@ -20,7 +20,7 @@ from proxy.core.alerts import FORMATS, MESSAGE_CHARACTERS, Alert, Group, Outbox,
 from proxy.core.types import InstanceConfig
 from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
-from proxy.runtime.recent import Recent
+from proxy.runtime.recent import MAX_BYTES, Recent
 from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream, UpstreamError
 
@@ -29,15 +29,16 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 SEND_SECONDS = 5.0
 LAST_SECONDS = 1.0  # of what is sent when the worker ends
-KEPT = 64  # of a worker, while nobody takes them
+KEPT = 64  # of a worker and severity, while nobody takes them
 FIELD_CHARACTERS = 200
+LEAST_CHARACTERS = 10  # with so many even six bytes each fit
 NO_WEBHOOK = InstanceConfig(name="", api_base="", api_key="NONE")
 
 
 class Alerts:
     """Made before the fork, as `Recent` is. Without a `url` it does nothing.
 
-    `note` is for the thread that writes the log; `start` once a process, after the fork.
+    `note` is for the thread that keeps records; `start` once a process, after the fork.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Alerts:
         self._periodic = Periodic("alerts", LOOK_SECONDS, self.work)
         if not url:
             return
-        self._shared = Recent(rows, KEPT)
+        # The severe ones have memory of their own: no flood of others pushes them out.
+        self._rings = Recent(rows, KEPT), Recent(rows, KEPT)
         # How many of each row are sent: written by whoever holds the lock.
-        self._sent = struct.Struct(f"{max(rows, 1)}Q")
+        self._sent = struct.Struct(f"{len(self._counts())}Q")
         self._memory = mmap.mmap(-1, self._sent.size)
         self._lock = os.memfd_create("alerts")
         self._read: tuple[int, ...] | None = None  # of each row, by this worker; None: no lock
@@ -70,7 +72,8 @@ class Alerts:
     def use_row(self, row: int | None) -> None:
         """In the parent: the next child's."""
         if self._url:
-            self._shared.use_row(row)
+            for ring in self._rings:
+                ring.use_row(row)
 
     def start(self) -> None:
         if self._url:
@@ -96,11 +99,7 @@ class Alerts:
     def note(self, alert: Alert) -> None:
         if not self._url:
             return
-        values = alert._asdict() | {
-            "message": alert.message[:MESSAGE_CHARACTERS],
-            "fields": {name: _short(value) for name, value in alert.fields.items()},
-        }
-        self._shared.add(json.dumps(values).encode(), alert.at)
+        self._rings[alert.is_severe].add(_fitted(alert), alert.at)
 
     def work(self) -> None:
         """Sends what is due, if this worker is the one that does."""
@@ -123,10 +122,19 @@ class Alerts:
 
     def _collect(self) -> None:
         assert self._read is not None, "only with the lock"
-        counts = self._shared.counts()
-        for values in self._shared.between(self._read, counts):
-            self._outbox.add(Alert(**values), self._clock())
+        counts, known = self._counts(), 0
+        half = len(counts) // len(self._rings)
+        for number, ring in enumerate(self._rings):
+            rows = slice(number * half, (number + 1) * half)
+            for values in ring.between(self._read[rows], counts[rows]):
+                self._outbox.add(Alert(**values), self._clock())
+                known += 1
+        self._outbox.leave_out(sum(counts) - sum(self._read) - known)
         self._read = counts
+
+    def _counts(self) -> tuple[int, ...]:
+        """Of each row of each ring, how many were ever noted."""
+        return tuple(count for ring in self._rings for count in ring.counts())
 
     def _deliver(self, groups: tuple[Group, ...], left_out: int, seconds: float) -> None:
         assert self._read is not None, "only with the lock"
@@ -168,9 +176,23 @@ def _parsed(body: bytes) -> object:
         return None
 
 
-def _short(value: object) -> object:
+def _fitted(alert: Alert) -> bytes:
+    """With as much of its fields as a row's entry holds."""
+    characters = FIELD_CHARACTERS
+    while True:
+        values = alert._asdict() | {
+            "message": alert.message[:MESSAGE_CHARACTERS],
+            "fields": {n: _short(value, characters) for n, value in alert.fields.items()},
+        }
+        entry = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace")
+        if len(entry) <= MAX_BYTES or characters <= LEAST_CHARACTERS:
+            return entry
+        characters //= 2
+
+
+def _short(value: object, characters: int) -> object:
     if isinstance(value, str):
-        return value[:FIELD_CHARACTERS]
+        return value[:characters]
     if isinstance(value, Sequence):
-        return [str(each)[:FIELD_CHARACTERS] for each in value[:5]]
+        return [str(each)[:characters] for each in value[:5]]
     return value

@@ -337,7 +337,8 @@ class ClientSpendingRow(Base):
 
 
 class SecretRow(Base):
-    """A secret of the gateway's own, such as what keys are hashed with."""
+    """A secret of the gateway's own, such as what keys are hashed with; and which sessions of
+    the console were ended (signed_out.py)."""
 
     __tablename__ = "secret"
 

@@ -84,6 +84,9 @@ class RequestSchema(Schema):
     cost = fields.Float(metadata={"description": "Where the model has a price."})
     upstream_id = fields.String()
     region = fields.String()
+    cut = fields.Boolean(
+        metadata={"description": "It was too long: attempts, or parts of them, are left out."}
+    )
 
 
 class RequestWithStorySchema(RequestSchema):

@@ -72,6 +72,17 @@ def test_an_edit_is_shown_then_saved_then_rolled_back(page, go):
     expect(page.locator("dd", has_text=re.compile("^100 *$"))).to_be_visible()
 
 
+def test_before_scripts_are_there_no_key_gets_into_an_address(chromium, gateway, signed_in):
+    context = chromium.new_context(java_script_enabled=False, storage_state=signed_in)
+    page = context.new_page()
+    page.goto(f"{gateway.url}/admin/ui/instance/new")
+    page.locator("#field-api_key").fill("planted-key-0123456789")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").last).to_contain_text("nothing was changed")
+    assert "planted" not in page.url
+    context.close()
+
+
 def test_the_overview_charts_the_last_hour(page, go, an_hour, traffic, picture):
     go(page, "")
     expect(page.locator(".chart canvas")).to_have_count(3)
@@ -100,6 +111,23 @@ def test_a_chat_is_streamed_and_tells_how_it_went(page, go, gateway, picture):
     picture(page, "chat")
     page.locator("#story").get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("gpt-4o 200 succeeded")
+
+
+def test_a_chat_reads_all_that_is_a_stream_of_events(page, go):
+    piece = '{"choices": [{"delta": {"content": "%s"}}]}'
+    lines = (
+        *(": keep-alive", ""),
+        *("event: message", "id: 7", f"data: {piece % 'Hello'}", ""),
+        *("data:" + piece[:12], "data: " + piece[12:] % " there", ""),
+        *("data: [DONE]", "", ""),
+    )
+    stream = {"status": 200, "content_type": "text/event-stream", "body": "\r\n".join(lines)}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**stream))
+    go(page, "chat")
+    page.get_by_label("Model").fill("gpt-4o")
+    page.get_by_label("Message").fill("Say hello.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".log .assistant")).to_have_text("Hello there")
 
 
 def test_a_key_is_made_shown_once_and_rotated(page, go):
@@ -144,11 +172,21 @@ def test_people_can_use_every_page_by_day_and_night_and_on_a_phone(
         page.set_viewport_size(WIDE)
 
 
-def test_the_keyboard_is_enough_to_switch_an_instance_off_and_on(page, go):
+def test_the_keyboard_is_enough_to_switch_an_instance_off_and_on(page, go, check_access):
     go(page, "instances")
     for to, then in (("Disable", "disabled"), ("Enable", "healthy")):
         page.locator("tr", has_text="sweden").get_by_role("button", name=to).focus()
         page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Save")).to_be_focused()
+        check_access(page)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # left as it is
+        expect(page.get_by_role("button", name=to).last).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("ins")).to_have_text("off" if to == "Disable" else "on")
+        expect(page.get_by_role("button", name="Save")).to_be_focused()
+        page.keyboard.press("Enter")
         expect(status(page, "sweden")).to_have_text(then)
+        expect(page.locator("ins")).to_have_count(0)
     # The row was made anew, and the focus is where it was.
     expect(page.get_by_role("button", name="Disable").last).to_be_focused()

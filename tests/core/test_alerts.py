@@ -87,6 +87,25 @@ def test_of_too_many_the_number_is_told():
     assert text(groups, left_out, "gw").endswith("\nand 3 more.")
 
 
+def test_however_many_sources_a_wrong_key_has_it_is_one_line():
+    wrong = [
+        Alert("wrong_admin_key", NOON, f"from {n}", {"source": str(n)})
+        for n in range(MOST_GROUPS + 3)
+    ]
+    ((group,), left_out) = outbox(*wrong).due(SOON)
+    assert (group.count, group.last, left_out) == (MOST_GROUPS + 3, wrong[-1], 0)
+
+
+def test_what_is_severe_comes_first_and_others_give_way_to_it():
+    full = [alert(name=str(n)) for n in range(MOST_GROUPS)]
+    box = outbox(*full, full[-1], *(Alert("disk_full", NOON, "full", {}) for _ in range(2)))
+    told, left_out = box.due(SOON)
+    assert (told[0].last.event, told[0].count) == ("disk_full", 2)
+    assert (len(told), left_out) == (MOST_GROUPS, 2)
+    severe = [alert("out_of_service", str(n)) for n in range(MOST_GROUPS + 1)]
+    assert outbox(*severe).due(SOON)[1] == 1
+
+
 def groups(*alerts):
     return outbox(*alerts).due(SOON)[0]
 

@@ -252,6 +252,8 @@ def test_one_that_fails_has_an_error():
     broken(live)
     assert live.status({}) == "error"
     assert live.status({"": rest(NOW)}) == "rate_limited"
+    # Others than that deployment cannot be asked either.
+    assert live.status({"mini": rest(NOW)}) == "error"
 
 
 def test_attempts_that_began_are_in_flight():

@@ -1,6 +1,9 @@
 import pytest
 
-from proxy.core.outlook import BAD, POOR, WELL, Budget, budget, outlook
+from proxy.core import limiter
+from proxy.core.outlook import BAD, POOR, WELL, Budget, bounding, budgets, outlook
+from proxy.core.types import QuotaGroup
+from tests.builders import MODEL, config
 
 GPT = Budget("gpt-4o", 2, 2, 1000, 610)
 
@@ -47,16 +50,42 @@ def test_the_sentence_says_what_is_worst(statuses, budgets, level, sentence):
     assert (found.level, found.sentence) == (level, sentence)
 
 
+def budget(*each, groups=(), **changes):
+    """Of some that serve a model: of each its `max_tpm`, what is used of that, and whether it
+    may be asked."""
+    named = {group.name: group for group in groups}
+    servings = [
+        limiter.serving(config(str(n), max_tpm=most, **changes), MODEL, named)
+        for n, (most, _, _) in enumerate(each)
+    ]
+    used = dict.fromkeys(bounding({MODEL: servings}), 0)
+    for (_, tokens, _), serving in zip(each, servings, strict=True):
+        for limit in serving.limits:
+            used[limit.meter] += tokens
+    may_ask = [may for _, _, may in each]
+    (found,) = budgets({MODEL: servings}, used, lambda s: may_ask[int(s.config.name)])
+    return found
+
+
 def test_what_is_left_is_with_those_who_may_be_asked():
-    found = budget("gpt-4o", [(1000, 400, True), (1000, 0, False)])
+    found = budget((1000, 400, True), (1000, 0, False))
     assert (found.max_tpm, found.left, found.available, found.servings) == (2000, 600, 1, 2)
     assert found.left_share == 0.3
 
 
 def test_more_than_all_of_a_limit_leaves_nothing_and_takes_nothing_from_others():
-    assert budget("gpt-4o", [(100, 150, True), (100, 0, True)]).left_share == 0.5
+    assert budget((100, 150, True), (100, 0, True)).left_share == 0.5
 
 
 def test_with_one_without_a_limit_all_is_left():
-    assert budget("gpt-4o", [(1000, 1000, True), (0, 50, True)]).left_share == 1.0
-    assert budget("gpt-4o", [(1000, 1000, True), (0, 50, False)]).left_share == 0.0
+    assert budget((1000, 1000, True), (0, 50, True)).left_share == 1.0
+    assert budget((1000, 1000, True), (0, 50, False)).left_share == 0.0
+    assert budget((1000, 500, False), (0, 50, False)).left_share == 0.0
+
+
+def test_a_limit_of_the_model_and_of_the_quota_group_bound_it_too():
+    limits = {MODEL: {"max_tpm": 100}}
+    assert budget((100_000, 54, True), model_limits=limits).left_share == 0.46
+    group = QuotaGroup("g", max_tpm=1000)
+    shared = budget((0, 200, True), (0, 300, True), quota_group="g", groups=[group])
+    assert (shared.max_tpm, shared.left) == (1000, 500)

@@ -136,5 +136,6 @@ def test_of_what_is_too_much_as_little_as_possible_is_left_out():
     names = [attempt["instance"] for attempt in found["attempts"]]
     assert names == [*(str(n) for n in range(MOST_ATTEMPTS - 1)), "49"]
     assert (found["id"], found["status"]) == ("mine", 200)
+    assert found["cut"] is True
     assert len(fitted(values, 400, words)) <= 400
     assert fitted(values, 10, words) == b""

@@ -52,6 +52,11 @@ def test_an_open_breaker_tells_the_last_error_and_when_it_is_tried():
     assert stands("error").in_words(NOW) == "it fails"
 
 
+def test_an_open_breaker_keeps_away_more_than_a_rest_of_one_deployment():
+    found = stands("error", open_until=NOW + 2, rests={"mini": rest(60)})
+    assert found == Standing("error", "it fails", NOW + 2, deployments=())
+
+
 def test_a_problem_of_its_secrets_is_not_over_by_itself():
     found = stands("misconfigured", last_error="api_key: /none cannot be read.")
     assert found.in_words(NOW) == "api_key: /none cannot be read."

@@ -91,9 +91,13 @@ def test_without_an_answer_it_is_said_why():
 
 
 def test_a_record_that_was_cut_to_fit_has_a_story_too():
-    record = CALL | ANSWER
+    record = CALL | ANSWER | {"cut": True}
     del record["path"]
-    assert story(record)
+    left_out = "The record was too long to be kept whole: %s."
+    assert story(record)[1] == left_out % "whom it was sent to is left out"
+    some = story(record | {"attempts": [WEST]})
+    assert some[1].startswith("After 35 ms west")
+    assert some[2] == left_out % "not all of it is told"
 
 
 def test_each_reason_and_each_failure_has_words():

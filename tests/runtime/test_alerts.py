@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from proxy.core.alerts import GATHER_SECONDS, LEAST_SECONDS, Alert
-from proxy.runtime.alerts import Alerts
+from proxy.runtime.alerts import KEPT, LEAST_CHARACTERS, Alerts
 from tests.runtime.world import Clock
 
 HOLDS_THE_LOCK = (
@@ -151,7 +151,7 @@ def workers(make_alerts, number):
     alerts = make_alerts(rows=number)
     each = [copy.copy(alerts) for _ in range(number)]
     for row, worker in enumerate(each):
-        worker._shared = copy.copy(alerts._shared)
+        worker._rings = tuple(map(copy.copy, alerts._rings))
         worker.use_row(row)
     return each
 
@@ -232,3 +232,33 @@ def test_a_long_message_arrives_shortened(make_alerts, receiver, clock):
     alerts.work()
     ((found,),) = [m["alerts"] for m in receiver.received]
     assert (len(found["message"]), found["fields"]["count"]) == (300, 7)
+
+
+def flush(alerts, clock):
+    alerts.work()
+    clock.now += GATHER_SECONDS
+    alerts.work()
+
+
+@pytest.mark.parametrize("sign", ["\u4e2d", "\N{GRINNING FACE}", "\0", "\ud800"])
+def test_whatever_letters_it_has_it_arrives(make_alerts, receiver, clock, sign):
+    alerts = make_alerts()
+    fields = {"instances": [sign * 100] * 5, "why": sign * 300}
+    alerts.note(Alert("out_of_service", 5.0, sign * 300, fields))
+    flush(alerts, clock)
+    ((found,),) = [m["alerts"] for m in receiver.received]
+    assert len(found["fields"]["instances"]) == 5
+    assert len(found["fields"]["why"]) >= LEAST_CHARACTERS
+
+
+def test_what_came_too_fast_is_counted_and_pushes_out_nothing_severe(
+    make_alerts, receiver, clock
+):
+    alerts = make_alerts()
+    alerts.note(Alert("disk_full", 5.0, "full", {"why": "x"}))
+    for number in range(KEPT + 9):
+        alerts.note(alert(str(number)))
+    flush(alerts, clock)
+    (message,) = receiver.received
+    assert message["alerts"][0]["event"] == "disk_full"
+    assert sum(a["count"] for a in message["alerts"]) + message["left_out"] == 1 + KEPT + 9

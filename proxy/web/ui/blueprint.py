@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, g, redirect, request, url_for
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as AnyResponse
 
 from proxy.context import parts
-from proxy.errors import ProxyError, Unauthorized
+from proxy.errors import ProxyError, TooLarge, Unauthorized
 from proxy.web.auth import demand
 from proxy.web.ui import session
 from proxy.web.ui.asked import number_in
@@ -26,6 +27,9 @@ SECURE = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 NOT_KEPT = {"Cache-Control": "no-store"}
+# Of an instance with a thousand models. Who is not signed in may send as much, and what is
+# larger the framework puts into files.
+MAX_FORM_BYTES = 262_144
 TICKS = "console_ticks"  # the app's extension
 STATIC = "console.static"
 SIGN_IN = "console.sign_in"
@@ -58,8 +62,11 @@ def view(rule: str, right: str, method: str = "GET") -> Callable[[View], View]:
 def let_in() -> None:
     """Whose session it is, whether that may what the view asks for, and whether one of its
     pages asks. Raises Unauthorized, Forbidden, KeysClosed."""
+    request.max_content_length = MAX_FORM_BYTES
     if request.endpoint in OPEN:
         return
+    # What comes meanwhile lets nobody in.
+    g.let_in_by = current_app.extensions[TICKS].basis()
     found = g.session = session.present(parts())
     g.admin, g.admin_name = found.admin, found.admin.name if found.admin else ""
     if request.method == "POST":
@@ -78,7 +85,7 @@ def secure(response: Response) -> Response:
     if "shown" in g:
         headers = [*SECURE.items(), *NOT_KEPT.items(), ("Content-Type", LIVE_TYPE)]
         current_app.extensions[TICKS].remember(
-            request.environ, g.session.ends_at, g.shown, headers
+            request.environ, g.let_in_by, g.session.ends_at, g.shown, headers
         )
     if request.method == "POST":
         parts().fragments.forget()  # who changed something wants to see it
@@ -96,6 +103,11 @@ def refused(error: ProxyError) -> AnyResponse:
     response.status_code = error.status
     response.headers.update(error.headers())
     return response
+
+
+@blueprint.errorhandler(RequestEntityTooLarge)
+def too_large(_: RequestEntityTooLarge) -> AnyResponse:
+    return refused(TooLarge(f"A form may have at most {MAX_FORM_BYTES:,} bytes here."))
 
 
 def _to_sign_in() -> AnyResponse:

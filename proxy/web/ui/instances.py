@@ -110,12 +110,30 @@ def live_instance() -> Response:
     return live("_instance.html", _one)
 
 
+@view("/instance/switch", OPERATE, "POST")
+def switch_instance() -> Response:
+    """What enabling it would change, or disabling: `to` says which."""
+    stored, form = stored_instance(name_asked()), request.form
+    shown, is_on = _shown(stored), form.get("to") == "on"
+    return fragment_of_page(
+        "_switch.html",
+        name=stored.config.name,
+        differences=forms.differences(GROUPS, shown, {"enabled": is_on}),
+        to="on" if is_on else "off",
+        of=form.get("of", ""),
+        back=form.get("back", ""),
+        revision=stored.revision,
+    )
+
+
 @view("/instance/enable", OPERATE, "POST")
 def enable_instance() -> Response:
-    """Or disable: `to` says which."""
-    is_on = request.form.get("to") == "on"
-    admin.change(name_asked(), {"enabled": is_on}, by=author(""), match=None)
-    return _again()
+    """What was shown before. Raises PreconditionFailed if somebody was faster."""
+    name, is_on = name_asked(), request.form.get("to") == "on"
+    by = author(reason_given())
+    admin.change(name, {"enabled": is_on}, by=by, match=revision_shown())
+    part, values = _asked_from()
+    return fragment_of_page("_switched.html", part=part, **values)
 
 
 @view("/instance/clear", OPERATE, "POST")
@@ -242,7 +260,12 @@ def _shown(stored: StoredInstance) -> Json:
 
 
 def _again() -> Response:
-    """The table or the page as it is now, to whoever of the two asked."""
+    part, values = _asked_from()
+    return fragment_of_page(part, **values)
+
+
+def _asked_from() -> tuple[str, Json]:
+    """The table or the page as it is now, whichever of the two asked."""
     if request.form.get("of") == "table":
-        return fragment_of_page("_instances.html", **_table())
-    return fragment_of_page("_instance.html", **_one())
+        return "_instances.html", _table()
+    return "_instance.html", _one()

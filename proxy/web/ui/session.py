@@ -1,8 +1,8 @@
 """Who uses the console: a cookie that says which admin key signed in, and when.
 
 It is signed with what the hashes of keys are keyed with, so that all workers read it and a
-restart ends none; it holds that hash, never the key. Nothing is kept here: at each request the
-key is looked up again, and with it goes the session.
+restart ends none; it holds that hash, never the key. Kept is only which ones were ended before
+their time. At each request the key is looked up again, and with it goes the session.
 """
 
 import hmac
@@ -20,6 +20,8 @@ from proxy.context import Parts
 from proxy.core.roles import Admin
 from proxy.core.sources import is_in, source
 from proxy.errors import Forbidden, Unauthorized
+from proxy.store import signed_out
+from proxy.store.db import StoreUnavailable
 from proxy.store.keys import KeysClosed, key_hash
 from proxy.web.auth import FIRST, admin_with
 
@@ -56,10 +58,10 @@ def signed_in(mine: Parts, given: str) -> Session:
 
 
 def present(mine: Parts) -> Session:
-    """The request's. Raises Unauthorized where there is none, or its key is gone, expired, or
-    has another role by now."""
+    """The request's. Raises Unauthorized where there is none, somebody ended it, or its key is
+    gone, expired, or has another role by now."""
     found = of_cookie(mine)
-    if found is None or not found.hashed:
+    if found is None or not found.hashed or _is_ended(mine, found):
         raise Unauthorized("Nobody is signed in here, or not any more.", code="not_signed_in")
     admin = _still(mine, found)
     if admin is None:
@@ -69,6 +71,22 @@ def present(mine: Parts) -> Session:
         )
     ends_at = min(found.ends_at, admin.expires_at or found.ends_at)
     return replace(found, admin=admin, ends_at=ends_at)
+
+
+def end(mine: Parts, session: Session) -> None:
+    """Its cookie opens nothing more, whoever has a copy. Raises StoreUnavailable."""
+    now = time.time()
+    with mine.database.session() as database:
+        # Not `ends_at`: a key that expires may be given more time.
+        signed_out.add(database, session.token, now + LONGEST_SECONDS, now)
+
+
+def _is_ended(mine: Parts, session: Session) -> bool:
+    try:
+        with mine.database.read() as connection:
+            return signed_out.has(connection, session.token)
+    except StoreUnavailable:
+        return False  # the console is to show that the database is away
 
 
 def of_cookie(mine: Parts) -> Session | None:
@@ -117,11 +135,15 @@ def delete_cookie(response: Response) -> None:
 
 def check_token(session: Session | None) -> None:
     """Raises Forbidden for a POST that no page of this session sent."""
-    given = request.headers.get(TOKEN_HEADER) or request.form.get(TOKEN_FIELD, "")
-    if session is None or not hmac.compare_digest(given.encode(), session.token.encode()):
+    # The form is not even read for somebody who has none.
+    is_known = session is not None and hmac.compare_digest(
+        (request.headers.get(TOKEN_HEADER) or request.form.get(TOKEN_FIELD, "")).encode(),
+        session.token.encode(),
+    )
+    if not is_known:
         raise Forbidden(
-            "This did not come from a page of your session. Load the page again, then repeat"
-            " it.",
+            "This did not come from a page of your session, or before its scripts were there;"
+            " nothing was changed. Load the page again, then repeat it.",
             code="csrf_token_missing",
         )
 

@@ -1,13 +1,13 @@
 """The console's door: who has an admin key comes in."""
 
-from flask import Response, g, redirect, request, url_for
+from flask import Response, current_app, g, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from proxy.context import parts
 from proxy.core.roles import READ
 from proxy.errors import ProxyError, Unauthorized
 from proxy.web.ui import session
-from proxy.web.ui.blueprint import blueprint, view
+from proxy.web.ui.blueprint import TICKS, blueprint, view
 from proxy.web.ui.pages import page
 
 HOME = "console.overview"
@@ -41,6 +41,8 @@ def signed_in() -> AnyResponse:
 
 @view("/sign-out", READ, "POST")
 def sign_out() -> AnyResponse:
+    session.end(parts(), g.session)
+    current_app.extensions[TICKS].forget_all()
     response = redirect(url_for("console.sign_in"), 303)
     session.delete_cookie(response)
     return response

@@ -6,8 +6,10 @@ from itertools import groupby
 from typing import Any
 
 from proxy.context import Parts
+from proxy.core import outlook as told
 from proxy.core import standing as core
-from proxy.core.outlook import DISABLED, Budget, Outlook, budget, outlook
+from proxy.core.outlook import DISABLED, Budget, Outlook, outlook
+from proxy.core.types import Serving
 from proxy.store.instances import StoredInstance
 from proxy.web.admin import OUT_OF_SERVICE, view_of
 
@@ -91,25 +93,18 @@ def budgets(mine: Parts, found: Iterable[Standing]) -> list[Budget]:
     """Of each model that some instance names."""
     by_name = {s.name: s for s in found}
     catalog = mine.snapshots.current.catalog
-    return [
-        budget(
-            model,
-            [
-                _part(by_name[s.config.name], s.deployment)
-                for s in catalog.serving(model)
-                if s.config.name in by_name
-            ],
-        )
+    served = {
+        model: [s for s in catalog.serving(model) if s.config.name in by_name]
         for model in catalog.models()
-    ]
+    }
+    used = mine.state.used_tokens(told.bounding(served))
+    return told.budgets(served, used, lambda s: _may_ask(by_name[s.config.name], s))
 
 
-def _part(one: Standing, deployment: str) -> tuple[int, int, bool]:
-    """Whether it may be asked for that deployment, and what it may use and used."""
-    is_resting = one.status != "healthy" and (
-        not one.deployments or deployment in one.deployments
-    )
-    return one.max_tpm, one.state["current_tpm"], not is_resting
+def _may_ask(one: Standing, serving: Serving) -> bool:
+    if one.status == "healthy":
+        return True
+    return bool(one.deployments) and serving.deployment not in one.deployments
 
 
 def of_all(found: list[Standing], models: list[Budget]) -> Outlook:

@@ -19,6 +19,7 @@ NEEDED = {
     ("GET", "/live/instances"): "viewer",
     ("GET", "/instance"): "viewer",
     ("GET", "/live/instance"): "viewer",
+    ("POST", "/instance/switch"): "operator",
     ("POST", "/instance/enable"): "operator",
     ("POST", "/instance/clear"): "operator",
     ("POST", "/instance/verify"): "operator",

@@ -126,16 +126,38 @@ def test_one_can_be_added(world, admin):
 
 def test_an_operator_switches_clears_and_verifies(world, operator):
     world.add("a", supported_models=["gpt-4o"])
-    answer = operator.act("instance/enable?name=a", to="off", of="table")
+    answer = switch(operator, to="off", of="table")
     assert 'class="pill disabled"' in answer.text
     assert not world.parts.snapshots.current.configs["a"].enabled
-    operator.act("instance/enable?name=a", to="on")
+    assert "<h2>Status</h2>" in switch(operator, to="on", of="one").text
+    assert world.parts.snapshots.current.configs["a"].enabled
     world.simulator["a"].faults["gpt-4o"] = "429"
     world.ask(headers=HURRIED)
     assert world.state()["status"] == "rate_limited"
     world.simulator["a"].faults.clear()
     assert 'class="pill healthy"' in operator.act("instance/clear?name=a").text
     assert "<strong>well</strong>" in operator.act("instance/verify?name=a").text
+
+
+def switch(browser, **form):
+    """As its card does it, with what that shows."""
+    card = browser.act("instance/switch?name=a", **form).text
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', card))
+    assert hidden.items() >= form.items()
+    return browser.act("instance/enable?name=a", **hidden, reason="it is slow")
+
+
+def test_that_one_is_switched_off_is_shown_before_it_is_saved(world, operator):
+    world.add("a")
+    shown = operator.act("instance/switch?name=a", to="off").text
+    assert "<del>on</del></td><td><ins>off</ins>" in shown
+    assert world.parts.snapshots.current.configs["a"].enabled
+    assert "It is enabled already" in operator.act("instance/switch?name=a", to="on").text
+    switch(operator, to="off", of="table")
+    newest = world.client.get("/admin/config/revisions?limit=1", headers=ADMIN).get_json()
+    assert newest["revisions"][0]["reason"] == "it is slow"
+    assert operator.act("instance/enable?name=a", to="on", revision="1").status_code == 412
+    assert not world.parts.snapshots.current.configs["a"].enabled
 
 
 def test_one_can_be_removed_unless_somebody_changed_it(world, admin):

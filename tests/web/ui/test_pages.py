@@ -1,3 +1,34 @@
+import re
+from pathlib import Path
+
+from proxy.web import ui
+
+TEMPLATES = sorted(Path(ui.__file__).parent.glob("templates/*.html"))
+
+
+def forms_of_scripts():
+    """Of each that a script sends its tag, and whereto."""
+    for template in TEMPLATES:
+        for tag in re.findall(r'<form\b(?:"[^"]*"|[^>"])*>', template.read_text()):
+            where = re.search(r'hx-post="(.*?)"(?=[ >])', tag)
+            if where:
+                yield tag, where[1]
+
+
+def test_without_a_script_no_form_puts_what_is_in_it_into_an_address():
+    found = list(forms_of_scripts())
+    assert len(found) > 5
+    for tag, where in found:
+        assert f'method="post" action="{where}"' in tag
+
+
+def test_a_form_that_no_script_sent_changes_nothing_and_says_so(world, admin):
+    answer = admin.post("instance/preview", token="", api_key="planted-key-0123456789")
+    assert answer.status_code == 403
+    assert "<nav" in answer.text
+    assert "before its scripts were there; nothing was changed" in answer.text
+
+
 def test_what_is_live_is_sent_only_when_it_is_another(world, admin, monkeypatch):
     world.add("a")
     first = admin.get("live/instances")

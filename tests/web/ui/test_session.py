@@ -7,6 +7,7 @@ import pytest
 from proxy import create_app
 from proxy.core.sources import networks
 from proxy.store import admin_keys
+from proxy.store.db import StoreUnavailable
 from proxy.web.ui import session
 from tests.builders import AUTHOR
 from tests.web.conftest import ADMIN_KEY, log_kept
@@ -128,6 +129,43 @@ def test_who_signed_out_is_out(browser):
     assert not is_in(browser)
 
 
+def test_a_copy_of_the_cookie_of_who_signed_out_opens_nothing(world, browser):
+    browser.sign_in()
+    copied, another = Browser(world.app), Browser(world.app)
+    another.sign_in()
+    copied.client.set_cookie("gateway_console", browser.cookie.value, path="/admin/ui")
+    assert copied.get("live/instances").status_code == 200
+    browser.post("sign-out")
+    another.get("live/instances")  # it is made again for somebody, and the copy is known
+    assert copied.get("live/instances").status_code == 302
+    assert not is_in(copied)
+    assert is_in(another)
+
+
+def test_a_session_that_was_ended_is_so_for_each_worker_and_after_a_restart(world, browser):
+    browser.sign_in()
+    cookie = browser.cookie.value
+    browser.post("sign-out")
+    with log_kept():
+        other = create_app(world.parts.settings)
+    parts = other.extensions["proxy"]
+    parts.snapshots.reload()
+    copied = Browser(other)
+    copied.client.set_cookie("gateway_console", cookie, path="/admin/ui")
+    assert not is_in(copied)
+    parts.database.dispose()
+
+
+def test_while_the_database_is_away_who_is_in_stays_in(world, browser, monkeypatch):
+    browser.sign_in()
+
+    def away(*_):
+        raise StoreUnavailable("The database is away.")
+
+    monkeypatch.setattr(session.signed_out, "has", away)
+    assert is_in(browser)
+
+
 @pytest.mark.parametrize("path", ["sign-out", "instance/clear?name=a"])
 def test_no_post_counts_without_the_token_of_its_session(world, browser, path):
     world.add("a")
@@ -137,6 +175,32 @@ def test_no_post_counts_without_the_token_of_its_session(world, browser, path):
         assert answer.status_code == 403
         assert "did not come from a page of your session" in answer.text
     assert is_in(browser)
+
+
+class Unread:
+    """A body that nobody is to take."""
+
+    def read(self, *_):
+        raise AssertionError("read")
+
+    readline = readlines = __iter__ = read
+
+
+def send_unread(client, size, kind):
+    said = {"CONTENT_LENGTH": str(size), "CONTENT_TYPE": kind, "wsgi.input": Unread()}
+    return client.post("/admin/ui/sign-in", environ_overrides=said)
+
+
+def test_of_who_was_never_here_no_form_is_read(world):
+    form = "application/x-www-form-urlencoded"
+    assert send_unread(world.client, 1000, form).status_code == 403
+
+
+def test_a_form_that_is_larger_than_any_is_not_taken(browser):
+    browser.get("sign-in")
+    answer = send_unread(browser.client, 60_000_000, "multipart/form-data; boundary=x")
+    assert answer.status_code == 413
+    assert "at most 262,144 bytes" in answer.text
 
 
 def test_signing_in_needs_a_token_too(world, browser):

@@ -25,6 +25,16 @@ def test_a_deployment_that_rests_leaves_the_others_of_its_instance_their_budget(
     assert budgets["o3"].left_share == 1.0
 
 
+def test_the_budget_is_what_any_limit_leaves(world, found):
+    limits = {"gpt-4o": {"max_tpm": 1000}}
+    world.add("a", supported_models=["gpt-4o"], max_tpm=100_000, model_limits=limits)
+    world.ask()
+    (budget,) = standing.budgets(world.parts, found().values())
+    used = found()["a"].state["current_tpm"]
+    assert used > 0
+    assert (budget.max_tpm, budget.left) == (1000, 1000 - used)
+
+
 def test_what_a_breaker_keeps_away_says_until_when_and_why(world, found):
     world.add("a")
     world.simulator["a"].faults["*"] = "500"

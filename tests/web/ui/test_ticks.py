@@ -64,6 +64,32 @@ def test_a_key_that_is_removed_ends_it_at_once(world, operator, routed):
     assert operator.get(LIVE).status_code == 302
 
 
+def test_a_key_that_is_removed_while_it_is_answered_opens_nothing_more(
+    world, operator, monkeypatch
+):
+    view = world.app.view_functions["console.live_instances"]
+
+    def meanwhile():
+        shown = view()
+        with world.parts.database.session() as db:
+            admin_keys.remove(db, "the operator", author=AUTHOR, is_first_set=True)
+        world.parts.snapshots.reload()
+        return shown
+
+    meanwhile.right = view.right
+    monkeypatch.setitem(world.app.view_functions, "console.live_instances", meanwhile)
+    assert operator.get(LIVE).status_code == 200
+    assert operator.get(LIVE).status_code == 302
+
+
+def test_a_sign_out_in_another_worker_is_heard_of_at_once(world, admin, routed):
+    admin.get(LIVE)
+    world.app.extensions["console_ticks"].forget_all()  # its memory is theirs, too
+    admin.get(LIVE)
+    admin.get(LIVE)
+    assert len(routed) == 2
+
+
 def test_a_session_that_is_over_ends_it(world, admin, routed, monkeypatch):
     admin.get(LIVE)
     later = time.time() + 13 * 3600

@@ -35,16 +35,22 @@ function ms(from, to) {
   return took < 1000 ? `${Math.round(took)} ms` : `${(took / 1000).toFixed(2)} s`;
 }
 
+// What an event says: its lines of data; others are comments and names.
+function dataOf(event) {
+  const lines = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
+  return lines.map((line) => line.slice(5).replace(/^ /, "")).join("\n");
+}
+
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const parts = (rest + value).split("\n\n");
+    const parts = (rest + value).split(/\r?\n\r?\n/);
     rest = parts.pop();
     for (const part of parts) {
-      const data = part.replace(/^data: ?/, "");
+      const data = dataOf(part);
       if (data && data !== "[DONE]") yield JSON.parse(data);
     }
   }

@@ -39,6 +39,20 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
 document.body.addEventListener("htmx:afterSwap", (event) => {
   countDown(event.detail.target);
   markMistake(event.detail.target);
+  goBack(event.detail.requestConfig?.elt);
+});
+
+// Whoever had its card answered is where they were before it.
+function goBack(card) {
+  const button = card && card.dataset.back && document.getElementById(card.dataset.back);
+  if (button) button.focus();
+}
+
+document.body.addEventListener("click", (event) => {
+  const card = event.target.closest("[data-leaves]")?.closest("form");
+  if (!card) return;
+  card.remove();
+  goBack(card);
 });
 
 document.body.addEventListener("htmx:afterRequest", (event) => {
