@@ -213,7 +213,7 @@ class Attempt:
         also if the attempt was closed as one that the client would not get."""
         if self._was_given_up:
             self._was_given_up = False
-            is_lost = self.verdict.outcome in verdicts.ERRORS and not self.line.is_cut
+            is_lost = self.verdict.outcome in verdicts.LOSSES and not self.line.is_cut
             self._state.count_request(self._reservation, self.verdict, is_lost=is_lost)
             self._settled(self.usage, self.cost_nano)
         else:
@@ -343,11 +343,12 @@ class Attempt:
         answer.allow_silence(self._idle_seconds)
 
     def _fail(self, error: UpstreamError) -> None:
-        """It is the instance's failure, unless the client left or wanted to wait no longer."""
+        """It is the instance's failure, unless the client left or the call's time is over."""
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
         self.error = UpstreamError(OVER, timed_out=True) if is_over else error
         if is_over or self.line.is_cut:
-            self.verdict = verdicts.OVERDUE if self._is_overdue() else verdicts.ABORTED
+            given_up = verdicts.ABORTED if self.line.is_cut else verdicts.EXPIRED
+            self.verdict = verdicts.OVERDUE if self._is_overdue() else given_up
         elif isinstance(error, NoCredential) and error.is_refused:
             self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:

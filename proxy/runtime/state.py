@@ -47,7 +47,14 @@ from proxy.core.types import (
     Usage,
 )
 from proxy.core.usage import FIRST_BYTE, LATENCY, LOST, MINUTE_SECONDS
-from proxy.core.verdict import ERRORS, MISCONFIGURED, NO_SUCH_MODEL, OUTCOMES, Verdict
+from proxy.core.verdict import (
+    ERRORS,
+    LOSSES,
+    MISCONFIGURED,
+    NO_SUCH_MODEL,
+    OUTCOMES,
+    Verdict,
+)
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
@@ -624,7 +631,7 @@ def _usage(ending: Ending) -> dict[str, int]:
         counts["first_byte_total_ms"] = ending.first_byte_ms
         counts[LATENCY[bucket(ending.latency_ms)]] = 1
         counts[FIRST_BYTE[bucket(ending.first_byte_ms)]] = 1
-    elif ending.answered and outcome in ERRORS:
+    elif ending.answered and outcome in LOSSES:
         counts[LOST] = 1
     if ending.cost_nano:
         counts["cost_nano"] = ending.cost_nano

@@ -105,4 +105,4 @@ def test_each_reason_and_each_failure_has_words():
     assert named - {live.WHOLE_INSTANCE} | MISCONFIGURED | {"throttled", "operator"} == set(
         REASONS
     )
-    assert set(OUTCOMES) - {"succeeded", "aborted"} == set(FAILURES)
+    assert set(OUTCOMES) - {"succeeded", "expired", "aborted"} == set(FAILURES)

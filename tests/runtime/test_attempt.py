@@ -446,15 +446,19 @@ def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
     world = World(A, config("b", priority=200), a=late)
     with pytest.raises(UpstreamTimeout):
         world.forward(ends_at=ends_at)
-    assert (world.upstream.asked, world.usage("a")["aborted"]) == (["a"], 1)
+    assert world.upstream.asked == ["a"]
     assert world.state.view("a").totals["error_count"] == 0
+    # But neither did it leave: it was told that there is no answer.
+    counted = world.usage("a")
+    assert (counted["expired"], counted["lost"], counted["aborted"]) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("usual_ms, outcome", [(10, "unreachable"), (None, "aborted")])
-@pytest.mark.parametrize("why", ["hurry", "left"])
+@pytest.mark.parametrize("is_unusual", [True, False])
+@pytest.mark.parametrize("why, outcome", [("hurry", "expired"), ("left", "aborted")])
 def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
-    why, usual_ms, outcome, monkeypatch
+    why, outcome, is_unusual, monkeypatch
 ):
+    outcome = "unreachable" if is_unusual else outcome
     ends_at = soon(0.3) if why == "hurry" else soon(100)
     line = Line()
 
@@ -466,8 +470,8 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
         return unreachable("it timed out", timed_out=True)
 
     world = World(A, a=late)
-    if usual_ms:
-        world.answered(usual_ms)
+    if is_unusual:
+        world.answered(10)
     monkeypatch.setattr(verdicts, "OVERDUE_SECONDS", 0.0)
     monkeypatch.setattr(verdicts, "OVERDUE_TIMES", 0)
     with pytest.raises(UpstreamTimeout if why == "hurry" else ClientLeft):
@@ -501,7 +505,8 @@ def test_a_stream_whose_time_is_over_is_told_so():
         pass
     got, _ = broken(attempt)
     assert b"the time for the call is over" in got
-    assert attempt.verdict.outcome == "aborted"
+    counted = world.usage("a")
+    assert (counted["expired"], counted["lost"], counted["aborted"]) == (1, 1, 0)
 
 
 def test_a_client_that_leaves_before_the_head_is_not_the_instances_failure():
