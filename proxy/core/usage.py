@@ -11,11 +11,12 @@ DIMENSIONS = ("instance", "model", "client")
 OVERALL = ""  # told apart by nothing
 
 # How a request ended that no instance was asked for: the client's own fault; a limit of its
-# key; nobody had room, or could serve it; it left while it waited.
+# key; nobody had room, or could serve it; it left while it waited. The last one also after an
+# attempt that failed.
 MISTAKEN, LIMITED, REFUSED, ABANDONED = "mistaken", "limited", "refused", "abandoned"
 REFUSALS = (MISTAKEN, LIMITED, REFUSED, ABANDONED)
 
-# Of requests that an instance was asked for: those whose client got nothing but its error.
+# Of requests that an instance was asked for: those whose client got nothing but an error.
 LOST = "lost"
 
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")

@@ -86,6 +86,7 @@ class Attempt:
         self.usage = NO_USAGE
         self.sent_bytes = 0  # of its stream, to the client
         self._was_given_up = False  # settled as one that the client would not get
+        self._is_left = False  # by the client, before anything else ended it
         self.was_recovery = False  # it closed its instance's breaker
         self._state = state
         self._reservation = reservation
@@ -213,8 +214,8 @@ class Attempt:
         also if the attempt was closed as one that the client would not get."""
         if self._was_given_up:
             self._was_given_up = False
-            is_lost = self.verdict.outcome in verdicts.LOSSES and not self.line.is_cut
-            self._state.count_request(self._reservation, self.verdict, is_lost=is_lost)
+            is_left = self.line.is_cut
+            self._state.count_request(self._reservation, self.verdict, is_left=is_left)
             self._settled(self.usage, self.cost_nano)
         else:
             self.close()
@@ -240,6 +241,7 @@ class Attempt:
                 latency_ms=self.latency_ms,
                 first_byte_ms=self._first_byte_ms,
                 answered=answered,
+                is_left=self._is_left,
                 was_answered=self._was_answered,
                 error=self.trouble(),
                 cost_nano=self.cost_nano,
@@ -347,7 +349,8 @@ class Attempt:
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
         self.error = UpstreamError(OVER, timed_out=True) if is_over else error
         if is_over or self.line.is_cut:
-            given_up = verdicts.ABORTED if self.line.is_cut else verdicts.EXPIRED
+            self._is_left = self.line.is_cut
+            given_up = verdicts.ABORTED if self._is_left else verdicts.EXPIRED
             self.verdict = verdicts.OVERDUE if self._is_overdue() else given_up
         elif isinstance(error, NoCredential) and error.is_refused:
             self.verdict = verdicts.without_token(error.retry_seconds)

@@ -477,7 +477,18 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
     with pytest.raises(UpstreamTimeout if why == "hurry" else ClientLeft):
         world.attempt(line=line, stream=True, ends_at=ends_at, is_hurried=why == "hurry")
     assert (world.upstream.asked, world.usage("a")[outcome]) == (["a"], 1)
+    assert world.usage("a")["lost"] == (why == "hurry")
     assert world.state.view("a").totals["error_count"] == (outcome == "unreachable")
+
+
+def test_a_client_that_leaves_after_a_failure_did_not_wait_for_better():
+    line = Line()
+    world = World(A, a=lambda: line.cut() or failed(500))
+    with pytest.raises(ClientLeft):
+        world.forward(line=line)
+    counted = world.usage("a")
+    assert (counted["requests"], counted["failed"]) == (1, 1)
+    assert (counted["abandoned"], counted["lost"]) == (1, 0)
 
 
 def test_how_long_a_plain_answer_takes_tells_nothing(monkeypatch):
