@@ -49,6 +49,8 @@ REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
 UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
 ABORTED = Verdict("aborted")
+# By a mistake of the gateway's own its client gets a 500: no reason to leave it alone.
+SPOILED = Verdict("failed")
 # The call's time was over, by the setting or by the client's own word, and it was told so.
 EXPIRED = Verdict("expired")
 # A 404 of a model that no config names: the client made it up.

@@ -39,6 +39,7 @@ MAX_HELD_BYTES = 1_048_576
 OVER = "the time for the call is over"
 ENDLESS = "an event of its stream did not end"
 CUT_SHORT = "it ended its stream before the answer's end"
+MISTAKE = "the gateway made a mistake, of which its log has the details"
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +220,13 @@ class Attempt:
             self._settled(self.usage, self.cost_nano)
         else:
             self.close()
+
+    def spoil(self) -> None:
+        """By a mistake of ours the client gets a 500, whatever the instance answered, and its
+        request counts here. Idempotent."""
+        if not self._was_given_up:
+            self.verdict, self.error = verdicts.SPOILED, UpstreamError(MISTAKE)
+        self.claim()
 
     def settle(self, *, answered: bool = True) -> bool:
         """Counts it as it stands, from whatever thread; True the first time.

@@ -10,7 +10,7 @@ from proxy.errors import BudgetSpent, ClientLeft, LimitReached, NoRoom, ProxyErr
 NOBODY = ""  # who showed no key that we know
 
 
-def count_refusal(mine: Parts, error: ProxyError) -> None:
+def count_refusal(mine: Parts, error: BaseException) -> None:
     """Of what was asked before, the attempts are counted, and the request with them."""
     seen = g._get_current_object().__dict__
     trail = seen.get("trail")
@@ -26,7 +26,9 @@ def count_refusal(mine: Parts, error: ProxyError) -> None:
     )
 
 
-def why(error: ProxyError) -> str:
+def why(error: BaseException) -> str:
+    if not isinstance(error, ProxyError):
+        return REFUSED  # a mistake of ours
     if isinstance(error, ClientLeft):
         return ABANDONED
     if isinstance(error, (LimitReached, BudgetSpent)):

@@ -18,7 +18,29 @@ from proxy.web.counting import why
         (errors.Unavailable, "refused"),
         (errors.UpstreamFailed, "refused"),  # the instances refuse the gateway
         (errors.ClientLeft, "abandoned"),
+        (RuntimeError, "refused"),  # a mistake of ours
     ],
 )
 def test_who_is_at_fault(error, expected):
     assert why(error("why")) == expected
+
+
+@pytest.mark.parametrize(
+    "where, counter",
+    [
+        ("call_of", "refused"),  # before anybody was asked
+        ("_response", "lost"),  # the answer was there
+    ],
+)
+def test_a_500_of_our_own_is_an_error_of_one_request(where, counter, world, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError
+
+    world.add("a")
+    monkeypatch.setitem(world.app.config, "PROPAGATE_EXCEPTIONS", False)
+    monkeypatch.setattr(f"proxy.web.openai.{where}", broken)
+    assert world.ask().status_code == 500
+    counted = list(world.parts.state.take().usage.values())
+    assert sum(c["requests"] for c in counted) == 1
+    assert sum(c[counter] for c in counted) == 1
+    assert sum(c["succeeded"] for c in counted) == 0
