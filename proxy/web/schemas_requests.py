@@ -76,6 +76,7 @@ class RequestSchema(Schema):
     prompt_tokens = fields.Integer()
     completion_tokens = fields.Integer()
     cached_tokens = fields.Integer()
+    reasoning_tokens = fields.Integer()
     estimated = fields.Boolean(
         metadata={"description": "The tokens are counted by the gateway."}
     )
