@@ -20,7 +20,8 @@ REFUSALS = (MISTAKEN, LIMITED, REFUSED, ABANDONED)
 LOST = "lost"
 
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
-# Of attempts that succeeded: how long a refusal took says nothing.
+# Of requests that succeeded, from their beginning, as clients see it: with the waiting for room
+# and the attempts that failed. How long a refusal took says nothing.
 TIMES = ("latency_total_ms", "first_byte_total_ms")
 FIRST_BYTE = histogram.columns("first_byte")
 LATENCY = histogram.columns("latency")

@@ -248,6 +248,7 @@ class Attempt:
                 usage=self.usage,
                 latency_ms=self.latency_ms,
                 first_byte_ms=self._first_byte_ms,
+                before_ms=self._before_ms(),
                 answered=answered,
                 is_left=self._is_left,
                 was_answered=self._was_answered,
@@ -431,6 +432,11 @@ class Attempt:
 
     def _estimate(self, completion_tokens: int) -> Usage:
         return Usage(self.call.prompt_tokens, completion_tokens, estimated=True)
+
+    def _before_ms(self) -> int:
+        """For which its client had waited when it began."""
+        began_at = self.call.began_at
+        return int((self._started - began_at) * 1000) if began_at else 0
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)

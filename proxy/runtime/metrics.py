@@ -284,7 +284,7 @@ def _of_durations(
         found[model] = [*map(add, before, mine)] if before else mine
     for model, (total_ms, *buckets) in found.items():
         seconds = total_ms / 1000
-        yield Reading("gateway_attempt_duration_seconds", (model,), seconds, tuple(buckets))
+        yield Reading("gateway_request_duration_seconds", (model,), seconds, tuple(buckets))
 
 
 def _of_told(client: str, counts: Sums) -> Iterator[Reading]:

@@ -98,7 +98,8 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended. `answered`: its answer went to the client, so the client's
+    """How an attempt ended. Its times are its own; `before_ms` is what its client had waited
+    when it began. `answered`: its answer went to the client, so the client's
     request counts here; `is_left`: the client did not wait for it; `was_answered`:
     `State.answered` was told before; `error` is what an operator should read of it;
     `cost_nano` what its usage costs, in billionths."""
@@ -107,6 +108,7 @@ class Ending:
     usage: Usage = NO_USAGE
     latency_ms: int = 0
     first_byte_ms: int = 0
+    before_ms: int = 0
     answered: bool = True
     is_left: bool = False
     was_answered: bool = False
@@ -636,10 +638,13 @@ def _usage(ending: Ending) -> dict[str, int]:
         if usage.reasoning_tokens:
             counts["reasoning_tokens"] = usage.reasoning_tokens
     if outcome == "succeeded":
-        counts["latency_total_ms"] = ending.latency_ms
-        counts["first_byte_total_ms"] = ending.first_byte_ms
-        counts[LATENCY[bucket(ending.latency_ms)]] = 1
-        counts[FIRST_BYTE[bucket(ending.first_byte_ms)]] = 1
+        # As its client saw it: with what went before, which is no matter of the instance's.
+        latency_ms = ending.before_ms + ending.latency_ms
+        first_byte_ms = ending.before_ms + ending.first_byte_ms
+        counts["latency_total_ms"] = latency_ms
+        counts["first_byte_total_ms"] = first_byte_ms
+        counts[LATENCY[bucket(latency_ms)]] = 1
+        counts[FIRST_BYTE[bucket(first_byte_ms)]] = 1
     elif ending.answered and outcome != "aborted":
         counts |= _without_answer(outcome, is_left=ending.is_left)
     if ending.cost_nano:

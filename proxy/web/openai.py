@@ -171,6 +171,7 @@ def _call(
         client=client,
         headers=passed,
         request_id=seen.request_id,
+        began_at=seen.started,
         ends_at=ends_at,
         is_hurried=TIMEOUT_KEY in request.environ,
     )

@@ -111,7 +111,7 @@ class ErrorsSchema(Schema):
 
 
 class TimesSchema(Schema):
-    """In ms, of what succeeded; null where nothing did."""
+    """In ms, of requests that succeeded, from their beginning; null where none did."""
 
     p50 = fields.Float(allow_none=True)
     p90 = fields.Float(allow_none=True)

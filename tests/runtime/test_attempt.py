@@ -630,6 +630,28 @@ def test_how_long_it_took_is_measured(monkeypatch):
     assert world.state.view("a").totals["latency_total_ms"] == 750
 
 
+def test_times_are_counted_as_the_client_saw_them(monkeypatch):
+    """What another instance and the way there took is none of the one that answers."""
+    clock = Clock(100.0)
+    monkeypatch.setattr("time.monotonic", clock)
+
+    def taking(seconds, answer):
+        def slow():
+            clock.now += seconds
+            return answer
+
+        return slow
+
+    a, b = taking(0.5, failed(500)), taking(0.25, ok())
+    world = World(A, config("b", priority=200), a=a, b=b)
+    world.forward(began_at=98.0)
+    counted = world.usage("b")
+    assert (counted["latency_total_ms"], counted["latency_upto_4000_ms"]) == (2750, 1)
+    assert (counted["first_byte_total_ms"], counted["first_byte_upto_4000_ms"]) == (2750, 1)
+    assert world.state.view("b").totals["latency_total_ms"] == 250
+    assert world.state.first_byte_ms("b") == 250
+
+
 # What an error answer says.
 
 

@@ -134,7 +134,7 @@ def test_how_long_answers_take_is_told_by_model(make_worker, monkeypatch):
     counts = {"latency_total_ms": 1500, LATENCY[3]: 2}
     served = sums([("a", "m"), ("b", "m"), ("a", "other one")], **counts)
     monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    family = "gateway_attempt_duration_seconds"
+    family = "gateway_request_duration_seconds"
     found = {r.labels: r for r in make_worker().metrics.read() if r.family == family}
     assert (found["m",].value, found["m",].counts[3]) == (3.0, 4)
     assert (found["other one",].value, sum(found["other one",].counts)) == (1.5, 2)
@@ -176,7 +176,7 @@ def test_durations_of_a_model_are_of_all_instances_also_those_not_told(
     served = sums([("a", "m"), ("b", "")], attempts=1, **{LATENCY[0]: 1})
     served |= sums([("b", "m")], attempts=2, **{LATENCY[0]: 2})
     monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    family = "gateway_attempt_duration_seconds"
+    family = "gateway_request_duration_seconds"
     found = [r for r in make_worker().metrics.read() if r.family == family]
     assert [(r.labels, sum(r.counts)) for r in found] == [(("m",), 3)]
 
@@ -184,7 +184,7 @@ def test_durations_of_a_model_are_of_all_instances_also_those_not_told(
 def test_requests_without_a_model_of_ours_are_no_model_named_other(make_worker, monkeypatch):
     served = sums([("a", ""), ("a", "other")], attempts=1)
     monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    durations = make_worker().read("gateway_attempt_duration_seconds")
+    durations = make_worker().read("gateway_request_duration_seconds")
     assert set(durations) == {("",), ("other",)}
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from proxy import errors
+from proxy.web import openai
 from proxy.web.counting import why
 
 
@@ -44,3 +45,17 @@ def test_a_500_of_our_own_is_an_error_of_one_request(where, counter, world, monk
     assert sum(c["requests"] for c in counted) == 1
     assert sum(c[counter] for c in counted) == 1
     assert sum(c["succeeded"] for c in counted) == 0
+
+
+def test_times_count_from_the_requests_beginning(world, monkeypatch):
+    """And not from when it had been read, or from the attempt that succeeded."""
+    world.add("a")
+    call_of = openai.call_of
+
+    def late(*args, began_at, **more):
+        return call_of(*args, began_at=began_at - 7, **more)
+
+    monkeypatch.setattr(openai, "call_of", late)
+    world.ask()
+    (counts,) = world.parts.state.take().usage.values()
+    assert counts["first_byte_upto_10000_ms"] == counts["latency_upto_10000_ms"] == 1
