@@ -29,7 +29,7 @@ BOUNDS_MS = (
 )
 BUCKETS = (*(f"upto_{bound}_ms" for bound in BOUNDS_MS), f"over_{BOUNDS_MS[-1]}_ms")
 ADDED = (
-    *("mistaken", "limited", "refused", "abandoned", "lost", "reasoning_tokens"),
+    *("expired", "mistaken", "limited", "refused", "abandoned", "lost", "reasoning_tokens"),
     *(f"{what}_{bucket}" for what in ("first_byte", "latency") for bucket in BUCKETS),
 )
 PERIODS = {"usage_hour": ("hour_at", 3600), "usage_day": ("day_at", 86400)}

@@ -1,6 +1,7 @@
 """Which instances serve which model, and under which deployment."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from proxy.core import limiter
@@ -35,6 +36,7 @@ class Catalog:
             for folded in {m.lower() for m in config.supported_models}:
                 self._naming.setdefault(folded, []).append(config)
         self._spellings = {m for c in configs for m in c.supported_models}
+        self._known_as = _known_as(configs)
         self._pools: dict[str, Pool] = {}
         self._parts: dict[tuple[str, tuple[str, ...]], Pool] = {}
 
@@ -60,6 +62,11 @@ class Catalog:
         configs = [c for c in self._configs if not only or c.name in only]
         return sorted({m for c in configs for m in c.supported_models or c.model_deployments})
 
+    def spelling(self, model: str) -> str | None:
+        """The name by which usage of it is kept; None: no config names it. One for all who
+        spell it differently, unless an instance has two models whose names differ by case."""
+        return self._known_as.get(model) or self._known_as.get(model.lower())
+
     def _part(self, model: str, only: tuple[str, ...]) -> Pool:
         part = self._parts.get((model, only))
         if part is None:
@@ -78,6 +85,19 @@ class Catalog:
         places = [(c, deployment(c, _spelling(c, model))) for c in naming_it]
         places += [(c, deployment(c, model)) for c in self._any_model]
         return tuple(limiter.serving(c, d, self._groups) for c, d in places)
+
+
+def _known_as(configs: Sequence[InstanceConfig]) -> dict[str, str]:
+    """By the name in lower case; and by the name itself where that is another model's."""
+    deployments = {d for c in configs for d in c.model_deployments.values()}
+    models = {m for c in configs for m in (*c.supported_models, *c.model_deployments)}
+    # The last in the alphabet, in which small letters come last: whatever the configs' order.
+    known_as = {name.lower(): name for name in (*sorted(deployments), *sorted(models))}
+    if len({m.lower() for m in models}) < len(models):
+        for config in configs:
+            folds = Counter(m.lower() for m in set(config.supported_models))
+            known_as |= {m: m for m in config.supported_models if folds[m.lower()] > 1}
+    return known_as
 
 
 def names_model(config: InstanceConfig, model: str) -> bool:

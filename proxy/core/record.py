@@ -114,6 +114,8 @@ def record(seen: Seen) -> Record:
     }
     if seen.trail is not None:
         values |= _of_trail(seen.trail, seen)
+    elif seen.endpoint is not None:  # it could not be read as a call
+        values["outcome"] = _without_attempt(seen)
     if seen.ended is not None:
         values |= _of_answer(seen.ended, seen)
     return {name: value for name, value in values.items() if value is not None}
@@ -125,11 +127,11 @@ def _of_trail(trail: Trail, seen: Seen) -> Record:
         attempts[-1] |= {"ms": seen.ended.ms, "outcome": seen.ended.outcome}
         attempts[-1] |= {"why": seen.ended.error} if seen.ended.error else {}
     last = trail.attempts[-1] if trail.attempts else None
-    outcome = REFUSED if last is None else last.outcome
+    outcome = last.outcome if last is not None and seen.status != LEFT_STATUS else None
     return {
         "policy": trail.policy,
         "instance": last.instance if last is not None and seen.ended is not None else "",
-        "outcome": LEFT if seen.status == LEFT_STATUS else outcome,
+        "outcome": outcome or _without_attempt(seen),
         "attempts": attempts,
         "passed_over": [
             {"instance": name, "reason": reason, "wait_ms": _whole_ms(seconds)}
@@ -140,6 +142,10 @@ def _of_trail(trail: Trail, seen: Seen) -> Record:
         "upstream_id": last.upstream_id if last is not None else None,
         "region": last.region if last is not None else None,
     }
+
+
+def _without_attempt(seen: Seen) -> str:
+    return LEFT if seen.status == LEFT_STATUS else REFUSED
 
 
 def _attempt(tried: Tried, seen: Seen) -> Record:
@@ -168,6 +174,7 @@ def _of_answer(ended: Ended, seen: Seen) -> Record:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
         "estimated": True if usage.estimated else None,
         "response_bytes": ended.sent_bytes,
         "cost": ended.cost_nano / NANO if ended.cost_nano else None,

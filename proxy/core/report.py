@@ -19,7 +19,7 @@ from proxy.core.usage import (
     PERIODS,
     REFUSED,
 )
-from proxy.core.verdict import ERRORS
+from proxy.core.verdict import LOSSES
 
 NANO = 1_000_000_000
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -106,7 +106,7 @@ def figures(counts: Mapping[str, int]) -> dict[str, Any]:
     another instance made it good.
     """
     good = counts["succeeded"]
-    bad_attempts = sum(counts[outcome] for outcome in ERRORS)
+    bad_attempts = sum(counts[outcome] for outcome in LOSSES)
     return {
         "requests": counts["requests"],
         "succeeded": good,
@@ -120,6 +120,7 @@ def figures(counts: Mapping[str, int]) -> dict[str, Any]:
             "upstream_4xx": counts["misconfigured"],
             "upstream_5xx": counts["failed"],
             "connection": counts["unreachable"],
+            "timeout": counts["expired"],
         },
         "limited": counts[LIMITED],
         "lost": counts[LOST],

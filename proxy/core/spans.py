@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from proxy.core.record import IN_STREAM, LONGEST_CHARACTERS, MOST_PASSED_OVER, Record
 from proxy.core.story import FAILURES
 from proxy.core.types import InstanceConfig
-from proxy.core.verdict import ERRORS
+from proxy.core.verdict import LOSSES
 
 Attributes = dict[str, str | int | float | bool | list[str]]
 
@@ -109,7 +109,7 @@ def of_request(record: Record) -> Span:
     # Of a server's span a 4xx is no error (the client made it), nor that a client left.
     if status >= 500:
         attributes["error.type"] = str(status)
-    elif status < 400 and outcome in ERRORS:  # a stream that broke off
+    elif status < 400 and outcome in LOSSES:  # a stream that broke off, or whose time was over
         attributes["error.type"] = outcome
     end_ns = _whole_ms(record["ended_at"]) * 1_000_000
     start_ns = end_ns - record["ms"] * 1_000_000
@@ -146,7 +146,7 @@ def _attempt(record: Record, number: int, where: Callable[[str], Place | None]) 
             attributes["gen_ai.response.time_to_first_chunk"] = until_first_ms / 1000
     status, outcome = attempt.get("status", 0), attempt["outcome"]
     why = ""
-    if status >= 400 or outcome in ERRORS:
+    if status >= 400 or outcome in LOSSES:
         attributes["error.type"] = str(status) if status >= 400 else outcome
         why = _why(attempt)
     if not is_last:

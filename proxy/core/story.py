@@ -121,6 +121,8 @@ def _amounts(record: Values) -> str:
     parts = [f"{record['prompt_tokens']} tokens of the prompt"]
     parts[0] += f" ({cached} of them cached)" if cached else ""
     parts.append(f"{record['completion_tokens']} of the answer")
+    thought = record.get("reasoning_tokens")
+    parts[1] += f" ({thought} of them thought)" if thought else ""
     counted = ", counted by the gateway" if record.get("estimated") else ""
     cost = f", at a cost of {record['cost']:.6g}" if "cost" in record else ""
     return f"It used {' and '.join(parts)}{counted}{cost}: {record['response_bytes']} bytes."

@@ -153,6 +153,8 @@ class Call:
     choices: int = 1  # that the answer is to have
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     request_id: str = ""
+    # Monotonic seconds; 0.0: what came before an attempt is not known.
+    began_at: float = 0.0
     # Monotonic seconds; after that nobody waits for the answer any more.
     ends_at: float = math.inf
     # The client set that end, and not the setting.

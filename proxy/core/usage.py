@@ -11,15 +11,17 @@ DIMENSIONS = ("instance", "model", "client")
 OVERALL = ""  # told apart by nothing
 
 # How a request ended that no instance was asked for: the client's own fault; a limit of its
-# key; nobody had room, or could serve it; it left while it waited.
+# key; nobody had room, or could serve it; it left while it waited. The last one also after an
+# attempt that failed.
 MISTAKEN, LIMITED, REFUSED, ABANDONED = "mistaken", "limited", "refused", "abandoned"
 REFUSALS = (MISTAKEN, LIMITED, REFUSED, ABANDONED)
 
-# Of requests that an instance was asked for: those whose client got nothing but its error.
+# Of requests that an instance was asked for: those whose client got nothing but an error.
 LOST = "lost"
 
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
-# Of attempts that succeeded: how long a refusal took says nothing.
+# Of requests that succeeded, from their beginning, as clients see it: with the waiting for room
+# and the attempts that failed. How long a refusal took says nothing.
 TIMES = ("latency_total_ms", "first_byte_total_ms")
 FIRST_BYTE = histogram.columns("first_byte")
 LATENCY = histogram.columns("latency")

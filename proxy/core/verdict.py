@@ -33,10 +33,13 @@ OUTCOMES: dict[str, str | None] = {
     "misconfigured": "total_upstream_other_errors",
     "unreachable": "total_upstream_other_errors",
     "aborted": None,
+    "expired": None,
 }
 
 # Outcomes that are the instance's own errors: a client's bad request or hanging up is not.
 ERRORS = frozenset({"throttled", "failed", "misconfigured", "unreachable"})
+# Those after which a client that is there got nothing but an error, if nobody did better.
+LOSSES = ERRORS | {"expired"}
 
 NO_DEPLOYMENT = "no_deployment"
 MISCONFIGURED = frozenset({"misconfigured", NO_DEPLOYMENT})  # rests that time will not mend
@@ -46,6 +49,10 @@ REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
 UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
 ABORTED = Verdict("aborted")
+# By a mistake of the gateway's own its client gets a 500: no reason to leave it alone.
+SPOILED = Verdict("failed")
+# The call's time was over, by the setting or by the client's own word, and it was told so.
+EXPIRED = Verdict("expired")
 # A 404 of a model that no config names: the client made it up.
 NO_SUCH_MODEL = Verdict("rejected", try_next=True, shown=False)
 # A 500 with the code `model_error`: mostly the prompt's doing, and not the instance's.

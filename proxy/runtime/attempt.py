@@ -39,6 +39,7 @@ MAX_HELD_BYTES = 1_048_576
 OVER = "the time for the call is over"
 ENDLESS = "an event of its stream did not end"
 CUT_SHORT = "it ended its stream before the answer's end"
+MISTAKE = "the gateway made a mistake, of which its log has the details"
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Attempt:
         self.usage = NO_USAGE
         self.sent_bytes = 0  # of its stream, to the client
         self._was_given_up = False  # settled as one that the client would not get
+        self._is_left = False  # by the client, before anything else ended it
         self.was_recovery = False  # it closed its instance's breaker
         self._state = state
         self._reservation = reservation
@@ -213,11 +215,18 @@ class Attempt:
         also if the attempt was closed as one that the client would not get."""
         if self._was_given_up:
             self._was_given_up = False
-            is_lost = self.verdict.outcome in verdicts.ERRORS and not self.line.is_cut
-            self._state.count_request(self._reservation, self.verdict, is_lost=is_lost)
+            is_left = self.line.is_cut
+            self._state.count_request(self._reservation, self.verdict, is_left=is_left)
             self._settled(self.usage, self.cost_nano)
         else:
             self.close()
+
+    def spoil(self) -> None:
+        """By a mistake of ours the client gets a 500, whatever the instance answered, and its
+        request counts here. Idempotent."""
+        if not self._was_given_up:
+            self.verdict, self.error = verdicts.SPOILED, UpstreamError(MISTAKE)
+        self.claim()
 
     def settle(self, *, answered: bool = True) -> bool:
         """Counts it as it stands, from whatever thread; True the first time.
@@ -239,7 +248,9 @@ class Attempt:
                 usage=self.usage,
                 latency_ms=self.latency_ms,
                 first_byte_ms=self._first_byte_ms,
+                before_ms=self._before_ms(),
                 answered=answered,
+                is_left=self._is_left,
                 was_answered=self._was_answered,
                 error=self.trouble(),
                 cost_nano=self.cost_nano,
@@ -343,11 +354,13 @@ class Attempt:
         answer.allow_silence(self._idle_seconds)
 
     def _fail(self, error: UpstreamError) -> None:
-        """It is the instance's failure, unless the client left or wanted to wait no longer."""
+        """It is the instance's failure, unless the client left or the call's time is over."""
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
         self.error = UpstreamError(OVER, timed_out=True) if is_over else error
         if is_over or self.line.is_cut:
-            self.verdict = verdicts.OVERDUE if self._is_overdue() else verdicts.ABORTED
+            self._is_left = self.line.is_cut
+            given_up = verdicts.ABORTED if self._is_left else verdicts.EXPIRED
+            self.verdict = verdicts.OVERDUE if self._is_overdue() else given_up
         elif isinstance(error, NoCredential) and error.is_refused:
             self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:
@@ -419,6 +432,11 @@ class Attempt:
 
     def _estimate(self, completion_tokens: int) -> Usage:
         return Usage(self.call.prompt_tokens, completion_tokens, estimated=True)
+
+    def _before_ms(self) -> int:
+        """For which its client had waited when it began."""
+        began_at = self.call.began_at
+        return int((self._started - began_at) * 1000) if began_at else 0
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)

@@ -166,6 +166,17 @@ class Forward:
         line, patience_seconds = line or Line(), self._max_wait_seconds
         turn, trail.policy = self._turn(call), self._policy
         trip = Trip(call, pool, _queue(call), line, trail, turn, patience_seconds, settled)
+        try:
+            return self._best(trip)
+        except ProxyError:
+            raise
+        except BaseException:
+            if trip.attempt is not None:
+                trip.attempt.spoil()  # whatever it was, the room is given back
+            raise
+
+    def _best(self, trip: Trip) -> Attempt:
+        """As `forward`."""
         self._try_in_order(trip, in_turn=True)
         try:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
@@ -365,6 +376,7 @@ class Forward:
             cost_nano=self._snapshots.current.cost_nano,
             settled=trip.settled,
         )
+        trip.attempt = attempt
         self._open.add(attempt)
         self._fairness.give(trip.queue, trip.call.client.name, _cost(trip.call, serving))
         trip.asked.add(serving.config.name)
@@ -372,11 +384,11 @@ class Forward:
             begin = trip.trail.begin_attempt
             attempt.open(self._upstream, begin() if begin is not None else NO_HEADERS)
         except BaseException:
-            attempt.close()  # whatever it was, the room is given back
+            attempt.spoil()
+            trip.trail.attempts.append(attempt.tried())
             raise
         if attempt.verdict.try_next:
             attempt.close(answered=False)
-        trip.attempt = attempt
         trip.trail.attempts.append(attempt.tried())
         trip.left = (trip.left or 1) - 1
         _note(trip, attempt)

@@ -8,7 +8,6 @@ Prometheus takes for a gap; older numbers of this worker would look like a fall.
 import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from operator import add
 from typing import NamedTuple
 
 from proxy.core.allowance import NANO
@@ -28,18 +27,12 @@ from proxy.store.usage_sums import Sums, UsageSums
 # What a label says of deployments that clients made up. Of models it says nothing, as the
 # database does: any other name could be a model's.
 OTHER = "other"
-# Pairs of instance and model, each of which has about 40 lines.
-MOST_SERVED = 2_000
-# Where instances serve any model, clients choose the names, also of what is refused.
-MOST_REFUSED = 500
 
 FAMILY_OF_METER = {
     "instance": "gateway_instance_tokens",
     "deployment": "gateway_deployment_tokens",
     "group": "gateway_quota_group_tokens",
 }
-# Of its time, by the counter of its sum and those of its buckets.
-DURATION = ("latency_total_ms", *LATENCY)
 
 
 class Reading(NamedTuple):
@@ -230,28 +223,19 @@ def _is_barred(serving: Serving, views: Mapping[str, StateView]) -> bool:
 
 def _of_usage(sums: UsageSums, told: Collection[str]) -> Iterator[Reading]:
     """`told`: the names of clients that are told one by one."""
-    served = {key: counts for key, counts in sums.served.items() if key[0]}
-    refused = {key: counts for key, counts in sums.served.items() if not key[0]}
-    most_served = _most(served, "attempts", MOST_SERVED)
-    most_refused = _most(refused, "requests", MOST_REFUSED)
-    for instance, model in most_served:
-        yield from _of_served((instance, model), served[instance, model])
-    yield from _of_durations(served, {model for _, model in most_served})
-    for key in most_refused:
+    for (instance, model), counts in sums.served.items():
+        if instance:
+            yield from _of_served((instance, model), counts)
+            continue
         for reason in REFUSALS:
-            labels = (key[1], reason)
-            yield Reading("gateway_requests_refused_total", labels, refused[key][reason])
-    dropped = len(sums.served) - len(most_served) - len(most_refused)
-    yield Reading("gateway_usage_series_dropped", (), dropped)
+            yield Reading("gateway_requests_refused_total", (model, reason), counts[reason])
+    # Those of which anything is told.
+    models = {(model,) for instance, model in sums.served if instance}
+    yield from _of_durations({m: sums.models[m] for m in sums.models if m in models})
+    yield Reading("gateway_usage_series_dropped", (), sums.dropped)
     for (client,), counts in sums.clients.items():
         if client in told:
             yield from _of_told(client, counts)
-
-
-def _most(
-    found: Mapping[tuple[str, ...], Sums], counter: str, number: int
-) -> list[tuple[str, ...]]:
-    return sorted(found, key=lambda key: -found[key][counter])[:number]
 
 
 def _of_served(labels: tuple[str, str], counts: Sums) -> Iterator[Reading]:
@@ -269,22 +253,14 @@ def _of_served(labels: tuple[str, str], counts: Sums) -> Iterator[Reading]:
     yield Reading("gateway_first_byte_seconds", labels, seconds, buckets)
 
 
-def _of_durations(
-    served: Mapping[tuple[str, ...], Sums], told: Collection[str]
-) -> Iterator[Reading]:
+def _of_durations(models: Mapping[tuple[str, ...], Sums]) -> Iterator[Reading]:
     """By model alone: how long an answer takes, its length says more than its instance; and to
-    tell it of each pair would be half of all there is to tell. Of a model in `told` all pairs
-    count: a sum of some would fall when others take their place."""
-    found: dict[str, list[int]] = {}
-    for (_, model), counts in served.items():
-        if model not in told:
-            continue
-        mine = [counts[name] for name in DURATION]
-        before = found.get(model)
-        found[model] = [*map(add, before, mine)] if before else mine
-    for model, (total_ms, *buckets) in found.items():
-        seconds = total_ms / 1000
-        yield Reading("gateway_attempt_duration_seconds", (model,), seconds, tuple(buckets))
+    tell it of each pair would be half of all there is to tell. All of its pairs count: a sum of
+    some would fall when others take their place."""
+    for labels, counts in models.items():
+        seconds = counts["latency_total_ms"] / 1000
+        buckets = tuple(counts[name] for name in LATENCY)
+        yield Reading("gateway_request_duration_seconds", labels, seconds, buckets)
 
 
 def _of_told(client: str, counts: Sums) -> Iterator[Reading]:

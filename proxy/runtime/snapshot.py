@@ -74,6 +74,10 @@ class Snapshot:
         """The model that some instance has under that name; the name itself if none has."""
         return self.models_of_deployments.get(deployment.lower(), deployment)
 
+    def spelling(self, model: str) -> str | None:
+        """As some config spells it; None: no config names it."""
+        return self.catalog.spelling(model) or self.disabled.spelling(model)
+
     def created_at(self, model: str) -> float:
         """Since when some enabled instance serves `model`."""
         servings = self.catalog.serving(model)

@@ -46,8 +46,15 @@ from proxy.core.types import (
     Serving,
     Usage,
 )
-from proxy.core.usage import FIRST_BYTE, LATENCY, LOST, MINUTE_SECONDS
-from proxy.core.verdict import ERRORS, MISCONFIGURED, NO_SUCH_MODEL, OUTCOMES, Verdict
+from proxy.core.usage import ABANDONED, FIRST_BYTE, LATENCY, LOST, MINUTE_SECONDS
+from proxy.core.verdict import (
+    ERRORS,
+    LOSSES,
+    MISCONFIGURED,
+    NO_SUCH_MODEL,
+    OUTCOMES,
+    Verdict,
+)
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
@@ -91,15 +98,19 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended. `answered`: its answer went to the client, so the client's
-    request counts here; `was_answered`: `State.answered` was told before; `error` is what an
-    operator should read of it; `cost_nano` what its usage costs, in billionths."""
+    """How an attempt ended. Its times are its own; `before_ms` is what its client had waited
+    when it began. `answered`: its answer went to the client, so the client's
+    request counts here; `is_left`: the client did not wait for it; `was_answered`:
+    `State.answered` was told before; `error` is what an operator should read of it;
+    `cost_nano` what its usage costs, in billionths."""
 
     verdict: Verdict
     usage: Usage = NO_USAGE
     latency_ms: int = 0
     first_byte_ms: int = 0
+    before_ms: int = 0
     answered: bool = True
+    is_left: bool = False
     was_answered: bool = False
     error: str | None = None
     cost_nano: int = 0
@@ -266,11 +277,11 @@ class State:
         return event
 
     def count_request(
-        self, reservation: Reservation, verdict: Verdict, *, is_lost: bool
+        self, reservation: Reservation, verdict: Verdict, *, is_left: bool = False
     ) -> None:
         """The client got no better than this attempt, which was finished as one that it would
-        not get: its request counts here. `is_lost`: the client got nothing but an error."""
-        counts = {"requests": 1, LOST: 1} if is_lost else {"requests": 1}
+        not get: its request counts here. `is_left`: it did not wait for a better one."""
+        counts = {"requests": 1} | _without_answer(verdict.outcome, is_left=is_left)
         key = _usage_key(self._clock(), reservation, verdict)
         with self._lock:
             self._pending.add_usage(key, counts)
@@ -609,6 +620,13 @@ def _usage_key(now: float, reservation: Reservation, verdict: Verdict) -> UsageK
     )
 
 
+def _without_answer(outcome: str, *, is_left: bool) -> dict[str, int]:
+    """How the request of a client ended that got no good answer, if not by its own fault."""
+    if is_left:
+        return {ABANDONED: 1}
+    return {LOST: 1} if outcome in LOSSES else {}
+
+
 def _usage(ending: Ending) -> dict[str, int]:
     usage, outcome = ending.usage, ending.verdict.outcome
     counts = {"requests": int(ending.answered), "attempts": 1, outcome: 1}
@@ -620,12 +638,15 @@ def _usage(ending: Ending) -> dict[str, int]:
         if usage.reasoning_tokens:
             counts["reasoning_tokens"] = usage.reasoning_tokens
     if outcome == "succeeded":
-        counts["latency_total_ms"] = ending.latency_ms
-        counts["first_byte_total_ms"] = ending.first_byte_ms
-        counts[LATENCY[bucket(ending.latency_ms)]] = 1
-        counts[FIRST_BYTE[bucket(ending.first_byte_ms)]] = 1
-    elif ending.answered and outcome in ERRORS:
-        counts[LOST] = 1
+        # As its client saw it: with what went before, which is no matter of the instance's.
+        latency_ms = ending.before_ms + ending.latency_ms
+        first_byte_ms = ending.before_ms + ending.first_byte_ms
+        counts["latency_total_ms"] = latency_ms
+        counts["first_byte_total_ms"] = first_byte_ms
+        counts[LATENCY[bucket(latency_ms)]] = 1
+        counts[FIRST_BYTE[bucket(first_byte_ms)]] = 1
+    elif ending.answered and outcome != "aborted":
+        counts |= _without_answer(outcome, is_left=ending.is_left)
     if ending.cost_nano:
         counts["cost_nano"] = ending.cost_nano
     return counts

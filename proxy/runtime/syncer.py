@@ -17,6 +17,7 @@ from proxy.runtime.state import State
 from proxy.runtime.tell import tell
 from proxy.store import client_states, states, usage
 from proxy.store.db import ChangeDetector, Database, FileWatch, StoreUnavailable
+from proxy.store.model_names import ModelNames
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Syncer:
         self._clock = clock
         self._detector: ChangeDetector | None = None
         self._file = FileWatch(database)
+        self._names = ModelNames()
         # Of the last read: the number with which the next begins (None: it reads all), and when
         # a round last began.
         self._number: int | None = None
@@ -145,7 +147,8 @@ class Syncer:
                     states.clear_rests(connection, name, now)
                 deltas.drop_stale(snapshot.configs)
                 number = states.add(connection, deltas)
-                usage.add(connection, deltas)
+                names = self._names.kept(connection, deltas.usage, snapshot.spelling)
+                usage.add(connection, deltas, names)
                 client_states.add(connection, of_clients, number)
                 shared = states.read(connection, now, self._number)
                 since = None if shared.is_whole else self._number
@@ -175,6 +178,7 @@ class Syncer:
             self._close_detector()
             self._database.dispose()
             self._snapshots.forget()
+            self._names.forget()
             self._number = None
 
     def _follow_references(self) -> frozenset[str]:

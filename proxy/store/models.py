@@ -185,7 +185,8 @@ class UsageRow(Base):
     `requests` are the client's: each counts once, at the instance that answered it.
     `attempts` are ours, each with one outcome: several where an instance failed and
     another was asked. `instance_name` "" stands for requests that found no instance,
-    `model` "" for names that clients made up, `client_name` "" for those without a key.
+    `model` "" for names that clients made up (see store/model_names.py), `client_name` "" for
+    those without a key.
     """
 
     __table__ = _usage_table("usage_minute", _key("minute_at"), *_who())

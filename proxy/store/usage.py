@@ -7,6 +7,7 @@ them is added everywhere at once. So each count is in every sum once, whenever i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -41,6 +42,7 @@ KEY_COLUMNS = ("minute_at", *WHO)
 SERIES_KEY = ("period_seconds", "dimension", "begins_at", "name")
 # The column that names a row of a series.
 NAMED_BY = dict(zip(DIMENSIONS, WHO, strict=True))
+NO_OTHER_NAMES: Mapping[str, str] = MappingProxyType({})
 
 # Most workers have written a minute by then; what comes later costs a little more.
 GRACE_SECONDS = 10
@@ -65,15 +67,18 @@ _NEXT_STEP = Prepared(
 _OVER = (_MINUTE.c.minute_at >= _SINCE) & (_MINUTE.c.minute_at < _UNTIL)
 
 
-def add(connection: Connection, deltas: Deltas) -> None:
+def add(
+    connection: Connection, deltas: Deltas, names: Mapping[str, str] = NO_OTHER_NAMES
+) -> None:
     """Adds one worker's counts. In the same transaction as states.add, which keeps others from
-    rolling up meanwhile."""
+    rolling up meanwhile. `names`: of models, under which other name they are counted."""
     if not deltas.usage:
         return
-    rows: list[dict[str, Any]] = [
-        dict(zip(KEY_COLUMNS, key, strict=True)) | counts
-        for key, counts in deltas.usage.items()
+    keys = [
+        (minute, instance, names.get(model, model), client)
+        for minute, instance, model, client in deltas.usage
     ]
+    rows = _summed(KEY_COLUMNS, keys, list(deltas.usage.values()))
     _upsert(connection, UsageRow, rows)
     until = rolled_until(connection)
     late = [row for row in rows if row["minute_at"] < until]

@@ -10,23 +10,27 @@ from proxy.errors import BudgetSpent, ClientLeft, LimitReached, NoRoom, ProxyErr
 NOBODY = ""  # who showed no key that we know
 
 
-def count_refusal(mine: Parts, error: ProxyError) -> None:
+def count_refusal(mine: Parts, error: BaseException) -> None:
     """Of what was asked before, the attempts are counted, and the request with them."""
     seen = g._get_current_object().__dict__
     trail = seen.get("trail")
     if trail is not None and trail.attempts:
         return
     client, model = seen.get("client"), seen.get("model") or OTHER_MODEL
-    # Names that no instance serves are inventions, of which there can be any number.
-    is_served = bool(mine.snapshots.current.catalog.pool(model).servings)
+    # Names that nobody serves, or would if it were enabled, are inventions, of which there can
+    # be any number. Where any model is served, the others are told apart when they are written.
+    snapshot = mine.snapshots.current
+    is_known = snapshot.spelling(model) is not None or snapshot.catalog.pool(model).servings
     mine.state.refuse(
         client.name if client else NOBODY,
-        model if is_served else OTHER_MODEL,
+        model if is_known else OTHER_MODEL,
         why(error),
     )
 
 
-def why(error: ProxyError) -> str:
+def why(error: BaseException) -> str:
+    if not isinstance(error, ProxyError):
+        return REFUSED  # a mistake of ours
     if isinstance(error, ClientLeft):
         return ABANDONED
     if isinstance(error, (LimitReached, BudgetSpent)):

@@ -16,7 +16,7 @@ from proxy.core.endpoints import ENDPOINTS
 from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
 from proxy.core.types import Call, Client
-from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound, ProxyError
+from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
 from proxy.web import limits
@@ -79,7 +79,7 @@ def serve(endpoint: str, model: str | None = None) -> Response:
         g.trace = mine.traces.begin(request.environ)
     try:
         return _served(mine, endpoint, model)
-    except ProxyError as error:
+    except BaseException as error:
         count_refusal(mine, error)
         raise
 
@@ -171,6 +171,7 @@ def _call(
         client=client,
         headers=passed,
         request_id=seen.request_id,
+        began_at=seen.started,
         ends_at=ends_at,
         is_hurried=TIMEOUT_KEY in request.environ,
     )
@@ -268,7 +269,7 @@ def _answered(attempt: Attempt) -> Response:
     try:
         return _response(attempt)
     except BaseException:
-        attempt.close()  # nobody else will
+        attempt.spoil()  # nobody else will close it
         raise
 
 

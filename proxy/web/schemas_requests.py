@@ -19,7 +19,7 @@ class RequestsQuerySchema(Schema):
     outcome = fields.String(
         metadata={
             "description": "`succeeded`, `rejected`, `throttled`, `failed`, `misconfigured`,"
-            " `unreachable`, `aborted`; or `refused`: no instance was asked."
+            " `unreachable`, `expired`, `aborted`; or `refused`: no instance was asked."
         }
     )
     limit = fields.Integer(load_default=USUAL_LIMIT, validate=validate.Range(1, KEPT))
@@ -76,6 +76,7 @@ class RequestSchema(Schema):
     prompt_tokens = fields.Integer()
     completion_tokens = fields.Integer()
     cached_tokens = fields.Integer()
+    reasoning_tokens = fields.Integer()
     estimated = fields.Boolean(
         metadata={"description": "The tokens are counted by the gateway."}
     )

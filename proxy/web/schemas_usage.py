@@ -107,10 +107,11 @@ class ErrorsSchema(Schema):
     upstream_4xx = fields.Integer(metadata={"description": "Our key or deployment is wrong."})
     upstream_5xx = fields.Integer(metadata={"description": "Also 408 and broken answers."})
     connection = fields.Integer(metadata={"description": "No answer at all."})
+    timeout = fields.Integer(metadata={"description": "The request's time was over."})
 
 
 class TimesSchema(Schema):
-    """In ms, of what succeeded; null where nothing did."""
+    """In ms, of requests that succeeded, from their beginning; null where none did."""
 
     p50 = fields.Float(allow_none=True)
     p90 = fields.Float(allow_none=True)
@@ -131,7 +132,7 @@ class FiguresSchema(Schema):
     attempt_success_rate = fields.Float(allow_none=True)
     errors = fields.Nested(ErrorsSchema)
     limited = fields.Integer(metadata={"description": "Of `ours`: by a limit of the key."})
-    lost = fields.Integer(metadata={"description": "Requests that got an upstream's error."})
+    lost = fields.Integer(metadata={"description": "Requests that got nothing but an error."})
     aborted = fields.Integer(metadata={"description": "The client left before the end."})
     tokens = fields.Nested(TokensSchema)
     first_byte_ms = fields.Nested(TimesSchema)

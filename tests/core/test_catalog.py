@@ -164,3 +164,24 @@ def test_models_are_those_of_the_instances_that_may_be_used():
     assert catalog.models(("b",)) == ["o1", "o3"]
     assert catalog.models(("any", "b")) == ["llama", "o1", "o3"]
     assert catalog.models(("unknown",)) == []
+
+
+@pytest.mark.parametrize("asked", ["gpt-4o", "GPT-4O", "Gpt-4o"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_usage_of_a_model_is_kept_under_one_name_however_it_is_spelt(asked, order):
+    both = [
+        config("a", supported_models=("gpt-4o",)),
+        config("b", supported_models=("GPT-4o",)),
+    ]
+    assert Catalog(both[::order]).spelling(asked) == "gpt-4o"
+
+
+def test_two_models_whose_names_differ_by_case_are_kept_apart():
+    catalog = Catalog([config("a", supported_models=("m", "M"))])
+    assert (catalog.spelling("m"), catalog.spelling("M")) == ("m", "M")
+
+
+def test_a_config_names_models_and_deployments():
+    named = config("a", model_deployments={"GPT-4o": "Prod", "o3": "gpt-4O"})
+    catalog = Catalog([named, config("any")])
+    assert [catalog.spelling(m) for m in ("gpt-4o", "prod", "o1")] == ["GPT-4o", "Prod", None]

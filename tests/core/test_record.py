@@ -34,7 +34,11 @@ def tried(instance="a", **changes):
 
 def ended(**changes):
     values = {"started": STARTED + 0.25, "ms": 600, "first_byte_ms": 50}
-    values |= {"outcome": "succeeded", "error": None, "usage": Usage(3, 20, 2)}
+    values |= {
+        "outcome": "succeeded",
+        "error": None,
+        "usage": Usage(3, 20, 2, reasoning_tokens=5),
+    }
     values |= {"cost_nano": 0, "sent_bytes": 77, "streams": False}
     return Ended(**values | changes)
 
@@ -49,6 +53,14 @@ def test_of_a_request_that_is_no_call_little_is_known():
         "ms": 900,
         "error": "unknown_path",
     }
+
+
+@pytest.mark.parametrize(
+    "status, outcome", [(400, "refused"), (401, "refused"), (499, "aborted")]
+)
+def test_a_call_that_could_not_be_read_has_an_outcome_too(status, outcome):
+    found = record(seen(endpoint="embeddings", status=status))
+    assert (found["outcome"], "attempts" in found) == (outcome, False)
 
 
 def test_the_answers_times_count_from_the_requests_beginning():
@@ -68,8 +80,9 @@ def test_of_the_last_attempt_counts_how_it_ended_and_not_how_it_began():
 
 def test_tokens_bytes_and_cost_are_told():
     found = record(seen(trail=Trail(), ended=ended(cost_nano=2_500_000), request_bytes=9))
-    names = ("prompt_tokens", "completion_tokens", "cached_tokens", "request_bytes")
-    assert tuple(found[name] for name in names) == (3, 20, 2, 9)
+    kinds = ("prompt", "completion", "cached", "reasoning")
+    assert tuple(found[f"{kind}_tokens"] for kind in kinds) == (3, 20, 2, 5)
+    assert found["request_bytes"] == 9
     assert (found["response_bytes"], found["cost"]) == (77, 0.0025)
     assert "cost" not in record(seen(trail=Trail(), ended=ended()))  # no price is known
 

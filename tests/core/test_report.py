@@ -85,12 +85,13 @@ def test_errors_are_told_apart_by_whose_fault_they_are():
         "upstream_4xx": 100_000,
         "upstream_5xx": 1_000_000,
         "connection": 10_000_000,
+        "timeout": 100_000_000,
     }
 
 
 OF_ERRORS = (
     *("mistaken", "rejected", "limited", "refused"),
-    *("throttled", "misconfigured", "failed", "unreachable"),
+    *("throttled", "misconfigured", "failed", "unreachable", "expired"),
 )
 
 
@@ -103,6 +104,7 @@ def test_what_is_the_clients_fault_or_wish_lowers_no_rate():
 def test_a_failure_that_another_made_good_lowers_the_rate_of_attempts_only():
     found = figures(NONE | {"succeeded": 3, "failed": 1})
     assert (found["success_rate"], found["attempt_success_rate"]) == (1.0, 0.75)
+    assert figures(NONE | {"succeeded": 3, "expired": 1})["attempt_success_rate"] == 0.75
     assert figures(NONE | {"succeeded": 3, "lost": 1})["success_rate"] == 0.75
     assert figures(NONE | {"succeeded": 3, "refused": 1})["success_rate"] == 0.75
 

@@ -80,6 +80,7 @@ def test_its_name_has_nothing_that_a_client_made_up(path, route):
     [
         (200, "succeeded", None),
         (200, "failed", "failed"),  # a stream that broke off
+        (200, "expired", "expired"),  # one whose time was over
         (200, "aborted", None),  # nobody's mistake: the client left
         (429, "throttled", None),  # of a server's span, what a client is told is no error
         (499, "aborted", None),
@@ -172,6 +173,7 @@ def test_a_streams_first_chunk_counts_from_its_attempt_in_seconds():
     [
         (200, "succeeded", None),
         (0, "aborted", None),
+        (0, "expired", "expired"),
         (400, "rejected", "400"),
         (401, "misconfigured", "401"),
         (0, "unreachable", "unreachable"),

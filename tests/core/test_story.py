@@ -71,9 +71,9 @@ def test_a_call_for_which_nobody_could_be_asked_says_what_the_client_was_told():
         ),
         ({"stream": True}, "The answer said something after 310 ms and was over after 910 ms."),
         (
-            {"cost": 0.0025, "cached_tokens": 2, "estimated": True},
-            "It used 3 tokens of the prompt (2 of them cached) and 20 of the answer, counted by"
-            " the gateway, at a cost of 0.0025: 77 bytes.",
+            {"cost": 0.0025, "cached_tokens": 2, "reasoning_tokens": 5, "estimated": True},
+            "It used 3 tokens of the prompt (2 of them cached) and 20 of the answer (5 of them"
+            " thought), counted by the gateway, at a cost of 0.0025: 77 bytes.",
         ),
     ],
 )
@@ -105,4 +105,4 @@ def test_each_reason_and_each_failure_has_words():
     assert named - {live.WHOLE_INSTANCE} | MISCONFIGURED | {"throttled", "operator"} == set(
         REASONS
     )
-    assert set(OUTCOMES) - {"succeeded", "aborted"} == set(FAILURES)
+    assert set(OUTCOMES) - {"succeeded", "expired", "aborted"} == set(FAILURES)

@@ -5,7 +5,9 @@ from proxy.core.deltas import TOTALS
 from proxy.core.verdict import (
     ABORTED,
     ERRORS,
+    EXPIRED,
     FAILED,
+    LOSSES,
     NO_DEPLOYMENT,
     OUTCOMES,
     UNREACHABLE,
@@ -118,6 +120,7 @@ def test_a_client_that_leaves_says_nothing_about_the_instance():
         ("misconfigured", "total_upstream_other_errors"),
         ("unreachable", "total_upstream_other_errors"),
         ("aborted", None),
+        ("expired", None),
     ],
 )
 def test_each_outcome_adds_to_its_counter(outcome, counter):
@@ -131,8 +134,13 @@ def test_every_counter_exists_and_every_judgement_is_counted():
 
 
 def test_neither_a_bad_request_nor_hanging_up_is_the_instances_error():
-    assert set(OUTCOMES) - ERRORS == {"succeeded", "rejected", "aborted"}
+    assert set(OUTCOMES) - ERRORS == {"succeeded", "rejected", "expired", "aborted"}
     assert set(OUTCOMES) > ERRORS
+
+
+def test_a_client_whose_time_is_over_gets_an_error_though_no_instance_is_to_blame():
+    assert {EXPIRED.outcome} == LOSSES - ERRORS
+    assert Verdict("expired") == EXPIRED
 
 
 @pytest.mark.parametrize(

@@ -446,15 +446,19 @@ def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
     world = World(A, config("b", priority=200), a=late)
     with pytest.raises(UpstreamTimeout):
         world.forward(ends_at=ends_at)
-    assert (world.upstream.asked, world.usage("a")["aborted"]) == (["a"], 1)
+    assert world.upstream.asked == ["a"]
     assert world.state.view("a").totals["error_count"] == 0
+    # But neither did it leave: it was told that there is no answer.
+    counted = world.usage("a")
+    assert (counted["expired"], counted["lost"], counted["aborted"]) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("usual_ms, outcome", [(10, "unreachable"), (None, "aborted")])
-@pytest.mark.parametrize("why", ["hurry", "left"])
+@pytest.mark.parametrize("is_unusual", [True, False])
+@pytest.mark.parametrize("why, outcome", [("hurry", "expired"), ("left", "aborted")])
 def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
-    why, usual_ms, outcome, monkeypatch
+    why, outcome, is_unusual, monkeypatch
 ):
+    outcome = "unreachable" if is_unusual else outcome
     ends_at = soon(0.3) if why == "hurry" else soon(100)
     line = Line()
 
@@ -466,14 +470,25 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
         return unreachable("it timed out", timed_out=True)
 
     world = World(A, a=late)
-    if usual_ms:
-        world.answered(usual_ms)
+    if is_unusual:
+        world.answered(10)
     monkeypatch.setattr(verdicts, "OVERDUE_SECONDS", 0.0)
     monkeypatch.setattr(verdicts, "OVERDUE_TIMES", 0)
     with pytest.raises(UpstreamTimeout if why == "hurry" else ClientLeft):
         world.attempt(line=line, stream=True, ends_at=ends_at, is_hurried=why == "hurry")
     assert (world.upstream.asked, world.usage("a")[outcome]) == (["a"], 1)
+    assert world.usage("a")["lost"] == (why == "hurry")
     assert world.state.view("a").totals["error_count"] == (outcome == "unreachable")
+
+
+def test_a_client_that_leaves_after_a_failure_did_not_wait_for_better():
+    line = Line()
+    world = World(A, a=lambda: line.cut() or failed(500))
+    with pytest.raises(ClientLeft):
+        world.forward(line=line)
+    counted = world.usage("a")
+    assert (counted["requests"], counted["failed"]) == (1, 1)
+    assert (counted["abandoned"], counted["lost"]) == (1, 0)
 
 
 def test_how_long_a_plain_answer_takes_tells_nothing(monkeypatch):
@@ -501,7 +516,8 @@ def test_a_stream_whose_time_is_over_is_told_so():
         pass
     got, _ = broken(attempt)
     assert b"the time for the call is over" in got
-    assert attempt.verdict.outcome == "aborted"
+    counted = world.usage("a")
+    assert (counted["expired"], counted["lost"], counted["aborted"]) == (1, 1, 0)
 
 
 def test_a_client_that_leaves_before_the_head_is_not_the_instances_failure():
@@ -612,6 +628,28 @@ def test_how_long_it_took_is_measured(monkeypatch):
     counted = world.usage("a")
     assert (counted["latency_total_ms"], counted["first_byte_total_ms"]) == (750, 250)
     assert world.state.view("a").totals["latency_total_ms"] == 750
+
+
+def test_times_are_counted_as_the_client_saw_them(monkeypatch):
+    """What another instance and the way there took is none of the one that answers."""
+    clock = Clock(100.0)
+    monkeypatch.setattr("time.monotonic", clock)
+
+    def taking(seconds, answer):
+        def slow():
+            clock.now += seconds
+            return answer
+
+        return slow
+
+    a, b = taking(0.5, failed(500)), taking(0.25, ok())
+    world = World(A, config("b", priority=200), a=a, b=b)
+    world.forward(began_at=98.0)
+    counted = world.usage("b")
+    assert (counted["latency_total_ms"], counted["latency_upto_4000_ms"]) == (2750, 1)
+    assert (counted["first_byte_total_ms"], counted["first_byte_upto_4000_ms"]) == (2750, 1)
+    assert world.state.view("b").totals["latency_total_ms"] == 250
+    assert world.state.first_byte_ms("b") == 250
 
 
 # What an error answer says.

@@ -1237,7 +1237,6 @@ def test_a_body_that_cannot_be_rewritten_gives_its_room_back():
     world = World(replace(A, provider_type="azure_v1"), a=never_asked)
     with pytest.raises(ValueError, match="expected"):
         world.forward(body=b"not an object", body_model="another")
-    assert world.usage("a")["aborted"] == 1
     assert world.state.view("a").current_tpm == 0
     assert world.in_flight() == 0
 
@@ -1250,7 +1249,25 @@ def test_an_error_nobody_foresaw_gives_the_room_back(error):
     world = World(A, a=broken)
     with pytest.raises(error):
         world.forward()
+    counted = world.usage("a")
+    assert (counted["requests"], counted["lost"], counted["aborted"]) == (1, 1, 0)
+    assert world.tried == ["a:failed"]
     assert world.state.view("a").current_tpm == 0
+    assert world.in_flight() == 0
+
+
+@pytest.mark.parametrize("answer", [ok, lambda: failed(500)])
+def test_a_mistake_between_an_answer_and_the_next_counts_the_request_once(answer, monkeypatch):
+    def broken(*_):
+        raise RuntimeError
+
+    world = World(A, config("b", priority=200), a=answer())
+    monkeypatch.setattr(forward, "_note", broken)
+    with pytest.raises(RuntimeError):
+        world.forward()
+    counted = world.usage("a")
+    assert (counted["requests"], counted["lost"], counted["succeeded"]) == (1, 1, 0)
+    assert world.state.view("a").breaker == "closed"
     assert world.in_flight() == 0
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from proxy.core.deltas import Rest
 from proxy.core.usage import COUNTERS, FIRST_BYTE, LATENCY
-from proxy.runtime import metrics
 from proxy.runtime.metrics import Metrics
 from proxy.runtime.roster import Entry
 from proxy.runtime.snapshot import Snapshots
@@ -122,7 +121,7 @@ def test_buckets_of_a_histogram_are_counted_apart_and_its_sum_is_in_seconds(
 ):
     counts = dict.fromkeys(COUNTERS, 0)
     counts |= {"first_byte_total_ms": 1500, FIRST_BYTE[0]: 2, FIRST_BYTE[-1]: 1}
-    served = UsageSums({("a", "m"): counts}, {})
+    served = UsageSums({("a", "m"): counts}, {}, {})
     monkeypatch.setattr(sums_module, "read", lambda _: served)
     worker = make_worker()
     (found,) = (r for r in worker.metrics.read() if r.family == "gateway_first_byte_seconds")
@@ -131,23 +130,25 @@ def test_buckets_of_a_histogram_are_counted_apart_and_its_sum_is_in_seconds(
 
 
 def test_how_long_answers_take_is_told_by_model(make_worker, monkeypatch):
-    counts = {"latency_total_ms": 1500, LATENCY[3]: 2}
-    served = sums([("a", "m"), ("b", "m"), ("a", "other one")], **counts)
-    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    family = "gateway_attempt_duration_seconds"
+    served = sums([("a", "m"), ("b", "m"), ("a", ""), ("a", "other")], requests=1)
+    models = sums([("m",), ("",), ("other",), ("not told",)], latency_total_ms=1500)
+    models["m",] |= {"latency_total_ms": 3000, LATENCY[3]: 4}
+    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, models, {}))
+    family = "gateway_request_duration_seconds"
     found = {r.labels: r for r in make_worker().metrics.read() if r.family == family}
-    assert (found["m",].value, found["m",].counts[3]) == (3.0, 4)
-    assert (found["other one",].value, sum(found["other one",].counts)) == (1.5, 2)
+    assert (found["m",].value, found["m",].counts[3], sum(found["m",].counts)) == (3.0, 4, 4)
+    # Requests without a model of ours are no model named other.
+    assert set(found) == {("m",), ("",), ("other",)}
 
 
 def sums(keys, **counts):
     zero = dict.fromkeys(COUNTERS, 0)
-    return dict.fromkeys(keys, zero | counts)
+    return {key: {**zero, **counts} for key in keys}  # each its own
 
 
 def test_requests_for_which_nobody_was_asked_are_told_by_reason(make_worker, monkeypatch):
     served = sums([("", "m"), ("", "")], requests=3, refused=2, limited=1)
-    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
+    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}, {}))
     worker = make_worker()
     refused = worker.read("gateway_requests_refused_total")
     assert (refused["m", "refused"], refused["m", "limited"]) == (2, 1)
@@ -155,37 +156,9 @@ def test_requests_for_which_nobody_was_asked_are_told_by_reason(make_worker, mon
     assert worker.read("gateway_requests_total") == {}
 
 
-def test_of_too_many_instances_and_models_those_are_told_that_are_asked_most(
-    make_worker, monkeypatch
-):
-    monkeypatch.setattr(metrics, "MOST_SERVED", 1)
-    monkeypatch.setattr(metrics, "MOST_REFUSED", 1)
-    served = sums([("a", "m")], attempts=1) | sums([("b", "m")], attempts=2)
-    served |= sums([("", "m")], requests=1) | sums([("", "n")], requests=2)
-    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    worker = make_worker()
-    assert set(worker.read("gateway_requests_total")) == {("b", "m")}
-    assert {model for model, _ in worker.read("gateway_requests_refused_total")} == {"n"}
-    assert worker.read("gateway_usage_series_dropped") == {(): 2}
-
-
-def test_durations_of_a_model_are_of_all_instances_also_those_not_told(
-    make_worker, monkeypatch
-):
-    monkeypatch.setattr(metrics, "MOST_SERVED", 1)
-    served = sums([("a", "m"), ("b", "")], attempts=1, **{LATENCY[0]: 1})
-    served |= sums([("b", "m")], attempts=2, **{LATENCY[0]: 2})
-    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    family = "gateway_attempt_duration_seconds"
-    found = [r for r in make_worker().metrics.read() if r.family == family]
-    assert [(r.labels, sum(r.counts)) for r in found] == [(("m",), 3)]
-
-
-def test_requests_without_a_model_of_ours_are_no_model_named_other(make_worker, monkeypatch):
-    served = sums([("a", ""), ("a", "other")], attempts=1)
-    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums(served, {}))
-    durations = make_worker().read("gateway_attempt_duration_seconds")
-    assert set(durations) == {("",), ("other",)}
+def test_it_is_told_how_many_are_left_out(make_worker, monkeypatch):
+    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums({}, {}, {}, dropped=2))
+    assert make_worker().read("gateway_usage_series_dropped") == {(): 2}
 
 
 def test_the_first_clients_are_told_one_by_one(database, make_worker, monkeypatch):
@@ -193,7 +166,7 @@ def test_the_first_clients_are_told_one_by_one(database, make_worker, monkeypatc
         for name in ("one", "two", "three"):
             keys.add(session, name, {"max_tokens_per_day": 10}, author=AUTHOR)
     by_client = sums([("one",), ("two",), ("three",), ("removed",), ("",)], requests=1)
-    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums({}, by_client))
+    monkeypatch.setattr(sums_module, "read", lambda _: UsageSums({}, {}, by_client))
     worker = make_worker(most_clients=2)
     told = {labels[0] for labels in worker.read("gateway_client_requests_total")}
     assert told == {"one", "two", ""}

@@ -1084,16 +1084,25 @@ def test_what_follows_the_answer_of_a_trial_is_no_trial(state, clock):
 def test_a_request_is_counted_where_its_client_got_no_better(state):
     reservation = state.start(serving(A), TEN)
     state.finish(reservation, Ending(verdicts.FAILED, answered=False))
-    state.count_request(reservation, verdicts.FAILED, is_lost=True)
+    state.count_request(reservation, verdicts.FAILED)
     (counts,) = state.take().usage.values()
     assert (counts["requests"], counts["attempts"], counts["lost"]) == (1, 1, 1)
+
+
+def test_a_request_is_abandoned_whose_client_did_not_wait_for_better(state):
+    reservation = state.start(serving(A), TEN)
+    state.finish(reservation, Ending(verdicts.FAILED, answered=False))
+    state.count_request(reservation, verdicts.FAILED, is_left=True)
+    once(state, Ending(verdicts.OVERDUE, is_left=True))
+    (counts,) = state.take().usage.values()
+    assert (counts["requests"], counts["abandoned"], counts["lost"]) == (2, 2, 0)
 
 
 def test_a_model_that_a_client_made_up_is_not_named_in_usage(state):
     """Neither by the attempt nor by its request: there can be any number of them."""
     reservation = state.start(serving(A), TEN)
     state.finish(reservation, Ending(verdicts.NO_SUCH_MODEL, answered=False))
-    state.count_request(reservation, verdicts.NO_SUCH_MODEL, is_lost=False)
+    state.count_request(reservation, verdicts.NO_SUCH_MODEL)
     ((_, _, model, _),) = state.take().usage
     assert model == ""
 
@@ -1105,6 +1114,7 @@ def test_a_model_that_a_client_made_up_is_not_named_in_usage(state):
         (verdicts.FAILED, False, False),  # another may do better
         (verdicts.REJECTED, True, False),  # its client's own fault
         (verdicts.ABORTED, True, False),
+        (verdicts.EXPIRED, True, True),
         (verdicts.SUCCEEDED, True, False),
     ],
 )

@@ -26,7 +26,7 @@ def read(database):
             found = usage_sums.read(connection)
         return tuple(
             {key: {n: c for n, c in counts.items() if c} for key, counts in sums.items()}
-            for sums in found
+            for sums in (found.served, found.clients)
         )
 
     return read
@@ -70,3 +70,27 @@ def test_they_are_what_the_totals_are(database, add):
     with database.read() as connection:
         served = usage_sums.read(connection).served
         assert served == {("a", "m"): usage.totals(connection)["a", "m", "one"]}
+
+
+def test_of_too_many_pairs_those_with_the_most_are_read_and_the_others_counted(
+    database, add, monkeypatch
+):
+    """Before and after a roll-up. Times of a model are those of all its instances."""
+    monkeypatch.setattr(usage_sums, "MOST_SERVED", 1)
+    monkeypatch.setattr(usage_sums, "MOST_REFUSED", 1)
+    times = {"latency_total_ms": 5}
+    for name, number in (("a", 1), ("b", 2)):
+        add((MINUTE, name, "m", "one"), attempts=number, **times)
+        add((MINUTE, "", name, "one"), requests=number)
+    for _ in range(2):
+        with database.write() as connection:
+            found = usage_sums.read(connection)
+            usage.roll_up(connection, MINUTE + 600)
+        assert set(found.served) == {("b", "m"), ("", "b")}
+        assert (found.dropped, found.models["m",]["latency_total_ms"]) == (2, 10)
+    add((MINUTE + 600, "c", "m", "one"), attempts=9, **times)
+    add((MINUTE + 600, "b", "m", "one"), attempts=1, **times)
+    with database.read() as connection:
+        found = usage_sums.read(connection)
+    assert {key: c["attempts"] for key, c in found.served.items() if key[0]} == {("b", "m"): 3}
+    assert (found.dropped, found.models["m",]["latency_total_ms"]) == (3, 20)

@@ -59,6 +59,12 @@ def test_a_refused_call_is_shown_with_the_code_of_its_error(world, recent):
     assert (found["status"], found["error"]) == (404, "model_not_found")
 
 
+def test_a_call_that_could_not_be_read_is_a_refused_one(world, recent):
+    world.ask(b"not json")
+    world.ask(b"{}")
+    assert [each["status"] for each in recent(outcome="refused")["requests"]] == [400, 400]
+
+
 def test_only_calls_of_known_clients_are_kept(world, recent):
     world.add("a")
     world.client.post("/v1/chat/completions", json=CHAT)

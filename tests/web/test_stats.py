@@ -48,7 +48,7 @@ def test_stats_agree_with_what_was_done(world):
     assert whole["attempts"] == sum(world.asked()) == 9
     assert whole["errors"] == {
         **{"client": 4, "ours": 0, "upstream_429": 1},
-        **{"upstream_4xx": 0, "upstream_5xx": 0, "connection": 0},
+        **{"upstream_4xx": 0, "upstream_5xx": 0, "connection": 0, "timeout": 0},
     }
     assert (whole["success_rate"], whole["attempt_success_rate"]) == (1.0, 0.875)
     assert {g["name"]: g["requests"] for g in found["groups"]} == {MODEL: 8, "": 3}
@@ -68,6 +68,19 @@ def test_a_failure_that_nobody_makes_good_is_lost(world):
     found = total(world, instance="a")
     assert (found["requests"], found["lost"], found["success_rate"]) == (1, 1, 0.0)
     assert found["errors"]["upstream_5xx"] == found["attempts"]
+
+
+def test_a_504_for_want_of_time_is_lost_and_nobody_left(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "hang"
+    in_a_hurry = {"x-request-timeout-ms": "1"}
+    assert {world.ask(headers=in_a_hurry).status_code for _ in range(10)} == {504}
+    found = total(world)
+    assert (found["requests"], found["lost"], found["aborted"]) == (10, 10, 0)
+    assert (found["success_rate"], found["errors"]["timeout"]) == (0.0, found["attempts"])
+    health = get(world, "stats/health")
+    assert health["status"] == "critical"
+    assert health["reasons"] == ["Of the requests of the last minutes 0.0 % succeeded."]
 
 
 def test_a_limit_of_the_key_is_told_from_a_lack_of_instances(world):
