@@ -22,10 +22,14 @@ from proxy.core.usage import (
 from proxy.core.verdict import LOSSES
 
 NANO = 1_000_000_000
+RECENT_SECONDS = 900  # what people look at first
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 SHARES = tuple(QUANTILES.values())
 NO_TIMES = {**dict.fromkeys(QUANTILES), "mean": None}
 BUCKETS = {"minute": MINUTE_SECONDS, "hour": HOUR_SECONDS, "day": DAY_SECONDS}
+
+# Classes of errors of attempts; the others are of requests.
+OF_ATTEMPTS = ("upstream_429", "upstream_5xx", "upstream_4xx", "connection")
 
 Buckets = Callable[[Mapping[str, int]], tuple[int, ...]]
 _FIRST_BYTE: Buckets = itemgetter(*FIRST_BYTE)
@@ -50,6 +54,12 @@ class Question:
     def dimensions(self) -> tuple[str, ...]:
         """All that it needs to know of a row."""
         return tuple(dict.fromkeys((*self.where, *self.by)))
+
+
+def last(seconds: int, now: float, by: Sequence[str] = ()) -> Question:
+    """What was counted since then."""
+    until = int(now) + 1
+    return Question(until - seconds, until, by=by)
 
 
 def aligned(question: Question, oldest: Mapping[int, int]) -> tuple[int, int]:
@@ -136,6 +146,16 @@ def figures(counts: Mapping[str, int]) -> dict[str, Any]:
         "latency_ms": _times(counts, _LATENCY, "latency_total_ms"),
         "cost": counts["cost_nano"] / NANO,
     }
+
+
+def failed_attempts(shown: Mapping[str, Any]) -> int:
+    """Of figures: those for which an instance is to blame, or the gateway's config of it."""
+    return sum(shown["errors"][kind] for kind in OF_ATTEMPTS)
+
+
+def failed_share(rate: float | None) -> float | None:
+    """What is missing of a success rate."""
+    return None if rate is None else round(1 - rate, 4)
 
 
 def _times(counts: Mapping[str, int], columns: Buckets, total: str) -> dict[str, Any]:

@@ -14,13 +14,11 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import Parts, parts
-from proxy.core.report import BUCKETS, Question, aligned, figures
-from proxy.core.usage import COUNTERS
+from proxy.core.report import BUCKETS, Question, figures, last
 from proxy.core.wellness import Watched, judge
-from proxy.errors import Unprocessable
-from proxy.store import reports
 from proxy.web import schemas_usage
 from proxy.web.auth import require_admin
+from proxy.web.counted import NOTHING, Counted, counted_for
 from proxy.web.documented import CSV, documented_in
 from proxy.web.health import sync_problem
 from proxy.web.schemas import query_values
@@ -28,13 +26,9 @@ from proxy.web.schemas_usage import stats_question, usage_question
 from proxy.web.ui.standing import Standing, budgets, of_all, standings
 
 Json = dict[str, Any]
-Counted = dict[tuple[Any, ...], dict[str, int]]
 
-NOTHING = dict.fromkeys(COUNTERS, 0)
 BUCKET_NAMES = {seconds: name for name, seconds in BUCKETS.items()}
 HEALTH_SECONDS = 300
-# Of an answer: more takes seconds, and memory of the server.
-MAX_ROWS = 100_000
 
 blueprint = Blueprint(
     "usage",
@@ -143,25 +137,8 @@ def usage_report(mine: Parts, asked: Question) -> Json:
     }
 
 
-def counted_for(mine: Parts, asked: Question) -> tuple[Question, Counted]:
-    """The question as it can be answered, and the answer."""
-    settings = mine.settings
-    since, until = aligned(asked, settings.usage_kept.since(time.time()))
-    question = replace(asked, since=since, until=until)
-    with mine.database.read() as connection:
-        found = reports.answer(connection, question)
-    if len(found) > MAX_ROWS:
-        raise Unprocessable(
-            f"That is {len(found)} rows, and at most {MAX_ROWS} are shown at once: ask for a"
-            " shorter time, longer steps, or fewer groups.",
-            param="from",
-        )
-    return question, found
-
-
 def health(mine: Parts) -> Json:
-    now = int(time.time())
-    _, counted = counted_for(mine, Question(now - HEALTH_SECONDS, now + 1))
+    _, counted = counted_for(mine, last(HEALTH_SECONDS, time.time()))
     counts = counted.get((0,), NOTHING)
     found = standings(mine)
     models = budgets(mine, found)

@@ -2,7 +2,17 @@ import random
 
 import pytest
 
-from proxy.core.report import Question, aligned, figures, slices, usual_bucket
+from proxy.core.report import (
+    OF_ATTEMPTS,
+    Question,
+    aligned,
+    failed_attempts,
+    failed_share,
+    figures,
+    last,
+    slices,
+    usual_bucket,
+)
 from proxy.core.usage import COUNTERS
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -93,6 +103,17 @@ OF_ERRORS = (
     *("mistaken", "rejected", "limited", "refused"),
     *("throttled", "misconfigured", "failed", "unreachable", "expired"),
 )
+
+
+def test_of_attempts_those_fail_for_which_an_instance_is_to_blame():
+    numbers = {name: 10**i for i, name in enumerate(OF_ERRORS)}
+    assert failed_attempts(figures(NONE | numbers)) == 11_110_000
+    assert set(OF_ATTEMPTS) < set(figures(NONE)["errors"])
+    assert (failed_share(None), failed_share(0.9996)) == (None, 0.0004)
+
+
+def test_the_last_minutes_end_with_what_is_counted_now():
+    assert last(900, START + 0.5) == Question(START - 899, START + 1)
 
 
 def test_what_is_the_clients_fault_or_wish_lowers_no_rate():
