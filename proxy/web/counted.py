@@ -10,15 +10,14 @@ import orjson
 
 from proxy.context import Parts
 from proxy.core.report import RECENT_SECONDS, Question, aligned, figures, last
-from proxy.core.usage import COUNTERS, MINUTE_SECONDS
+from proxy.core.usage import MINUTE_SECONDS, NOTHING, Counts
 from proxy.errors import Unprocessable
 from proxy.store import reports
 from proxy.store.db import StoreUnavailable
 
 Json = dict[str, Any]
-Counted = dict[tuple[Any, ...], dict[str, int]]
+Counted = dict[tuple[Any, ...], Counts]
 
-NOTHING = dict.fromkeys(COUNTERS, 0)
 # Of an answer: more takes seconds, and memory of the server.
 MAX_ROWS = 100_000
 # Consoles ask once a second; what is shown of a quarter of an hour need not be read so often.
@@ -56,7 +55,7 @@ def counted_for(mine: Parts, asked: Question) -> tuple[Question, Counted]:
 def recent(mine: Parts) -> Recent:
     """As /admin/stats would tell it now. Raises StoreUnavailable."""
     _, counted = counted_for(mine, last(RECENT_SECONDS, time.time(), by=("instance",)))
-    total = {name: sum(each[name] for each in counted.values()) for name in COUNTERS}
+    total = tuple(map(sum, zip(NOTHING, *counted.values(), strict=True)))
     by_instance = {name: figures(counts) for (_, name), counts in counted.items()}
     return Recent(figures(total), by_instance, figures(NOTHING))
 

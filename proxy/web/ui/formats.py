@@ -16,6 +16,7 @@ CLASSES = {
     "upstream_429": "429",
     "upstream_5xx": "5xx",
     "connection": "no answer",
+    "timeout": "time over",
     "upstream_4xx": "misconfigured",
     "client": "client's",
     "ours": "no room",

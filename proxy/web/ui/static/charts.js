@@ -9,6 +9,7 @@ const LINES = {
   errors: [
     ["upstream_429", "429", "--two"], ["upstream_5xx", "5xx", "--bad"],
     ["connection", "no answer", "--three"], ["upstream_4xx", "misconfigured", "--four"],
+    ["timeout", "time over", "--one"],
   ],
 };
 const place = document.querySelector("[data-charts]");
