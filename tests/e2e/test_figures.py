@@ -13,8 +13,12 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy import create_app
+from proxy.context import EXTENSION
+from proxy.settings import load_settings
 from proxy.simulator import Simulator
 from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port, until
+from tests.web.conftest import log_kept
 
 ADMIN = {"X-Admin-API-Key": ADMIN_KEY}
 THREADS = 8
@@ -252,12 +256,20 @@ def test_the_metrics_say_so_too(gateway: Gateway, counted: Counted):
             assert total("gateway_attempts", instance_name=name, outcome=outcome) == number
 
 
+def command(gateway: Gateway, *arguments: str) -> Json:
+    """As in a process of its own, which would take seconds to start."""
+    settings = load_settings(environ=gateway.environment(), env_file=None)
+    with log_kept():
+        app = create_app(settings)
+    result = app.test_cli_runner().invoke(args=arguments)
+    app.extensions[EXTENSION].database.dispose()
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
 def test_the_commands_say_so_too(gateway: Gateway, counted: Counted):
-    with ThreadPoolExecutor(2) as pool:
-        usage, top = pool.map(
-            lambda arguments: json.loads(gateway.command(*arguments)),
-            (("usage", "--json", "--group-by", "instance"), ("top", "--json")),
-        )
+    usage = command(gateway, "usage", "--json", "--group-by", "instance")
+    top = command(gateway, "top", "--json")
     stats = shown(gateway, "stats?group_by=instance")
     assert top["usage"] == stats["total"]
     groups = {group.pop("name"): group for group in stats["groups"]}
