@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
 
@@ -20,14 +20,11 @@ from proxy.cli_told import told
 from proxy.context import Parts, parts
 from proxy.core.columns import aligned, printable
 from proxy.core.deltas import WHOLE_INSTANCE
-from proxy.core.histogram import quantile
 from proxy.core.live_table import (
     CALM,
     FULL,
     HEALTHY,
     HIGH,
-    NOTHING,
-    Counted,
     Row,
     bar,
     errors_words,
@@ -37,30 +34,33 @@ from proxy.core.live_table import (
     share_words,
     status_words,
     tokens_words,
+    usage_words,
 )
 from proxy.core.outlook import BAD, POOR, WELL, Budget, Outlook, bounding, budgets, outlook
+from proxy.core.report import failed_attempts, failed_share
 from proxy.core.standing import DISABLED
-from proxy.core.usage import LATENCY
-from proxy.core.verdict import ERRORS
 from proxy.runtime import running
 from proxy.runtime.onlooker import Onlooker
-from proxy.store import lately
 from proxy.store.db import StoreUnavailable
+from proxy.web.counted import Json, Recent, recent
 
 REFRESH_SECONDS = 1.0
-COUNTED_MINUTES = 5  # for errors and latencies: of one second there is too little to tell
-COUNTERS = ("attempts", *sorted(ERRORS), *LATENCY)
 # Whether a gateway runs is asked over its door, and not at each look.
 ASKED_EVERY = 5
 ASKED_SECONDS = 0.5
-# Around the rows: the sentence, whether it runs, the head, what is left out.
-OTHER_LINES = 8
+# Around the rows: the sentences, whether it runs, the head, what is left out.
+OTHER_LINES = 9
 
-HEADINGS = ("INSTANCE", "PRIO", "STATUS", "REQ/S", "TOKENS/MIN", "ERRORS 5 MIN", "P50", "WHY")
+HEADINGS = (
+    *("INSTANCE", "PRIO", "STATUS", "IN FLIGHT", "REQ/S", "TOKENS/MIN"),
+    *("REQUESTS", "ERRORS", "P50", "WHY"),
+)
 # Of a terminal's columns: with so many there is room for reasons, and for all.
-WITH_REASONS, WITH_ALL = 105, 145
-IN_FULL = ("PRIO",)  # shown where there is room for all, as are whole numbers of tokens
-NUMBERS = ("PRIO", "REQ/S", "P50")
+WITH_REASONS, WITH_ALL = 116, 145
+# Shown where there is room for reasons; and where there is for all, as are whole numbers of
+# tokens.
+IN_SOME, IN_FULL = ("IN FLIGHT", "WHY"), ("PRIO", "REQUESTS")
+NUMBERS = ("PRIO", "IN FLIGHT", "REQ/S", "REQUESTS", "P50")
 LEVELS = {WELL: "green", POOR: "yellow", BAD: "bold red"}
 PRESSURES = {CALM: "green", HIGH: "yellow", FULL: "red"}
 STATUSES = {HEALTHY: "green", DISABLED: "dim", "rate_limited": "yellow"}
@@ -76,6 +76,7 @@ class View:
     running: dict[str, Any] | None
     outlook: Outlook
     rows: list[Row]
+    total: Json
     problem: str | None = None
 
     @property
@@ -94,9 +95,10 @@ class View:
 def top(once: bool, as_json: bool) -> None:
     """Show how the gateway is and what its instances do, once a second, until Ctrl-C.
 
-    Status and time left, requests a second, tokens of the last minute against max_tpm, errors
-    and the median time of the last five minutes. Read from the database, which workers write
-    several times a second; calls in flight are in their memory alone. Without a terminal: once.
+    Status and time left, requests in flight and a second, tokens of the last minute against
+    max_tpm; of the last 15 minutes requests, errors and the median time to the first byte, as
+    GET /admin/stats tells them. Read from the database, which workers write several times a
+    second; what is in flight, they are asked. Without a terminal: once.
     """
     with told(), without_log():
         looks = _looks(parts())
@@ -129,29 +131,33 @@ def _looks(mine: Parts) -> Iterator[View]:
         if number % ASKED_EVERY == 0:
             heard = running.health(mine.settings.address, seconds=ASKED_SECONDS)
         number += 1
+        in_flight = _in_flight(mine) if heard else None
         try:
-            view = _view(mine, eye, heard)
+            view = _view(mine, eye, heard, in_flight)
         except StoreUnavailable as error:
             if view is None:
                 raise
-            view = View(
-                view.at, view.address, heard, view.outlook, view.rows, str(error.message)
-            )
+            view = replace(view, running=heard, problem=str(error.message))
         yield view
 
 
-def _view(mine: Parts, eye: Onlooker, heard: dict[str, Any] | None) -> View:
+def _in_flight(mine: Parts) -> dict[str, int] | None:
+    settings = mine.settings
+    return running.in_flight(settings.address, settings.metrics_token, seconds=ASKED_SECONDS)
+
+
+def _view(
+    mine: Parts, eye: Onlooker, heard: dict[str, Any] | None, in_flight: dict[str, int] | None
+) -> View:
     eye.look()
     now = time.time()
-    since = (int(now) // 60 - COUNTED_MINUTES + 1) * 60
-    with mine.database.read() as connection:
-        counts = lately.by_instance(connection, since, COUNTERS)
-    rows = [_row(mine, stored, counts) for stored in in_order()]
+    counted = recent(mine)
+    rows = [_row(mine, stored, counted, in_flight) for stored in in_order()]
     found = outlook((row.standing.status for row in rows), _budgets(mine, rows))
-    return View(now, mine.settings.address, heard, found, rows)
+    return View(now, mine.settings.address, heard, found, rows, counted.total)
 
 
-def _row(mine: Parts, stored: Any, counts: dict[str, dict[str, int]]) -> Row:
+def _row(mine: Parts, stored: Any, counted: Recent, in_flight: dict[str, int] | None) -> Row:
     config = stored.config
     return Row(
         config.name,
@@ -160,14 +166,9 @@ def _row(mine: Parts, stored: Any, counts: dict[str, dict[str, int]]) -> Row:
         mine.state.requests_per_second(config.name),
         mine.state.view(config.name).current_tpm,
         config.max_tpm if config.rate_limit_enabled else 0,
-        _counted(counts[config.name]) if config.name in counts else NOTHING,
+        counted.of(config.name),
+        None if in_flight is None else in_flight.get(config.name, 0),
     )
-
-
-def _counted(counts: dict[str, int]) -> Counted:
-    errors = sum(counts[outcome] for outcome in ERRORS)
-    p50 = quantile([counts[bucket] for bucket in LATENCY], 0.5)
-    return Counted(counts["attempts"], errors, p50)
 
 
 def _budgets(mine: Parts, rows: list[Row]) -> list[Budget]:
@@ -190,12 +191,13 @@ def _json(view: View) -> dict[str, Any]:
         "gateway": {"address": view.address, "runs": view.running is not None}
         | ({"problem": view.running["problem"]} if view.running else {"problem": None}),
         "health": {"level": view.outlook.level, "sentence": view.outlook.sentence},
+        "usage": view.total,
         "instances": [_row_json(row, view.at) for row in view.rows],
     }
 
 
 def _row_json(row: Row, now: float) -> dict[str, Any]:
-    stands, counted = row.standing, row.counted
+    stands = row.standing
     return {
         "name": row.name,
         "priority": row.priority,
@@ -205,15 +207,15 @@ def _row_json(row: Row, now: float) -> dict[str, Any]:
         "requests_per_second": row.requests_per_second,
         "current_tpm": row.current_tpm,
         "max_tpm": row.max_tpm,
-        "attempts": counted.attempts,
-        "errors": counted.errors,
-        "p50_ms": counted.p50_ms,
+        "in_flight": row.in_flight,
+        "usage": row.figures,
     }
 
 
 def _lines(view: View) -> Iterator[str]:
     yield view.outlook.sentence
     yield printable(view.gateway_words)
+    yield usage_words(view.total)
     if view.rows:
         yield ""
         yield from aligned([HEADINGS, *(_cells(row, view.at) for row in view.rows)])
@@ -224,10 +226,12 @@ def _cells(row: Row, now: float) -> tuple[str, ...]:
         row.name,
         str(row.priority),
         status_words(row.standing, now),
+        "-" if row.in_flight is None else f"{row.in_flight:,}",
         f"{row.requests_per_second:.1f}",
         tokens_words(row),
-        errors_words(row.counted),
-        ms_words(row.counted.p50_ms),
+        f"{row.figures['requests']:,}",
+        errors_words(row.figures),
+        ms_words(row.figures["first_byte_ms"]["p50"]),
         row.standing.why or "-",
     )
 
@@ -255,6 +259,7 @@ def _screen(view: View, width: int, height: int) -> Group:
     return Group(
         Text(view.outlook.sentence, style=LEVELS[view.outlook.level]),
         Text(printable(view.gateway_words), style="red" if view.problem else runs),
+        Text(usage_words(view.total)),
         Text(""),
         table,
         Text(f"... and {left_out} more." if left_out else "", style="dim"),
@@ -265,7 +270,7 @@ def _screen(view: View, width: int, height: int) -> Group:
 def _has_room(heading: str, width: int) -> bool:
     if heading in IN_FULL:
         return width >= WITH_ALL
-    return heading != "WHY" or width >= WITH_REASONS
+    return heading not in IN_SOME or width >= WITH_REASONS
 
 
 def _texts(row: Row, now: float, *, is_whole: bool) -> dict[str, Text]:
@@ -277,9 +282,10 @@ def _texts(row: Row, now: float, *, is_whole: bool) -> dict[str, Text]:
     texts["STATUS"].stylize(STATUSES.get(row.standing.status, "red"))
     texts["WHY"].stylize("dim")
     if not is_whole:
-        texts["ERRORS 5 MIN"] = Text(share_words(row.counted.error_share))
-    if row.counted.errors:
-        texts["ERRORS 5 MIN"].stylize("red")
+        failed = failed_share(row.figures["attempt_success_rate"])
+        texts["ERRORS"] = Text(share_words(failed))
+    if failed_attempts(row.figures):
+        texts["ERRORS"].stylize("red")
     share = row.used_share
     if share is not None:
         shown = texts["TOKENS/MIN"] if is_whole else Text(share_words(share))

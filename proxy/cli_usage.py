@@ -11,7 +11,7 @@ from proxy.context import parts
 from proxy.core.report import BUCKETS
 from proxy.core.usage import DIMENSIONS
 from proxy.errors import Unprocessable
-from proxy.web.schemas_usage import UsageReportSchema, usage_question
+from proxy.web.schemas_usage import usage_question
 from proxy.web.stats import as_csv, moment_text, usage_report
 
 # Of a row, what a terminal has room for.
@@ -43,7 +43,7 @@ def usage_cli(
     if form == "csv":
         click.echo(as_csv(report["rows"], question.by), nl=False)
     elif form == "json":
-        click.echo(json.dumps(UsageReportSchema().dump(report), indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
         for line in _table(report["rows"], list(question.by)):
             click.echo(line)

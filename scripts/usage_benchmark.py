@@ -90,7 +90,8 @@ def fill(database: Database, days: int, busy: int) -> int:
             chance.shuffle(used)
         with database.write() as connection:
             usage.add(connection, deltas)
-            usage.roll_up(connection, hour + HOUR_SECONDS + 2 * usage.GRACE_SECONDS)
+            while usage.roll_up(connection, hour + HOUR_SECONDS + 2 * usage.GRACE_SECONDS):
+                pass  # it takes a few thousand rows at once
             if not with_minutes:
                 usage.forget_old(connection, hour + HOUR_SECONDS, KEPT)
     return until

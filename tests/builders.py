@@ -8,7 +8,7 @@ from proxy.core import limiter
 from proxy.core.config_document import OF_KIND, Document, made
 from proxy.core.days import DAY_SECONDS
 from proxy.core.types import Call, Client, InstanceConfig, Serving
-from proxy.core.usage import Kept
+from proxy.core.usage import COUNTERS, Counts, Kept
 from proxy.store.revisions import Author
 from proxy.store.vault import Vault
 
@@ -29,6 +29,11 @@ def config(name: str = "a", **changes: Any) -> InstanceConfig:
         "api_key": f"planted-key-of-{name}-0123456789",
     }
     return InstanceConfig(name=name, **(values | changes))
+
+
+def counts(**given: int) -> Counts:
+    """A row of counters: those that are given, and 0."""
+    return tuple(given.get(name, 0) for name in COUNTERS)
 
 
 def thing(kind: str, name: str, **changes: Any) -> dict[str, Any]:

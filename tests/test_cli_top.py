@@ -20,6 +20,7 @@ WELL = {"status": "ok", "problem": None, "calls": {"open": 0}}
 @pytest.fixture
 def app(make_settings, monkeypatch):
     monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: WELL)
+    monkeypatch.setattr("proxy.runtime.running.in_flight", lambda *_, **__: {"a": 2})
     with log_kept():
         yield create_app(make_settings(port=8123))
 
@@ -40,7 +41,7 @@ def worked(make_settings, database):
         worker = create_app(make_settings()).extensions[EXTENSION]
     failed = Ending(verdict.FAILED, error="it broke off its answer")
     throttled = Ending(verdict.Verdict("throttled", rest_seconds=630.0), error="429: slow")
-    done = Ending(verdict.SUCCEEDED, Usage(200, 50), latency_ms=120)
+    done = Ending(verdict.SUCCEEDED, Usage(200, 50), latency_ms=900, first_byte_ms=120)
     worker.syncer.sync()
     for asked, ending in ((a, done), (a, failed), (b, throttled)):
         worker.state.finish(worker.state.start(serving(asked), call()), ending)
@@ -51,26 +52,27 @@ def worked(make_settings, database):
 def test_one_look_is_plain_lines(run, worked):
     result = run("--once")
     assert (result.exit_code, result.stderr) == (0, "")
-    sentence, gateway, empty, *table = result.stdout.splitlines()
+    sentence, gateway, used, empty, *table = result.stdout.splitlines()
     assert sentence == "1 of 2 instances rests."
     assert gateway == "The gateway runs at http://127.0.0.1:8123."
+    assert used.startswith("In 15 minutes: 3 requests, 250 tokens, 67 % failed, first byte")
     assert empty == ""
     cells = [re.split(r" {2,}", line) for line in table]
     assert cells[0] == list(cli_top.HEADINGS)
-    tried = [row[:3] + row[4:] for row in cells[1:]]  # the rate depends on the second
+    tried = [row[:4] + row[5:] for row in cells[1:]]  # the rate depends on the second
     # 120 ms count between 100 and 200: of one nobody knows more.
     assert tried == [
-        ["a", "100", "healthy", "250 of 1,000 (25 %)", "1 (50 %)", "150 ms", "-"],
-        ["off", "100", "disabled", "0 of 240,000 (0 %)", "-", "-", "-"],
+        ["a", "100", "healthy", "2", "250 of 1,000 (25 %)", "2", "1 (50 %)", "150 ms", "-"],
+        ["off", "100", "disabled", "0", "0 of 240,000 (0 %)", "0", "-", "-", "-"],
         [
-            *("b", "200", "rate_limited 10 min", "0 of 240,000 (0 %)", "1 (100 %)"),
+            *("b", "200", "rate_limited 10 min", "0", "0 of 240,000 (0 %)", "1", "1 (100 %)"),
             *("-", "gpt-4o: its limit is reached (429)"),
         ],
     ]
 
 
 def test_without_a_terminal_it_looks_once(run, worked):
-    assert len(run().stdout.splitlines()) == 7
+    assert len(run().stdout.splitlines()) == 8
 
 
 def test_machines_get_all_of_it(run, worked):
@@ -82,7 +84,9 @@ def test_machines_get_all_of_it(run, worked):
     }
     assert shown["health"] == {"level": "poor", "sentence": "1 of 2 instances rests."}
     a, _, b = shown["instances"]
-    assert (a["attempts"], a["errors"], a["current_tpm"], a["max_tpm"]) == (2, 1, 250, 1000)
+    assert (a["in_flight"], a["current_tpm"], a["max_tpm"]) == (2, 250, 1000)
+    assert (a["usage"]["attempts"], a["usage"]["errors"]["upstream_5xx"]) == (2, 1)
+    assert (shown["usage"]["attempts"], shown["usage"]["tokens"]["total"]) == (3, 250)
     assert b["reason"] == "its limit is reached (429)"
     assert 600 < b["seconds_left"] < 630
 
@@ -93,7 +97,9 @@ def test_where_no_gateway_runs_it_says_so_and_what_the_database_knows(run, worke
     assert result.exit_code == 0
     assert "No gateway answers at http://127.0.0.1:8123: this is what" in result.stdout
     assert "\na " in result.stdout
-    assert not json.loads(run("--json").stdout)["gateway"]["runs"]
+    shown = json.loads(run("--json").stdout)
+    assert not shown["gateway"]["runs"]
+    assert {each["in_flight"] for each in shown["instances"]} == {None}
 
 
 def test_what_a_worker_says_of_itself_is_told(run, monkeypatch):
@@ -148,8 +154,8 @@ def test_it_looks_once_a_second_until_ctrl_c_and_leaves_the_terminal_as_it_was(s
     "width, there, not_there",
     [
         (150, ["PRIO", "250 of 1,000 (25 %)", "1 (50 %)", "its limit is reached (429)"], []),
-        (110, ["██▌        25 %", "its limit is reached"], ["PRIO", "250 of"]),
-        (80, ["rate_limited 10 min", "██▌        25 %"], ["WHY", "its limit"]),
+        (120, ["IN FLIGHT", "██▌        25 %", "its limit is reached"], ["PRIO", "250 of"]),
+        (80, ["rate_limited 10 min", "██▌        25 %"], ["IN FLIGHT", "WHY", "its limit"]),
     ],
 )
 def test_what_a_narrow_terminal_has_no_room_for_is_left_out(

@@ -63,6 +63,7 @@ ONLY_FOR = {
         "cli_keys",
         "cli_config",
         "cli_look",
+        "cli_top",
         "cli_usage",
     },  # which check as it does, or show what it shows
     "legacy": {"cli_legacy", "migrations"},

@@ -42,6 +42,13 @@ DIMENSIONS = (
 )
 
 
+PAIRS = (
+    ("instance,model", "instance_name", "model"),
+    ("instance,client", "instance_name", "client_name"),
+    ("model,client", "model", "client_name"),
+)
+
+
 def upgrade() -> None:
     context.config.attributes["was_before_0010"] = True  # for the import, which comes next
     _make_anew(
@@ -54,6 +61,11 @@ def upgrade() -> None:
         op.create_index(name, "usage_day", [column, "day_at"])
     _make("usage_total", *WHO, rowid=False)
     _make("usage_series", "period_seconds", "dimension", "begins_at", "name", rowid=False)
+    _make("usage_pair", "pair", "day_at", "name", "other_name", rowid=False)
+    for index, column in (("name", "name"), ("other", "other_name")):
+        op.create_index(
+            op.f(f"ix_usage_pair_{index}"), "usage_pair", ["pair", column, "day_at"]
+        )
     op.create_table(
         "usage_rolled",
         sa.Column("id", WHOLE, autoincrement=False, nullable=False),
@@ -64,7 +76,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("usage_rolled", "usage_series", "usage_total", *reversed(PERIODS)):
+    for table in (
+        "usage_rolled",
+        "usage_pair",
+        "usage_series",
+        "usage_total",
+        *reversed(PERIODS),
+    ):
         op.drop_table(table)
     _make_anew("usage_minute", _make_as_before, ())
 
@@ -87,7 +105,7 @@ def _make_as_before() -> None:
 
 
 def _key(name: str) -> "sa.Column[object]":
-    characters = {**WHO, "dimension": 10, "name": 200}.get(name)
+    characters = {**WHO, "dimension": 10, "name": 200, "pair": 20, "other_name": 200}.get(name)
     kind = WHOLE if characters is None else sa.String(characters)
     return sa.Column(name, kind, autoincrement=False, nullable=False)
 
@@ -119,16 +137,26 @@ def _roll_up() -> None:
                 f"minute_at - minute_at % {seconds}, {column}",
                 f", {seconds}, '{dimension}'",
             )
+    # Of days that are over when all minutes there are have been rolled up.
+    until = "(SELECT (MAX(minute_at) + 60) - (MAX(minute_at) + 60) % 86400 FROM usage_minute)"
+    for pair, name, other_name in PAIRS:
+        _sum_up(
+            "usage_pair (day_at, name, other_name, pair",
+            f"minute_at - minute_at % 86400, {name}, {other_name}",
+            f", '{pair}'",
+            f" WHERE minute_at < {until}",
+        )
     op.execute(
         "INSERT INTO usage_rolled (id, until)"
         " SELECT 1, MAX(minute_at) + 60 FROM usage_minute HAVING COUNT(*) > 0"
     )
 
 
-def _sum_up(into: str, keys: str, constants: str = "") -> None:
+def _sum_up(into: str, keys: str, constants: str = "", where: str = "") -> None:
     counters = (*COUNTED_BEFORE, *ADDED)
     # By their places: a constant among the keys is no key.
     by = ", ".join(str(number + 1) for number in range(len(keys.split(", "))))
     sums = ", ".join(f"SUM({c})" for c in counters)
-    rows = f"SELECT {keys}{constants}, {sums} FROM usage_minute GROUP BY {by}"  # nosec B608
+    source = f"usage_minute{where}"
+    rows = f"SELECT {keys}{constants}, {sums} FROM {source} GROUP BY {by}"  # nosec B608
     op.execute(f"INSERT INTO {into}, {', '.join(counters)}) {rows}")

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 # Upper bounds, inclusive; what takes longer than the last counts in one bucket more. They are
 # part of the tables: with other bounds, columns would have to be made and old counts divided.
@@ -12,6 +12,8 @@ BOUNDS_MS = (
     *(120_000, 300_000, 600_000),
 )
 BUCKETS = len(BOUNDS_MS) + 1
+_LOWER_MS = (0, *BOUNDS_MS)
+_WIDTHS_MS = (*(upper - lower for lower, upper in pairwise(_LOWER_MS)), 0)
 
 
 def bucket(ms: float) -> int:
@@ -25,27 +27,19 @@ def columns(what: str) -> tuple[str, ...]:
     return (*bounded, f"{what}_over_{BOUNDS_MS[-1]}_ms")
 
 
-def quantile(counts: Sequence[int], q: float) -> float | None:
-    """In ms, below which the share `q` of all lies, 0 < q <= 1; None where nothing was counted.
+def quantiles(counts: Sequence[int], shares: Sequence[float]) -> list[float]:
+    """In ms, below which each of these shares of all lies, 0 < share <= 1; none where nothing
+    was counted.
 
     Within a bucket all are taken to lie evenly between its bounds, as Prometheus does; beyond
     the last bound nobody knows, and it is that bound.
     """
-    return quantiles(counts, (q,))[0]
-
-
-def quantiles(counts: Sequence[int], shares: Sequence[float]) -> list[float | None]:
-    """Several of the same."""
     below = list(accumulate(counts))
-    if not below[-1]:
-        return [None] * len(shares)
-    return [_at(q * below[-1], counts, below) for q in shares]
-
-
-def _at(rank: float, counts: Sequence[int], below: Sequence[int]) -> float:
-    index = bisect_left(below, rank)
-    if index >= len(BOUNDS_MS):
-        return float(BOUNDS_MS[-1])
-    lower = BOUNDS_MS[index - 1] if index else 0
-    over = rank - (below[index] - counts[index])
-    return lower + (BOUNDS_MS[index] - lower) * over / counts[index]
+    whole = below[-1]
+    found: list[float] = []
+    for share in shares if whole else ():
+        rank = share * whole
+        index = bisect_left(below, rank)
+        inside = (rank - below[index]) / counts[index] + 1
+        found.append(_LOWER_MS[index] + _WIDTHS_MS[index] * inside)
+    return found

@@ -1,8 +1,10 @@
 """How instances look in a table that is read at a glance, each in a row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from proxy.core.report import RECENT_SECONDS, failed_attempts, failed_share
 from proxy.core.standing import DISABLED, Standing, countdown
 
 HEALTHY = "healthy"
@@ -15,25 +17,9 @@ CALM, HIGH, FULL = "calm", "high", "full"
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Attempts at an instance in the last minutes. `errors` are its own; `p50_ms` is None
-    where none succeeded."""
-
-    attempts: int = 0
-    errors: int = 0
-    p50_ms: float | None = None
-
-    @property
-    def error_share(self) -> float | None:
-        return self.errors / self.attempts if self.attempts else None
-
-
-NOTHING = Counted()
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """`max_tpm` 0: no limit that is enforced."""
+    """`max_tpm` 0: no limit that is enforced. `figures` are those of reports, of the last
+    minutes (core/report.py). `in_flight` is None where no worker could be asked."""
 
     name: str
     priority: int
@@ -41,7 +27,8 @@ class Row:
     requests_per_second: float
     current_tpm: int
     max_tpm: int
-    counted: Counted = NOTHING
+    figures: Mapping[str, Any]
+    in_flight: int | None = None
 
     @property
     def used_share(self) -> float | None:
@@ -79,9 +66,21 @@ def tokens_words(row: Row) -> str:
     return f"{row.current_tpm:,} of {row.max_tpm:,} ({100 * row.used_share:.0f} %)"
 
 
-def errors_words(counted: Counted) -> str:
-    share = counted.error_share
-    return "-" if share is None else f"{counted.errors:,} ({share_words(share)})"
+def errors_words(figures: Mapping[str, Any]) -> str:
+    """Of attempts."""
+    share = failed_share(figures["attempt_success_rate"])
+    return "-" if share is None else f"{failed_attempts(figures):,} ({share_words(share)})"
+
+
+def usage_words(figures: Mapping[str, Any]) -> str:
+    """Of the whole gateway, in a sentence."""
+    share = failed_share(figures["success_rate"])
+    said = [f"{figures['requests']:,} requests", f"{figures['tokens']['total']:,} tokens"]
+    if share is not None:
+        said.append(f"{share_words(share)} failed")
+    if figures["first_byte_ms"]["p50"] is not None:
+        said.append(f"first byte after {ms_words(figures['first_byte_ms']['p50'])}")
+    return f"In {RECENT_SECONDS // 60} minutes: {', '.join(said)}."
 
 
 def share_words(share: float | None) -> str:

@@ -12,6 +12,7 @@ from proxy.core.types import MeterKey, Serving
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 STATUSES = ("healthy", "rate_limited", "error", "misconfigured")
+IN_FLIGHT = "gateway_attempts_in_flight"
 BREAKER_STATES = ("closed", "open", "half_open")
 
 _INSTANCE = ("instance_name",)
@@ -77,7 +78,7 @@ WORKER_FAMILIES = (
            "Number of the config's version that the worker uses."),
 )
 INSTANCE_FAMILIES = (
-    Family("gateway_attempts_in_flight", GAUGE, _INSTANCE,
+    Family(IN_FLIGHT, GAUGE, _INSTANCE,
            "Tries at an instance that are open, of all workers."),
     Family("gateway_instance_enabled", GAUGE, _INSTANCE,
            "1 if the instance may be asked, by its config."),

@@ -1,6 +1,7 @@
 """What is counted of usage: the names of its counters, which are those of its columns."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 from proxy.core import histogram
 from proxy.core.days import DAY_SECONDS
@@ -9,6 +10,8 @@ from proxy.core.verdict import OUTCOMES
 # By which it can be told apart; each is a column, too.
 DIMENSIONS = ("instance", "model", "client")
 OVERALL = ""  # told apart by nothing
+# Any two of them, by whose names sums of days are kept, too.
+PAIRS = tuple(combinations(DIMENSIONS, 2))
 
 # How a request ended that no instance was asked for: the client's own fault; a limit of its
 # key; nobody had room, or could serve it; it left while it waited. The last one also after an
@@ -38,6 +41,10 @@ COUNTERS = (
     *FIRST_BYTE,
     *LATENCY,
 )
+
+# A row of counters, in their order.
+Counts = tuple[int, ...]
+NOTHING: Counts = (0,) * len(COUNTERS)
 
 MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 PERIODS = (MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS)  # for which sums are kept

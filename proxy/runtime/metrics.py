@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from proxy.core.allowance import NANO
 from proxy.core.limiter import instance_meter
-from proxy.core.metrics import BREAKER_STATES, STATUSES, left_of_model
+from proxy.core.metrics import BREAKER_STATES, IN_FLIGHT, STATUSES, left_of_model
 from proxy.core.types import ANONYMOUS, Client, InstanceConfig, MeterKey, Serving
 from proxy.core.usage import FIRST_BYTE, LATENCY, LOST, REFUSALS
 from proxy.core.verdict import OUTCOMES
@@ -71,8 +71,17 @@ class Metrics:
         self._roster = roster
         self._clock = clock
 
-    def read(self) -> Iterator[Reading]:
-        """All there is now, each family's in one piece or in several."""
+    def read(self, only: Collection[str] = ()) -> Iterator[Reading]:
+        """All there is now, each family's in one piece or in several; or `only` these families.
+        What is in flight, alone, is asked for each second: it needs no database."""
+        if not only:
+            yield from self._all()
+        elif IN_FLIGHT in only and len(only) == 1:
+            yield from (r for r in self._of_workers() if r.family == IN_FLIGHT)
+        else:
+            yield from (r for r in self._all() if r.family in only)
+
+    def _all(self) -> Iterator[Reading]:
         snapshot = self._snapshots.current
         sums = self._sums()
         python = platform.python_version()
@@ -114,7 +123,7 @@ class Metrics:
             for name, count in entry.in_flight.items():
                 in_flight[name] = in_flight.get(name, 0) + count
         for name, count in in_flight.items():
-            yield Reading("gateway_attempts_in_flight", (name,), count)
+            yield Reading(IN_FLIGHT, (name,), count)
 
     def _of_instances(self, snapshot: Snapshot) -> Iterator[Reading]:
         now = self._clock()

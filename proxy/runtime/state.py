@@ -356,13 +356,6 @@ class State:
             *over, _ = requests.by_second(int(self._clock()), RATE_SECONDS + 1)
             return sum(over) / RATE_SECONDS
 
-    def first_byte_ms(self, name: str) -> float | None:
-        """The median of its quickest deployment, as this worker knows it; None before the
-        first answer."""
-        with self._lock:
-            medians = [median.value for median in self._live(name).first_bytes.values()]
-            return min((ms for ms in medians if ms is not None), default=None)
-
     def in_flight(self) -> dict[str, int]:
         """Attempts of this worker that are open, by instance."""
         with self._lock:

@@ -1,8 +1,9 @@
 """Usage that is kept: counters by minute, instance, model and client, and their sums.
 
 Workers add to `usage_minute`. Once a minute `roll_up` adds the minutes that are over to the
-hours, the days, the totals and the series, and notes until when; what comes later for one of
-them is added everywhere at once. So each count is in every sum once, whenever it was written.
+hours, the days, the totals and the series, and notes until when; when a day is over, it adds it
+to the pairs. What comes later for one of them is added everywhere at once. So each count is in
+every sum once, whenever it was written.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,12 +26,21 @@ from sqlalchemy import (
 
 from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
-from proxy.core.usage import COUNTERS, DIMENSIONS, HOUR_SECONDS, MINUTE_SECONDS, OVERALL, Kept
+from proxy.core.usage import (
+    COUNTERS,
+    DIMENSIONS,
+    HOUR_SECONDS,
+    MINUTE_SECONDS,
+    OVERALL,
+    PAIRS,
+    Kept,
+)
 from proxy.store.db import Prepared, upsert, upsert_found
 from proxy.store.models import (
     Base,
     UsageDayRow,
     UsageHourRow,
+    UsagePairRow,
     UsageRolledRow,
     UsageRow,
     UsageSeriesRow,
@@ -40,6 +50,7 @@ from proxy.store.models import (
 WHO = ("instance_name", "model", "client_name")
 KEY_COLUMNS = ("minute_at", *WHO)
 SERIES_KEY = ("period_seconds", "dimension", "begins_at", "name")
+PAIR_KEY = ("pair", "day_at", "name", "other_name")
 # The column that names a row of a series.
 NAMED_BY = dict(zip(DIMENSIONS, WHO, strict=True))
 NO_OTHER_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -52,6 +63,7 @@ MOST_SECONDS = HOUR_SECONDS
 MOST_ROWS = 2_000
 
 _MINUTE, _SERIES = UsageRow.__table__, UsageSeriesRow.__table__
+_DAY, _PAIR = UsageDayRow.__table__, UsagePairRow.__table__
 _TOTAL = UsageTotalRow.__table__
 _ROLLED = Prepared(select(UsageRolledRow.until))
 _SINCE: Any = bindparam("since")
@@ -83,7 +95,7 @@ def add(
     until = rolled_until(connection)
     late = [row for row in rows if row["minute_at"] < until]
     if late:
-        _add_late(connection, late)
+        _add_late(connection, late, paired_until(until))
 
 
 def rolled_until(connection: Connection) -> int:
@@ -91,14 +103,24 @@ def rolled_until(connection: Connection) -> int:
     return next((until for (until,) in _ROLLED.rows(connection)), 0)
 
 
+def paired_until(rolled: int) -> int:
+    """Days before that moment are in the sums of pairs, if all is rolled up until `rolled`."""
+    return rolled // DAY_SECONDS * DAY_SECONDS
+
+
 def roll_up(connection: Connection, now: float) -> bool:
     """Adds the minutes that are over to the sums; True if there are more to add."""
+    rolled = rolled_until(connection)
     first, newest = first_to_roll_up(connection), _newest(now)
     if first is None or first >= newest:
         return False
     until = min(newest, first + MOST_SECONDS, _next_step(connection, first))
     for step in _steps(connection.dialect.name):
         step.run(connection, since=first, until=until)
+    paired, over = paired_until(rolled), paired_until(until)
+    if paired < over:
+        for step in _steps_of_pairs(connection.dialect.name):
+            step.run(connection, since=paired, until=over)
     upsert(connection, UsageRolledRow, [{"id": 1, "until": until}], _until)
     return until < newest
 
@@ -150,12 +172,16 @@ def forget_old(connection: Connection, now: float, kept: Kept) -> None:
     ):
         table = model.__table__
         connection.execute(delete(table).where(table.c[at] < before))
+    for pair in PAIRS:  # named all: the key begins with them
+        connection.execute(
+            delete(_PAIR).where(_PAIR.c.pair == name_of(pair), _PAIR.c.day_at < days)
+        )
     for seconds, before in (
         (MINUTE_SECONDS, minutes),
         (HOUR_SECONDS, hours),
         (DAY_SECONDS, days),
     ):
-        for dimension in (OVERALL, *DIMENSIONS):  # named all: the key begins with them
+        for dimension in (OVERALL, *DIMENSIONS):
             connection.execute(
                 delete(_SERIES).where(
                     _SERIES.c.period_seconds == seconds,
@@ -220,13 +246,34 @@ def _steps_of_series(dialect: str) -> Iterator[Prepared]:
             yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
 
 
+@cache
+def _steps_of_pairs(dialect: str) -> tuple[Prepared, ...]:
+    return tuple(
+        upsert_found(
+            dialect,
+            UsagePairRow,
+            (*PAIR_KEY, *COUNTERS),
+            select(literal(name_of(pair)), _DAY.c.day_at, *names, *_sums(_DAY))
+            .where(_DAY.c.day_at >= _SINCE, _DAY.c.day_at < _UNTIL)
+            .group_by(_DAY.c.day_at, *names),
+            _add,
+        )
+        for pair in PAIRS
+        for names in [[_DAY.c[NAMED_BY[dimension]] for dimension in pair]]
+    )
+
+
+def name_of(pair: Sequence[str]) -> str:
+    return ",".join(pair)
+
+
 _PERIODS: tuple[tuple[type[Base], str, int], ...] = (
     (UsageHourRow, "hour_at", HOUR_SECONDS),
     (UsageDayRow, "day_at", DAY_SECONDS),
 )
 
 
-def _add_late(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def _add_late(connection: Connection, rows: Sequence[Mapping[str, Any]], paired: int) -> None:
     for model, at, seconds in _PERIODS:
         hours_or_days = (
             (row["minute_at"] // seconds * seconds, *(row[c] for c in WHO)) for row in rows
@@ -242,6 +289,15 @@ def _add_late(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None
                 for row in rows
             )
             _upsert(connection, UsageSeriesRow, _summed(SERIES_KEY, keys, rows))
+    over = [row for row in rows if row["minute_at"] < paired]  # other days are added whole
+    days = [row["minute_at"] // DAY_SECONDS * DAY_SECONDS for row in over]
+    for pair in PAIRS:
+        name, other = (NAMED_BY[dimension] for dimension in pair)
+        of_pair = (
+            (name_of(pair), day_at, row[name], row[other])
+            for day_at, row in zip(days, over, strict=True)
+        )
+        _upsert(connection, UsagePairRow, _summed(PAIR_KEY, of_pair, over))
 
 
 def _summed(

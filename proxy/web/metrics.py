@@ -38,7 +38,9 @@ def metrics() -> Response:
     mine = parts()
     _check_that_it_may_be_read(mine)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    body = encode(_Readings(mine.metrics.read()))
+    # As Prometheus' own libraries let one choose.
+    only = frozenset(request.args.getlist("name[]"))
+    body = encode(_Readings(mine.metrics.read(only)))
     return Response(body, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from proxy.core.report import BUCKETS, Question, usual_bucket
+from proxy.core.report import BUCKETS, RECENT_SECONDS, Question, usual_bucket
 from proxy.core.usage import DIMENSIONS
 from proxy.errors import Unprocessable
 from proxy.web.schemas import checked
 
 WINDOWS = (5, 15, 30, 60)  # minutes
-USUAL_WINDOW = 15
+USUAL_WINDOW = RECENT_SECONDS // 60
 MAX_MOMENT = 253_402_300_799  # the last of the year 9999
 
 

@@ -9,18 +9,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flask import make_response
+import orjson
+from flask import Response
 from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import Parts, parts
-from proxy.core.report import BUCKETS, Question, aligned, figures
-from proxy.core.usage import COUNTERS
+from proxy.core.report import BUCKETS, Question, figures, last
+from proxy.core.usage import NOTHING
 from proxy.core.wellness import Watched, judge
-from proxy.errors import Unprocessable
-from proxy.store import reports
 from proxy.web import schemas_usage
 from proxy.web.auth import require_admin
+from proxy.web.counted import Counted, counted_for
 from proxy.web.documented import CSV, documented_in
 from proxy.web.health import sync_problem
 from proxy.web.schemas import query_values
@@ -28,13 +28,9 @@ from proxy.web.schemas_usage import stats_question, usage_question
 from proxy.web.ui.standing import Standing, budgets, of_all, standings
 
 Json = dict[str, Any]
-Counted = dict[tuple[Any, ...], dict[str, int]]
 
-NOTHING = dict.fromkeys(COUNTERS, 0)
 BUCKET_NAMES = {seconds: name for name, seconds in BUCKETS.items()}
 HEALTH_SECONDS = 300
-# Of an answer: more takes seconds, and memory of the server.
-MAX_ROWS = 100_000
 
 blueprint = Blueprint(
     "usage",
@@ -51,9 +47,9 @@ class Stats(MethodView):
     @documented(
         200, schemas_usage.StatsSchema, query=schemas_usage.StatsQuerySchema, errors=(422,)
     )
-    def get(self) -> Json:
+    def get(self) -> Response:
         """Figures of the last minutes, or of any time; by instance, model or client."""
-        return stats(parts(), stats_question(query_values()))
+        return _shown(stats(parts(), stats_question(query_values())))
 
 
 @blueprint.route("/stats/instances")
@@ -64,18 +60,15 @@ class InstancesStats(MethodView):
         query=schemas_usage.InstancesQuerySchema,
         errors=(422,),
     )
-    def get(self) -> Json:
+    def get(self) -> Response:
         """Figures of each instance, and how it is now."""
         asked = stats_question(query_values(), schema=schemas_usage.InstancesQuerySchema)
         question, counted = counted_for(parts(), replace(asked, by=["instance"]))
-        return {
-            "since": question.since,
-            "until": question.until,
-            "instances": [
-                _instance(one, figures(counted.get((0, one.name), NOTHING)))
-                for one in sorted(standings(parts()), key=lambda one: one.name)
-            ],
-        }
+        instances = [
+            _instance(one, figures(counted.get((0, one.name), NOTHING)))
+            for one in sorted(standings(parts()), key=lambda one: one.name)
+        ]
+        return _shown({"from": question.since, "to": question.until, "instances": instances})
 
 
 @blueprint.route("/stats/health")
@@ -95,26 +88,25 @@ class UsageReport(MethodView):
         errors=(422,),
         csv=True,
     )
-    def get(self) -> Any:
+    def get(self) -> Response:
         """Usage and money by minute, hour or day, as JSON or CSV."""
         question, form = usage_question(query_values())
         report = usage_report(parts(), question)
         if form == "csv":
-            response = make_response(as_csv(report["rows"], question.by))
-            response.headers["Content-Type"] = f"{CSV}; charset=utf-8"
-            return response
-        return report
+            text = as_csv(report["rows"], question.by)
+            return Response(text, content_type=f"{CSV}; charset=utf-8")
+        return _shown(report)
 
 
 def stats(mine: Parts, asked: Question) -> Json:
-    """As /admin/stats shows it, but for the schema."""
+    """As /admin/stats shows it."""
     plain = replace(asked, bucket_seconds=0)
     question, counted = counted_for(mine, plain)
     total = list((_whole(mine, question) if asked.by else counted).values())
     by_name = {key[1]: counts for key, counts in counted.items()} if asked.by else {}
     found: Json = {
-        "since": question.since,
-        "until": question.until,
+        "from": question.since,
+        "to": question.until,
         "total": figures(total[0] if total else NOTHING),
         "group_by": asked.by[0] if asked.by else None,
         "groups": [{"name": n, **figures(by_name[n])} for n in sorted(by_name)],
@@ -133,8 +125,8 @@ def stats(mine: Parts, asked: Question) -> Json:
 def usage_report(mine: Parts, asked: Question) -> Json:
     question, counted = counted_for(mine, asked)
     return {
-        "since": question.since,
-        "until": question.until,
+        "from": question.since,
+        "to": question.until,
         "by": BUCKET_NAMES[asked.bucket_seconds],
         "rows": [
             {"at": at, **dict(zip(asked.by, names, strict=True)), **figures(counts)}
@@ -143,26 +135,11 @@ def usage_report(mine: Parts, asked: Question) -> Json:
     }
 
 
-def counted_for(mine: Parts, asked: Question) -> tuple[Question, Counted]:
-    """The question as it can be answered, and the answer."""
-    settings = mine.settings
-    since, until = aligned(asked, settings.usage_kept.since(time.time()))
-    question = replace(asked, since=since, until=until)
-    with mine.database.read() as connection:
-        found = reports.answer(connection, question)
-    if len(found) > MAX_ROWS:
-        raise Unprocessable(
-            f"That is {len(found)} rows, and at most {MAX_ROWS} are shown at once: ask for a"
-            " shorter time, longer steps, or fewer groups.",
-            param="from",
-        )
-    return question, found
-
-
 def health(mine: Parts) -> Json:
-    now = int(time.time())
-    _, counted = counted_for(mine, Question(now - HEALTH_SECONDS, now + 1))
-    counts = counted.get((0,), NOTHING)
+    _, counted = counted_for(mine, last(HEALTH_SECONDS, time.time()))
+    shown = figures(counted.get((0,), NOTHING))
+    # Without those that a limit of their key refused.
+    refused = shown["errors"]["ours"] - shown["limited"]
     found = standings(mine)
     models = budgets(mine, found)
     statuses = {each.name: each.status for each in found}
@@ -170,8 +147,8 @@ def health(mine: Parts) -> Json:
         Watched(
             statuses,
             models,
-            rate=figures(counts)["success_rate"],
-            judged=counts["succeeded"] + counts["lost"] + counts["refused"],
+            rate=shown["success_rate"],
+            judged=shown["succeeded"] + shown["lost"] + refused,
             problem=sync_problem(),
         )
     )
@@ -216,6 +193,12 @@ def _safe(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return "'" + value
     return "" if value is None else value
+
+
+def _shown(found: Json) -> Response:
+    """It is as its schema says (a test compares them), and to have that made of it would take
+    far longer than all else."""
+    return Response(orjson.dumps(found), content_type="application/json")
 
 
 def _whole(mine: Parts, question: Question) -> Counted:

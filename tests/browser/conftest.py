@@ -145,11 +145,15 @@ def an_hour(gateway):
     for number in range(1, 61):
         many = int(60 + 35 * math.sin(number / 8) + 7 * math.sin(number * 1.7))
         failed = 9 if 20 <= number < 24 else 0
+        throttled = number % 4 if many > 70 else 0
         counts = {
             "requests": many,
-            "attempts": many + failed,
-            "throttled": number % 4 if many > 70 else 0,
+            "attempts": many + failed + throttled,
+            "succeeded": many,
+            "throttled": throttled,
             "failed": failed,
+            "first_byte_upto_500_ms": many - many // 9,
+            "first_byte_upto_1500_ms": many // 9,
             "prompt_tokens": 300 * many,
             "completion_tokens": 300 * many,
         }

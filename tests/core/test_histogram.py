@@ -4,7 +4,7 @@ import random
 import pytest
 
 from proxy.core import histogram
-from proxy.core.histogram import BOUNDS_MS, BUCKETS, bucket, quantile
+from proxy.core.histogram import BOUNDS_MS, BUCKETS, bucket, quantiles
 
 
 def counted(*values_ms):
@@ -29,7 +29,7 @@ def test_each_bucket_has_a_name_of_its_own():
 
 
 def test_of_nothing_there_is_no_quantile():
-    assert quantile([0] * BUCKETS, 0.5) is None
+    assert quantiles([0] * BUCKETS, (0.5,)) == []
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_of_nothing_there_is_no_quantile():
     ],
 )
 def test_within_a_bucket_all_lie_evenly(values_ms, q, expected):
-    assert quantile(counted(*values_ms), q) == pytest.approx(expected)
+    assert quantiles(counted(*values_ms), (q,)) == [pytest.approx(expected)]
 
 
 def test_a_quantile_lies_in_the_bucket_of_the_true_one():
     chance = random.Random(3)
     values = sorted(chance.lognormvariate(7, 1.2) for _ in range(5000))
     for q in (0.5, 0.9, 0.99):
-        found = quantile(counted(*values), q)
+        (found,) = quantiles(counted(*values), (q,))
         assert bucket(found) == bucket(values[int(q * len(values))])
 
 

@@ -4,7 +4,6 @@ from proxy.core.live_table import (
     CALM,
     FULL,
     HIGH,
-    Counted,
     Row,
     bar,
     errors_words,
@@ -14,14 +13,18 @@ from proxy.core.live_table import (
     share_words,
     status_words,
     tokens_words,
+    usage_words,
 )
+from proxy.core.report import figures
 from proxy.core.standing import Standing
+from proxy.core.usage import NOTHING
+from tests.builders import counts
 
 NOW = 1000.0
 
 
 def row(name="a", status="healthy", rate=0.0, **changes):
-    values = {"priority": 100, "current_tpm": 0, "max_tpm": 1000}
+    values = {"priority": 100, "current_tpm": 0, "max_tpm": 1000, "figures": figures(NOTHING)}
     return Row(
         name=name,
         standing=Standing(status),
@@ -63,8 +66,18 @@ def test_tokens_are_told_against_the_limit_if_there_is_one():
 
 
 def test_errors_are_told_with_their_share_of_what_was_tried():
-    assert errors_words(Counted(200, 3)) == "3 (1.5 %)"
-    assert errors_words(Counted()) == "-"
+    given = {"succeeded": 197, "failed": 2, "throttled": 1, "rejected": 9}
+    assert errors_words(figures(counts(**given))) == "3 (1.5 %)"
+    assert errors_words(figures(NOTHING)) == "-"
+
+
+def test_the_whole_gateway_is_told_in_a_sentence():
+    some = {"requests": 1200, "prompt_tokens": 9000, "completion_tokens": 1000}
+    some |= {"succeeded": 997, "lost": 3, "first_byte_upto_200_ms": 997}
+    assert usage_words(figures(counts(**some))) == (
+        "In 15 minutes: 1,200 requests, 10,000 tokens, 0.3 % failed, first byte after 150 ms."
+    )
+    assert usage_words(figures(NOTHING)) == "In 15 minutes: 0 requests, 0 tokens."
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,22 @@ import random
 
 import pytest
 
-from proxy.core.report import Question, aligned, figures, slices, usual_bucket
-from proxy.core.usage import COUNTERS
+from proxy.core.report import (
+    OF_ATTEMPTS,
+    Question,
+    aligned,
+    failed_attempts,
+    failed_share,
+    figures,
+    last,
+    slices,
+    usual_bucket,
+)
+from proxy.core.usage import NOTHING
+from tests.builders import counts
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 START = 20_000 * DAY
-NONE = dict.fromkeys(COUNTERS, 0)
 ALL_KEPT = {MINUTE: 0, HOUR: 0, DAY: 0}
 
 
@@ -71,14 +81,14 @@ def test_dimensions_are_those_that_are_filtered_or_told_apart():
 
 
 def test_of_nothing_there_are_no_rates_and_no_times():
-    found = figures(NONE)
+    found = figures(NOTHING)
     assert (found["success_rate"], found["attempt_success_rate"]) == (None, None)
     assert found["latency_ms"] == {"p50": None, "p90": None, "p99": None, "mean": None}
 
 
 def test_errors_are_told_apart_by_whose_fault_they_are():
     numbers = {name: 10**i for i, name in enumerate(OF_ERRORS)}
-    assert figures(NONE | numbers)["errors"] == {
+    assert figures(counts(**numbers))["errors"] == {
         "client": 11,
         "ours": 1100,
         "upstream_429": 10_000,
@@ -95,30 +105,42 @@ OF_ERRORS = (
 )
 
 
+def test_attempts_failed_after_which_a_client_got_nothing_but_an_error():
+    numbers = {name: 10**i for i, name in enumerate(OF_ERRORS)}
+    assert failed_attempts(figures(counts(**numbers))) == 111_110_000
+    assert set(OF_ATTEMPTS) < set(figures(NOTHING)["errors"])
+    assert (failed_share(None), failed_share(0.9996)) == (None, 0.0004)
+
+
+def test_the_last_minutes_end_with_what_is_counted_now():
+    assert last(900, START + 0.5) == Question(START - 899, START + 1)
+
+
 def test_what_is_the_clients_fault_or_wish_lowers_no_rate():
-    counts = NONE | {"succeeded": 3, "rejected": 5, "mistaken": 5, "aborted": 5, "limited": 5}
-    found = figures(counts)
+    given = {"succeeded": 3, "rejected": 5, "mistaken": 5, "aborted": 5, "limited": 5}
+    found = figures(counts(**given))
     assert (found["success_rate"], found["attempt_success_rate"]) == (1.0, 1.0)
 
 
 def test_a_failure_that_another_made_good_lowers_the_rate_of_attempts_only():
-    found = figures(NONE | {"succeeded": 3, "failed": 1})
+    found = figures(counts(**{"succeeded": 3, "failed": 1}))
     assert (found["success_rate"], found["attempt_success_rate"]) == (1.0, 0.75)
-    assert figures(NONE | {"succeeded": 3, "expired": 1})["attempt_success_rate"] == 0.75
-    assert figures(NONE | {"succeeded": 3, "lost": 1})["success_rate"] == 0.75
-    assert figures(NONE | {"succeeded": 3, "refused": 1})["success_rate"] == 0.75
+    assert figures(counts(succeeded=3, expired=1))["attempt_success_rate"] == 0.75
+    assert figures(counts(**{"succeeded": 3, "lost": 1}))["success_rate"] == 0.75
+    assert figures(counts(**{"succeeded": 3, "refused": 1}))["success_rate"] == 0.75
 
 
 def test_tokens_times_and_money():
     found = figures(
-        NONE
-        | {
-            "prompt_tokens": 5,
-            "completion_tokens": 3,
-            "cached_tokens": 2,
-            "reasoning_tokens": 1,
-        }
-        | {"latency_upto_100_ms": 4, "latency_total_ms": 300, "cost_nano": 1_500_000_000}
+        counts(
+            prompt_tokens=5,
+            completion_tokens=3,
+            cached_tokens=2,
+            reasoning_tokens=1,
+            latency_upto_100_ms=4,
+            latency_total_ms=300,
+            cost_nano=1_500_000_000,
+        )
     )
     assert found["tokens"] == {
         **{"prompt": 5, "completion": 3, "cached": 2, "reasoning": 1, "total": 8}

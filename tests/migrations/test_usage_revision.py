@@ -60,6 +60,14 @@ def test_what_was_counted_by_minute_is_rolled_up(old):
     assert rows(old, f"{series} 60 AND dimension = 'client'") == [
         (key[0], key[3], number) for number, key in enumerate(MINUTES, 1)
     ]
+    pairs = "SELECT pair, day_at, name, other_name, requests FROM usage_pair ORDER BY 1, 3, 4"
+    assert rows(old, pairs) == [  # of days that are over
+        ("instance,client", DAY, "a", "app", 3),
+        ("instance,model", DAY, "a", "gpt-4o", 1),
+        ("instance,model", DAY, "a", "o1", 2),
+        ("model,client", DAY, "gpt-4o", "app", 1),
+        ("model,client", DAY, "o1", "app", 2),
+    ]
     with old.read() as connection:
         assert usage.rolled_until(connection) == MINUTES[-1][0] + 60
         assert sum(c["cost_nano"] for c in usage.totals(connection).values()) == 6

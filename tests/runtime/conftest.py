@@ -43,9 +43,9 @@ class Peer:
     def send(self, *data):
         self.sock.sendall(b"".join(data))
 
-    def answer(self, body=b"ok", *headers):
+    def answer(self, body=b"ok", *headers, status=b"200 OK"):
         """A whole answer, on a connection that goes on."""
-        lines = [b"HTTP/1.1 200 OK", b"content-length: %d" % len(body), *headers]
+        lines = [b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *headers]
         self.send(b"\r\n".join(lines), b"\r\n\r\n", body)
 
     def close(self):

@@ -221,6 +221,17 @@ def test_what_is_in_flight_is_summed_up_over_all_workers(make_worker):
     assert worker.read("gateway_config_revision") == {("0",): 7, ("3",): 6}
 
 
+def test_what_is_in_flight_alone_is_told_without_the_database(make_worker, statements):
+    entries = {0: Entry(2, 512, 1, 0.0, False, 7, {"a": 2})}
+    worker = make_worker(A, entries=entries)
+    asked = statements(worker.metrics._database)
+    found = list(worker.metrics.read({"gateway_attempts_in_flight"}))
+    assert [(r.labels, r.value) for r in found] == [(("a",), 2)]
+    assert asked == []
+    some = {"gateway_workers", "gateway_database_up"}
+    assert {r.family for r in worker.metrics.read(some)} == some
+
+
 def ones(found, name):
     return {labels[1] for labels, value in found.items() if labels[0] == name and value}
 

@@ -8,11 +8,13 @@ import pytest
 
 from proxy.core.deltas import Deltas
 from proxy.core.report import Question
+from proxy.core.usage import COUNTERS
 from proxy.store import reports, usage
 
 DAY = 1_699_920_000
 MINUTES = 3 * 1440
 NOW = DAY + MINUTES * 60
+REQUESTS = COUNTERS.index("requests")
 
 
 @pytest.fixture
@@ -70,8 +72,19 @@ def test_a_report_says_what_was_counted(database, counted):
         question = Question(since, until, where, by, bucket)
         with database.read() as connection:
             found = reports.answer(connection, question)
-        requests = {key: c["requests"] for key, c in found.items() if c["requests"]}
+        requests = {key: c[REQUESTS] for key, c in found.items() if c[REQUESTS]}
         assert requests == plain(counted, question), question
+
+
+def test_of_days_that_are_over_two_dimensions_are_read_from_their_sums(
+    database, counted, statements
+):
+    """And of the present day from whole rows."""
+    asked = statements(database)
+    with database.read() as connection:
+        reports.answer(connection, Question(DAY, NOW, {"client": "x"}, ("model",)))
+    tables = [t for s in asked for t in ("usage_pair", "usage_day") if f"FROM {t}" in s]
+    assert tables == ["usage_pair", "usage_day"]
 
 
 def test_where_nothing_was_counted_there_is_no_row(database):

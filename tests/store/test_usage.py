@@ -10,6 +10,7 @@ from proxy.store import usage
 from proxy.store.models import (
     UsageDayRow,
     UsageHourRow,
+    UsagePairRow,
     UsageRow,
     UsageSeriesRow,
     UsageTotalRow,
@@ -108,7 +109,7 @@ def all_of(database):
     """What is summed up of requests, by table and key."""
     found = {}
     with database.read() as connection:
-        for model in (UsageHourRow, UsageDayRow, UsageTotalRow, UsageSeriesRow):
+        for model in (UsageHourRow, UsageDayRow, UsageTotalRow, UsageSeriesRow, UsagePairRow):
             table = model.__table__
             keys = list(table.primary_key)
             for *key, requests in connection.execute(select(*keys, table.c.requests)):
@@ -154,12 +155,40 @@ def test_sums_are_the_same_whenever_it_was_written(database, add):
             rolled(database, MINUTE + 60 * random.randrange(300))
     while rolled(database, MINUTE + 60 * 400):
         pass
-    found = all_of(database)
+    first_day = sum(moment < DAY + 86_400 for moment in moments)
+    for pair in ("instance,model", "model,client"):
+        assert sum(n for key, n in pairs(database).items() if key[0] == pair) == first_day
+    found = {key: n for key, n in all_of(database).items() if key[0] != "usage_pair"}
     tables = {key[:3] if key[0] == "usage_series" else key[:1] for key in found}
     for table in tables:
         assert sum(n for key, n in found.items() if key[: len(table)] == table) == 60
     hours = Counter(moment // 3600 * 3600 for moment in moments)
     assert hours == {k[3]: n for k, n in found.items() if k[:3] == ("usage_series", 3600, "")}
+
+
+def test_a_day_is_added_to_the_sums_of_pairs_when_it_is_over(database, add):
+    """Whatever was counted before its end, at its end, or for it long after."""
+    late = DAY + 86_400 - 60
+    add(used(requests=1), used((MINUTE, "b"), requests=2), used((late,), requests=4))
+    rolled(database, late)
+    assert pairs(database) == {}
+    add(used((MINUTE - 60,), requests=8))  # late, but its day is not over
+    assert pairs(database) == {}
+    add(used((DAY + 2 * 86_400 + 60,), requests=100))
+    while rolled(database, DAY + 2 * 86_400 + 180):
+        pass
+    add(used((late,), requests=16))
+    assert pairs(database) == {
+        ("instance,model", DAY, "a", "gpt-4o"): 29,
+        ("instance,model", DAY, "b", "gpt-4o"): 2,
+        ("instance,client", DAY, "a", "app"): 29,
+        ("instance,client", DAY, "b", "app"): 2,
+        ("model,client", DAY, "gpt-4o", "app"): 31,
+    }
+
+
+def pairs(database):
+    return {key[1:]: n for key, n in all_of(database).items() if key[0] == "usage_pair"}
 
 
 def test_totals_hold_what_is_not_rolled_up_yet(database, add):

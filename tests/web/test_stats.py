@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from proxy.web import schemas_usage
 from proxy.web.stats import as_csv
 from tests.builders import MODEL
 from tests.web.conftest import ADMIN, CHAT, STREAM
@@ -59,6 +60,22 @@ def test_stats_agree_with_what_was_done(world):
     assert {(row["client"], row["instance"]) for row in rows} == {
         *(("app", "a"), ("app", "b"), ("app", ""), ("", ""))
     }
+
+
+@pytest.mark.parametrize(
+    "path, schema",
+    [
+        ("stats?group_by=model&series=minute", schemas_usage.StatsSchema),
+        ("stats/instances", schemas_usage.InstancesStatsSchema),
+        ("usage?group_by=instance,model,client", schemas_usage.UsageReportSchema),
+    ],
+)
+def test_what_is_answered_is_what_the_schema_says(world, path, schema):
+    world.add("a")
+    world.ask()
+    world.parts.syncer.sync()
+    found = world.client.get(f"/admin/{path}", headers=ADMIN).get_json()
+    assert schema().dump(schema().load(found)) == found
 
 
 def test_a_failure_that_nobody_makes_good_is_lost(world):

@@ -5,10 +5,22 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from proxy.core.report import failed_share
+
 THOUSAND = 1000
 CLIENT_ERROR, SERVER_ERROR = 400, 500
 SMALL_SHARE = 0.1
 NOTHING = "\N{EN DASH}"
+# Classes of errors, those of instances first.
+CLASSES = {
+    "upstream_429": "429",
+    "upstream_5xx": "5xx",
+    "connection": "no answer",
+    "timeout": "time over",
+    "upstream_4xx": "misconfigured",
+    "client": "client's",
+    "ours": "no room",
+}
 
 
 def count(value: float | None) -> str:
@@ -34,6 +46,14 @@ def percent(share: float | None) -> str:
     if share is None:
         return NOTHING
     return f"{100 * share:.3g} %" if share < SMALL_SHARE else f"{100 * share:.0f} %"
+
+
+def by_class(errors: Mapping[str, int | None]) -> str:
+    """Those that there are."""
+    told = (
+        f"{words}: {count(errors[kind])}" for kind, words in CLASSES.items() if errors[kind]
+    )
+    return " · ".join(told)
 
 
 def moment(at: float | None) -> str:
@@ -66,6 +86,5 @@ def tone(record: Mapping[str, Any]) -> str:
     return "rate_limited" if status >= CLIENT_ERROR else "healthy"
 
 
-FILTERS = {
-    each.__name__: each for each in (count, milliseconds, percent, moment, clock, plainly, tone)
-}
+SHOWN = (count, milliseconds, percent, by_class, moment, clock, plainly, tone, failed_share)
+FILTERS = {each.__name__: each for each in SHOWN}

@@ -14,6 +14,7 @@ from proxy.store.instances import StoredInstance
 from proxy.web import admin
 from proxy.web.admin import checked_change, new_config, stored_instance
 from proxy.web.author import author
+from proxy.web.counted import recent_of_console
 from proxy.web.ui import forms, standing
 from proxy.web.ui.asked import check_unchanged, name_asked, reason_given, revision_shown
 from proxy.web.ui.blueprint import blueprint, view
@@ -212,6 +213,7 @@ def _table() -> Json:
     models = standing.budgets(mine, found)
     return {
         "groups": standing.groups(found),
+        "recent": recent_of_console(mine),
         "outlook": standing.of_all(found, models),
         "policy": mine.settings.policy,
     }
@@ -221,6 +223,7 @@ def _one() -> Json:
     stored = stored_instance(name_asked())
     return {
         "one": standing.standing(parts(), stored),
+        "told": recent_of_console(parts()).of(stored.config.name),
         "revision": stored.revision,
         "fields": forms.shown(GROUPS, _shown(stored)),
     }

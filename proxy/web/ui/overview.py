@@ -6,8 +6,9 @@ import orjson
 from flask import Response
 
 from proxy.context import parts
+from proxy.core.report import OF_ATTEMPTS
 from proxy.core.roles import READ
-from proxy.store import traffic
+from proxy.web.counted import by_minute, recent_of_console
 from proxy.web.health import health
 from proxy.web.ui import standing
 from proxy.web.ui.blueprint import blueprint, view
@@ -43,8 +44,14 @@ def live_traffic() -> Response:
 def _traffic() -> bytes:
     mine = parts()
     until = int(time.time() - mine.settings.sync_interval_seconds)
-    with mine.database.read() as connection:
-        found: Json = traffic.by_minute(connection, until - CHART_SECONDS, until)
+    minutes = by_minute(mine, until - CHART_SECONDS, until)
+    found: Json = {
+        "at": list(minutes),
+        "requests": [shown["requests"] for shown in minutes.values()],
+        "tokens": [shown["tokens"]["total"] for shown in minutes.values()],
+    }
+    for kind in OF_ATTEMPTS:
+        found[kind] = [shown["errors"][kind] for shown in minutes.values()]
     configs = [c for c in mine.snapshots.current.configs.values() if c.enabled]
     has_budget = configs and all(c.rate_limit_enabled and c.max_tpm for c in configs)
     found["budget"] = sum(c.max_tpm for c in configs) if has_budget else None
@@ -61,4 +68,5 @@ def _now() -> Json:
         "problem": health()["problem"],
         "budgets": sorted(models, key=lambda b: (b.left_share, b.model)),
         "standings": worst[:MOST_INSTANCES],
+        "recent": recent_of_console(mine),
     }

@@ -35,7 +35,6 @@ class Standing:
     reason: str = ""
     until: float | None = None
     deployments: tuple[str, ...] = ()
-    first_byte_ms: float | None = None
 
     @property
     def name(self) -> str:
@@ -50,11 +49,6 @@ class Standing:
         """0: no limit that is enforced."""
         return self.config["max_tpm"] if self.config["rate_limit_enabled"] else 0
 
-    @property
-    def error_share(self) -> float | None:
-        total = self.state["total_requests"]
-        return self.state["error_count"] / total if total else None
-
 
 def standing(mine: Parts, stored: StoredInstance) -> Standing:
     view = view_of(stored)
@@ -67,15 +61,7 @@ def standing(mine: Parts, stored: StoredInstance) -> Standing:
         last_error=state["last_error"],
         open_until=measured.open_until,
     )
-    return Standing(
-        config,
-        state,
-        now.status,
-        now.reason,
-        now.until,
-        now.deployments,
-        mine.state.first_byte_ms(stored.config.name),
-    )
+    return Standing(config, state, now.status, now.reason, now.until, now.deployments)
 
 
 def standings(mine: Parts) -> list[Standing]:

@@ -1,5 +1,7 @@
 import pytest
 
+from proxy.core.report import figures
+from proxy.core.usage import NOTHING
 from proxy.web.ui import formats
 
 
@@ -32,6 +34,13 @@ def test_few_percent_are_not_none():
         "0.04 %",
         "61 %",
     ]
+
+
+def test_errors_are_told_by_class_those_that_there_are():
+    errors = dict.fromkeys(figures(NOTHING)["errors"], 0)
+    assert formats.by_class(errors) == ""
+    assert formats.by_class(errors | {"client": 2, "upstream_429": 1}) == "429: 1 · client's: 2"
+    assert set(formats.CLASSES) == set(errors)
 
 
 def test_moments_are_utc():

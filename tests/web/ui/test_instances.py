@@ -1,5 +1,8 @@
 import re
+import time
 
+from proxy.core.deltas import Deltas
+from proxy.store import usage
 from proxy.store.instances import CONFIG_FIELDS
 from proxy.web.ui import forms, instances
 from tests.web.conftest import ADMIN
@@ -52,6 +55,32 @@ def test_one_that_rests_says_why_and_until_when(world, admin):
     assert re.search(r'class="pill rate_limited">rests <time data-until="\d+\.\d"', text)
     assert "only gpt-4o" in text
     assert "The one instance rests" in text
+
+
+def test_the_last_minutes_are_told_of_each_whichever_worker_it_was(world, admin):
+    world.add("a")
+    at = int(time.time())
+    deltas = Deltas()
+    counts = {"requests": 3, "attempts": 4, "succeeded": 3, "throttled": 1}
+    counts |= {"prompt_tokens": 5, "first_byte_upto_200_ms": 3}
+    deltas.add_usage((at // 60 * 60, "a", "gpt-4o", "app"), counts)
+    with world.parts.database.write() as connection:
+        usage.add(connection, deltas)
+    world.parts.fragments.forget()
+    cells = [re.sub(r"<[^>]+>", " ", cell) for cell in row_of(admin.get("instances").text)]
+    assert [" ".join(cell.split()) for cell in cells[-3:]] == [
+        "3 5 tokens",
+        "150 ms",
+        "25 % 429: 1",
+    ]
+    page = re.sub(r"<[^>]+>", " ", admin.get("instance?name=a").text)
+    assert re.search(r"First byte +150 ms +p99: 199 ms", page)
+    assert re.search(r"Errors +25 % +429: 1", page)
+
+
+def row_of(text):
+    """The cells with numbers."""
+    return re.findall(r'<td class="number wide">(.*?)</td>', text)
 
 
 def test_an_edit_is_shown_before_it_is_saved_and_keeps_who_and_why(world, admin):

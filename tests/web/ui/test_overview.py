@@ -1,3 +1,5 @@
+import re
+
 from tests.web.ui.conftest import HURRIED
 
 
@@ -21,8 +23,23 @@ def test_charts_show_minutes_that_are_over_and_the_budget_of_all(world, admin):
     world.add("a", max_tpm=1000)
     world.add("b", max_tpm=500)
     found = admin.get("live/traffic").get_json()
-    assert len(found["at"]) == len(found["requests"]) == len(found["failed"]) == 60
+    assert len(found["at"]) == len(found["requests"]) == len(found["upstream_5xx"]) == 60
     assert found["budget"] == 1500
     world.add("c", max_tpm=0)
     world.parts.fragments.forget()
     assert admin.get("live/traffic").get_json()["budget"] is None
+
+
+def test_the_last_minutes_are_told_of_all(world, admin):
+    world.add("a", priority=1)
+    world.add("b", priority=2)
+    world.simulator["a"].faults["*"] = "500"
+    tokens = world.ask().get_json()["usage"]["total_tokens"]
+    world.ask(b"{")
+    world.parts.syncer.sync()
+    world.parts.fragments.forget()
+    text = re.sub(r"<[^>]+>", " ", admin.get("live/overview").text)
+    assert re.search(r"Requests in 15 minutes +2 +1 answered", text)
+    assert re.search(rf"Tokens in 15 minutes +{tokens} ", text)
+    # What b made good is no error of a request.
+    assert re.search(r"Errors +0 % +5xx: 1 · client&#39;s: 1", text)

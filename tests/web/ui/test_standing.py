@@ -44,7 +44,6 @@ def test_what_a_breaker_keeps_away_says_until_when_and_why(world, found):
     assert one.status == "error"
     assert one.reason.startswith("500: ")
     assert one.until is not None
-    assert one.error_share == 1.0
 
 
 def test_one_that_is_switched_off_is_that_first_of_all(world, found):

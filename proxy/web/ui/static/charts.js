@@ -7,8 +7,9 @@ const LINES = {
   requests: [["requests", "requests", "--one", true]],
   tokens: [["tokens", "tokens", "--one", true], ["budget", "budget", "--four", false]],
   errors: [
-    ["throttled", "429", "--two"], ["failed", "5xx", "--bad"],
-    ["unreachable", "no answer", "--three"], ["misconfigured", "misconfigured", "--four"],
+    ["upstream_429", "429", "--two"], ["upstream_5xx", "5xx", "--bad"],
+    ["connection", "no answer", "--three"], ["upstream_4xx", "misconfigured", "--four"],
+    ["timeout", "time over", "--one"],
   ],
 };
 const place = document.querySelector("[data-charts]");
