@@ -29,6 +29,9 @@ NANO = 1_000_000_000
 RECENT_SECONDS = 900  # what people look at first
 SHARES = (0.5, 0.9, 0.99)
 NO_TIMES: dict[str, float | None] = {"p50": None, "p90": None, "p99": None, "mean": None}
+# Of an answer, each of some kilobytes; one for each instance, model and client of a large host
+# is to be had.
+MAX_ROWS = 25_000
 BUCKETS = {"minute": MINUTE_SECONDS, "hour": HOUR_SECONDS, "day": DAY_SECONDS}
 
 # Classes of errors of attempts; the others are of requests.
@@ -114,11 +117,26 @@ def _cover(since: int, until: int, periods: Sequence[int]) -> Iterator[tuple[int
     yield from _cover(last, until, shorter)
 
 
-def usual_bucket(seconds: int) -> str:
-    """Of a series over so long: between about 60 and 200 points."""
-    if seconds <= 3 * HOUR_SECONDS:
+def usual_bucket(since: int, until: int, oldest: Mapping[int, int]) -> str:
+    """Of a series over that time: between about 60 and 200 points, fewer where what is shorter
+    is not kept any more. `oldest` as of `aligned`."""
+    seconds = until - since
+    if seconds <= 3 * HOUR_SECONDS and is_kept(since, MINUTE_SECONDS, oldest):
         return "minute"
-    return "hour" if seconds <= 8 * DAY_SECONDS else "day"
+    if seconds <= 8 * DAY_SECONDS and is_kept(since, HOUR_SECONDS, oldest):
+        return "hour"
+    return "day"
+
+
+def kept_since(bucket_seconds: int, oldest: Mapping[int, int]) -> int:
+    """From when on there are all rows of such buckets; of sums without a series: any."""
+    period = bucket_seconds or PERIODS[-1]
+    return _up(oldest[period], period)
+
+
+def is_kept(since: int, bucket_seconds: int, oldest: Mapping[int, int]) -> bool:
+    """All buckets from that one on, but for the one that is being forgotten now."""
+    return since >= kept_since(bucket_seconds, oldest) - bucket_seconds
 
 
 def figures(counts: Counts) -> dict[str, Any]:

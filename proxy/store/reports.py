@@ -41,23 +41,27 @@ _WHOLE: Mapping[int, tuple[Table, str]] = {
     HOUR_SECONDS: (UsageHourRow.__table__, "hour_at"),
     DAY_SECONDS: (UsageDayRow.__table__, "day_at"),
 }
+_LIMIT: Any = bindparam("limit")
 _PAIR_OF = {frozenset(pair): pair for pair in PAIRS}
 
 
-def answer(connection: Connection, question: Question) -> dict[Key, Counts]:
+def answer(connection: Connection, question: Question, most_rows: int) -> dict[Key, Counts]:
     """(moment, *names in the order of `by`) -> counters; the moment is 0 without a series.
-    `question` has to be aligned. In no order."""
+    `question` has to be aligned. In no order. If there are more than `most_rows`, some of them,
+    and at least one more than that: then no more are read."""
     found: dict[Key, Counts] = {}
     keys = 1 + len(question.by)
-    for rows in _rows(connection, question):
+    for rows in _rows(connection, question, most_rows + 1):
         for row in rows:
             key, counts = row[:keys], row[keys:]
             present = found.get(key)
             found[key] = counts if present is None else tuple(map(add, present, counts))
+        if len(found) > most_rows:
+            break
     return found
 
 
-def _rows(connection: Connection, question: Question) -> Iterator[list[Any]]:
+def _rows(connection: Connection, question: Question, limit: int) -> Iterator[list[Any]]:
     """Minutes that are not rolled up yet are read as they were counted, days that are not over
     from the whole rows."""
     rolled = rolled_until(connection)
@@ -67,12 +71,15 @@ def _rows(connection: Connection, question: Question) -> Iterator[list[Any]]:
         is_over = until <= paired_until(rolled)
         statement, constants = _statement(question, shape, period, is_over)
         yield _integers(
-            statement.rows(connection, since=since, until=until, **names, **constants)
+            statement.rows(
+                connection, since=since, until=until, limit=limit, **names, **constants
+            )
         )
     since = max(question.since, rolled)
     if since < question.until:
         statement = _of_all(MINUTE_SECONDS, *shape)
-        yield _integers(statement.rows(connection, since=since, until=question.until, **names))
+        between = {"since": since, "until": question.until}
+        yield _integers(statement.rows(connection, **between, limit=limit, **names))
 
 
 def _parts(question: Question, rolled: int) -> Iterator[tuple[int, int, int]]:
@@ -160,10 +167,10 @@ def _summed(
     rows += [names[dimension] == bindparam(f"only_{dimension}") for dimension in where]
     if is_each:
         counters = (table.c[c] for c in COUNTERS)
-        return Prepared(select(at, *told_apart, *counters).where(*rows))
+        return Prepared(select(at, *told_apart, *counters).where(*rows).limit(_LIMIT))
     moment = floor(at, bucket_seconds) if bucket_seconds else literal(0)
     groups = [moment, *told_apart] if bucket_seconds else told_apart
     sums = (func.sum(table.c[c]) for c in COUNTERS)
-    found = select(moment, *told_apart, *sums).where(*rows)
+    found = select(moment, *told_apart, *sums).where(*rows).limit(_LIMIT)
     # Without groups there would be a row of NULLs where nothing was counted.
     return Prepared(found.group_by(*groups) if groups else found.having(func.count() > 0))

@@ -9,7 +9,17 @@ from typing import Any
 import orjson
 
 from proxy.context import Parts
-from proxy.core.report import RECENT_SECONDS, Question, aligned, figures, last
+from proxy.core.report import (
+    BUCKETS,
+    MAX_ROWS,
+    RECENT_SECONDS,
+    Question,
+    aligned,
+    figures,
+    is_kept,
+    kept_since,
+    last,
+)
 from proxy.core.usage import MINUTE_SECONDS, NOTHING, Counts
 from proxy.errors import Unprocessable
 from proxy.store import reports
@@ -18,8 +28,6 @@ from proxy.store.db import StoreUnavailable
 Json = dict[str, Any]
 Counted = dict[tuple[Any, ...], Counts]
 
-# Of an answer: more takes seconds, and memory of the server.
-MAX_ROWS = 100_000
 # Consoles ask once a second; what is shown of a quarter of an hour need not be read so often.
 FRESH_SECONDS = 3.0
 
@@ -39,17 +47,37 @@ class Recent:
 def counted_for(mine: Parts, asked: Question) -> tuple[Question, Counted]:
     """The question as it can be answered, and the answer. Raises Unprocessable if that would be
     too much, StoreUnavailable."""
-    since, until = aligned(asked, mine.settings.usage_kept.since(time.time()))
+    kept = oldest(mine)
+    if asked.bucket_seconds and not is_kept(asked.since, asked.bucket_seconds, kept):
+        raise _forgotten(asked.bucket_seconds, kept)
+    first = min(max(asked.since, kept_since(asked.bucket_seconds, kept)), asked.until)
+    since, until = aligned(replace(asked, since=first), kept)
     question = replace(asked, since=since, until=until)
     with mine.database.read() as connection:
-        found = reports.answer(connection, question)
+        found = reports.answer(connection, question, MAX_ROWS)
     if len(found) > MAX_ROWS:
         raise Unprocessable(
-            f"That is {len(found)} rows, and at most {MAX_ROWS} are shown at once: ask for a"
-            " shorter time, longer steps, or fewer groups.",
+            f"That is more than {MAX_ROWS} rows, which is the most that is shown at once: ask"
+            " for a shorter time, longer steps, or fewer groups.",
             param="from",
         )
     return question, found
+
+
+def oldest(mine: Parts) -> Mapping[int, int]:
+    """Period -> since when usage is kept by it, as of now."""
+    return mine.settings.usage_kept.since(time.time())
+
+
+def _forgotten(bucket_seconds: int, kept: Mapping[int, int]) -> Unprocessable:
+    names = {seconds: name for name, seconds in BUCKETS.items()}
+    moment = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(kept_since(bucket_seconds, kept)))
+    longer = [name for seconds, name in sorted(names.items()) if seconds > bucket_seconds]
+    return Unprocessable(
+        f"from: By the {names[bucket_seconds]} usage is kept since {moment}; ask from then on"
+        + (f", or by {' or '.join(longer)}." if longer else "."),
+        param="from",
+    )
 
 
 def recent(mine: Parts) -> Recent:

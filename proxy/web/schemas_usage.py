@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -210,9 +211,12 @@ class UsageReportSchema(_RangeSchema):
 
 
 def stats_question(
-    values: dict[str, str], *, schema: type[Schema] = StatsQuerySchema
+    values: dict[str, str],
+    oldest: Mapping[int, int],
+    *,
+    schema: type[Schema] = StatsQuerySchema,
 ) -> Question:
-    """Raises Unprocessable."""
+    """`oldest`: period -> since when it is kept. Raises Unprocessable."""
     asked = checked(schema(), values)
     if "window" in asked and ("since" in asked or "until" in asked):
         raise Unprocessable("window: Give either it, or from and to.", param="window")
@@ -220,7 +224,7 @@ def stats_question(
     since, until = _range(asked, window_seconds)
     series = asked.get("series")
     if series == "auto":
-        series = usual_bucket(until - since)
+        series = usual_bucket(since, until, oldest)
     by = [asked["group_by"]] if "group_by" in asked else []
     return Question(since, until, _where(asked), by, BUCKETS[series] if series else 0)
 

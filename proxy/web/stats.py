@@ -20,7 +20,7 @@ from proxy.core.usage import NOTHING
 from proxy.core.wellness import Watched, judge
 from proxy.web import schemas_usage
 from proxy.web.auth import require_admin
-from proxy.web.counted import Counted, counted_for
+from proxy.web.counted import Counted, counted_for, oldest
 from proxy.web.documented import CSV, documented_in
 from proxy.web.health import sync_problem
 from proxy.web.schemas import query_values
@@ -49,7 +49,7 @@ class Stats(MethodView):
     )
     def get(self) -> Response:
         """Figures of the last minutes, or of any time; by instance, model or client."""
-        return _shown(stats(parts(), stats_question(query_values())))
+        return _shown(stats(parts(), stats_question(query_values(), oldest(parts()))))
 
 
 @blueprint.route("/stats/instances")
@@ -62,7 +62,9 @@ class InstancesStats(MethodView):
     )
     def get(self) -> Response:
         """Figures of each instance, and how it is now."""
-        asked = stats_question(query_values(), schema=schemas_usage.InstancesQuerySchema)
+        asked = stats_question(
+            query_values(), oldest(parts()), schema=schemas_usage.InstancesQuerySchema
+        )
         question, counted = counted_for(parts(), replace(asked, by=["instance"]))
         instances = [
             _instance(one, figures(counted.get((0, one.name), NOTHING)))

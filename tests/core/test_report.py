@@ -9,6 +9,8 @@ from proxy.core.report import (
     failed_attempts,
     failed_share,
     figures,
+    is_kept,
+    kept_since,
     last,
     slices,
     usual_bucket,
@@ -72,7 +74,22 @@ def test_a_range_is_widened_to_what_is_kept(since, until, bucket, oldest, expect
     "seconds, expected", [(HOUR, "minute"), (DAY, "hour"), (8 * DAY, "hour"), (30 * DAY, "day")]
 )
 def test_a_series_has_a_sensible_number_of_points(seconds, expected):
-    assert usual_bucket(seconds) == expected
+    assert usual_bucket(100 * DAY, 100 * DAY + seconds, ALL_KEPT) == expected
+
+
+@pytest.mark.parametrize(
+    "since, expected", [(50 * DAY, "minute"), (49 * DAY, "hour"), (9 * DAY, "day")]
+)
+def test_a_series_of_long_ago_is_of_what_is_still_kept(since, expected):
+    oldest = {MINUTE: 50 * DAY, HOUR: 10 * DAY, DAY: 0}
+    assert usual_bucket(since, since + HOUR, oldest) == expected
+
+
+def test_the_bucket_that_is_being_forgotten_may_be_asked_for():
+    oldest = {MINUTE: 90, HOUR: 0, DAY: 0}
+    assert kept_since(MINUTE, oldest) == 120
+    assert is_kept(60, MINUTE, oldest)
+    assert not is_kept(59, MINUTE, oldest)
 
 
 def test_dimensions_are_those_that_are_filtered_or_told_apart():

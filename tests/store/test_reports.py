@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from proxy.core.deltas import Deltas
-from proxy.core.report import Question
+from proxy.core.report import MAX_ROWS, Question
 from proxy.core.usage import COUNTERS
 from proxy.store import reports, usage
 
@@ -71,7 +71,7 @@ def test_a_report_says_what_was_counted(database, counted):
             since, until = since // bucket * bucket, -(-until // bucket) * bucket
         question = Question(since, until, where, by, bucket)
         with database.read() as connection:
-            found = reports.answer(connection, question)
+            found = reports.answer(connection, question, MAX_ROWS)
         requests = {key: c[REQUESTS] for key, c in found.items() if c[REQUESTS]}
         assert requests == plain(counted, question), question
 
@@ -82,11 +82,26 @@ def test_of_days_that_are_over_two_dimensions_are_read_from_their_sums(
     """And of the present day from whole rows."""
     asked = statements(database)
     with database.read() as connection:
-        reports.answer(connection, Question(DAY, NOW, {"client": "x"}, ("model",)))
+        reports.answer(connection, Question(DAY, NOW, {"client": "x"}, ("model",)), MAX_ROWS)
     tables = [t for s in asked for t in ("usage_pair", "usage_day") if f"FROM {t}" in s]
     assert tables == ["usage_pair", "usage_day"]
 
 
 def test_where_nothing_was_counted_there_is_no_row(database):
     with database.read() as connection:
-        assert reports.answer(connection, Question(DAY, NOW)) == {}
+        assert reports.answer(connection, Question(DAY, NOW), MAX_ROWS) == {}
+
+
+def test_of_too_many_rows_no_more_are_read_than_it_takes_to_know_that(database, statements):
+    made = Deltas()
+    for number in range(50):
+        made.add_usage((DAY, "a", f"model {number}", "x"), {"requests": 1})
+        made.add_usage((NOW, "a", f"model {number}", "x"), {"requests": 1})
+    with database.write() as connection:
+        usage.add(connection, made)
+        usage.roll_up(connection, NOW)
+    asked = statements(database)
+    with database.read() as connection:
+        found = reports.answer(connection, Question(DAY, NOW + 60, {}, ("model",)), 10)
+    assert len(found) == 11
+    assert sum("FROM usage_" in each and "sum(" in each for each in asked) == 1

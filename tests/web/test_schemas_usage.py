@@ -2,10 +2,11 @@ import pytest
 from marshmallow import ValidationError
 
 from proxy.core.report import figures
-from proxy.core.usage import NOTHING
+from proxy.core.usage import NOTHING, PERIODS
 from proxy.web.schemas_usage import FiguresSchema, moment, stats_question, usage_question
 
 DAY = 1_893_456_000  # 2030-01-01
+ALL_KEPT = dict.fromkeys(PERIODS, 0)
 
 
 def test_figures_are_what_their_schema_says():
@@ -45,12 +46,14 @@ def test_other_text_is_no_moment(text):
 
 
 def test_a_window_is_so_many_minutes_until_now():
-    asked = stats_question({"window": "30"})
+    asked = stats_question({"window": "30"}, ALL_KEPT)
     assert asked.until - asked.since == 1800
 
 
 def test_a_series_is_as_fine_as_its_time_is_short():
-    asked = stats_question({"from": "2030-01-01", "to": "2030-01-05", "series": "auto"})
+    asked = stats_question(
+        {"from": "2030-01-01", "to": "2030-01-05", "series": "auto"}, ALL_KEPT
+    )
     assert asked.bucket_seconds == 3600
 
 

@@ -2,10 +2,11 @@
 
 import csv
 import io
+import time
 
 import pytest
 
-from proxy.web import schemas_usage
+from proxy.web import counted, schemas_usage
 from proxy.web.stats import as_csv
 from tests.builders import MODEL
 from tests.web.conftest import ADMIN, CHAT, STREAM
@@ -173,3 +174,44 @@ def test_csv_of_nothing_has_its_line_of_names_and_no_formula_gets_in():
 def test_an_error_names_the_field(shared_world, path, param):
     answer = shared_world.client.get(f"/admin/{path}", headers=ADMIN)
     assert (answer.status_code, answer.get_json()["error"]["param"]) == (422, param)
+
+
+@pytest.mark.parametrize(
+    "query, days, remedy",
+    [
+        ("by=minute", 3, "or by hour or day."),
+        ("by=hour", 91, "or by day."),
+        ("by=day", 1200, "on."),
+    ],
+)
+def test_what_is_not_kept_so_finely_any_more_is_refused_with_what_is(
+    shared_world, query, days, remedy
+):
+    since = int(time.time()) - days * 86_400
+    answer = shared_world.client.get(f"/admin/usage?{query}&from={since}", headers=ADMIN)
+    error = answer.get_json()["error"]
+    assert (answer.status_code, error["param"]) == (422, "from")
+    assert "usage is kept since 20" in error["message"]
+    assert error["message"].endswith(remedy)
+
+
+def test_all_that_is_kept_may_be_asked_for_in_one_sum(shared_world):
+    found = shared_world.client.get("/admin/stats?from=0", headers=ADMIN).get_json()
+    assert found["from"] > time.time() - 1101 * 86_400
+
+
+def test_a_series_over_exactly_the_time_that_is_kept_is_answered(shared_world):
+    since = int(time.time()) - 2 * 86_400
+    answer = shared_world.client.get(f"/admin/usage?by=minute&from={since}", headers=ADMIN)
+    assert (answer.status_code, answer.get_json()["from"] - since <= 60) == (200, True)
+
+
+def test_too_many_rows_are_refused(world, monkeypatch):
+    monkeypatch.setattr(counted, "MAX_ROWS", 1)
+    world.add("a", supported_models=[MODEL])
+    world.ask()
+    world.ask(CHAT | {"model": "made-up"})
+    world.parts.syncer.sync()
+    answer = world.client.get("/admin/usage?group_by=model", headers=ADMIN)
+    assert answer.status_code == 422
+    assert "more than 1 rows" in answer.get_json()["error"]["message"]
