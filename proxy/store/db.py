@@ -228,25 +228,6 @@ def upsert(
         statement.many(connection, rows)
 
 
-def upsert_found(
-    dialect: str,
-    model: type[Base],
-    columns: Sequence[str],
-    found: Any,
-    merge: Callable[[Table, Any], dict[str, Any]],
-) -> "Prepared":
-    """The same with rows that the database itself finds, as `columns`, to be made once. `found`
-    needs a WHERE: without it SQLite takes ON CONFLICT for part of a join."""
-    table = cast(Table, model.__table__)
-    statement = _insert(dialect)(table).from_select(columns, found, include_defaults=False)
-    return Prepared(
-        statement.on_conflict_do_update(
-            index_elements=[c.name for c in table.primary_key],
-            set_=merge(table, statement.excluded),
-        )
-    )
-
-
 def _insert(dialect: str) -> Any:
     return postgresql.insert if dialect == "postgresql" else sqlite.insert
 

@@ -26,7 +26,8 @@ from proxy.store.models import (
     UsageRow,
     UsageSeriesRow,
 )
-from proxy.store.usage import NAMED_BY, floor, name_of, paired_until, rolled_until
+from proxy.store.usage import floor, paired_until, rolled_until
+from proxy.store.usage_steps import NAMED_BY, name_of
 
 Key = tuple[Any, ...]
 # Of a question: `by`, the dimensions of `where`, the bucket.

@@ -6,19 +6,16 @@ to the pairs. What comes later for one of them is added everywhere at once. So e
 every sum once, whenever it was written.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Table,
     bindparam,
     delete,
     func,
-    literal,
     literal_column,
     select,
     union_all,
@@ -35,7 +32,7 @@ from proxy.core.usage import (
     PAIRS,
     Kept,
 )
-from proxy.store.db import Prepared, upsert, upsert_found
+from proxy.store.db import Prepared, upsert
 from proxy.store.models import (
     Base,
     UsageDayRow,
@@ -46,13 +43,11 @@ from proxy.store.models import (
     UsageSeriesRow,
     UsageTotalRow,
 )
+from proxy.store.usage_steps import NAMED_BY, PERIODS, WHO, name_of, steps, steps_of_pairs
 
-WHO = ("instance_name", "model", "client_name")
 KEY_COLUMNS = ("minute_at", *WHO)
 SERIES_KEY = ("period_seconds", "dimension", "begins_at", "name")
 PAIR_KEY = ("pair", "day_at", "name", "other_name")
-# The column that names a row of a series.
-NAMED_BY = dict(zip(DIMENSIONS, WHO, strict=True))
 NO_OTHER_NAMES: Mapping[str, str] = MappingProxyType({})
 
 # Most workers have written a minute by then; what comes later costs a little more.
@@ -115,11 +110,11 @@ def roll_up(connection: Connection, now: float) -> bool:
     if first is None or first >= newest:
         return False
     until = min(newest, first + MOST_SECONDS, _next_step(connection, first))
-    for step in _steps(connection.dialect.name):
+    for step in steps():
         step.run(connection, since=first, until=until)
     paired, over = paired_until(rolled), paired_until(until)
     if paired < over:
-        for step in _steps_of_pairs(connection.dialect.name):
+        for step in steps_of_pairs():
             step.run(connection, since=paired, until=over)
     upsert(connection, UsageRolledRow, [{"id": 1, "until": until}], _until)
     return until < newest
@@ -196,85 +191,8 @@ def _newest(now: float) -> int:
     return (int(now) - GRACE_SECONDS) // MINUTE_SECONDS * MINUTE_SECONDS
 
 
-@cache
-def _steps(dialect: str) -> tuple[Prepared, ...]:
-    """Of a roll-up, in this order: the series' hours and days are made of their minutes, which
-    are few."""
-    return (*_steps_of_keys(dialect), *_steps_of_minutes(dialect), *_steps_of_series(dialect))
-
-
-def _steps_of_keys(dialect: str) -> Iterator[Prepared]:
-    who = [_MINUTE.c[c] for c in WHO]
-    for model, at, seconds in _PERIODS:
-        begins_at = floor(_MINUTE.c.minute_at, seconds)
-        found: Any = select(begins_at, *who, *_sums(_MINUTE)).where(_OVER)
-        found = found.group_by(begins_at, *who)
-        yield upsert_found(dialect, model, (at, *WHO, *COUNTERS), found, _add)
-    found = select(*who, *_sums(_MINUTE)).where(_OVER).group_by(*who)
-    yield upsert_found(dialect, UsageTotalRow, (*WHO, *COUNTERS), found, _add)
-
-
-def _steps_of_minutes(dialect: str) -> Iterator[Prepared]:
-    at = _MINUTE.c.minute_at
-    for dimension in (OVERALL, *DIMENSIONS):
-        named: list[Any] = [_MINUTE.c[NAMED_BY[dimension]]] if dimension else []
-        found: Any = select(
-            literal(MINUTE_SECONDS),
-            literal(dimension),
-            at,
-            *(named or [literal(OVERALL)]),
-            *_sums(_MINUTE),
-        )
-        found = found.where(_OVER).group_by(at, *named)
-        yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
-
-
-def _steps_of_series(dialect: str) -> Iterator[Prepared]:
-    name = _SERIES.c.name
-    for _, _, seconds in _PERIODS:
-        begins_at = floor(_SERIES.c.begins_at, seconds)
-        for dimension in (OVERALL, *DIMENSIONS):
-            found: Any = select(
-                literal(seconds), literal(dimension), begins_at, name, *_sums(_SERIES)
-            )
-            found = found.where(
-                _SERIES.c.period_seconds == MINUTE_SECONDS,
-                _SERIES.c.dimension == dimension,
-                _SERIES.c.begins_at >= _SINCE,
-                _SERIES.c.begins_at < _UNTIL,
-            ).group_by(begins_at, name)
-            yield upsert_found(dialect, UsageSeriesRow, (*SERIES_KEY, *COUNTERS), found, _add)
-
-
-@cache
-def _steps_of_pairs(dialect: str) -> tuple[Prepared, ...]:
-    return tuple(
-        upsert_found(
-            dialect,
-            UsagePairRow,
-            (*PAIR_KEY, *COUNTERS),
-            select(literal(name_of(pair)), _DAY.c.day_at, *names, *_sums(_DAY))
-            .where(_DAY.c.day_at >= _SINCE, _DAY.c.day_at < _UNTIL)
-            .group_by(_DAY.c.day_at, *names),
-            _add,
-        )
-        for pair in PAIRS
-        for names in [[_DAY.c[NAMED_BY[dimension]] for dimension in pair]]
-    )
-
-
-def name_of(pair: Sequence[str]) -> str:
-    return ",".join(pair)
-
-
-_PERIODS: tuple[tuple[type[Base], str, int], ...] = (
-    (UsageHourRow, "hour_at", HOUR_SECONDS),
-    (UsageDayRow, "day_at", DAY_SECONDS),
-)
-
-
 def _add_late(connection: Connection, rows: Sequence[Mapping[str, Any]], paired: int) -> None:
-    for model, at, seconds in _PERIODS:
+    for model, at, seconds in PERIODS:
         hours_or_days = (
             (row["minute_at"] // seconds * seconds, *(row[c] for c in WHO)) for row in rows
         )
@@ -327,10 +245,6 @@ def _upsert(connection: Connection, model: type[Base], rows: list[dict[str, Any]
 def floor(at: Any, seconds: int) -> Any:
     """Written out, and no parameter: PostgreSQL would not see that it is what it groups by."""
     return at - at % literal_column(str(seconds))
-
-
-def _sums(table: Table) -> list[ColumnElement[int]]:
-    return [func.sum(table.c[c]) for c in COUNTERS]
 
 
 def _add(present: Table, given: Any) -> dict[str, Any]:
