@@ -47,7 +47,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "out_of_service": Event(
             "error",
-            "Instances cannot be asked: a secret of theirs cannot be read.",
+            "Instances cannot be asked: a secret of theirs cannot be read, or there is no token"
+            " of Entra ID for them.",
             ("instances", "why"),
             is_alert=True,
         ),

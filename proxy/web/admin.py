@@ -217,10 +217,10 @@ def verified(name: str, model: str | None) -> list[Check]:
     snapshot = parts().snapshots.current
     if name not in snapshot.instances:
         raise _unknown(name)
-    problem = snapshot.problems.get(name)
-    if problem is not None:
-        return [Check("config", ok=False, detail=problem.text)]
-    return verify(parts().upstream, snapshot.configs[name], model)
+    config = snapshot.configs.get(name)
+    if config is None:
+        return [Check("config", ok=False, detail=snapshot.problems[name].text)]
+    return verify(parts().upstream, config, model)
 
 
 def _snapshot_instances() -> list[StoredInstance]:
