@@ -24,6 +24,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "worker_stopped": Event(
             "info", "A worker ends; `cut_off` answers were still open.", ("cut_off",)
         ),
+        "worker_killed": Event(
+            "error",
+            "A worker ended that nobody told to; another takes its place.",
+            ("worker_pid", "why"),
+            is_alert=True,
+        ),
         "config_changed": Event("info", "A worker has read a newer config.", ("revision",)),
         "breaker_opened": Event(
             "warning",
