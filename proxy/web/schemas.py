@@ -36,6 +36,7 @@ MAX_TIMEOUT_SECONDS = 3600
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 UNKNOWN = "Unknown field."  # marshmallow's message
+DEPLOYMENTS = "/openai/deployments"  # what people copy with the address from Azure's portal
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
 # Path segments of the admin API: an instance of such a name could not be addressed.
@@ -94,6 +95,11 @@ def is_part_of_path(name: str) -> None:
 
 def _is_url(url: str) -> None:
     _check_url(url, credentials=False)
+    if DEPLOYMENTS in urlsplit(url).path.lower():
+        raise ValidationError(
+            f"Must end before {DEPLOYMENTS}: the gateway adds that. Which deployment serves a"
+            " model is in `model_deployments`."
+        )
 
 
 def _is_proxy_url(url: str) -> None:

@@ -176,6 +176,7 @@ BAD_FIELDS = [
     ("api_base", "", '""'),
     ("api_base", "east-us", '"east-us"'),
     ("api_base", "ftp://h", '"ftp://h"'),
+    ("api_base", "https://h/openai/deployments/x", '"https://h/openai/deployments/x"'),
     ("api_base", "file:///etc/passwd", '"file:///etc/passwd"'),
     ("api_base", "http://", '"http://"'),
     ("api_base", "http://[::1", '"http://[::1"'),
