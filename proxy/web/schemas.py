@@ -152,10 +152,13 @@ def _is_key(key: str) -> None:
 
 
 def _is_reference(value: str) -> bool:
-    """Where it leads is looked up when it is used: what it names may be there only later."""
+    """Where it leads is looked up when it is used: what it names may be there only later. But
+    what is the gateway's own never may be."""
     if not references.is_reference(value):
         return False
     mistake = references.mistake(value)
+    if mistake is None and has_app_context():
+        mistake = parts().snapshots.references.names_ours(value)
     if mistake:
         raise ValidationError(mistake)
     return True
