@@ -36,6 +36,7 @@ MAX_TIMEOUT_SECONDS = 3600
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 UNKNOWN = "Unknown field."  # marshmallow's message
+MAX_UNKNOWN = 5  # that one message names
 DEPLOYMENTS = "/openai/deployments"  # what people copy with the address from Azure's portal
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
@@ -647,7 +648,14 @@ def check_auth(config: InstanceConfig, *, at: str = "") -> None:
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
-    path, sentence = _problem(*message_and_path(error.messages), data, at)
+    message, keys = message_and_path(error.messages)
+    path, sentence = _problem(message, keys, data, at)
+    if message != UNKNOWN:
+        # What is missing may be what is misspelt.
+        found = messages_and_paths(error.messages)
+        unknown = [".".join(where) for message, where in found if message == UNKNOWN]
+        if unknown:
+            sentence += f" Unknown besides: {', '.join(map(shown, unknown[:MAX_UNKNOWN]))}."
     return Unprocessable(f"{path}: {sentence}", param=path or None)
 
 
