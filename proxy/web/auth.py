@@ -121,12 +121,13 @@ def require_admin() -> None:
     demand(_right())
 
 
-def demand(right: str) -> None:
-    """Raises Forbidden if whoever makes the present request has not this right."""
+def demand(right: str, what: str = "This") -> None:
+    """Raises Forbidden if whoever makes the present request has not this right; `what` needs
+    it."""
     admin: Admin = g.admin
     if not admin.may(right):
         raise Forbidden(
-            f"This needs the role {least_role(right)!r}; the admin key {admin.name!r} has the"
+            f"{what} needs the role {least_role(right)!r}; the admin key {admin.name!r} has the"
             f" role {admin.role!r}.",
             code="role_not_sufficient",
         )
