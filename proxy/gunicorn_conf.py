@@ -95,6 +95,7 @@ SWITCH_SECONDS = 0.05
 GC_THRESHOLDS = (20_000, 20, 100)
 
 KILLED = "it was killed, perhaps for want of memory"
+LATE = "it had not ended when the gateway's time to do so was over"
 STUCK = f"it did not answer for {timeout} s"
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
     if not worker.was_killed:
         return
     parts.alerts.use_row(row)  # nobody else writes there now
-    why = KILLED if not worker.aborted else STUCK
+    why = LATE if parts.draining.has_begun else STUCK if worker.aborted else KILLED
     said = f"a worker (pid {worker.pid}) is gone: {why}"
     try:
         with parts.log_writer.at_once():
