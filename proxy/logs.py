@@ -84,8 +84,8 @@ class LogWriter:
     def greet(self, text: str) -> None:
         """To stderr, whatever the level of the log."""
         if form_of_stderr(self._settings) is JSON:
-            line = {"levelname": "INFO", "msg": text, EVENT: "starting"}
-            text = JSON.format(logging.makeLogRecord(line)) + "\n"
+            lines = [line for line in text.splitlines() if line]
+            text = "".join(map(_starting, lines))
         sys.stderr.write(text)
 
     def start(self) -> None:
@@ -258,6 +258,11 @@ class _Waiting(logging.Handler):
             for sink in self.sinks:
                 if sink.form is form:
                     sink.handler.handle(chunk)
+
+
+def _starting(line: str) -> str:
+    record = {"levelname": "INFO", "msg": line, EVENT: "starting"}
+    return JSON.format(logging.makeLogRecord(record)) + "\n"
 
 
 def _finish(waiting: _Waiting) -> None:

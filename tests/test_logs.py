@@ -474,10 +474,10 @@ def test_the_greeting_is_said_at_any_level(make_writer, capsys, log_format):
     writer.greet("Starting.\nThere is more to do.\n")
     said = capsys.readouterr().err
     if log_format == "json":
-        line = json.loads(said)
-        assert (line["event"], line["message"]) == (
-            "starting",
-            "Starting.\nThere is more to do.\n",
-        )
+        lines = [json.loads(line) for line in said.splitlines()]
+        assert [(line["event"], line["message"]) for line in lines] == [
+            ("starting", "Starting."),
+            ("starting", "There is more to do."),
+        ]
     else:
         assert said == "Starting.\nThere is more to do.\n"

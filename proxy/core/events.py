@@ -19,7 +19,9 @@ class Event:
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
-        "starting": Event("info", "The gateway starts; what a newcomer still has to do."),
+        "starting": Event(
+            "info", "The gateway starts; what a newcomer still has to do, in lines."
+        ),
         "worker_started": Event("info", "A worker is ready for requests."),
         "worker_stopped": Event(
             "info", "A worker ends; `cut_off` answers were still open.", ("cut_off",)
