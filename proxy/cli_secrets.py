@@ -65,6 +65,11 @@ def _check_workers_know(vault: Vault, restarted: bool) -> None:
             "PROXY_SECRET_KEY is read at the start of the gateway. Put the new key (`flask"
             " secrets key`) before the old one, start the gateway anew, then add --restarted."
         )
+    if vault.path is not None and restarted:
+        raise click.UsageError(
+            f"--restarted is for PROXY_SECRET_KEY. The key is in {vault.path}, which running"
+            " workers read again by themselves: leave it out."
+        )
 
 
 def _add_key(vault: Vault, before: Survey) -> None:

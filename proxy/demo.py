@@ -45,6 +45,7 @@ List the instances, their config and state:
 Open the console: {address}/admin/ui   Sign in with the admin key {admin_key}
 
 Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
+What it keeps is in instance/demo.db and instance/demo.key: delete both to begin anew.
 
 """
 

@@ -1,6 +1,7 @@
 """How gunicorn runs us: `gunicorn -c python:proxy.gunicorn_conf wsgi:app`."""
 
 import gc
+import logging
 import os
 import sys
 import time
@@ -11,14 +12,15 @@ from typing import Any
 from flask import Flask
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
-from gunicorn.workers.base import Worker
 
 from proxy.context import EXTENSION, Parts
 from proxy.runtime import open_files
 from proxy.runtime.log_forms import JSON, form_of_stderr
+from proxy.runtime.tell import tell
 from proxy.settings import ROOT, SettingError, load_settings
 from proxy.start import greeting
 from proxy.store import damage, schema
+from proxy.worker import Worker
 
 try:
     _settings = load_settings()
@@ -92,6 +94,12 @@ SWITCH_SECONDS = 0.05
 # look for: every 2,500 requests is often enough, and old objects rarely.
 GC_THRESHOLDS = (20_000, 20, 100)
 
+KILLED = "it was killed, perhaps for want of memory"
+LATE = "it had not ended when the gateway's time to do so was over"
+STUCK = f"it did not answer for {timeout} s"
+
+logger = logging.getLogger(__name__)
+
 
 def on_starting(server: Arbiter) -> None:
     """However gunicorn was started: what cannot work stops it here, with a sentence."""
@@ -122,11 +130,22 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
-    """In the parent, however the worker ended: what it held is free."""
+    """In the parent, however the worker ended: what it held is free. One that was killed could
+    not say so itself."""
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.free_row(worker.age)
     if row is not None:
         parts.roster.free_row(row)
+    if not worker.was_killed:
+        return
+    parts.alerts.use_row(row)  # nobody else writes there now
+    why = LATE if parts.draining.has_begun else STUCK if worker.aborted else KILLED
+    said = f"a worker (pid {worker.pid}) is gone: {why}"
+    try:
+        with parts.log_writer.at_once():
+            tell(logger, "worker_killed", said, worker_pid=worker.pid, why=why)
+    except OSError as error:
+        server.log.error("%s; the log's file cannot be written: %s", said, error)
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -146,7 +165,9 @@ def worker_exit(server: Arbiter, worker: Worker) -> None:
     What is counted is written. Python would wait for the threads of answers that are still
     open, for as long as their upstreams like.
     """
-    if _parts(worker.app.wsgi()).stop():
+    cut_off = _parts(worker.app.wsgi()).stop()
+    worker.note_end()
+    if cut_off:
         sys.stderr.flush()
         os._exit(0)
 

@@ -6,7 +6,8 @@ import os
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
@@ -83,18 +84,14 @@ class LogWriter:
     def greet(self, text: str) -> None:
         """To stderr, whatever the level of the log."""
         if form_of_stderr(self._settings) is JSON:
-            line = {"levelname": "INFO", "msg": text, EVENT: "starting"}
-            text = JSON.format(logging.makeLogRecord(line)) + "\n"
+            lines = [line for line in text.splitlines() if line]
+            text = "".join(map(_starting, lines))
         sys.stderr.write(text)
 
     def start(self) -> None:
         """Once a process, after the fork: the lines are written by a thread, and by another
         records are kept and alerts told, whether or not somebody takes the lines."""
-        sinks = [_Sink(_stderr_handler(), form_of_stderr(self._settings))]
-        if self._settings.log_dir is not None:
-            form = form_of_file(self._settings)
-            sinks.append(_Sink(_file_handler(self._settings), form))
-        self._waiting = _Waiting(sinks, self._recent, self._alerts, self._traced)
+        self._waiting = self._opened()
         self._periodics = (
             Periodic("records", WRITE_SECONDS, self._waiting.keep),
             Periodic("log", WRITE_SECONDS, self._waiting.write),
@@ -102,6 +99,18 @@ class LogWriter:
         for each in self._periodics:
             each.start()
         _replace_handlers(self._waiting)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For a process that has no such thread, as gunicorn's parent: what is told within is
+        written at its end to where the workers' lines go. Raises OSError."""
+        waiting = self._opened()
+        _replace_handlers(waiting)
+        try:
+            yield
+        finally:
+            self._no_longer_waiting()
+            _finish(waiting)
 
     def tell_request(self, level: int, seen: Seen) -> None:
         """Its line, and its record. On the request's thread: what takes long is for later."""
@@ -113,14 +122,21 @@ class LogWriter:
         """Idempotent. What waits is written first."""
         if self._waiting is None:
             return
-        _replace_handlers(_stderr_handler(form_of_stderr(self._settings)))
+        self._no_longer_waiting()
         for each in self._periodics:
             each.stop()
-        self._waiting.keep()
-        self._waiting.write()
-        for sink in self._waiting.sinks:
-            sink.handler.close()
+        _finish(self._waiting)
         self._waiting, self._periodics = None, ()
+
+    def _no_longer_waiting(self) -> None:
+        _replace_handlers(_stderr_handler(form_of_stderr(self._settings)))
+
+    def _opened(self) -> "_Waiting":
+        sinks = [_Sink(_stderr_handler(), form_of_stderr(self._settings))]
+        if self._settings.log_dir is not None:
+            form = form_of_file(self._settings)
+            sinks.append(_Sink(_file_handler(self._settings), form))
+        return _Waiting(sinks, self._recent, self._alerts, self._traced)
 
 
 class Request(NamedTuple):
@@ -242,6 +258,19 @@ class _Waiting(logging.Handler):
             for sink in self.sinks:
                 if sink.form is form:
                     sink.handler.handle(chunk)
+
+
+def _starting(line: str) -> str:
+    record = {"levelname": "INFO", "msg": line, EVENT: "starting"}
+    return JSON.format(logging.makeLogRecord(record)) + "\n"
+
+
+def _finish(waiting: _Waiting) -> None:
+    """Whatever waits is kept and written first."""
+    waiting.keep()
+    waiting.write()
+    for sink in waiting.sinks:
+        sink.handler.close()
 
 
 def _stderr_handler(formatter: logging.Formatter | None = None) -> logging.Handler:

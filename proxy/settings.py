@@ -208,7 +208,8 @@ SETTINGS: tuple[Setting, ...] = (
             "Largest request body, in bytes; more is answered with 413."),
     Setting("PROXY_ALLOW_PRIVATE_UPSTREAMS", "allow_private_upstreams", "false", *_SWITCH,
             "Whether an instance or its proxy may have a link-local or metadata address, such"
-            " as 169.254.169.254. Loopback and private networks are always allowed."),
+            " as 169.254.169.254. No other, whatever its name says: loopback and private"
+            " networks (10.0.0.5) are always allowed."),
     Setting("PROXY_CONNECT_TIMEOUT_MS", "connect_timeout_ms", "5000", *_whole(1, 600000),
             "Longest wait for a connection to an instance, in ms."),
     Setting("PROXY_STREAM_IDLE_SECONDS", "stream_idle_seconds", "60", *_whole(1, 3600),

@@ -4,13 +4,15 @@ import logging
 import os
 import runpy
 import sys
+from pathlib import Path
 
 from proxy import create_app
 from proxy.context import EXTENSION, Parts
 from proxy.runtime import open_files
-from proxy.settings import ROOT, Settings
+from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
 from proxy.store import admin_keys, damage, instances, keys, schema
-from proxy.store.vault import Vault
+from proxy.store.checkup import OTHERS
+from proxy.store.vault import PRIVATE_FOLDER, Vault
 
 ADD_AN_INSTANCE = """\
 No instance is configured yet. Add one:
@@ -64,12 +66,27 @@ def serve(settings: Settings) -> int:
 def prepare(parts: Parts) -> None:
     """The database exists, has our schema and can be written. Raises SchemaProblem."""
     damage.set_aside_if_damaged(parts.database)
+    file = parts.database.file
+    if file is not None and file.parent == INSTANCE_FOLDER:
+        _keep_to_ourselves(INSTANCE_FOLDER)
     try:
         schema.check(parts.database)
     except schema.SchemaOutdated as problem:
-        sys.stderr.write(f"{problem}\nMigrating ...\n")
+        is_new = file is not None and not file.exists()
+        what = f"Making the database {file}" if is_new else f"{problem}\nMigrating"
+        sys.stderr.write(f"{what} ...\n")
         schema.upgrade(parts.database)
         schema.check(parts.database)
+
+
+def _keep_to_ourselves(folder: Path) -> None:
+    """It came with the checkout, whose folders all may read."""
+    try:
+        status = folder.stat()
+        if status.st_mode & OTHERS and status.st_uid == os.geteuid():
+            folder.chmod(PRIVATE_FOLDER)
+    except OSError:
+        pass  # somebody mounted it so; what is in it is private by itself
 
 
 def greeting(parts: Parts) -> str:

@@ -12,6 +12,7 @@ who were silent longest go.
 
 import io
 import math
+import mmap
 import random
 import selectors
 import socket
@@ -78,8 +79,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._end = mmap.mmap(-1, 1)  # the parent sees it too
         self._at_work: set[Any] = set()  # connections that have a thread
         self._leaving: deque[Any] = deque()  # those that are to close, the first to close first
+
+    def note_end(self) -> None:
+        """It ends as it should, with all that was counted written."""
+        self._end[0] = 1
+
+    @property
+    def was_killed(self) -> bool:
+        """Of one that has ended, in the parent: nobody told it to, or it did not do so."""
+        return self.aborted or not self._end[0]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

@@ -1,8 +1,10 @@
 import json
+import logging
 
 import pytest
 
 from proxy import create_app
+from proxy.logs import LOGGER
 from proxy.store import config as all_config
 from proxy.store import instances, revisions
 from tests.builders import AUTHOR, config, document, thing
@@ -81,6 +83,16 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(run, file, now):
         "3 to add, 0 to change, 0 to remove.\n"
     )
     assert now() == (document(), 0)
+
+
+def test_what_a_server_logs_of_a_change_a_command_does_not(run, file):
+    heard = []
+    handler = logging.Handler()
+    handler.handle = heard.append
+    LOGGER.addHandler(handler)
+    assert run("apply", file(), "--yes").exit_code == 0
+    assert [record.getMessage() for record in heard if record.levelno < logging.WARNING] == []
+    assert LOGGER.level == logging.INFO  # as before
 
 
 def test_apply_makes_it_so_and_then_there_is_nothing_to_do(run, file, now):

@@ -129,6 +129,15 @@ def test_with_keys_of_the_setting_the_gateway_has_to_know_the_new_one_first(
     assert run(given(new), "check")[0] == 0
 
 
+def test_with_a_file_nothing_need_be_restarted_and_who_says_so_is_told(app, path):
+    add(app, api_key=SECRET)
+    before = path.read_text()
+    code, output = run(app, "rotate", "--restarted")
+    assert code == 2
+    assert f"The key is in {path}" in " ".join(output.split())
+    assert path.read_text() == before
+
+
 def test_a_lost_file_is_told_and_not_made_anew(app, path, make_app):
     add(app, api_key=SECRET)
     path.unlink()

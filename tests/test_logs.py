@@ -54,6 +54,21 @@ def test_before_it_is_started_lines_go_to_stderr_at_once(make_writer, capsys):
     assert threads() == []
 
 
+def test_a_process_without_the_thread_writes_at_once_to_file_and_stderr_and_alerts(
+    make_writer, capsys, tmp_path
+):
+    alerts = []
+    writer = make_writer({"alerts": alerts.append}, log_dir=tmp_path)
+    with writer.at_once():
+        tell(logger, "worker_killed", "a worker is gone", worker_pid=7, why="killed")
+    assert "a worker is gone" in capsys.readouterr().err
+    assert "a worker is gone" in (tmp_path / "proxy.log").read_text()
+    assert [alert.event for alert in alerts] == ["worker_killed"]
+    assert threads() == []
+    logger.info("as before")
+    assert "as before" in capsys.readouterr().err
+
+
 def test_once_started_lines_still_go_to_stderr(make_writer, capsys):
     writer = make_writer()
     writer.start()
@@ -459,10 +474,10 @@ def test_the_greeting_is_said_at_any_level(make_writer, capsys, log_format):
     writer.greet("Starting.\nThere is more to do.\n")
     said = capsys.readouterr().err
     if log_format == "json":
-        line = json.loads(said)
-        assert (line["event"], line["message"]) == (
-            "starting",
-            "Starting.\nThere is more to do.\n",
-        )
+        lines = [json.loads(line) for line in said.splitlines()]
+        assert [(line["event"], line["message"]) for line in lines] == [
+            ("starting", "Starting."),
+            ("starting", "There is more to do."),
+        ]
     else:
         assert said == "Starting.\nThere is more to do.\n"

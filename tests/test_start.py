@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from proxy import __main__, create_app, make_parts
+from proxy import __main__, create_app, make_parts, start
 from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
 from proxy.store import admin_keys, instances, keys, schema
@@ -139,10 +139,21 @@ def test_a_new_database_is_made_and_only_its_owner_can_read_it(parts, tmp_path, 
     path = tmp_path / "folder" / "new.db"
     made = parts(database_url=f"sqlite:///{path}")
     prepare(made)
-    assert "Migrating" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"Making the database {path} ...\n")
     schema.check(made.database)
     assert path.stat().st_mode & 0o777 == 0o600
     assert "keys add" in greeting(made)
+
+
+def test_the_folder_that_came_with_the_checkout_becomes_private(
+    parts, database_file, tmp_path, monkeypatch
+):
+    tmp_path.chmod(0o755)
+    prepare(parts())
+    assert tmp_path.stat().st_mode & 0o777 == 0o755  # somebody else's
+    monkeypatch.setattr(start, "INSTANCE_FOLDER", tmp_path)
+    prepare(parts())
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_database_that_is_up_to_date_is_left_alone(parts, database_file, capsys):

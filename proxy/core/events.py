@@ -19,10 +19,18 @@ class Event:
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
-        "starting": Event("info", "The gateway starts; what a newcomer still has to do."),
+        "starting": Event(
+            "info", "The gateway starts; what a newcomer still has to do, in lines."
+        ),
         "worker_started": Event("info", "A worker is ready for requests."),
         "worker_stopped": Event(
             "info", "A worker ends; `cut_off` answers were still open.", ("cut_off",)
+        ),
+        "worker_killed": Event(
+            "error",
+            "A worker ended that nobody told to; another takes its place.",
+            ("worker_pid", "why"),
+            is_alert=True,
         ),
         "config_changed": Event("info", "A worker has read a newer config.", ("revision",)),
         "breaker_opened": Event(
@@ -47,7 +55,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "out_of_service": Event(
             "error",
-            "Instances cannot be asked: a secret of theirs cannot be read.",
+            "Instances cannot be asked: a secret of theirs cannot be read, or there is no token"
+            " of Entra ID for them.",
             ("instances", "why"),
             is_alert=True,
         ),

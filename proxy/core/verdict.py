@@ -8,6 +8,7 @@ from proxy.core.headers import retry_after_seconds
 THROTTLED_REST_SECONDS = 5.0  # a 429 that does not say how long
 MISCONFIGURED_REST_SECONDS = 300.0  # a person has to fix it; do not try it every second
 LEAST_REST_SECONDS = 1.0
+TOKEN_REST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,12 @@ def is_overdue(
 
 def without_token(retry_seconds: float) -> Verdict:
     """Entra ID refuses the gateway a token, or the gateway does not know who it is: for a
-    person to mend. It rests until there is another try, which may find it mended."""
+    person to mend. It rests until there is another try, which may find it mended; not longer
+    than it takes until the worker puts it out of service, which ends with the next token."""
     return Verdict(
         "misconfigured",
         try_next=True,
-        rest_seconds=max(LEAST_REST_SECONDS, retry_seconds),
+        rest_seconds=min(max(LEAST_REST_SECONDS, retry_seconds), TOKEN_REST_SECONDS),
         whole_instance=True,
         shown=False,
     )

@@ -17,6 +17,9 @@ from proxy.runtime.tell import tell
 # Of tokens that upstreams refuse no more are replaced than one in so long.
 REPLACE_SECONDS = 30.0
 
+# Of an instance.
+NO_TOKEN = "there is no token of Entra ID for it"
+
 logger = logging.getLogger(__name__)
 
 
@@ -71,6 +74,7 @@ class Tokens:
         self._lock = Lock()  # of all below
         self._failure: NoToken | None = None  # of the last try
         self._failures = 0  # in a row
+        self._why: str | None = None  # they fail, until it gives one again
         self._is_wanted = False
         self._is_due = False  # somebody waits: now, and not when it is time
         self._due_at = 0.0
@@ -107,7 +111,7 @@ class Tokens:
             if is_wanted:
                 self._have_thread()
             else:
-                self._token = self._failure = None
+                self._token = self._failure = self._why = None
                 self._failures, self._due_at = 0, 0.0
         self.nudge()
 
@@ -130,6 +134,13 @@ class Tokens:
         except NoToken:
             return None
         return None if token.value == refused.value else token
+
+    def lack(self) -> str | None:
+        """Why there is none that is good now; None: there is one, or nobody knows yet."""
+        token, why = self._token, self._why
+        if why is None or (token is not None and self._clock() < token.expires_at):
+            return None
+        return why
 
     def forget_failure(self) -> None:
         """A person wants to know: who asks for a token next waits for a new try."""
@@ -240,6 +251,7 @@ class Tokens:
         with self._lock:
             failed = self._failure is not None or self._failures > 0
             self._token, self._failure, self._failures = token, None, 0
+            self._why = None
             now = self._clock()
             self._due_at = now + renewal.next_after_seconds(expires_at - now)
             self._is_due = False
@@ -252,7 +264,7 @@ class Tokens:
         with self._lock:
             now = self._clock()
             is_first = self._failures == 0
-            self._failure = error
+            self._failure, self._why = error, error.message
             self._failures += 1
             self._due_at = now + renewal.retry_after_seconds(self._failures)
             self._is_due = False

@@ -26,7 +26,7 @@ from proxy.core.live import (
 )
 from proxy.core.record import Trail
 from proxy.core.routing import Pool, Turn, order
-from proxy.core.types import Call, Serving, Usage
+from proxy.core.types import ENTRA, Call, Serving, Usage
 from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL
 from proxy.errors import (
     BadRequest,
@@ -226,11 +226,9 @@ class Forward:
         snapshot, allowed = self._snapshots.current, call.client.allowed_instances
         pool = snapshot.catalog.pool(call.model, allowed)
         if not pool.servings:
-            if snapshot.disabled.pool(call.model, allowed).servings:
-                raise Unavailable(
-                    f"No instance that serves {call.model!r} is in service.",
-                    is_worth_retrying=False,
-                )
+            out = snapshot.disabled.pool(call.model, allowed).servings
+            if out:
+                raise _out_of_service(call, out, lacks_token=snapshot.lack is not None)
             if pool.barred:
                 raise ModelNotAllowed(
                     f"No instance that this key may use serves {call.model!r}; others do.",
@@ -457,7 +455,7 @@ class Forward:
             return _no_room(call, waiting, _soonest(waiting))
         if refused and all(r.reason == TOO_LONG for r in refused):
             return _too_long(call, servings)
-        return _misconfigured(call)
+        return _misconfigured(call, servings)
 
 
 _Taken = tuple[Serving, Reservation]
@@ -595,9 +593,20 @@ def _model_not_found(call: Call) -> ProxyError:
     )
 
 
-def _misconfigured(call: Call) -> ProxyError:
+def _out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> ProxyError:
+    said = f"No instance that serves {call.model!r} is in service."
+    if lacks_token and any(s.config.enabled and s.config.auth == ENTRA for s in out):
+        said += " The gateway has no token of Entra ID; this is for its operator to mend."
+    return Unavailable(said, is_worth_retrying=False)
+
+
+def _misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
+    what = "their key"
+    if any(s.config.auth == ENTRA for s in servings):
+        is_mixed = any(s.config.auth != ENTRA for s in servings)
+        what = f"{'their key, ' if is_mixed else ''}its identity at Entra ID or its role there,"
     return UpstreamFailed(
-        f"The instances that serve {call.model!r} refuse the gateway: their key or deployment"
+        f"The instances that serve {call.model!r} refuse the gateway: {what} or deployment"
         " is wrong. This is for the gateway's operator to mend.",
         code="upstream_misconfigured",
         is_worth_retrying=False,

@@ -42,6 +42,16 @@ class References:
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(os.environ))
     ours: tuple[Path, ...] = ()
 
+    def names_ours(self, reference: str) -> str | None:
+        """Why it may not even be written, though it is looked at again when it is followed: a
+        link may lead elsewhere by then. None if it may."""
+        if reference.startswith(FILE) and self._is_ours(reference.removeprefix(FILE)):
+            return "Names a file of the gateway itself, which no upstream may be sent."
+        return None
+
+    def _is_ours(self, path: str) -> bool:
+        return any(_is_same(path, our) for our in self.ours)
+
     def resolved(self, written: Iterable[InstanceConfig]) -> Resolved:
         """Each file is read once, however many instances it is for."""
         configs: dict[str, InstanceConfig] = {}
@@ -85,7 +95,7 @@ class References:
         path = reference.removeprefix(FILE)
         # Before it is read: what is written meanwhile is another version.
         files[path] = file_version(path)
-        if any(_is_same(path, our) for our in self.ours):
+        if self._is_ours(path):
             raise LeadsNowhere(f"{path} is the gateway's own, which no upstream may be sent")
         return _content(path)
 

@@ -11,7 +11,7 @@ from proxy.core.door import KnownKey, known_key
 from proxy.core.prices import NO_PRICES, Prices, cost_nano, find
 from proxy.core.roles import Admin
 from proxy.core.types import ENTRA, InstanceConfig, Usage, is_same_upstream
-from proxy.runtime.entra import Tokens
+from proxy.runtime.entra import NO_TOKEN, Tokens
 from proxy.runtime.references import References, Resolved, Versions
 from proxy.runtime.tell import tell
 from proxy.store import admin_keys, instances, keys, prices, quota_groups, revisions
@@ -41,7 +41,8 @@ class Snapshot:
 
     `instances` are as they were written. `configs`, by name, and those in the catalog have the
     secrets that references lead to; where there is a problem with an instance, it is in
-    `problems` instead, and is not asked. `files` are those that secrets came from.
+    `problems` instead, and is not asked. Who only lacks a token of Entra ID (`lack` says why)
+    is in both: verified, it may have one. `files` are those that secrets came from.
     """
 
     revision: int = 0
@@ -56,6 +57,7 @@ class Snapshot:
     admins: Mapping[str, Admin] = field(default_factory=dict)
     problems: Mapping[str, Problem] = field(default_factory=dict)
     prices: Prices = NO_PRICES
+    lack: str | None = None
     files: Versions = field(default_factory=dict)
     # In lower case.
     models_of_deployments: Mapping[str, str] = field(default_factory=dict)
@@ -150,11 +152,12 @@ class Snapshots:
             },
             vault_version=vault_version,
         )
-        resolved = self._resolved(fresh)
+        lack = self._lack()
+        resolved = self._resolved(fresh, lack)
         with self._lock:
             if fresh.revision > self.current.revision or self._is_outdated:
                 self._is_outdated = False
-                self._take(fresh, resolved)
+                self._take(fresh, resolved, lack)
                 said = "config is at revision %d"
                 tell(logger, "config_changed", said, revision, revision=revision)
             current = self.current
@@ -163,7 +166,7 @@ class Snapshots:
 
     def follow(self) -> None:
         """At most once a second, looks whether a file that secrets are in has changed, and
-        takes them; also the vault's. Asks no database."""
+        takes them; also the vault's; and whether there is a token. Asks no database."""
         now = self._clock()
         if 0 <= now - self._looked_at < LOOK_SECONDS:
             return
@@ -171,11 +174,12 @@ class Snapshots:
         current = self.current
         if current.vault_version != self._database.vault.version:
             self._is_outdated = True
-        if self.references.changed(current.files):
-            resolved = self._resolved(current)
+        lack = self._lack()
+        if lack != current.lack or self.references.changed(current.files):
+            resolved = self._resolved(current, lack)
             with self._lock:
                 if self.current is current:  # else a newer one was resolved meanwhile
-                    self._take(current, resolved)
+                    self._take(current, resolved, lack)
             self._tell_tokens(self.current)
 
     def moved(self) -> frozenset[str]:
@@ -188,14 +192,19 @@ class Snapshots:
         with self._lock:
             self._moved.difference_update(names)
 
-    def _resolved(self, snapshot: Snapshot) -> Resolved:
+    def _lack(self) -> str | None:
+        return self._tokens.lack() if self._tokens is not None else None
+
+    def _resolved(self, snapshot: Snapshot, lack: str | None) -> Resolved:
         """A gateway that cannot ask one instance serves with the others."""
         written = [stored.config for stored in snapshot.instances.values()]
         found = self.references.resolved(written)
         names = [c.name for c in written if c.auth == ENTRA]
         text = self._tokens.problem() if names and self._tokens is not None else None
         if text is None:
-            return found
+            # Who lacks a token stays usable: it is asked for again and again.
+            lacking = dict.fromkeys(names, f"{NO_TOKEN}: {lack}.") if lack else {}
+            return replace(found, problems={**lacking, **found.problems})
         problems = {**dict.fromkeys(names, f"auth is entra, but {text}."), **found.problems}
         usable = {n: c for n, c in found.configs.items() if n not in problems}
         return replace(found, configs=usable, problems=problems)
@@ -206,13 +215,13 @@ class Snapshots:
                 any(c.enabled and c.auth == ENTRA for c in current.configs.values())
             )
 
-    def _take(self, fresh: Snapshot, resolved: Resolved) -> None:
+    def _take(self, fresh: Snapshot, resolved: Resolved, lack: str | None) -> None:
         """With the lock held."""
         former, now = self.current, self._clock()
         groups = {name: g.group for name, g in fresh.groups.items()}
         # What is out of service is known to be there, and is never asked.
         out = [fresh.instances[name].config for name in resolved.problems]
-        in_order = resolved.configs.values()
+        in_order = [c for n, c in resolved.configs.items() if n not in resolved.problems]
         self.current = replace(
             fresh,
             catalog=Catalog([c for c in in_order if c.enabled], groups),
@@ -224,6 +233,7 @@ class Snapshots:
                 else Problem(text, now)
                 for name, text in resolved.problems.items()
             },
+            lack=lack,
             files=resolved.files,
         )
         self._moved |= set(_moved(former, self.current))

@@ -103,6 +103,21 @@ class Syncer:
             said = "State was last synced %d s ago. Requests are served; counts wait in memory."
             tell(logger, "sync_late", said, age_seconds, seconds=int(age_seconds))
 
+    def catch_up(self) -> bool:
+        """Of a thread that is about to show the config: it is the database's newest, which
+        another worker may have made a moment ago. True if it became another.
+
+        Raises nothing: while the database is away, what is known is shown, and once that is
+        known, nobody waits for it."""
+        before = self._snapshots.current
+        if self.problem or self.age_seconds() is not None:
+            return False
+        try:
+            with self._database.read() as connection:
+                return self._snapshots.load(connection) is not before
+        except StoreUnavailable:
+            return False
+
     def sync(self) -> None:
         """One round. Raises nothing: what failed is noted in `problem` and tried again."""
         try:

@@ -10,7 +10,7 @@ from typing import cast
 import requests
 
 from proxy.core.types import ENTRA, InstanceConfig
-from proxy.runtime.entra import NoToken, Tokens
+from proxy.runtime.entra import NO_TOKEN, NoToken, Tokens
 from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.transport import Body, Outgoing, Transport
@@ -37,8 +37,8 @@ class NoCredential(UpstreamError):
     `is_refused`, `retry_seconds` as in NoToken."""
 
     def __init__(self, error: NoToken) -> None:
-        super().__init__("there is no token of Entra ID for it", timed_out=error.timed_out)
-        self.detail = f"there is no token of Entra ID for it: {error.message}"
+        super().__init__(NO_TOKEN, timed_out=error.timed_out)
+        self.detail = f"{NO_TOKEN}: {error.message}"
         self.is_refused = error.is_refused
         self.retry_seconds = error.retry_seconds
 

@@ -11,13 +11,13 @@ from flask_smorest import Blueprint
 
 from proxy.context import parts
 from proxy.core.providers import PROVIDER_ALIASES
-from proxy.core.roles import OPERATE, right_to_change
+from proxy.core.roles import OPERATE, OPERATED_FIELDS, right_to_change
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import removed_view
 from proxy.runtime.verify import Check, verify
 from proxy.store import instances, states
-from proxy.store.instances import StoredInstance
+from proxy.store.instances import CONFIG_FIELDS, StoredInstance
 from proxy.store.revisions import Author
 from proxy.web import schemas
 from proxy.web.auth import demand, require_admin
@@ -217,10 +217,10 @@ def verified(name: str, model: str | None) -> list[Check]:
     snapshot = parts().snapshots.current
     if name not in snapshot.instances:
         raise _unknown(name)
-    problem = snapshot.problems.get(name)
-    if problem is not None:
-        return [Check("config", ok=False, detail=problem.text)]
-    return verify(parts().upstream, snapshot.configs[name], model)
+    config = snapshot.configs.get(name)
+    if config is None:
+        return [Check("config", ok=False, detail=snapshot.problems[name].text)]
+    return verify(parts().upstream, config, model)
 
 
 def _snapshot_instances() -> list[StoredInstance]:
@@ -292,7 +292,9 @@ def new_config(data: Any, *, at: str = "") -> InstanceConfig:
 def checked_change(name: str, data: Any) -> Json:
     """What is to be set. Raises NotFound, Unprocessable, and Forbidden if whoever makes the
     request may not change these fields."""
-    demand(right_to_change(data if isinstance(data, dict) else ()))
+    fields = data if isinstance(data, dict) else {}
+    more = ", ".join(f for f in CONFIG_FIELDS if f in fields and f not in OPERATED_FIELDS)
+    demand(right_to_change(fields), f"To change {more}" if more else "This")
     present = stored_instance(name).config
     if isinstance(data, dict):
         data = schemas.without_masks(data, present)

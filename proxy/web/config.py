@@ -10,7 +10,7 @@ from flask_smorest import Blueprint
 from proxy.context import parts
 from proxy.core.config_document import shown
 from proxy.core.config_plan import shown_change
-from proxy.errors import NotFound
+from proxy.errors import BadRequest, NotFound
 from proxy.runtime.config_hand import Outcome, shown_outcome
 from proxy.store import revisions
 from proxy.store.revisions import shown_revision
@@ -163,7 +163,11 @@ def _given() -> Json:
 def _body() -> Any:
     if request.mimetype in config_text.YAML_TYPES:
         return config_text.from_yaml(read_body(parts(), request.environ))
-    return body_json()
+    try:
+        return body_json()
+    except BadRequest as error:
+        hint = f"YAML is read with the header Content-Type: {config_text.YAML_TYPES[0]}."
+        raise BadRequest(f"{error.message} {hint}") from None
 
 
 def _told(outcome: Outcome) -> Answer:

@@ -36,7 +36,9 @@ def ready() -> tuple[dict[str, Any], int]:
     problem = sync_problem()
     if parts().draining.has_begun:
         problem = "the gateway is stopping"
-    if not any(config.enabled for config in parts().snapshots.current.configs.values()):
+    snapshot = parts().snapshots.current
+    usable = (c for name, c in snapshot.configs.items() if name not in snapshot.problems)
+    if not any(config.enabled for config in usable):
         problem = problem or "no instance is configured and enabled"
     return {"ready": problem is None, "problem": problem}, 503 if problem else 200
 
@@ -55,10 +57,14 @@ def sync_problem() -> str | None:
 
 def _secrets_problem() -> str | None:
     """Not a reason to send nobody to us: others can be asked. Names none: everybody may ask."""
-    out = parts().snapshots.current.out_of_service
+    snapshot = parts().snapshots.current
+    out = snapshot.out_of_service
     if out:
+        why = "their secrets cannot be read" if set(out) - set(snapshot.configs) else ""
+        if not set(out).isdisjoint(snapshot.configs):
+            why += f"{' or ' if why else ''}Entra ID gives no token"
         return (
-            f"{len(out)} instances are out of service, because their secrets cannot be read;"
+            f"{len(out)} instances are out of service, because {why};"
             " GET /admin/instances?status=misconfigured says why."
         )
     if parts().database.vault.problem:

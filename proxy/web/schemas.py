@@ -36,6 +36,8 @@ MAX_TIMEOUT_SECONDS = 3600
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 UNKNOWN = "Unknown field."  # marshmallow's message
+MAX_UNKNOWN = 5  # that one message names
+DEPLOYMENTS = "/openai/deployments"  # what people copy with the address from Azure's portal
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
 # Path segments of the admin API: an instance of such a name could not be addressed.
@@ -94,6 +96,11 @@ def is_part_of_path(name: str) -> None:
 
 def _is_url(url: str) -> None:
     _check_url(url, credentials=False)
+    if DEPLOYMENTS in urlsplit(url).path.lower():
+        raise ValidationError(
+            f"Must end before {DEPLOYMENTS}: the gateway adds that. Which deployment serves a"
+            " model is in `model_deployments`."
+        )
 
 
 def _is_proxy_url(url: str) -> None:
@@ -146,10 +153,13 @@ def _is_key(key: str) -> None:
 
 
 def _is_reference(value: str) -> bool:
-    """Where it leads is looked up when it is used: what it names may be there only later."""
+    """Where it leads is looked up when it is used: what it names may be there only later. But
+    what is the gateway's own never may be."""
     if not references.is_reference(value):
         return False
     mistake = references.mistake(value)
+    if mistake is None and has_app_context():
+        mistake = parts().snapshots.references.names_ours(value)
     if mistake:
         raise ValidationError(mistake)
     return True
@@ -638,7 +648,14 @@ def check_auth(config: InstanceConfig, *, at: str = "") -> None:
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
-    path, sentence = _problem(*message_and_path(error.messages), data, at)
+    message, keys = message_and_path(error.messages)
+    path, sentence = _problem(message, keys, data, at)
+    if message != UNKNOWN:
+        # What is missing may be what is misspelt.
+        found = messages_and_paths(error.messages)
+        unknown = [".".join(where) for message, where in found if message == UNKNOWN]
+        if unknown:
+            sentence += f" Unknown besides: {', '.join(map(shown, unknown[:MAX_UNKNOWN]))}."
     return Unprocessable(f"{path}: {sentence}", param=path or None)
 
 

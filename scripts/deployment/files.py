@@ -65,8 +65,9 @@ StartLimitBurst=10
 Type=notify
 NotifyAccess=main
 {_as_user(place)}
-# No EnvironmentFile=: the gateway reads .env in this folder itself, and so do the commands.
-# systemd would take a comment after a value for a part of it, and what it says would win.
+# No EnvironmentFile= for settings: the gateway reads .env in this folder itself, and so do the
+# commands. systemd would take a comment after a value for a part of it, and what it says would
+# win. What is no setting, such as AZURE_CLIENT_SECRET: README.md says how (Entra ID).
 ExecStart={_quoted(place.python)} -m proxy
 TimeoutStartSec={START_SECONDS}
 # The first process tells the others; open answers go on for

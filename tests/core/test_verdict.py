@@ -164,8 +164,8 @@ def test_who_is_silent_for_much_longer_than_usual_is_unwell(
     assert found is overdue
 
 
-@pytest.mark.parametrize("retry_seconds, rest_seconds", [(0.0, 1.0), (1.5, 1.5), (60.0, 60.0)])
-def test_without_a_token_an_instance_rests_until_there_may_be_one(retry_seconds, rest_seconds):
+@pytest.mark.parametrize("retry_seconds, rest_seconds", [(0.0, 1.0), (1.5, 1.5), (60.0, 2.0)])
+def test_without_a_token_an_instance_rests_until_its_worker_knows(retry_seconds, rest_seconds):
     assert verdict.without_token(retry_seconds) == Verdict(
         "misconfigured",
         try_next=True,

@@ -94,11 +94,17 @@ def told(gateway: Gateway, name: str) -> list[float]:
     return [s.value for f in families for s in f.samples if s.name == name]
 
 
+def killed(gateway: Gateway) -> list[int]:
+    """Workers of which the log's file says so."""
+    lines = map(json.loads, (gateway.folder / "logs" / "proxy.log").read_text().splitlines())
+    return [x["worker_pid"] for x in lines if x.get("event") == "worker_killed"]
+
+
 class TestWorkers:
     def test_a_killed_worker_takes_only_its_own_with_it_and_is_replaced(
         self, fresh: Gateway, simulator: Simulator
     ):
-        fresh.start()
+        fresh.start(PROXY_LOG_DIR=str(fresh.folder / "logs"))
         for resource in simulator.resources.values():
             add_instance(fresh, resource)
         before = workers(fresh)
@@ -111,6 +117,7 @@ class TestWorkers:
         with load(fresh) as outcomes:
             until(lambda: served_and_counted(200), "load")
             os.kill(before[0], signal.SIGKILL)
+            until(lambda: killed(fresh) == [before[0]], "it is told")
             until(lambda: served(outcomes, 300), "more load")
             until(lambda: served_and_counted(600), "even more load")
         # Whichever worker is asked, counters never fall.
@@ -127,6 +134,7 @@ class TestWorkers:
                 "what others used is known to the new one",
             )
         assert fresh.stop() == 0
+        assert killed(fresh) == [before[0]]  # the others were told to end
         # What the killed one counted and had not written yet: one sync interval.
         assert requests_in_database(fresh) >= outcomes["200"] - lost - 200
 

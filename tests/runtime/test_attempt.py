@@ -742,7 +742,7 @@ def test_nor_does_a_stream_tell_the_token_to_operators(before):
     "error, outcome, failure, rest_seconds",
     [
         # A person has to mend it: it rests until there is another try.
-        (NoToken("no role", is_refused=True, retry_seconds=4.0), "misconfigured", False, 4.0),
+        (NoToken("no role", is_refused=True, retry_seconds=1.5), "misconfigured", False, 1.5),
         # Nobody could be asked: it is as if the instance did not answer.
         (NoToken("no answer", retry_seconds=4.0), "unreachable", True, 0.0),
         (NoToken("no answer", timed_out=True), "unreachable", True, 0.0),

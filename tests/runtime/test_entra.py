@@ -223,6 +223,29 @@ def test_a_person_need_not_wait_for_the_next_try(tokens, source):
     assert tokens.get().value == "token-2"
 
 
+def test_why_there_is_none_is_known_until_one_comes_whoever_asks_meanwhile(tokens, source):
+    assert tokens.lack() is None  # nobody knows yet
+    for message in ("no such identity", "still not"):
+        source.error = refused(message)
+        refusal(tokens)
+        assert tokens.lack() == message
+        tokens.forget_failure()
+        assert tokens.lack() == message
+    source.error = None
+    tokens.get()
+    assert tokens.lack() is None
+
+
+def test_nothing_is_lacking_until_the_present_one_expires(tokens, source, clock):
+    tokens.get()
+    source.error = refused()
+    pass_time(tokens, clock, HOUR - 300)
+    until(lambda: tokens._failures)
+    assert tokens.lack() is None
+    clock.now += 300
+    assert tokens.lack() == "no such identity"
+
+
 def test_it_is_told_once_that_it_fails_and_once_that_it_works_again(
     tokens, source, clock, logged
 ):

@@ -140,10 +140,14 @@ def test_each_change_is_logged_once(database, logged):
 class FakeTokens:
     def __init__(self, problem=None):
         self.trouble = problem
+        self.lacking = None
         self.wanted = []
 
     def problem(self):
         return self.trouble
+
+    def lack(self):
+        return self.lacking
 
     def want(self, is_wanted):
         self.wanted.append(is_wanted)
@@ -182,6 +186,32 @@ def test_an_instance_for_which_there_can_be_no_token_is_out_of_service_and_no_ot
     snapshots.reload()
     assert [line for level, line in logged if level == "ERROR"] == [
         f"out of service: t: {text}"
+    ]
+
+
+def test_who_lacks_a_token_is_out_of_service_until_one_comes_and_goes_on_asking_for_it(
+    database, clock, logged
+):
+    tokens = FakeTokens()
+    add(database, A, BY_TOKEN)
+    snapshots = Snapshots(database, tokens=tokens, clock=clock)
+    snapshots.reload()
+    tokens.lacking = "no such identity"
+    clock.now += 1
+    snapshots.follow()
+    text = "there is no token of Entra ID for it: no such identity."
+    assert snapshots.current.problems == {"t": Problem(text, clock.now)}
+    assert [s.config for s in snapshots.current.catalog.serving("gpt-4o")] == [A]
+    assert [s.config for s in snapshots.current.disabled.serving("gpt-4o")] == [BY_TOKEN]
+    assert set(snapshots.current.configs) == {"a", "t"}  # it can be verified
+    tokens.lacking = None
+    clock.now += 1
+    snapshots.follow()
+    assert snapshots.current.problems == {}
+    assert tokens.wanted == [True] * 3
+    assert [line for _, line in logged if "service" in line] == [
+        f"out of service: t: {text}",
+        "no longer out of service: t",
     ]
 
 

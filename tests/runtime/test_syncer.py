@@ -269,6 +269,27 @@ def test_a_change_of_config_is_seen_by_the_others(is_busy, make_worker):
     assert two.snapshots.current.instances["a"].config.priority == 5
 
 
+def test_who_looks_at_the_config_sees_the_newest_without_a_round(make_worker):
+    one, two = make_worker(), make_worker()
+    two.syncer.sync()
+    add(one.database, A)
+    assert two.syncer.catch_up()
+    assert list(two.snapshots.current.instances) == ["a"]
+    assert not two.syncer.catch_up()
+
+
+def test_while_the_database_is_away_nobody_who_looks_waits_for_it(faulty):
+    add(faulty.database._database, A)
+    faulty.syncer.sync()
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    assert not faulty.syncer.catch_up()
+    faulty.measure(DONE)
+    faulty.syncer.sync()
+    faulty.database.failed.clear()
+    assert not faulty.syncer.catch_up()
+    assert not faulty.database.failed.is_set()
+
+
 def test_a_worker_that_still_uses_an_old_key_lets_nobody_rest(make_worker):
     one, two = make_worker(), make_worker()
     add(one.database, A)

@@ -175,6 +175,16 @@ def world(make_settings, simulator, routes):
             yield world
 
 
+@pytest.fixture
+def other_worker(world, simulator):
+    """Another worker of the same gateway."""
+    with log_kept():
+        other = World(create_app(world.parts.settings), simulator)
+        other.parts.start()
+        yield other
+        other.parts.stop()
+
+
 @pytest.fixture(scope="module")
 def shared_world(migrated_file, tmp_path_factory):
     """With instance a. For tests that change nothing: starting another takes 30 ms."""

@@ -1,3 +1,4 @@
+import os
 import time
 from urllib.parse import quote
 
@@ -6,7 +7,7 @@ import pytest
 from proxy.store import instances
 from proxy.store.models import RevisionChangeRow
 from tests.builders import AUTHOR, MODEL, config
-from tests.web.conftest import CHAT, STREAM
+from tests.web.conftest import ADMIN, CHAT, STREAM
 
 
 def error(answer):
@@ -175,6 +176,7 @@ BAD_FIELDS = [
     ("api_base", "", '""'),
     ("api_base", "east-us", '"east-us"'),
     ("api_base", "ftp://h", '"ftp://h"'),
+    ("api_base", "https://h/openai/deployments/x", '"https://h/openai/deployments/x"'),
     ("api_base", "file:///etc/passwd", '"file:///etc/passwd"'),
     ("api_base", "http://", '"http://"'),
     ("api_base", "http://[::1", '"http://[::1"'),
@@ -875,6 +877,38 @@ def test_verify_refuses_what_it_does_not_understand(shared_world, body, param):
 
 
 # Without the database.
+
+
+# Several workers.
+
+
+def test_what_one_worker_changed_every_other_shows_at_once(world, other_worker):
+    one, two = world, other_worker
+    one.add("a")
+    assert two.admin("POST", "/a/verify").get_json()["ok"] is False
+    for weight, (here, there) in enumerate([(one, two), (two, one)] * 2):
+        changed = here.admin("PATCH", "/a", json={"weight": weight})
+        shown = there.admin("GET", "/a")
+        assert shown.get_json()["config"]["weight"] == weight
+        assert shown.headers["etag"] == changed.headers["etag"]
+        match = {"If-Match": shown.headers["etag"]}
+        answer = there.admin("PATCH", "/a", headers=match, json={"priority": weight})
+        assert answer.status_code == 200
+    one.add_client("fresh")
+    asked = "/admin/explain?client=fresh"
+    assert two.client.post(asked, json=CHAT, headers=ADMIN).status_code == 200
+    one.admin("DELETE", "/a")
+    assert two.admin("GET", "/a").status_code == 404
+    assert two.admin("GET").get_json()["total"] == 0
+
+
+def test_while_the_database_is_away_what_is_known_is_shown(world, database_file):
+    world.add("a")
+    os.rename(database_file, f"{database_file}.aside")
+    assert world.admin("GET", "/a").status_code == 200
+    world.parts.syncer.sync()
+    assert world.parts.syncer.problem
+    assert world.admin("GET", "/a").status_code == 200
 
 
 def test_a_database_that_is_away_is_a_503_and_nothing_is_changed(world, database_file):

@@ -177,6 +177,21 @@ def test_several_keys_are_valid_at_a_time_until_each_is_removed(world):
     assert [look(world, key).status_code for key in (ann, bob, ADMIN_KEY)] == [401, 200, 200]
 
 
+def test_a_key_that_another_worker_removed_opens_nothing(world):
+    key = add_admin(world, "ann")
+    with world.parts.database.session() as session:
+        admin_keys.remove(session, "ann", author=AUTHOR, is_first_set=True)
+    assert look(world, key).status_code == 401
+
+
+def test_who_has_no_key_asks_the_database_for_nothing(world, statements):
+    asked = statements(world.parts.database)
+    assert look(world, "whatever").status_code == 401
+    assert asked == []
+    assert look(world, ADMIN_KEY).status_code == 200
+    assert len([s for s in asked if "SELECT" in s]) == 1  # the newest revision
+
+
 def test_a_key_that_is_expired_opens_nothing_and_its_owner_is_told(world, monkeypatch):
     now = time.time()
     key = add_admin(world, expires_at=now + 60)

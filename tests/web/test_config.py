@@ -115,6 +115,12 @@ def test_an_instance_that_takes_no_tokens_is_not_to_be_sent_any(filled):
     assert newest(filled) == 2
 
 
+def test_yaml_that_is_sent_as_something_else_is_refused_with_the_header_it_needs(world):
+    answer = ask(world, "POST", "import", data=b"instances: []\nclients: []\n")
+    assert answer.status_code == 400
+    assert "Content-Type: application/yaml" in answer.get_json()["error"]["message"]
+
+
 @pytest.mark.parametrize("name", config_text.YAML_TYPES)
 def test_it_may_be_yaml(filled, name):
     text = "instances:\n- name: a\n  weight: 3  # less\n  api_version: 2024-06-01\n"

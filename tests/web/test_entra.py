@@ -116,25 +116,52 @@ def test_an_instance_that_refuses_each_token_is_misconfigured(entra, endpoint, r
     assert len(endpoint.asked) == 2
 
 
-@pytest.mark.parametrize(
-    "status, message, shown",
-    [
-        (400, "No such identity", "misconfigured"),
-        (503, "Busy", "healthy"),  # until its breaker opens
-    ],
-)
-def test_without_a_token_another_instance_serves(
-    endpoint, resource, world, status, message, shown
-):
+@pytest.mark.parametrize("status, message", [(400, "No such identity"), (503, "Busy")])
+def test_without_a_token_another_instance_serves(endpoint, resource, world, status, message):
     endpoint.answer = status, {"message": message}
     add(world, priority=1)
     world.add("b", priority=2)
     assert world.ask().status_code == 200
     assert world.asked() == (0, 1)
+    looked(world)
     state = world.state()
-    assert state["status"] == shown
+    assert state["status"] == "misconfigured"
     assert state["last_error"].startswith("there is no token of Entra ID for it: 127.0.0.1:")
-    assert state["last_error"].endswith(f" answered {status}: {message}")
+    assert state["last_error"].endswith(f" answered {status}: {message}.")
+
+
+def test_who_finds_out_that_there_is_no_token_is_told_of_the_identity(
+    endpoint, resource, world
+):
+    endpoint.answer = 400, {"message": "No such identity"}
+    add(world)
+    assert "its identity at Entra ID" in world.ask().get_json()["error"]["message"]
+
+
+def test_without_a_token_it_is_misconfigured_until_one_comes(endpoint, resource, world):
+    endpoint.answer = 400, {"message": "No such identity"}
+    add(world)
+    assert not world.admin("POST", "/a/verify").get_json()["ok"]  # it waits for the endpoint
+    looked(world)
+    state = world.state()
+    assert state["status"] == "misconfigured"
+    assert state["last_error"].startswith("there is no token of Entra ID for it: 127.0.0.1:")
+    assert "Entra ID gives no token" in world.client.get("/health").get_json()["problem"]
+    assert world.client.get("/ready").status_code == 503
+    answer = world.ask()
+    assert answer.status_code == 503
+    assert "The gateway has no token of Entra ID" in answer.get_json()["error"]["message"]
+    endpoint.answer = None
+    assert world.admin("POST", "/a/verify").get_json()["ok"]
+    looked(world)
+    assert world.state()["status"] == "healthy"
+    assert world.ask().status_code == 200
+
+
+def looked(world):
+    """Its worker did so, which it does once a second."""
+    world.parts.snapshots._looked_at = 0.0
+    world.parts.syncer.sync()
 
 
 def test_a_client_does_not_read_what_is_wrong_with_our_identity(endpoint, resource, world):

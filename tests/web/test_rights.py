@@ -166,6 +166,16 @@ def test_an_operator_switches_instances_on_and_off_and_changes_nothing_else(
         assert shared_world.everything() == before
 
 
+def test_an_operator_is_told_which_fields_are_not_for_the_role(shared_world, admins):
+    answer = shared_world.client.patch(
+        "/admin/instances/a",
+        headers=admins["operator"],
+        json={"enabled": False, "weight": 1, "priority": 2, "anything": 3},
+    )
+    message = answer.get_json()["error"]["message"]
+    assert message.startswith("To change priority, weight needs the role 'admin';")
+
+
 def test_it_is_the_same_with_the_config_wrapped(shared_world, admins):
     def put(body):
         return shared_world.client.put(

@@ -127,6 +127,16 @@ def test_a_missing_field_shows_nothing_else():
     assert error.message == "api_base: Missing data for required field."
 
 
+def test_what_is_misspelt_is_told_with_what_is_missing():
+    body = {"name": "a", "api_key": "planted", "api_bas": "https://planted.example"}
+    error = refused(schemas.InstanceSchema(), body)
+    missing = "api_base: Missing data for required field."
+    assert (error.param, error.message) == (
+        "api_base",
+        f'{missing} Unknown besides: "api_bas".',
+    )
+
+
 @pytest.mark.parametrize(
     "given, kept",
     [

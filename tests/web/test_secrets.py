@@ -130,10 +130,16 @@ def test_the_gateways_own_key_is_sent_to_nobody(make_world, tmp_path):
     path = tmp_path / "secret.key"
     path.write_text(SECRET_KEY)
     world = make_world(secret_key=(), secret_key_file=path)
-    world.add("a", api_key=f"file:{path}")
+    for own in (path, world.parts.database.file):
+        config = world.config("a", api_key=f"file:{own}")
+        answer = world.admin("POST", json=config)
+        assert (answer.status_code, answer.get_json()["error"]["param"]) == (422, "api_key")
+        assert "a file of the gateway itself" in answer.get_json()["error"]["message"]
+    link = tmp_path / "link"  # that leads elsewhere only later
+    world.add("a", api_key=f"file:{link}")
+    link.symlink_to(path)
+    later(world)
     assert "is the gateway's own" in view(world)["state"]["last_error"]
-    world.add("b", api_key=f"file:{world.parts.database.file}")
-    assert "is the gateway's own" in view(world, "b")["state"]["last_error"]
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from proxy.context import parts
 from proxy.errors import ProxyError, TooLarge, Unauthorized
 from proxy.web.auth import demand
 from proxy.web.ui import session
-from proxy.web.ui.asked import number_in
 from proxy.web.ui.pages import LIVE_TYPE, fragment_of_page, is_fragment, page
+from proxy.web.ui.ticks import LIVE
 
 # Nothing inline, nothing from elsewhere, and nobody may put us into a frame.
 CONTENT_SECURITY_POLICY = (
@@ -61,20 +61,25 @@ def view(rule: str, right: str, method: str = "GET") -> Callable[[View], View]:
 @blueprint.before_request
 def let_in() -> None:
     """Whose session it is, whether that may what the view asks for, and whether one of its
-    pages asks. Raises Unauthorized, Forbidden, KeysClosed."""
+    pages asks. Then the view sees what others changed. Raises Unauthorized, Forbidden,
+    KeysClosed."""
     request.max_content_length = MAX_FORM_BYTES
     if request.endpoint in OPEN:
         return
+    mine = parts()
     # What comes meanwhile lets nobody in.
     g.let_in_by = current_app.extensions[TICKS].basis()
-    found = g.session = session.present(parts())
+    found = session.present(mine)
+    # Not for what open pages ask each second: it follows by itself.
+    if not request.path.startswith(LIVE) and mine.syncer.catch_up():
+        mine.fragments.forget()
+        found = session.present(mine)
+    g.session = found
     g.admin, g.admin_name = found.admin, found.admin.name if found.admin else ""
     if request.method == "POST":
         session.check_token(found)
     asked: Any = current_app.view_functions[request.endpoint or ""]
     demand(asked.right)
-    if number_in(request.args, "at") > parts().snapshots.current.revision:
-        parts().snapshots.reload()  # another worker made it, a moment ago
 
 
 @blueprint.after_request

@@ -62,11 +62,8 @@ def is_fragment() -> bool:
 
 
 def redirected(endpoint: str, **values: Any) -> Response:
-    """The page that asked goes there, with the revision that is to be seen: the other workers
-    hear of it only with their next sync."""
-    revision = parts().snapshots.current.revision
-    where = url_for(endpoint, **values, at=revision)
-    return Response(status=204, headers={"HX-Redirect": where})
+    """The page that asked goes there."""
+    return Response(status=204, headers={"HX-Redirect": url_for(endpoint, **values)})
 
 
 def _of_all() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.core.roles import ROLES
-from proxy.store import instances
+from proxy.store import admin_keys, instances
 from tests.builders import AUTHOR, config
 from tests.web.ui.conftest import FRAGMENT, Browser
 
@@ -122,11 +122,20 @@ def test_what_is_not_there_is_told_on_a_page_and_within_one(admin):
     assert part.text.startswith('<p class="alert"')
 
 
-def test_what_another_worker_changed_a_moment_ago_is_seen(world, admin):
+def test_pages_show_what_another_worker_changed_a_moment_ago_and_ticks_ask_for_nothing(
+    world, admin
+):
+    admin.get("instances")  # what it shows is kept for a second
     with world.parts.database.session() as db:
-        number = instances.add(db, [config("a")], author=AUTHOR)
-    assert admin.get("instance?name=a").status_code == 404
-    assert admin.get(f"instance?name=a&at={number}").status_code == 200
+        instances.add(db, [config("made-elsewhere")], author=AUTHOR)
+    assert "made-elsewhere" not in admin.get("live/instances").text
+    assert "made-elsewhere" in admin.get("instances").text
+
+
+def test_a_session_whose_key_another_worker_removed_is_over(world, admin):
+    with world.parts.database.session() as db:
+        admin_keys.remove(db, "the admin", author=AUTHOR, is_first_set=True)
+    assert "/sign-in" in admin.get("instances").location
 
 
 def test_the_way_to_it_without_a_slash_names_no_host(world):
