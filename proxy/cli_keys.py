@@ -172,7 +172,11 @@ def change_key(name: str, **given: Any) -> None:
 @keys_cli.command("rotate")
 @click.argument("name")
 @click.option(
-    "--grace", type=Duration(), default="24h", show_default=True, help="0: the old ends now."
+    "--grace",
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    help="0: all old ones end now.",
 )
 def rotate_key(name: str, grace: int) -> None:
     """Make another key for client NAME and print it, this once. The old one stays valid for

@@ -217,7 +217,8 @@ def rotate(
     if_match: int | None = None,
 ) -> str:
     """Makes another key for the client and returns it, this once. The present one, and those
-    before it whose grace is not over, stay valid for as long as they were told.
+    before it whose grace is not over, stay valid for as long as they were told; without grace
+    all of them end now.
 
     Raises as `change` does, and KeysClosed.
     """
@@ -225,7 +226,8 @@ def rotate(
     key, hashed = _new_key(session)
     hints = {"key_hint": [row.key_hint, key[-4:]]}
     now = time.time()
-    former = _in_grace(row.former_keys, now)
+    # Who gives no grace fears that a key got about, and it may be any of them.
+    former = _in_grace(row.former_keys, now) if grace_seconds > 0 else []
     if row.key_hash is not None and grace_seconds > 0:
         former.append(
             {

@@ -11,6 +11,7 @@ from proxy.core.masking import MASK
 from proxy.core.sources import NotANetwork, network
 from proxy.core.strict import STRICT
 from proxy.core.types import ANONYMOUS
+from proxy.errors import Unprocessable
 from proxy.store.keys import FIELDS, StoredClient
 from proxy.web.schemas import (
     MAX_NUMBER,
@@ -31,11 +32,18 @@ USUAL_GRACE_SECONDS = 86_400
 MAX_LABELS = 64
 ROTATE = "/rotate"  # below a client's path
 
-# Part of what GET shows; taken back in a PUT, and without effect there.
+# Part of what GET shows; taken back with the whole of it, and without effect there.
 READ_ONLY = frozenset(
     {"key_hint", "former_keys", "expired", "last_used_at", "state"}
     | {"created_at", "updated_at", "revision"}
 )
+# What there is instead.
+INSTEAD = {
+    "expired": " Set expires_at.",
+    "former_keys": " Rotate with grace_seconds 0, and all former keys end now.",
+    "key_hint": " Rotate to make another key.",
+    "state": " Of a client that needs more now, raise the limit.",
+}
 
 
 def _is_client_name(name: str) -> None:
@@ -265,6 +273,24 @@ def checked_client(values: Any) -> dict[str, Any]:
 def checked_change(values: Any) -> dict[str, Any]:
     """Some of a client's fields. Raises Unprocessable."""
     return checked(CHANGE, values, partial=True)
+
+
+def check_read_only(sent: Any, shown: dict[str, Any]) -> None:
+    """What cannot be set may come back with all that GET shows, but neither alone nor with
+    fewer former keys: somebody would believe that it had an effect. Raises Unprocessable."""
+    if not isinstance(sent, dict):
+        return
+    refused = READ_ONLY & sent.keys()
+    if refused == READ_ONLY:
+        given = sent["former_keys"]
+        # One whose grace ended since it was shown is missing in what is shown now.
+        is_kept = isinstance(given, list) and all(key in given for key in shown["former_keys"])
+        refused = frozenset() if is_kept else frozenset({"former_keys"})
+    if refused:
+        field = min(refused)
+        raise Unprocessable(
+            f"{field}: is shown, and cannot be set.{INSTEAD.get(field, '')}", param=field
+        )
 
 
 def client_json(stored: StoredClient) -> dict[str, Any]:

@@ -79,6 +79,11 @@ def opened(database, key):
         return keys.load_all(connection).get(hashed)
 
 
+def is_valid(database, key, *, at):
+    found = opened(database, key)
+    return found is not None and (found[1] is None or at < found[1])
+
+
 def stored(database, name="app"):
     with database.read() as connection:
         return keys.stored(connection, name)
@@ -316,6 +321,14 @@ def test_several_rotations_keep_all_whose_grace_is_not_over(database, clock):
     assert found == [1100.0, 1030.0, 1120.0, None]
     clock(1040.0)
     assert [k.valid_until for k in stored(database).former_keys] == [1100.0, 1120.0]
+
+
+def test_a_rotation_without_grace_ends_all_former_keys(database, clock):
+    first = add(database)
+    second = rotate(database, grace_seconds=60)
+    rotate(database)
+    assert stored(database).former_keys == ()
+    assert not any(is_valid(database, key, at=1000.0) for key in (first, second))
 
 
 @pytest.mark.parametrize("act", [lambda d: change(d, max_rpm=1), rotate])

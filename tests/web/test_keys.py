@@ -135,6 +135,34 @@ def test_what_get_shows_may_come_back(world):
     assert (answer.status_code, answer.get_json()) == (200, shown)
 
 
+@pytest.mark.parametrize(
+    "sent, words",
+    [
+        ({"former_keys": []}, "grace_seconds 0"),
+        ({"expired": False}, "Set expires_at"),
+        ({"state": {"tokens_today": 0}}, "raise the limit"),
+    ],
+)
+def test_what_is_only_shown_is_refused_as_nothing_would_come_of_it(world, sent, words):
+    add(world)
+    answer = admin(world, "PATCH", "/team", json={"max_rpm": 1, **sent})
+    assert answer.status_code == 422
+    error = answer.get_json()["error"]
+    assert error["param"] == next(iter(sent))
+    assert "cannot be set" in error["message"]
+    assert words in error["message"]
+    assert admin(world, "GET", "/team").get_json()["max_rpm"] == 0
+
+
+def test_a_former_key_is_not_taken_away_by_what_get_showed_without_it(world):
+    add(world)
+    admin(world, "POST", "/team/rotate")
+    shown = admin(world, "GET", "/team").get_json()
+    assert admin(world, "PUT", "/team", json=shown).status_code == 200
+    answer = admin(world, "PUT", "/team", json=shown | {"former_keys": []})
+    assert answer.get_json()["error"]["param"] == "former_keys"
+
+
 def test_a_change_is_live_at_once_and_named_in_a_revision(world):
     world.add("a")
     key = add(world)
