@@ -39,10 +39,12 @@ def hashed(database, key):
 
 
 def stored(database):
-    """Names by the hashes of keys, former ones as well."""
+    """Names by the hashes of keys that are valid, former ones as well."""
     with database.read() as connection:
         return {
-            hashed: client.name for hashed, (client, _) in keys.load_all(connection).items()
+            hashed: client.name
+            for hashed, (client, until) in keys.load_all(connection).items()
+            if until is None or until > 1_700_000_000.0
         }
 
 

@@ -227,7 +227,9 @@ def test_without_grace_the_old_key_ends_now(world):
     world.add("a")
     old = add(world)
     new = admin(world, "POST", "/team/rotate", json={"grace_seconds": 0}).get_json()["key"]
-    assert (ask(world, old).status_code, ask(world, new).status_code) == (401, 200)
+    refused = ask(world, old)
+    assert (refused.status_code, ask(world, new).status_code) == (401, 200)
+    assert refused.get_json()["error"]["code"] == "api_key_replaced"
 
 
 def test_without_a_body_the_grace_is_a_day(world):
