@@ -57,7 +57,8 @@ class KeysClosed(Unavailable):
     def __init__(
         self,
         message: str = "Keys cannot be checked: the secret that they are hashed with cannot be"
-        " decrypted. Put the right PROXY_SECRET_KEY, or its file, back.",
+        " decrypted. Put the right PROXY_SECRET_KEY, or its file, back; if it is lost for good,"
+        " `flask secrets reset` goes on without it.",
         **more: Any,
     ) -> None:
         super().__init__(message, **more)
