@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 
 from proxy.cli_told import COMMAND_LINE, told
 from proxy.context import parts
+from proxy.core.moments import NotAMoment, moment
 from proxy.errors import Unprocessable
 from proxy.store import keys
 from proxy.store.revisions import Author
@@ -70,12 +71,12 @@ class Moment(click.ParamType[tuple[float | None]]):
             return (None,)
         match = _DURATION.fullmatch(value)
         if match is not None and match[2]:
-            return (time.time() + int(match[1]) * UNIT_SECONDS[match[2]],)
+            # Whole seconds, so that it can be written as a date.
+            return (float(int(time.time()) + int(match[1]) * UNIT_SECONDS[match[2]]),)
         try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
+            return (moment(value),)
+        except NotAMoment:
             self.fail(f"{value!r} is no date; write 30d, 2030-01-31 or never.", param, ctx)
-        return ((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp(),)
 
 
 class Label(click.ParamType[tuple[str, str] | None]):

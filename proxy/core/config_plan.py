@@ -9,10 +9,12 @@ from typing import Any
 from proxy.core.config_document import OF_KIND, Document, Thing, made, placed
 from proxy.core.config_history import ADDED, CHANGED, REMOVED, NotKept, changed_secrets
 from proxy.core.masking import SECRET_FIELDS, masked
+from proxy.core.moments import exact_text
 from proxy.core.types import UPSTREAM_FIELDS
 
 NO_KEY = "NONE"  # of an instance: none is sent
 KINDS = tuple(OF_KIND)
+MOMENTS = ("expires_at",)
 SIGNS = {ADDED: "+", CHANGED: "~", REMOVED: "-"}
 
 
@@ -166,7 +168,7 @@ def _field_lines(change: Change) -> Iterator[str]:
     section = OF_KIND.get(change.kind)
     defaults = section.defaults if section else {}
     for field, pair in change.fields.items():
-        old, new = map(_as_text, shown_pair(field, pair))
+        old, new = (_as_text(field, value) for value in shown_pair(field, pair))
         if change.effect == CHANGED:
             mark = " (changed)" if field in SECRET_FIELDS else ""
             yield f"    {field}: {old} -> {new}{mark}"
@@ -174,7 +176,9 @@ def _field_lines(change: Change) -> Iterator[str]:
             yield f"    {field}: {new}"
 
 
-def _as_text(value: Any) -> str:
+def _as_text(field: str, value: Any) -> str:
+    if field in MOMENTS and isinstance(value, int | float):
+        return exact_text(value) or json.dumps(value)
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 

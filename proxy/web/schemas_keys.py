@@ -15,6 +15,7 @@ from proxy.errors import Unprocessable
 from proxy.store.keys import FIELDS, StoredClient
 from proxy.web.schemas import (
     MAX_NUMBER,
+    Moment,
     StrictBoolean,
     StrictFloat,
     StrictInteger,
@@ -26,7 +27,6 @@ from proxy.web.schemas import (
 COMPATS = ("raw", STRICT)
 MAX_TOKENS = 2**53  # above it, programs that read JSON as floats lose the last digits
 MAX_COST = 1_000_000_000  # a billion in billionths is what 64 bits hold
-LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it
 MAX_GRACE_SECONDS = 366 * 86_400
 USUAL_GRACE_SECONDS = 86_400
 MAX_LABELS = 64
@@ -110,16 +110,7 @@ class ClientSchema(Schema):
         metadata={"format": "gateway-name"},
     )
     enabled = StrictBoolean(load_default=True)
-    expires_at = StrictFloat(
-        allow_none=True,
-        validate=validate.Range(
-            0,
-            LATEST_AT,
-            error="Must be seconds, not milliseconds, since the epoch: {min} to {max}.",
-        ),
-        load_default=None,
-        metadata={"description": "Seconds since the epoch; null: never."},
-    )
+    expires_at: fields.Field[Any] = Moment("Its key opens nothing from then on.")
     allowed_models = _list(
         is_model_pattern,
         "model-name",
@@ -204,6 +195,9 @@ class ClientStateSchema(Schema):
 class ClientViewSchema(ClientSchema):
     """As it is shown."""
 
+    expires_at = fields.Float(
+        allow_none=True, metadata={"description": "Seconds since the epoch, UTC; null: never."}
+    )
     key_hint = fields.String(
         allow_none=True,
         metadata={"description": "The key's last characters; null: there is none yet."},

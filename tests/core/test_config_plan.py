@@ -89,6 +89,13 @@ def test_for_people_it_says_what_is_not_the_default():
     )
 
 
+def test_moments_are_shown_as_dates():
+    ends = APP | {"expires_at": 1_896_048_000.0}
+    assert "\n    expires_at: null -> 2030-01-31T00:00:00Z" in text(
+        document(client=[APP]), document(client=[ends])
+    )
+
+
 def test_a_plan_is_summed_up():
     present, wanted = document(instance=[A, B]), document(instance=[B | {"weight": 3}])
     assert summary(differences(present, wanted)) == "0 to add, 1 to change, 1 to remove."
