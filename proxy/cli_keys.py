@@ -10,12 +10,11 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import COMMAND_LINE, told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.moments import NotAMoment, moment
 from proxy.errors import Unprocessable
 from proxy.store import keys
-from proxy.store.revisions import Author
 from proxy.web.schemas_keys import (
     COMPATS,
     MAX_GRACE_SECONDS,
@@ -24,7 +23,6 @@ from proxy.web.schemas_keys import (
     client_json,
 )
 
-AUTHOR = Author(COMMAND_LINE)
 keys_cli = AppGroup("keys", help="Clients and their keys.")
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -124,12 +122,13 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
 @keys_cli.command("add")
 @click.argument("name")
 @_client_options
-def add_key(name: str, **given: Any) -> None:
+@with_reason
+def add_key(name: str, reason: str | None, **given: Any) -> None:
     """Make a key for client NAME and print it, this once. Only its hash is kept."""
     values = _checked(checked_client, {"name": name, **_fields(given)})
     del values["name"]
     with told(), parts().database.session() as session:
-        key = keys.add(session, name, values, author=AUTHOR)
+        key = keys.add(session, name, values, author=author(reason))
     _print_key(name, key)
 
 
@@ -160,13 +159,14 @@ def show_key(name: str) -> None:
 @keys_cli.command("change")
 @click.argument("name")
 @_client_options
-def change_key(name: str, **given: Any) -> None:
+@with_reason
+def change_key(name: str, reason: str | None, **given: Any) -> None:
     """Change what client NAME may do. What is not given stays; a list that is given replaces
     the one there is, and an empty text ('') empties it."""
     values = _fields(given)
     if not values:
         raise click.UsageError("Nothing to change: give at least one option.")
-    _change(name, values)
+    _change(name, values, reason)
     click.echo(f"{name} is changed.")
 
 
@@ -179,7 +179,8 @@ def change_key(name: str, **given: Any) -> None:
     show_default=True,
     help="0: all old ones end now.",
 )
-def rotate_key(name: str, grace: int) -> None:
+@with_reason
+def rotate_key(name: str, grace: int, reason: str | None) -> None:
     """Make another key for client NAME and print it, this once. The old one stays valid for
     the time of grace."""
     if grace > MAX_GRACE_SECONDS:
@@ -187,39 +188,42 @@ def rotate_key(name: str, grace: int) -> None:
             f"At most {MAX_GRACE_SECONDS // 86_400} days.", param_hint="--grace"
         )
     with told(), parts().database.session() as session:
-        key = keys.rotate(session, name, grace_seconds=grace, author=AUTHOR)
+        key = keys.rotate(session, name, grace_seconds=grace, author=author(reason))
     _print_key(name, key)
 
 
 @keys_cli.command("disable")
 @click.argument("name")
-def disable_key(name: str) -> None:
+@with_reason
+def disable_key(name: str, reason: str | None) -> None:
     """Let client NAME make no more requests; those in flight finish."""
-    _change(name, {"enabled": False})
+    _change(name, {"enabled": False}, reason)
     click.echo(f"{name} is disabled.")
 
 
 @keys_cli.command("enable")
 @click.argument("name")
-def enable_key(name: str) -> None:
+@with_reason
+def enable_key(name: str, reason: str | None) -> None:
     """Let client NAME make requests again."""
-    _change(name, {"enabled": True})
+    _change(name, {"enabled": True}, reason)
     click.echo(f"{name} is enabled.")
 
 
 @keys_cli.command("remove")
 @click.argument("name")
-def remove_key(name: str) -> None:
+@with_reason
+def remove_key(name: str, reason: str | None) -> None:
     """The key of client NAME is worth nothing from now on."""
     with told(), parts().database.session() as session:
-        keys.remove(session, name, author=AUTHOR)
+        keys.remove(session, name, author=author(reason))
     click.echo(f"The key of {name} is removed.")
 
 
-def _change(name: str, values: dict[str, Any]) -> None:
+def _change(name: str, values: dict[str, Any], reason: str | None) -> None:
     values = _checked(checked_change, values)
     with told(), parts().database.session() as session:
-        keys.change(session, name, values, author=AUTHOR)
+        keys.change(session, name, values, author=author(reason))
 
 
 def _checked(check: Callable[[Any], dict[str, Any]], values: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import COMMAND_LINE, told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.references import FILE, is_reference
 from proxy.core.types import InstanceConfig
 from proxy.runtime.references import Resolved
 from proxy.store import checkup, instances, secrets
-from proxy.store.revisions import Author
 from proxy.store.secrets import Loss, Survey
 from proxy.store.vault import Vault, new_key
 
@@ -97,7 +96,8 @@ def _tell_rotated(vault: Vault, done: Survey, forgotten: int, *, forget_old: boo
 
 @secrets_cli.command("reset")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def reset(yes: bool) -> None:
+@with_reason
+def reset(yes: bool, reason: str | None) -> None:
     """Go on without the key for secrets, when it is lost for good.
 
     What can still be decrypted stays. Keys of clients and admins are worth nothing from then
@@ -119,7 +119,7 @@ def reset(yes: bool) -> None:
             click.confirm("Is the key lost for good, also in backups?", abort=True)
         vault.make_key()
         with database.session() as session:
-            lost = secrets.reset(session, vault, author=Author(COMMAND_LINE))
+            lost = secrets.reset(session, vault, author=author(reason))
     click.echo(f"Secrets are encrypted with {vault.source} from now on; keep a copy of it.")
     _tell_loss(lost)
 
