@@ -14,13 +14,15 @@ from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.moments import NotAMoment, moment
 from proxy.errors import Unprocessable
-from proxy.store import keys
+from proxy.store import client_states, keys
+from proxy.store.db import Connection
+from proxy.store.keys import StoredClient
+from proxy.web.keys import with_state
 from proxy.web.schemas_keys import (
     COMPATS,
     MAX_GRACE_SECONDS,
     checked_change,
     checked_client,
-    client_json,
 )
 
 keys_cli = AppGroup("keys", help="Clients and their keys.")
@@ -137,7 +139,8 @@ def add_key(name: str, reason: str | None, **given: Any) -> None:
 def list_keys(as_json: bool) -> None:
     """Clients, the last characters of their keys, when they were made, how they stand."""
     with told(), parts().database.read() as connection:
-        shown = [client_json(stored) for stored in keys.listed(connection)]
+        _look_at_use(connection)
+        shown = [_shown(stored) for stored in keys.listed(connection)]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
@@ -150,10 +153,11 @@ def list_keys(as_json: bool) -> None:
 @keys_cli.command("show")
 @click.argument("name")
 def show_key(name: str) -> None:
-    """All that is known of client NAME, as JSON."""
+    """All that is known of client NAME, as JSON: what it may do, and what it used."""
     with told(), parts().database.read() as connection:
-        stored = keys.stored(connection, name)
-    click.echo(json.dumps(client_json(stored), indent=2))
+        _look_at_use(connection)
+        shown = _shown(keys.stored(connection, name))
+    click.echo(json.dumps(shown, indent=2))
 
 
 @keys_cli.command("change")
@@ -218,6 +222,19 @@ def remove_key(name: str, reason: str | None) -> None:
     with told(), parts().database.session() as session:
         keys.remove(session, name, author=author(reason))
     click.echo(f"The key of {name} is removed.")
+
+
+def _look_at_use(connection: Connection) -> None:
+    """As a worker hears of it at its start."""
+    number = 0  # which write it is matters only to who reads on
+    parts().clients.merge(client_states.read(connection, time.time(), number))
+
+
+def _shown(stored: StoredClient) -> dict[str, Any]:
+    """As the admin API shows it, but for calls in flight: only workers know of these."""
+    shown = with_state(stored)
+    del shown["state"]["in_flight"]
+    return shown
 
 
 def _change(name: str, values: dict[str, Any], reason: str | None) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from proxy import create_app
 from proxy.cli_keys import keys_cli
-from proxy.store import instances, keys
+from proxy.core.client_deltas import ClientDeltas
+from proxy.store import client_states, instances, keys
 from proxy.web.schemas_keys import COMPATS
 from tests.builders import AUTHOR, config
 from tests.web.conftest import log_kept
@@ -109,7 +110,7 @@ def test_a_client_is_added_with_all_that_it_may_do(run, shown, database):
 
 def test_there_is_an_option_for_every_field():
     fields = {p.name for p in keys_cli.commands["add"].params}
-    assert fields == set(keys.FIELDS) - {"enabled"}
+    assert fields == set(keys.FIELDS) - {"enabled"} | {"reason"}
     assert set(COMPATS) == {"raw", "openai_strict"}
 
 
@@ -206,6 +207,31 @@ def test_machines_get_all_of_it_but_no_key(run):
     assert not KEY.search(result.stdout)
     assert "hash" not in result.stdout
     assert json.loads(run("show", "app").stdout) == client
+
+
+def test_it_is_shown_what_a_client_used_but_what_only_workers_know(
+    app, run, shown, database, monkeypatch
+):
+    clients = app.extensions["proxy"].clients
+    monkeypatch.setattr(clients, "_clock", lambda: 1_700_000_000.0)
+    run("add", "app", "--max-rpm", "5", "--cost-per-day", "1")
+    deltas = ClientDeltas()
+    day_at, second = 1_699_920_000, 1_699_999_990  # of the clock's day and minute
+    deltas.add_window((second, "app"), 7, 2)
+    deltas.add_spending((day_at, "app"), 30, 250_000_000)
+    deltas.add_spending((day_at - DAY_SECONDS, "app"), 12, 0)
+    deltas.used_at["app"] = 1_700_000_000.0
+    with database.write() as connection:
+        client_states.add(connection, deltas)
+    assert shown()["last_used_at"] == 1_700_000_000.0
+    assert shown()["state"] == {
+        "current_tpm": 7,
+        "current_rpm": 2,
+        "tokens_today": 30,
+        "tokens_this_month": 42,
+        "cost_today": 0.25,
+        "cost_this_month": 0.25,
+    }
 
 
 def test_a_removed_client_can_have_a_new_key(run, database):
