@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,28 @@ def _difference(kind: str, name: str, old: Thing | None, new: Thing | None) -> C
     return Change(kind, name, CHANGED, fields) if fields else None
 
 
-def _consequences(changes: Iterable[Change], wanted: Document) -> Iterator[str]:
+def left_without(
+    allowed: Mapping[str, Collection[str]], removed: Iterable[str], there: Iterable[str]
+) -> Iterator[str]:
+    """What it means to clients, of which `allowed` has the instances that they may use, that
+    some are removed and others are still there."""
+    gone, left = set(removed), set(there)
+    for client, names in allowed.items():
+        missed = ", ".join(repr(name) for name in names if name in gone)
+        if missed and left.isdisjoint(names):
+            yield (
+                f"client {client!r} may use nothing any more: none is left of its"
+                f" allowed_instances ({missed} is removed)."
+            )
+        elif missed:
+            yield f"client {client!r} has {missed}, which is removed, in allowed_instances."
+
+
+def _consequences(changes: Sequence[Change], wanted: Document) -> Iterator[str]:
     """What is not in the fields."""
+    allowed = {c["name"]: c["allowed_instances"] for c in wanted["clients"]}
+    gone = [c.name for c in changes if (c.kind, c.effect) == ("instance", REMOVED)]
+    yield from left_without(allowed, gone, [each["name"] for each in wanted["instances"]])
     used = {instance["quota_group"] for instance in wanted["instances"]}
     for change in changes:
         what = f"{_words(change.kind)} {change.name!r}"

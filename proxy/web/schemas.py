@@ -609,6 +609,12 @@ class ErrorBodySchema(Schema):
     code = fields.String()
 
 
+class NotesSchema(Schema):
+    """What a person should know of what was done."""
+
+    notes = fields.List(fields.String())
+
+
 class ErrorSchema(Schema):
     """OpenAI's shape, for every error."""
 

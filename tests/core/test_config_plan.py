@@ -110,6 +110,27 @@ def test_what_becomes_of_keys_is_said():
     )
 
 
+def test_clients_that_may_use_a_removed_instance_are_named():
+    some = thing("client", "some", allowed_instances=["a", "b"])
+    one = thing("client", "one", allowed_instances=["a", "long-gone"])
+    clients = [
+        some,
+        one,
+        thing("client", "free"),
+        thing("client", "bs", allowed_instances=["b"]),
+    ]
+    present = document(instance=[A, B], client=clients)
+    plan = planned(present, document(instance=[B], client=clients))
+    assert plan.notes == (
+        "client 'one' may use nothing any more: none is left of its allowed_instances ('a' is"
+        " removed).",
+        "client 'some' has 'a', which is removed, in allowed_instances.",
+    )
+    assert planned(present, document(instance=[B], client=[thing("client", "free")])).notes[
+        0
+    ] == ("client 'bs' is removed: its key is worth nothing from then on.")
+
+
 def test_a_group_that_bounds_nobody_is_said():
     east = thing("quota_group", "east", max_rpm=1)
     member = document(instance=[A | {"quota_group": "east"}], quota_group=[east])
