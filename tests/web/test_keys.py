@@ -111,6 +111,22 @@ def test_the_use_of_a_removed_client_of_that_name_is_not_shown(world):
     assert admin(world, "GET", "/team").get_json()["last_used_at"] is None
 
 
+def test_what_was_spent_is_counted_by_name_and_a_larger_budget_opens_it_again(world):
+    world.add("a")
+    key = add(world, max_tokens_per_day=100)
+    spent = ask(world, key).get_json()["usage"]["total_tokens"]
+    assert admin(world, "DELETE", "/team").status_code == 204
+    key = add(world, max_tokens_per_day=spent)
+    assert admin(world, "GET", "/team").get_json()["state"]["tokens_today"] == spent
+    answer = ask(world, key)
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (
+        429,
+        "insufficient_quota",
+    )
+    admin(world, "PATCH", "/team", json={"max_tokens_per_day": 2 * spent + 100})
+    assert ask(world, key).status_code == 200
+
+
 def test_a_name_that_exists_is_a_conflict(world):
     key = add(world)
     answer = admin(world, "POST", json={"name": "team"})
