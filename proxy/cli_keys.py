@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 
 from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
-from proxy.core.moments import NotAMoment, moment
+from proxy.core.moments import NotAMoment, as_text, moment
 from proxy.errors import Unprocessable
 from proxy.store import client_states, keys
 from proxy.store.db import Connection
@@ -132,6 +132,7 @@ def add_key(name: str, reason: str | None, **given: Any) -> None:
     with told(), parts().database.session() as session:
         key = keys.add(session, name, values, author=author(reason))
     _print_key(name, key)
+    _tell_if_over(values)
 
 
 @keys_cli.command("list")
@@ -172,6 +173,7 @@ def change_key(name: str, reason: str | None, **given: Any) -> None:
         raise click.UsageError("Nothing to change: give at least one option.")
     _change(name, values, reason)
     click.echo(f"{name} is changed.")
+    _tell_if_over(values)
 
 
 @keys_cli.command("rotate")
@@ -253,6 +255,16 @@ def _checked(check: Callable[[Any], dict[str, Any]], values: dict[str, Any]) -> 
 def _print_key(name: str, key: str) -> None:
     click.echo(f"Key of {name}; it cannot be shown again:", err=True)
     click.echo(key)
+
+
+def _tell_if_over(values: dict[str, Any]) -> None:
+    ends_at = values.get("expires_at")
+    if ends_at is not None and ends_at <= time.time():
+        click.echo(
+            f"Note: {as_text(ends_at)} is over, so its keys open nothing until --expires says"
+            " otherwise.",
+            err=True,
+        )
 
 
 def _standing(client: dict[str, Any]) -> str:

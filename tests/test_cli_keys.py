@@ -149,6 +149,17 @@ def test_it_expires_at_a_date_or_after_a_time_or_never(run, shown, text, moment)
     assert shown()["expires_at"] == moment
 
 
+@pytest.mark.parametrize("command", ["add", "change"])
+def test_an_end_that_is_over_is_told(run, command):
+    run("add", "app")
+    name = "app" if command == "change" else "other"
+    result = run(command, name, "--expires", "2020-01-31")
+    assert result.exit_code == 0
+    note = "Note: 2020-01-31T00:00:00Z is over, so its keys open nothing until --expires says"
+    assert result.stderr.splitlines()[-1].startswith(note)
+    assert "Note" not in run("change", name, "--expires", "never").output
+
+
 @pytest.mark.parametrize("text, seconds", [("24h", DAY_SECONDS), ("90", 90), ("0", None)])
 def test_a_rotated_key_stays_valid_for_its_grace(run, shown, database, text, seconds):
     old = run("add", "app").stdout.strip()
