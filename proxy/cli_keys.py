@@ -4,7 +4,6 @@ import json
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from flask.cli import AppGroup
 
 from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
+from proxy.core.columns import aligned
 from proxy.core.moments import NotAMoment, as_text, moment
 from proxy.errors import Unprocessable
 from proxy.store import client_states, keys
@@ -47,6 +47,9 @@ LIMITS: dict[str, tuple[str, type, str]] = {
     "--cost-per-day": ("max_cost_per_day", float, "What it may spend a day."),
     "--cost-per-month": ("max_cost_per_month", float, "What it may spend a month."),
 }
+
+
+HEADINGS = ("NAME", "KEY", "STATUS", "ADDED", "EXPIRES", "LAST USED", "LIMITS", "LABELS")
 
 
 class Duration(click.ParamType[int]):
@@ -138,17 +141,19 @@ def add_key(name: str, reason: str | None, **given: Any) -> None:
 @keys_cli.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For machines, with all fields.")
 def list_keys(as_json: bool) -> None:
-    """Clients, the last characters of their keys, when they were made, how they stand."""
+    """Clients: the last characters of their keys, how they stand, when their keys were made,
+    expire and were last used, limits and labels."""
     with told(), parts().database.read() as connection:
         _look_at_use(connection)
         shown = [_shown(stored) for stored in keys.listed(connection)]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
-    for client in shown:
-        made_at = datetime.fromtimestamp(client["created_at"], UTC)
-        hint, stands = client["key_hint"] or "-", _standing(client)
-        click.echo(f"{client['name']}\t{hint}\t{made_at:%Y-%m-%d %H:%M}Z\t{stands}")
+    if not shown:
+        click.echo("There is no client. `flask keys add NAME` makes one.", err=True)
+        return
+    for line in aligned([HEADINGS, *map(_row, shown)]):
+        click.echo(line)
 
 
 @keys_cli.command("show")
@@ -255,6 +260,27 @@ def _checked(check: Callable[[Any], dict[str, Any]], values: dict[str, Any]) -> 
 def _print_key(name: str, key: str) -> None:
     click.echo(f"Key of {name}; it cannot be shown again:", err=True)
     click.echo(key)
+
+
+def _row(client: dict[str, Any]) -> tuple[str, ...]:
+    limits = [f"{f}={client[f]}".removesuffix(".0") for f, *_ in LIMITS.values() if client[f]]
+    labels = [f"{key}={value}" for key, value in client["labels"].items()]
+    return (
+        client["name"],
+        client["key_hint"] or "-",
+        _standing(client),
+        _minute(client["created_at"]),
+        _minute(client["expires_at"]),
+        _minute(client["last_used_at"]),
+        ", ".join(limits) or "none",
+        ", ".join(labels) or "-",
+    )
+
+
+def _minute(moment_at: float | None) -> str:
+    if moment_at is None:
+        return "never"
+    return f"{as_text(moment_at)[:16].replace('T', ' ')}Z"
 
 
 def _tell_if_over(values: dict[str, Any]) -> None:

@@ -187,26 +187,38 @@ def test_a_client_is_disabled_and_enabled(run, shown):
 
 
 def test_the_list_shows_clients_the_ends_of_their_keys_and_how_they_stand(run):
-    assert run("list").stdout == ""
+    result = run("list")
+    assert (result.stdout, "flask keys add" in result.stderr) == ("", True)
     first, second = (run("add", name).stdout.strip() for name in ("b", "a b"))
     run("add", "c", "--expires", "2020-01-01")
+    run("change", "b", "--max-rpm", "6000000", "--cost-per-day", "2", "--label", "team=search")
     run("disable", "b")
-    rows = [line.split("\t") for line in run("list").stdout.splitlines()]
-    assert [row[:1] + row[3:] for row in rows] == [
-        ["a b", "enabled"],
-        ["b", "disabled"],
-        ["c", "expired"],
+    third = json.loads(run("show", "c").stdout)["key_hint"]
+    assert run("list").stdout.splitlines() == [
+        f"{'NAME  KEY      STATUS    ADDED              EXPIRES':53}          LAST USED"
+        f"  {'LIMITS':35}  LABELS",
+        *(
+            f"{name:4}  {key:7}  {status:8}  2023-11-14 22:13Z  {ends:17}  never    "
+            f"  {limits:35}  {labels}"
+            for name, key, status, ends, limits, labels in [
+                ("a b", f"***{second[-4:]}", "enabled", "never", "none", "-"),
+                (
+                    *("b", f"***{first[-4:]}", "disabled", "never"),
+                    *("max_rpm=6000000, max_cost_per_day=2", "team=search"),
+                ),
+                ("c", third, "expired", "2020-01-01 00:00Z", "none", "-"),
+            ]
+        ),
     ]
-    assert [row[1] for row in rows[:2]] == [f"***{second[-4:]}", f"***{first[-4:]}"]
-    assert rows[0][2] == "2023-11-14 22:13Z"
 
 
 def test_a_client_that_waits_for_a_key_is_listed(run, database):
     with database.session() as session:
         session.add(keys.ClientKeyRow(name="app", created_at=0, updated_at=0, revision=1))
-    assert run("list").stdout == "app\t-\t1970-01-01 00:00Z\thas no key\n"
+    row = run("list").stdout.splitlines()[1]
+    assert row.startswith("app   -    has no key  1970-01-01 00:00Z  never")
     assert KEY.fullmatch(run("rotate", "app").stdout.strip())
-    assert run("list").stdout.endswith("\tenabled\n")
+    assert "  enabled  " in run("list").stdout
 
 
 def test_machines_get_all_of_it_but_no_key(run):
