@@ -294,7 +294,11 @@ def test_a_client_is_served_by_the_instances_it_may_use_and_by_no_other():
 
 
 def test_a_client_that_may_not_use_all_instances_is_not_told_what_others_serve():
-    world = World(A, replace(B, supported_models=("o3",)), a=never_asked)
+    served, other = (
+        replace(A, supported_models=("gpt-4o",)),
+        replace(B, supported_models=("o3",)),
+    )
+    world = World(served, other, a=never_asked)
     mine = Client("app", allowed_instances=("b", "gone"))
     told = []
     for model in ("gpt-4o", "nobodys"):
