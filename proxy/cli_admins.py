@@ -10,14 +10,12 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import COMMAND_LINE, told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.roles import ROLES, name_problem
 from proxy.store import admin_keys
 from proxy.store.admin_keys import StoredAdmin
-from proxy.store.revisions import Author
 
-AUTHOR = Author(COMMAND_LINE)
 SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 NEVER = "never"
 MAX_DAYS = 36_500
@@ -56,14 +54,15 @@ def _role(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., No
 @click.argument("name", callback=_name)
 @_role(required=True)
 @click.option("--expires", "expires_at", type=_Expiry(), help="From now on, such as 90d.")
-def add_admin(name: str, role: str, expires_at: float | None) -> None:
+@with_reason
+def add_admin(name: str, role: str, expires_at: float | None, reason: str | None) -> None:
     """Make an admin key for NAME and print it, this once. Only its hash is kept.
 
     A viewer sees everything but secrets; an operator may also clear, verify, explain, and
     switch instances on and off; an admin may do everything.
     """
     with told(), parts().database.session() as session:
-        key = admin_keys.add(session, name, role, author=AUTHOR, expires_at=expires_at)
+        key = admin_keys.add(session, name, role, author=author(reason), expires_at=expires_at)
     click.echo(f"Key of {name}, role {role}; it cannot be shown again:", err=True)
     click.echo(key)
 
@@ -85,9 +84,14 @@ def list_admins(as_json: bool) -> None:
 @click.argument("name")
 @_role(required=False)
 @click.option("--expires", "expires_at", type=_Expiry(), help="From now on; never: not at all.")
+@with_reason
 @click.pass_context
 def change_admin(
-    ctx: click.Context, name: str, role: str | None, expires_at: float | None
+    ctx: click.Context,
+    name: str,
+    role: str | None,
+    expires_at: float | None,
+    reason: str | None,
 ) -> None:
     """Give the admin key of NAME another role or expiry. The key stays."""
     values: dict[str, Any] = {} if role is None else {"role": role}
@@ -96,16 +100,19 @@ def change_admin(
     if not values:
         raise click.UsageError("Nothing to change: give --role or --expires.")
     with told(), parts().database.session() as session:
-        admin_keys.change(session, name, values, author=AUTHOR, is_first_set=_is_first_set())
+        admin_keys.change(
+            session, name, values, author=author(reason), is_first_set=_is_first_set()
+        )
     click.echo(f"The admin key of {name} is changed.")
 
 
 @admins_cli.command("remove")
 @click.argument("name")
-def remove_admin(name: str) -> None:
+@with_reason
+def remove_admin(name: str, reason: str | None) -> None:
     """The admin key of NAME is worth nothing from now on."""
     with told(), parts().database.session() as session:
-        admin_keys.remove(session, name, author=AUTHOR, is_first_set=_is_first_set())
+        admin_keys.remove(session, name, author=author(reason), is_first_set=_is_first_set())
     click.echo(f"The admin key of {name} is removed.")
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import COMMAND_LINE, told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.config_document import shown
 from proxy.core.config_plan import Plan, lines, shown_change, summary
 from proxy.runtime.config_hand import Outcome, Wanted, shown_outcome
 from proxy.store import revisions
-from proxy.store.revisions import REASON_CHARACTERS, Author, Revision, shown_revision
+from proxy.store.revisions import Revision, shown_revision
 from proxy.web import config_import, config_text
 
 config_cli = AppGroup("config", help="All config as one file, and every version of it.")
@@ -25,7 +25,6 @@ _number = click.IntRange(0, 2**31 - 1)
 _prune = click.option(
     "--prune", is_flag=True, help="Of its sections, remove what is not in it."
 )
-_reason = click.option("--reason", help="Kept with the revision.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
@@ -39,7 +38,7 @@ def plan(file: Any, prune: bool, check: bool, as_json: bool) -> None:
     """Show what `apply` would do with FILE, YAML or *.json; write nothing."""
     wanted = _wanted(file, prune)
     with told():
-        outcome = parts().config_hand.bring(wanted, author=_author(None), dry_run=True)
+        outcome = parts().config_hand.bring(wanted, author=author(), dry_run=True)
     _say(outcome, as_json)
     if check and outcome.plan.changes:
         sys.exit(1)
@@ -48,36 +47,34 @@ def plan(file: Any, prune: bool, check: bool, as_json: bool) -> None:
 @config_cli.command("apply")
 @_file
 @_prune
-@_reason
+@with_reason
 @_yes
 @_json
 def apply(file: Any, prune: bool, reason: str | None, yes: bool, as_json: bool) -> None:
     """Make the config what FILE says, all or nothing, in one revision."""
-    hand, wanted, author = parts().config_hand, _wanted(file, prune), _author(reason)
+    hand, wanted, by = parts().config_hand, _wanted(file, prune), author(reason)
     with told():
-        outcome = hand.bring(wanted, author=author, dry_run=True)
+        outcome = hand.bring(wanted, author=by, dry_run=True)
         if _is_agreed(outcome, yes, as_json):
             # What was shown is what is done, or nothing.
-            outcome = hand.bring(
-                wanted, author=author, dry_run=False, if_match=outcome.revision
-            )
+            outcome = hand.bring(wanted, author=by, dry_run=False, if_match=outcome.revision)
     _say_done(outcome, as_json)
 
 
 @config_cli.command("rollback")
 @click.argument("number", type=_number, metavar="N")
 @click.option("--dry-run", is_flag=True, help="Show what it would do; write nothing.")
-@_reason
+@with_reason
 @_yes
 @_json
 def rollback(number: int, dry_run: bool, reason: str | None, yes: bool, as_json: bool) -> None:
     """Make the config what revision N left: a new revision, all or nothing."""
-    hand, author = parts().config_hand, _author(reason)
+    hand, by = parts().config_hand, author(reason)
     with told():
-        outcome = hand.roll_back(number, author=author, dry_run=True)
+        outcome = hand.roll_back(number, author=by, dry_run=True)
         if not dry_run and _is_agreed(outcome, yes, as_json):
             outcome = hand.roll_back(
-                number, author=author, dry_run=False, if_match=outcome.revision
+                number, author=by, dry_run=False, if_match=outcome.revision
             )
     if dry_run:
         _say(outcome, as_json)
@@ -129,14 +126,6 @@ def diff(older: int, newer: int, as_json: bool) -> None:
         click.echo("They are equal.")
 
 
-def _author(reason: str | None) -> Author:
-    if reason is not None and (len(reason) > REASON_CHARACTERS or not reason.isprintable()):
-        raise click.BadParameter(
-            f"At most {REASON_CHARACTERS} printable characters.", param_hint="--reason"
-        )
-    return Author(COMMAND_LINE, reason or None)
-
-
 def _wanted(file: Any, prune: bool) -> Wanted:
     """What the file says; `-` is standard input. It is read now, and checked when it is put
     over the present config."""
@@ -186,9 +175,10 @@ def _revision_line(revision: Revision) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     what = f": {', '.join(names[:3])}{more}" if names else ""
     why = f" ({revision.reason})" if revision.reason else ""
+    which = f" id={revision.request_id}" if revision.request_id else ""
     return (
         f"{revision.number}\t{made_at:%Y-%m-%d %H:%M:%S}Z\t{revision.author}\t"
-        f"{revision.action}{what}{why}"
+        f"{revision.action}{what}{why}{which}"
     )
 
 

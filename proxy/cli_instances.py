@@ -14,14 +14,13 @@ import click
 from flask.cli import AppGroup
 
 from proxy.cli_look import asking, in_order, look, seen, stored
-from proxy.cli_told import COMMAND_LINE, told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.columns import aligned
 from proxy.runtime.together import Done, together
 from proxy.runtime.verify import Check, verify
 from proxy.store import instances
 from proxy.store.instances import StoredInstance
-from proxy.store.revisions import REASON_CHARACTERS, Author
 
 Json = dict[str, Any]
 
@@ -37,7 +36,6 @@ instances_cli = AppGroup("instances", help="Instances: how they stand, on and of
 
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 _name = click.argument("name")
-_reason = click.option("--reason", help="Kept with the revision.")
 
 
 @instances_cli.command("list")
@@ -78,7 +76,7 @@ def show_instance(name: str, as_json: bool) -> None:
 
 @instances_cli.command("enable")
 @_name
-@_reason
+@with_reason
 @_json
 def enable(name: str, reason: str | None, as_json: bool) -> None:
     """Send requests to instance NAME again."""
@@ -87,7 +85,7 @@ def enable(name: str, reason: str | None, as_json: bool) -> None:
 
 @instances_cli.command("disable")
 @_name
-@_reason
+@with_reason
 @_json
 def disable(name: str, reason: str | None, as_json: bool) -> None:
     """Send no more requests to instance NAME; those in flight finish."""
@@ -160,16 +158,13 @@ def _checked_row(each: Json, check: Json) -> tuple[str, ...]:
 
 
 def _switch(name: str, reason: str | None, *, enabled: bool, as_json: bool) -> None:
-    if reason is not None and (len(reason) > REASON_CHARACTERS or not reason.isprintable()):
-        raise click.BadParameter(
-            f"At most {REASON_CHARACTERS} printable characters.", param_hint="--reason"
-        )
-    author = Author(COMMAND_LINE, reason or None)
     with told():
         look()
         before = stored(name).revision
         with parts().database.session() as session:
-            change = instances.change(session, name, {"enabled": enabled}, author=author)
+            change = instances.change(
+                session, name, {"enabled": enabled}, author=author(reason)
+            )
     revision = change.stored.revision
     word = "enabled" if enabled else "disabled"
     if as_json:

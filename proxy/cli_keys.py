@@ -4,26 +4,27 @@ import json
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import COMMAND_LINE, told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
+from proxy.core.columns import aligned
+from proxy.core.moments import NotAMoment, as_text, moment
 from proxy.errors import Unprocessable
-from proxy.store import keys
-from proxy.store.revisions import Author
+from proxy.store import client_states, keys
+from proxy.store.db import Connection
+from proxy.store.keys import StoredClient
+from proxy.web.keys import with_state
 from proxy.web.schemas_keys import (
     COMPATS,
     MAX_GRACE_SECONDS,
     checked_change,
     checked_client,
-    client_json,
 )
 
-AUTHOR = Author(COMMAND_LINE)
 keys_cli = AppGroup("keys", help="Clients and their keys.")
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -48,6 +49,9 @@ LIMITS: dict[str, tuple[str, type, str]] = {
 }
 
 
+HEADINGS = ("NAME", "KEY", "STATUS", "ADDED", "EXPIRES", "LAST USED", "LIMITS", "LABELS")
+
+
 class Duration(click.ParamType[int]):
     """Seconds: 30s, 90m, 24h, 30d, 2w, or a number of seconds."""
 
@@ -70,12 +74,12 @@ class Moment(click.ParamType[tuple[float | None]]):
             return (None,)
         match = _DURATION.fullmatch(value)
         if match is not None and match[2]:
-            return (time.time() + int(match[1]) * UNIT_SECONDS[match[2]],)
+            # Whole seconds, so that it can be written as a date.
+            return (float(int(time.time()) + int(match[1]) * UNIT_SECONDS[match[2]]),)
         try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
+            return (moment(value),)
+        except NotAMoment:
             self.fail(f"{value!r} is no date; write 30d, 2030-01-31 or never.", param, ctx)
-        return ((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp(),)
 
 
 class Label(click.ParamType[tuple[str, str] | None]):
@@ -123,58 +127,71 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
 @keys_cli.command("add")
 @click.argument("name")
 @_client_options
-def add_key(name: str, **given: Any) -> None:
+@with_reason
+def add_key(name: str, reason: str | None, **given: Any) -> None:
     """Make a key for client NAME and print it, this once. Only its hash is kept."""
     values = _checked(checked_client, {"name": name, **_fields(given)})
     del values["name"]
     with told(), parts().database.session() as session:
-        key = keys.add(session, name, values, author=AUTHOR)
+        key = keys.add(session, name, values, author=author(reason))
     _print_key(name, key)
+    _tell_if_over(values)
 
 
 @keys_cli.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For machines, with all fields.")
 def list_keys(as_json: bool) -> None:
-    """Clients, the last characters of their keys, when they were made, how they stand."""
+    """Clients: the last characters of their keys, how they stand, when their keys were made,
+    expire and were last used, limits and labels."""
     with told(), parts().database.read() as connection:
-        shown = [client_json(stored) for stored in keys.listed(connection)]
+        _look_at_use(connection)
+        shown = [_shown(stored) for stored in keys.listed(connection)]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
-    for client in shown:
-        made_at = datetime.fromtimestamp(client["created_at"], UTC)
-        hint, stands = client["key_hint"] or "-", _standing(client)
-        click.echo(f"{client['name']}\t{hint}\t{made_at:%Y-%m-%d %H:%M}Z\t{stands}")
+    if not shown:
+        click.echo("There is no client. `flask keys add NAME` makes one.", err=True)
+        return
+    for line in aligned([HEADINGS, *map(_row, shown)]):
+        click.echo(line)
 
 
 @keys_cli.command("show")
 @click.argument("name")
 def show_key(name: str) -> None:
-    """All that is known of client NAME, as JSON."""
+    """All that is known of client NAME, as JSON: what it may do, and what it used."""
     with told(), parts().database.read() as connection:
-        stored = keys.stored(connection, name)
-    click.echo(json.dumps(client_json(stored), indent=2))
+        _look_at_use(connection)
+        shown = _shown(keys.stored(connection, name))
+    click.echo(json.dumps(shown, indent=2))
 
 
 @keys_cli.command("change")
 @click.argument("name")
 @_client_options
-def change_key(name: str, **given: Any) -> None:
+@with_reason
+def change_key(name: str, reason: str | None, **given: Any) -> None:
     """Change what client NAME may do. What is not given stays; a list that is given replaces
     the one there is, and an empty text ('') empties it."""
     values = _fields(given)
     if not values:
         raise click.UsageError("Nothing to change: give at least one option.")
-    _change(name, values)
+    _change(name, values, reason)
     click.echo(f"{name} is changed.")
+    _tell_if_over(values)
 
 
 @keys_cli.command("rotate")
 @click.argument("name")
 @click.option(
-    "--grace", type=Duration(), default="24h", show_default=True, help="0: the old ends now."
+    "--grace",
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    help="0: all old ones end now.",
 )
-def rotate_key(name: str, grace: int) -> None:
+@with_reason
+def rotate_key(name: str, grace: int, reason: str | None) -> None:
     """Make another key for client NAME and print it, this once. The old one stays valid for
     the time of grace."""
     if grace > MAX_GRACE_SECONDS:
@@ -182,39 +199,55 @@ def rotate_key(name: str, grace: int) -> None:
             f"At most {MAX_GRACE_SECONDS // 86_400} days.", param_hint="--grace"
         )
     with told(), parts().database.session() as session:
-        key = keys.rotate(session, name, grace_seconds=grace, author=AUTHOR)
+        key = keys.rotate(session, name, grace_seconds=grace, author=author(reason))
     _print_key(name, key)
 
 
 @keys_cli.command("disable")
 @click.argument("name")
-def disable_key(name: str) -> None:
+@with_reason
+def disable_key(name: str, reason: str | None) -> None:
     """Let client NAME make no more requests; those in flight finish."""
-    _change(name, {"enabled": False})
+    _change(name, {"enabled": False}, reason)
     click.echo(f"{name} is disabled.")
 
 
 @keys_cli.command("enable")
 @click.argument("name")
-def enable_key(name: str) -> None:
+@with_reason
+def enable_key(name: str, reason: str | None) -> None:
     """Let client NAME make requests again."""
-    _change(name, {"enabled": True})
+    _change(name, {"enabled": True}, reason)
     click.echo(f"{name} is enabled.")
 
 
 @keys_cli.command("remove")
 @click.argument("name")
-def remove_key(name: str) -> None:
+@with_reason
+def remove_key(name: str, reason: str | None) -> None:
     """The key of client NAME is worth nothing from now on."""
     with told(), parts().database.session() as session:
-        keys.remove(session, name, author=AUTHOR)
+        keys.remove(session, name, author=author(reason))
     click.echo(f"The key of {name} is removed.")
 
 
-def _change(name: str, values: dict[str, Any]) -> None:
+def _look_at_use(connection: Connection) -> None:
+    """As a worker hears of it at its start."""
+    number = 0  # which write it is matters only to who reads on
+    parts().clients.merge(client_states.read(connection, time.time(), number))
+
+
+def _shown(stored: StoredClient) -> dict[str, Any]:
+    """As the admin API shows it, but for calls in flight: only workers know of these."""
+    shown = with_state(stored)
+    del shown["state"]["in_flight"]
+    return shown
+
+
+def _change(name: str, values: dict[str, Any], reason: str | None) -> None:
     values = _checked(checked_change, values)
     with told(), parts().database.session() as session:
-        keys.change(session, name, values, author=AUTHOR)
+        keys.change(session, name, values, author=author(reason))
 
 
 def _checked(check: Callable[[Any], dict[str, Any]], values: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +260,37 @@ def _checked(check: Callable[[Any], dict[str, Any]], values: dict[str, Any]) -> 
 def _print_key(name: str, key: str) -> None:
     click.echo(f"Key of {name}; it cannot be shown again:", err=True)
     click.echo(key)
+
+
+def _row(client: dict[str, Any]) -> tuple[str, ...]:
+    limits = [f"{f}={client[f]}".removesuffix(".0") for f, *_ in LIMITS.values() if client[f]]
+    labels = [f"{key}={value}" for key, value in client["labels"].items()]
+    return (
+        client["name"],
+        client["key_hint"] or "-",
+        _standing(client),
+        _minute(client["created_at"]),
+        _minute(client["expires_at"]),
+        _minute(client["last_used_at"]),
+        ", ".join(limits) or "none",
+        ", ".join(labels) or "-",
+    )
+
+
+def _minute(moment_at: float | None) -> str:
+    if moment_at is None:
+        return "never"
+    return f"{as_text(moment_at)[:16].replace('T', ' ')}Z"
+
+
+def _tell_if_over(values: dict[str, Any]) -> None:
+    ends_at = values.get("expires_at")
+    if ends_at is not None and ends_at <= time.time():
+        click.echo(
+            f"Note: {as_text(ends_at)} is over, so its keys open nothing until --expires says"
+            " otherwise.",
+            err=True,
+        )
 
 
 def _standing(client: dict[str, Any]) -> str:

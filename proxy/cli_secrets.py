@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import told
+from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.references import FILE, is_reference
 from proxy.core.types import InstanceConfig
 from proxy.runtime.references import Resolved
 from proxy.store import checkup, instances, secrets
-from proxy.store.secrets import Survey
+from proxy.store.secrets import Loss, Survey
 from proxy.store.vault import Vault, new_key
 
 SHOWN = 20  # of what cannot be decrypted; where the key is lost, that is all
@@ -92,6 +92,49 @@ def _tell_rotated(vault: Vault, done: Survey, forgotten: int, *, forget_old: boo
             "The older keys are kept, because backups from before need them; `flask secrets"
             " rotate --forget-old` takes them away. The new key is in no backup: copy the file."
         )
+
+
+@secrets_cli.command("reset")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_reason
+def reset(yes: bool, reason: str | None) -> None:
+    """Go on without the key for secrets, when it is lost for good.
+
+    What can still be decrypted stays. Keys of clients and admins are worth nothing from then
+    on if they cannot be checked, and have to be made anew; instances whose secrets cannot be
+    read have to be given these again; revisions lose what they kept of secrets. Limits, prices,
+    usage and all other config stay.
+
+    A key file that is missing is made; with PROXY_SECRET_KEY, set a new one first.
+    """
+    with told():
+        database, vault = parts().database, parts().database.vault
+        with database.read() as connection:
+            found, lost = secrets.survey(connection, vault), secrets.loss(connection, vault)
+        if not found.unopened:
+            click.echo(f"All secrets can be decrypted with {vault.source}: nothing is lost.")
+            return
+        if not yes:
+            _tell_loss(lost)
+            click.confirm("Is the key lost for good, also in backups?", abort=True)
+        vault.make_key()
+        with database.session() as session:
+            lost = secrets.reset(session, vault, author=author(reason))
+    click.echo(f"Secrets are encrypted with {vault.source} from now on; keep a copy of it.")
+    _tell_loss(lost)
+
+
+def _tell_loss(lost: Loss) -> None:
+    for names, remedy in (
+        (lost.clients, "Clients that need a new key (`flask keys rotate NAME`)"),
+        (lost.admins, "Admin keys that are to be made anew (`flask admins add NAME`)"),
+        (
+            [f"{name} ({', '.join(fields)})" for name, fields in lost.to_set.items()],
+            "Instances whose secrets have to be set again (PATCH /admin/instances/NAME)",
+        ),
+    ):
+        if names:
+            click.echo(f"{remedy}: {', '.join(names)}.")
 
 
 @secrets_cli.command("check")

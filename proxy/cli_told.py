@@ -1,17 +1,21 @@
-"""How a command says what is wrong."""
+"""How a command says what is wrong, and whose changes of config it makes."""
 
 import logging
-from collections.abc import Iterator
+import os
+import pwd
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from proxy.context import parts
+from proxy.core.roles import COMMAND_LINE
 from proxy.errors import ProxyError
 from proxy.store import schema
+from proxy.store.revisions import REASON_CHARACTERS, Author
 
 LOGGER = logging.getLogger("proxy")  # of all our modules
-COMMAND_LINE = "command line"  # whose changes of config these are
 
 
 @contextmanager
@@ -28,3 +32,35 @@ def told() -> Iterator[None]:
     finally:
         LOGGER.setLevel(level)
         parts().database.dispose()
+
+
+def with_reason(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for what changes config; `reason` is checked."""
+    decorated: Callable[..., Any] = click.option(
+        "--reason", callback=_checked_reason, help="Kept with the revision."
+    )(command)
+    return decorated
+
+
+def author(reason: str | None = None) -> Author:
+    """Of the revision that a command makes."""
+    return Author(f"{COMMAND_LINE} ({_user()})", reason or None)
+
+
+def _checked_reason(_ctx: click.Context, _param: Any, reason: str | None) -> str | None:
+    if reason is not None and (len(reason) > REASON_CHARACTERS or not reason.isprintable()):
+        raise click.BadParameter(f"At most {REASON_CHARACTERS} printable characters.")
+    return reason
+
+
+def _user() -> str:
+    """The system's name of who gave the command; behind sudo, of who gave it there."""
+    name = os.environ.get("SUDO_USER", "") or _name_of(os.getuid())
+    return name[:32] if name.isprintable() else str(os.getuid())
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in a container whose user has no name
+        return str(uid)

@@ -105,7 +105,7 @@ def test_apply_makes_it_so_and_then_there_is_nothing_to_do(run, file, now):
     for command in (["plan"], ["plan", "--check"], ["apply"]):
         again = run(*command, file(), "--prune")
         assert (again.exit_code, again.output) == (0, "Nothing to do.\n")
-    assert "command line\tconfig imported: instance 'a', " in run("revisions").output
+    assert ")\tconfig imported: instance 'a', " in run("revisions").output
     assert run("revisions").output.endswith("(from git)\n")
 
 

@@ -152,7 +152,8 @@ def test_switching_makes_a_revision_that_says_who_and_why(run, add, database):
         (newest, *_), _ = revisions.page(connection, limit=1)
         (stored,) = instances.load_all(connection)
     assert not stored.config.enabled
-    assert (newest.author, newest.reason) == ("command line", "it is sick")
+    assert newest.author.startswith("command line (")
+    assert newest.reason == "it is sick"
     assert json.loads(run("enable", "a", "--json").stdout) == {
         "name": "a",
         "enabled": True,

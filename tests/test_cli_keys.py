@@ -5,7 +5,8 @@ import pytest
 
 from proxy import create_app
 from proxy.cli_keys import keys_cli
-from proxy.store import instances, keys
+from proxy.core.client_deltas import ClientDeltas
+from proxy.store import client_states, instances, keys
 from proxy.web.schemas_keys import COMPATS
 from tests.builders import AUTHOR, config
 from tests.web.conftest import log_kept
@@ -39,10 +40,12 @@ def hashed(database, key):
 
 
 def stored(database):
-    """Names by the hashes of keys, former ones as well."""
+    """Names by the hashes of keys that are valid, former ones as well."""
     with database.read() as connection:
         return {
-            hashed: client.name for hashed, (client, _) in keys.load_all(connection).items()
+            hashed: client.name
+            for hashed, (client, until) in keys.load_all(connection).items()
+            if until is None or until > 1_700_000_000.0
         }
 
 
@@ -107,7 +110,7 @@ def test_a_client_is_added_with_all_that_it_may_do(run, shown, database):
 
 def test_there_is_an_option_for_every_field():
     fields = {p.name for p in keys_cli.commands["add"].params}
-    assert fields == set(keys.FIELDS) - {"enabled"}
+    assert fields == set(keys.FIELDS) - {"enabled"} | {"reason"}
     assert set(COMPATS) == {"raw", "openai_strict"}
 
 
@@ -146,6 +149,17 @@ def test_it_expires_at_a_date_or_after_a_time_or_never(run, shown, text, moment)
     assert shown()["expires_at"] == moment
 
 
+@pytest.mark.parametrize("command", ["add", "change"])
+def test_an_end_that_is_over_is_told(run, command):
+    run("add", "app")
+    name = "app" if command == "change" else "other"
+    result = run(command, name, "--expires", "2020-01-31")
+    assert result.exit_code == 0
+    note = "Note: 2020-01-31T00:00:00Z is over, so its keys open nothing until --expires says"
+    assert result.stderr.splitlines()[-1].startswith(note)
+    assert "Note" not in run("change", name, "--expires", "never").output
+
+
 @pytest.mark.parametrize("text, seconds", [("24h", DAY_SECONDS), ("90", 90), ("0", None)])
 def test_a_rotated_key_stays_valid_for_its_grace(run, shown, database, text, seconds):
     old = run("add", "app").stdout.strip()
@@ -173,26 +187,38 @@ def test_a_client_is_disabled_and_enabled(run, shown):
 
 
 def test_the_list_shows_clients_the_ends_of_their_keys_and_how_they_stand(run):
-    assert run("list").stdout == ""
+    result = run("list")
+    assert (result.stdout, "flask keys add" in result.stderr) == ("", True)
     first, second = (run("add", name).stdout.strip() for name in ("b", "a b"))
     run("add", "c", "--expires", "2020-01-01")
+    run("change", "b", "--max-rpm", "6000000", "--cost-per-day", "2", "--label", "team=search")
     run("disable", "b")
-    rows = [line.split("\t") for line in run("list").stdout.splitlines()]
-    assert [row[:1] + row[3:] for row in rows] == [
-        ["a b", "enabled"],
-        ["b", "disabled"],
-        ["c", "expired"],
+    third = json.loads(run("show", "c").stdout)["key_hint"]
+    assert run("list").stdout.splitlines() == [
+        f"{'NAME  KEY      STATUS    ADDED              EXPIRES':53}          LAST USED"
+        f"  {'LIMITS':35}  LABELS",
+        *(
+            f"{name:4}  {key:7}  {status:8}  2023-11-14 22:13Z  {ends:17}  never    "
+            f"  {limits:35}  {labels}"
+            for name, key, status, ends, limits, labels in [
+                ("a b", f"***{second[-4:]}", "enabled", "never", "none", "-"),
+                (
+                    *("b", f"***{first[-4:]}", "disabled", "never"),
+                    *("max_rpm=6000000, max_cost_per_day=2", "team=search"),
+                ),
+                ("c", third, "expired", "2020-01-01 00:00Z", "none", "-"),
+            ]
+        ),
     ]
-    assert [row[1] for row in rows[:2]] == [f"***{second[-4:]}", f"***{first[-4:]}"]
-    assert rows[0][2] == "2023-11-14 22:13Z"
 
 
 def test_a_client_that_waits_for_a_key_is_listed(run, database):
     with database.session() as session:
         session.add(keys.ClientKeyRow(name="app", created_at=0, updated_at=0, revision=1))
-    assert run("list").stdout == "app\t-\t1970-01-01 00:00Z\thas no key\n"
+    row = run("list").stdout.splitlines()[1]
+    assert row.startswith("app   -    has no key  1970-01-01 00:00Z  never")
     assert KEY.fullmatch(run("rotate", "app").stdout.strip())
-    assert run("list").stdout.endswith("\tenabled\n")
+    assert "  enabled  " in run("list").stdout
 
 
 def test_machines_get_all_of_it_but_no_key(run):
@@ -204,6 +230,31 @@ def test_machines_get_all_of_it_but_no_key(run):
     assert not KEY.search(result.stdout)
     assert "hash" not in result.stdout
     assert json.loads(run("show", "app").stdout) == client
+
+
+def test_it_is_shown_what_a_client_used_but_what_only_workers_know(
+    app, run, shown, database, monkeypatch
+):
+    clients = app.extensions["proxy"].clients
+    monkeypatch.setattr(clients, "_clock", lambda: 1_700_000_000.0)
+    run("add", "app", "--max-rpm", "5", "--cost-per-day", "1")
+    deltas = ClientDeltas()
+    day_at, second = 1_699_920_000, 1_699_999_990  # of the clock's day and minute
+    deltas.add_window((second, "app"), 7, 2)
+    deltas.add_spending((day_at, "app"), 30, 250_000_000)
+    deltas.add_spending((day_at - DAY_SECONDS, "app"), 12, 0)
+    deltas.used_at["app"] = 1_700_000_000.0
+    with database.write() as connection:
+        client_states.add(connection, deltas)
+    assert shown()["last_used_at"] == 1_700_000_000.0
+    assert shown()["state"] == {
+        "current_tpm": 7,
+        "current_rpm": 2,
+        "tokens_today": 30,
+        "tokens_this_month": 42,
+        "cost_today": 0.25,
+        "cost_this_month": 0.25,
+    }
 
 
 def test_a_removed_client_can_have_a_new_key(run, database):

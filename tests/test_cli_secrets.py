@@ -6,7 +6,7 @@ import pytest
 
 from proxy import create_app
 from proxy.context import EXTENSION
-from proxy.store import instances
+from proxy.store import admin_keys, instances, keys, revisions
 from proxy.store.vault import Vault, new_key
 from tests.builders import AUTHOR, SECRET_KEY, config
 from tests.web.conftest import log_kept
@@ -212,3 +212,85 @@ def test_no_secret_is_printed(app, path):
         output = run(app, *arguments)[1]
         assert SECRET not in output
         assert not any(key in output for key in path.read_text().split())
+
+
+@pytest.fixture
+def lost(app, make_app, path):
+    """An app of which the key is gone, with what it had."""
+    add(app, name="east", api_key=SECRET)
+    add(app, name="west", api_key="NONE", proxy_url=f"http://u:{SECRET}@127.0.0.1:1")
+    add(app, name="free", api_key="env:FREE_KEY")
+    database = app.extensions[EXTENSION].database
+    with database.session() as session:
+        keys.add(session, "shop", {"max_tpm": 7}, author=AUTHOR)
+        keys.rotate(session, "shop", grace_seconds=60, author=AUTHOR)
+        admin_keys.add(session, "ann", "viewer", author=AUTHOR)
+    database.dispose()
+    path.unlink()
+    return make_app()
+
+
+LOST = (
+    "Clients that need a new key (`flask keys rotate NAME`): shop.\n"
+    "Admin keys that are to be made anew (`flask admins add NAME`): ann.\n"
+    "Instances whose secrets have to be set again (PATCH /admin/instances/NAME): east"
+    " (api_key), west (proxy_url).\n"
+)
+
+
+def test_when_the_key_is_lost_for_good_one_can_go_on_without_it(lost, path):
+    code, output = run(lost, "reset", "--yes")
+    assert code == 0
+    assert output == (
+        f"Secrets are encrypted with the file {path} from now on; keep a copy of it.\n{LOST}"
+    )
+    assert path.stat().st_mode & 0o777 == 0o600
+    database = lost.extensions[EXTENSION].database
+    with database.session() as session:
+        keys.rotate(session, "shop", grace_seconds=0, author=AUTHOR)
+        admin_keys.add(session, "ann", "viewer", author=AUTHOR)
+        instances.change(session, "east", {"api_key": "sk-planted-again"}, author=AUTHOR)
+    with database.read() as connection:
+        ((client, until),) = keys.load_all(connection).values()
+        shown = revisions.page(connection, limit=50)[0]
+    database.dispose()
+    assert (client.name, client.max_tpm, until) == ("shop", 7, None)
+    assert [r.action for r in shown].count("secrets reset") == 1
+    code, output = run(lost, "check")
+    # What is still to be set anew, and nothing else.
+    assert (code, output.count("cannot be decrypted:")) == (1, 1)
+    assert "proxy_url cannot be decrypted" in output
+
+
+def test_a_reset_asks_first_and_says_what_is_lost(lost, path, database_file):
+    with closing(connect(database_file)) as connection:
+        before = list(connection.iterdump())
+    code, output = run(lost, "reset")
+    assert code == 1
+    assert output.startswith(LOST)
+    assert "Is the key lost for good, also in backups? [y/N]" in output
+    assert not path.exists()
+    with closing(connect(database_file)) as connection:
+        assert list(connection.iterdump()) == before
+
+
+def test_a_reset_takes_nothing_that_can_be_read(app, path, database_file):
+    add(app, api_key=SECRET)
+    assert run(app, "reset", "--yes") == (
+        0,
+        f"All secrets can be decrypted with the file {path}: nothing is lost.\n",
+    )
+    assert Vault(path=path).open(api_key(database_file)) == SECRET
+
+
+def test_keys_that_can_still_be_checked_survive_a_reset(app, make_app, path):
+    database = app.extensions[EXTENSION].database
+    with database.session() as session:
+        keys.add(session, "shop", author=AUTHOR)
+    path.write_text(f"{new_key()}\n{SECRET_KEY}\n")
+    add(app, api_key=SECRET)
+    path.write_text(SECRET_KEY)
+    assert "Clients" not in run(make_app(), "reset", "--yes")[1]
+    with database.read() as connection:
+        assert len(keys.load_all(connection)) == 1
+    database.dispose()

@@ -70,6 +70,10 @@ Amounts = tuple[int, int, int, int, int]
 
 NOTHING: Amounts = (0, 0, 0, 0, 0)
 
+Spending = tuple[int, int]  # tokens and cost
+
+NO_SPENDING: Spending = (0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Denial:
@@ -165,15 +169,20 @@ def _sum(before: tuple[int, int] | None, tokens: int, cost_nano: int) -> tuple[i
 
 
 def denial(
-    limits: Limits, account: Account, asked: Amounts, others: Amounts, now: float
+    limits: Limits,
+    account: Account,
+    asked: Amounts,
+    others: Amounts,
+    now: float,
+    settled: Spending = NO_SPENDING,
 ) -> Denial | None:
     """Why the call may not go now; None if it may. `others` is what other workers took that is
-    not in the account yet."""
+    not in the account yet; `settled` is what of that is spent for good."""
     second = int(now)
     in_flight, requests, tokens, _, _ = others
     found = None
     if limits.budgets:
-        found = _overspent(limits, account, asked, others, now)
+        found = _overspent(limits, account, asked, others, settled, now)
     if limits.tpm:
         window, asks = account.meter.tokens, asked[2]
         if window.total(second) + tokens + asks > limits.tpm:
@@ -215,20 +224,24 @@ def _worse(one: Denial | None, other: Denial) -> Denial:
 
 
 def _overspent(
-    limits: Limits, account: Account, asked: Amounts, others: Amounts, now: float
+    limits: Limits,
+    account: Account,
+    asked: Amounts,
+    others: Amounts,
+    settled: Spending,
+    now: float,
 ) -> Denial | None:
     account.turn(now)
     found = None
-    held = account.held_tokens + others[3], account.held_nano + others[4]
+    besides = account.held_tokens + others[3], account.held_nano + others[4]
     for limit, bound, is_month, is_cost in limits.budgets:
-        settled = (account.month if is_month else account.day)[is_cost]
-        in_flight, asks = held[is_cost], asked[3 + is_cost]
-        if settled + in_flight + asks <= bound:
+        spent = (account.month if is_month else account.day)[is_cost]
+        used, asks = spent + besides[is_cost], asked[3 + is_cost]
+        if used + asks <= bound:
             continue
-        used = settled + in_flight
         if asks > bound:
             denied = _never(limit, bound, asks)
-        elif settled + asks > bound:
+        elif spent + settled[is_cost] + asks > bound:
             ends = account.month_ends_at if is_month else account.day_at + DAY_SECONDS
             denied = Denial(limit, bound, used, asks, ends, is_pointless=True)
         else:  # what is in flight may cost less than it took

@@ -2,17 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.core.config_document import OF_KIND, Document, Thing, made, placed
 from proxy.core.config_history import ADDED, CHANGED, REMOVED, NotKept, changed_secrets
 from proxy.core.masking import SECRET_FIELDS, masked
+from proxy.core.moments import exact_text
 from proxy.core.types import UPSTREAM_FIELDS
 
 NO_KEY = "NONE"  # of an instance: none is sent
 KINDS = tuple(OF_KIND)
+MOMENTS = ("expires_at",)
 SIGNS = {ADDED: "+", CHANGED: "~", REMOVED: "-"}
 
 
@@ -63,8 +65,28 @@ def _difference(kind: str, name: str, old: Thing | None, new: Thing | None) -> C
     return Change(kind, name, CHANGED, fields) if fields else None
 
 
-def _consequences(changes: Iterable[Change], wanted: Document) -> Iterator[str]:
+def left_without(
+    allowed: Mapping[str, Collection[str]], removed: Iterable[str], there: Iterable[str]
+) -> Iterator[str]:
+    """What it means to clients, of which `allowed` has the instances that they may use, that
+    some are removed and others are still there."""
+    gone, left = set(removed), set(there)
+    for client, names in allowed.items():
+        missed = ", ".join(repr(name) for name in names if name in gone)
+        if missed and left.isdisjoint(names):
+            yield (
+                f"client {client!r} may use nothing any more: none is left of its"
+                f" allowed_instances ({missed} is removed)."
+            )
+        elif missed:
+            yield f"client {client!r} has {missed}, which is removed, in allowed_instances."
+
+
+def _consequences(changes: Sequence[Change], wanted: Document) -> Iterator[str]:
     """What is not in the fields."""
+    allowed = {c["name"]: c["allowed_instances"] for c in wanted["clients"]}
+    gone = [c.name for c in changes if (c.kind, c.effect) == ("instance", REMOVED)]
+    yield from left_without(allowed, gone, [each["name"] for each in wanted["instances"]])
     used = {instance["quota_group"] for instance in wanted["instances"]}
     for change in changes:
         what = f"{_words(change.kind)} {change.name!r}"
@@ -166,7 +188,7 @@ def _field_lines(change: Change) -> Iterator[str]:
     section = OF_KIND.get(change.kind)
     defaults = section.defaults if section else {}
     for field, pair in change.fields.items():
-        old, new = map(_as_text, shown_pair(field, pair))
+        old, new = (_as_text(field, value) for value in shown_pair(field, pair))
         if change.effect == CHANGED:
             mark = " (changed)" if field in SECRET_FIELDS else ""
             yield f"    {field}: {old} -> {new}{mark}"
@@ -174,7 +196,9 @@ def _field_lines(change: Change) -> Iterator[str]:
             yield f"    {field}: {new}"
 
 
-def _as_text(value: Any) -> str:
+def _as_text(field: str, value: Any) -> str:
+    if field in MOMENTS and isinstance(value, int | float):
+        return exact_text(value) or json.dumps(value)
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 

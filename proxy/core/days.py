@@ -15,12 +15,12 @@ def day_at(now: float) -> int:
 
 def month(now: float) -> tuple[int, int]:
     """When the month began, and when the next one begins."""
-    year, number = _year_and_month(int(now) // DAY_SECONDS)
+    year, number = year_and_month(int(now) // DAY_SECONDS)
     following = (year + 1, 1) if number == 12 else (year, number + 1)
-    return _days(year, number) * DAY_SECONDS, _days(*following) * DAY_SECONDS
+    return days(year, number) * DAY_SECONDS, days(*following) * DAY_SECONDS
 
 
-def _year_and_month(days: int) -> tuple[int, int]:
+def year_and_month(days: int) -> tuple[int, int]:
     """Of a day, by its number since the epoch."""
     era, day = divmod(days + _DAYS_BEFORE_1970, _DAYS_OF_ERA)
     year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
@@ -30,7 +30,7 @@ def _year_and_month(days: int) -> tuple[int, int]:
     return 400 * era + year + (number <= 2), number
 
 
-def _days(year: int, number: int) -> int:
+def days(year: int, number: int) -> int:
     """Of a month's first day, its number since the epoch."""
     year -= number <= 2
     era, year = divmod(year, 400)

@@ -63,6 +63,22 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "back_in_service": Event(
             "warning", "They can be asked again.", ("instances",), is_alert=True
         ),
+        "keys_unreadable": Event(
+            "error",
+            "No key of a client or admin can be checked, so nobody with one is served: the key"
+            " for secrets is missing or another one.",
+            ("why",),
+            is_alert=True,
+        ),
+        "keys_readable": Event("warning", "They can be checked again.", is_alert=True),
+        "vault_closed": Event(
+            "error",
+            "The key for secrets is not where it belongs: what runs goes on with what it has"
+            " read, and the next start cannot.",
+            ("why",),
+            is_alert=True,
+        ),
+        "vault_opened": Event("warning", "It is there again.", is_alert=True),
         "token_failed": Event(
             "warning",
             "Entra ID gives no token; the present one is good for `seconds` more.",

@@ -27,8 +27,10 @@ OPERATED_FIELDS = frozenset({"enabled"})
 
 # Whose key ADMIN_API_KEY is. It has no row, and all rights.
 FIRST_ADMIN = "admin"
+# Whose changes those of commands are; the user's name follows in brackets.
+COMMAND_LINE = "command line"
 # Names under which revisions are made without an admin key, so that none can pretend.
-RESERVED_NAMES = frozenset({FIRST_ADMIN, "command line", "demo", "migration"})
+RESERVED_NAMES = frozenset({FIRST_ADMIN, COMMAND_LINE, "demo", "migration"})
 NAME_CHARACTERS = 100
 
 
@@ -66,6 +68,6 @@ def name_problem(name: str) -> str | None:
         )
     if name.startswith("/") or name.endswith("/") or {".", ".."} & set(name.split("/")):
         return "Must not begin or end with a slash, nor have a dot alone between slashes."
-    if name.casefold() in RESERVED_NAMES:
+    if name.casefold() in RESERVED_NAMES or name.casefold().startswith(f"{COMMAND_LINE} ("):
         return "Is reserved; choose another name."
     return None

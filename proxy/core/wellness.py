@@ -16,13 +16,14 @@ LITTLE_LEFT = 0.1  # of a budget
 @dataclass(frozen=True, slots=True)
 class Watched:
     """`statuses`: each instance's. `rate`: of the last minutes, of `judged` requests.
-    `problem`: what is wrong with the gateway itself."""
+    `problem`: what is wrong with the gateway itself; `outage`: why it serves nobody."""
 
     statuses: Mapping[str, str]
     budgets: Sequence[Budget] = ()
     rate: float | None = None
     judged: int = 0
     problem: str | None = None
+    outage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ def judge(seen: Watched) -> Health:
 
 
 def _critical(seen: Watched) -> Iterable[str]:
+    if seen.outage:
+        yield seen.outage
     in_service = [status for status in seen.statuses.values() if status != DISABLED]
     if not in_service:
         yield "No instance is in service."

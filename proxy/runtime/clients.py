@@ -150,9 +150,11 @@ class ClientState:
                 account.turn(now)
                 account.spend(account.day_at, tokens, cost_nano)
                 self._pending.add_spending((account.day_at, ticket.name), tokens, cost_nano)
+            limits = known.limits
             self.counts.add(
                 known.record,
                 (-1, 0, window_tokens, tokens - held_spent, cost_nano - held_nano),
+                (tokens, cost_nano) if limits is not None and limits.budgets else None,
             )
 
     def denial(self, client: Client, tokens: int, cost_nano: int = 0) -> Denial | None:
@@ -285,7 +287,8 @@ class ClientState:
         if denied is None or others == NOTHING:
             return denied
         others = self.counts.exactly(known.record)
-        return allowance.denial(limits, account, asked, others, now)
+        settled = self.counts.settled(known.record)
+        return allowance.denial(limits, account, asked, others, now, settled)
 
     def _take(self, known: Known, name: str, asked: Amounts, second: int) -> None:
         account = known.account

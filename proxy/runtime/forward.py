@@ -229,9 +229,9 @@ class Forward:
             out = snapshot.disabled.pool(call.model, allowed).servings
             if out:
                 raise _out_of_service(call, out, lacks_token=snapshot.lack is not None)
-            if pool.barred:
+            if allowed:  # who may not use all is not told what there is besides
                 raise ModelNotAllowed(
-                    f"No instance that this key may use serves {call.model!r}; others do.",
+                    f"No instance that this API key may use serves {call.model!r}.",
                     param="model",
                 )
             raise _model_not_found(call)

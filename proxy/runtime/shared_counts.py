@@ -17,7 +17,7 @@ from array import array
 from struct import Struct
 from typing import cast
 
-from proxy.core.allowance import NOTHING, Amounts
+from proxy.core.allowance import NO_SPENDING, NOTHING, Amounts, Spending
 
 # The memory is a column of 64-bit numbers: where the rows in use end; then each row: up to
 # where it was used, the number of the last write that its worker has read, that of its own
@@ -25,10 +25,13 @@ from proxy.core.allowance import NOTHING, Amounts
 ROWS_AT = 1
 USED, HEARD, NUMBER, HEADER = range(4)
 FREE, NOTHING_HEARD = 0, -1
-# A record has the Amounts that its worker took and the others may not have heard of, and what
-# of these is written.
-WRITTEN, RECORD = len(NOTHING), 2 * len(NOTHING)
+# A record has the Amounts that its worker took and the others may not have heard of, what of
+# these is written, and what tokens and cost of the budgets are settled: the rest is held.
+WRITTEN, SETTLED = len(NOTHING), 2 * len(NOTHING)
+RECORD = SETTLED + len(NO_SPENDING)
 KINDS = range(len(NOTHING))
+SPENT = len(NOTHING) - len(NO_SPENDING)  # the Amounts that are of budgets are the last
+SPENT_KINDS = range(len(NO_SPENDING))
 # More clients than that share records: their limits would be met a little early.
 CLIENTS = 65_536
 STRIDE = HEADER + CLIENTS * RECORD
@@ -113,8 +116,8 @@ class SharedCounts:
             self._cells[self._row + record + cell] += self._cells[self._row + before + cell]
             self._cells[self._row + before + cell] = 0
 
-    def add(self, record: int, amounts: Amounts) -> None:
-        """To what this worker took."""
+    def add(self, record: int, amounts: Amounts, settled: Spending | None = None) -> None:
+        """To what this worker took; `settled` is what of the budgets it is for good."""
         in_flight, requests, tokens, spent_tokens, cost_nano = amounts
         cells, at = self._cells, self._row + record
         cells[at] += in_flight
@@ -126,6 +129,9 @@ class SharedCounts:
             cells[at + 3] += spent_tokens
         if cost_nano:
             cells[at + 4] += cost_nano
+        if settled:
+            cells[at + SETTLED] += settled[0]
+            cells[at + SETTLED + 1] += settled[1]
 
     def about(self, record: int) -> Amounts:
         """What others took, or a little more: some of it may have been heard of."""
@@ -151,6 +157,19 @@ class SharedCounts:
             each = (f + t - k for f, t, k in zip(found, taken, known, strict=True))
             found = cast(Amounts, tuple(each))
         return found
+
+    def settled(self, record: int) -> Spending:
+        """Of what `exactly` finds of the budgets, what stays: the rest others only hold."""
+        heard = self._cells[self._row + HEARD]
+        found = [0 for _ in SPENT_KINDS]
+        for row in self._others():
+            is_heard = self._cells[row + NUMBER] <= heard
+            for kind in SPENT_KINDS:
+                at = row + record + kind
+                known = self._cells[at + WRITTEN + SPENT] if is_heard else 0
+                # Below 0: what was settled before the client had a budget is not in it.
+                found[kind] += max(self._cells[at + SETTLED] - known, 0)
+        return found[0], found[1]
 
     def _others(self) -> tuple[int, ...]:
         """Where their rows are."""
@@ -187,3 +206,6 @@ class SharedCounts:
             written = cells[at + WRITTEN + kind]
             cells[at + WRITTEN + kind] = 0  # first: too much is better than too little
             cells[at + kind] -= written
+            if kind >= SPENT:
+                settled = at + SETTLED + kind - SPENT
+                cells[settled] = max(cells[settled] - written, 0)

@@ -86,6 +86,11 @@ class Snapshot:
         return min((self.instances[s.config.name].created_at for s in servings), default=0.0)
 
     @property
+    def keys_are_closed(self) -> bool:
+        """There are keys of clients or admins, and none can be checked."""
+        return self.pepper is None and bool(self.keys or self.admins)
+
+    @property
     def out_of_service(self) -> list[str]:
         """The enabled ones with a problem."""
         return [name for name in self.problems if self.instances[name].config.enabled]
@@ -112,6 +117,7 @@ class Snapshots:
         self._is_outdated = False
         self._looked_at = 0.0
         self._moved: set[str] = set()
+        self._vault_problem: str | None = None
         self.current = Snapshot()
 
     @property
@@ -172,6 +178,7 @@ class Snapshots:
             return
         self._looked_at = now
         current = self.current
+        self._tell_vault()
         if current.vault_version != self._database.vault.version:
             self._is_outdated = True
         lack = self._lack()
@@ -181,6 +188,20 @@ class Snapshots:
                 if self.current is current:  # else a newer one was resolved meanwhile
                     self._take(current, resolved, lack)
             self._tell_tokens(self.current)
+
+    def _tell_vault(self) -> None:
+        """One line when it begins and when it ends. While this process has the keys, all goes
+        on; the next start would not find them."""
+        former, now = self._vault_problem, self._database.vault.problem
+        self._vault_problem = now
+        if now and not former:
+            said = (
+                "Secrets cannot be stored, nor read after the next start: %s. Put the key back"
+                " from where its copy is; `flask secrets check` tells the rest."
+            )
+            tell(logger, "vault_closed", said, now, why=now)
+        elif former and not now:
+            tell(logger, "vault_opened", "The key for secrets is there again.")
 
     def moved(self) -> frozenset[str]:
         """Instances to which references now give another key or address, since `settled`: what
@@ -238,6 +259,19 @@ class Snapshots:
         )
         self._moved |= set(_moved(former, self.current))
         _tell(former, self.current)
+        self._tell_keys(former, self.current)
+
+    def _tell_keys(self, former: Snapshot, current: Snapshot) -> None:
+        if current.keys_are_closed and not former.keys_are_closed:
+            vault = self._database.vault
+            why = vault.problem or f"the secret for it was not encrypted with {vault.source}"
+            said = (
+                "No key of a client or admin can be checked, and who comes with one is refused:"
+                " %s. Put the right key back; `flask secrets check` tells what else it is for."
+            )
+            tell(logger, "keys_unreadable", said, why, why=why)
+        elif former.keys_are_closed and not current.keys_are_closed:
+            tell(logger, "keys_readable", "Keys can be checked again.")
 
 
 def _moved(former: Snapshot, current: Snapshot) -> Iterable[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -30,6 +31,10 @@ PEPPER = "key_pepper"  # the row of `secret` with what hashes are keyed with
 FIELDS = tuple(f.name for f in fields(Client) if f.name != "number")
 _LISTS = ("allowed_models", "allowed_instances", "allowed_networks")
 _JSON = (*_LISTS, "labels")
+# Who comes with a key that was followed by another is told so, for a while: of a client's those
+# that ended last.
+REMEMBERED_SECONDS = 90 * 86_400.0
+MOST_REMEMBERED = 5
 _DEFAULTS = Client(name="")
 # There may be thousands, and each change of config reads all: without what SQLAlchemy does for
 # each row and column it takes half the time.
@@ -52,7 +57,8 @@ class KeysClosed(Unavailable):
     def __init__(
         self,
         message: str = "Keys cannot be checked: the secret that they are hashed with cannot be"
-        " decrypted. Put the right PROXY_SECRET_KEY, or its file, back.",
+        " decrypted. Put the right PROXY_SECRET_KEY, or its file, back; if it is lost for good,"
+        " `flask secrets reset` goes on without it.",
         **more: Any,
     ) -> None:
         super().__init__(message, **more)
@@ -60,7 +66,7 @@ class KeysClosed(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class FormerKey:
-    """One that was followed by another: its last characters, and when its grace is over."""
+    """One that was followed by another: its last characters, and when its grace ends."""
 
     key_hint: str
     valid_until: float
@@ -200,7 +206,7 @@ def change(
     now = time.time()
     for key, value in changed.items():
         setattr(row, key, value)
-    row.former_keys = _in_grace(row.former_keys, now)
+    row.former_keys = _remembered(row.former_keys, now)
     row.updated_at = now
     row.revision = revisions.record(
         session, author, "key changed", [revisions.Change(KIND, name, both)]
@@ -217,7 +223,8 @@ def rotate(
     if_match: int | None = None,
 ) -> str:
     """Makes another key for the client and returns it, this once. The present one, and those
-    before it whose grace is not over, stay valid for as long as they were told.
+    before it whose grace is not over, stay valid for as long as they were told; without grace
+    all of them end now.
 
     Raises as `change` does, and KeysClosed.
     """
@@ -225,16 +232,14 @@ def rotate(
     key, hashed = _new_key(session)
     hints = {"key_hint": [row.key_hint, key[-4:]]}
     now = time.time()
-    former = _in_grace(row.former_keys, now)
-    if row.key_hash is not None and grace_seconds > 0:
-        former.append(
-            {
-                "key_hash": row.key_hash,
-                "key_hint": row.key_hint,
-                "valid_until": now + grace_seconds,
-            }
-        )
-    row.key_hash, row.key_hint, row.former_keys = hashed, key[-4:], former
+    former = list(row.former_keys)
+    if row.key_hash is not None:
+        before = {"key_hash": row.key_hash, "key_hint": row.key_hint}
+        former.append(before | {"valid_until": now + grace_seconds})
+    if grace_seconds <= 0:
+        # Who gives no grace fears that a key got about, and it may be any of them.
+        former = [k | {"valid_until": min(k["valid_until"], now)} for k in former]
+    row.key_hash, row.key_hint, row.former_keys = hashed, key[-4:], _remembered(former, now)
     row.updated_at = now
     row.revision = revisions.record(
         session, author, "key rotated", [revisions.Change(KIND, name, hints)]
@@ -259,6 +264,13 @@ def _new_key(session: Session) -> tuple[str, str]:
         raise KeysClosed
     key = key_of(secrets.token_bytes(RANDOM_BYTES))
     return key, key_hash(found, key)
+
+
+def _remembered(former: Iterable[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+    """Those in their grace, and the last of those whose grace is over."""
+    kept = [k for k in former if k["valid_until"] > now - REMEMBERED_SECONDS]
+    over = sorted((k for k in kept if k["valid_until"] <= now), key=itemgetter("valid_until"))
+    return [*over[-MOST_REMEMBERED:], *_in_grace(kept, now)]
 
 
 def _in_grace(former: Iterable[dict[str, Any]], now: float) -> list[dict[str, Any]]:

@@ -127,7 +127,9 @@ def _matching(
     statement: Select[tuple[int]], author: str | None, kind: str | None, name: str | None
 ) -> Select[tuple[int]]:
     if author is not None:
-        statement = statement.where(RevisionRow.author == author)
+        # Also without the user's name that stands behind it in brackets.
+        someones = RevisionRow.author.startswith(f"{author} (", autoescape=True)
+        statement = statement.where((RevisionRow.author == author) | someones)
     wanted = {RevisionChangeRow.kind: kind, RevisionChangeRow.name: name}
     conditions = [column == value for column, value in wanted.items() if value is not None]
     if not conditions:

@@ -1,18 +1,25 @@
 """All that is encrypted in the database: looked at, and encrypted anew."""
 
 import json
+import secrets as random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Connection, String, Table, column, select, table, update
+from sqlalchemy import Connection, String, Table, column, delete, select, table, update
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import TableClause, bindparam
 
-from proxy.store.models import Base
+from proxy.core.masking import SECRET_FIELDS
+from proxy.store import keys
+from proxy.store.admin_keys import KIND as ADMIN_KIND
+from proxy.store.models import AdminKeyRow, Base, ClientKeyRow, InstanceRow, SecretRow
+from proxy.store.revisions import Author, Change, record
 from proxy.store.sealed import STILL_SEALED, Sealed, SealedJson
 from proxy.store.vault import MARK, CannotOpen, Vault
 
 NEW = "new_value"
+PEPPER_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,75 @@ def reseal(connection: Connection, vault: Vault) -> Survey:
         if rows:
             connection.execute(each.statement, rows)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a reset took: names of clients that wait for a key, and of admins that have none any
+    more; `to_set`: instances with the secrets of theirs that have to be set anew."""
+
+    clients: tuple[str, ...] = ()
+    admins: tuple[str, ...] = ()
+    to_set: dict[str, list[str]] = field(default_factory=dict)
+
+
+def loss(connection: Connection, vault: Vault) -> Loss:
+    """What `reset` would take now. Changes nothing."""
+    to_set: dict[str, list[str]] = {}
+    for each in survey(connection, vault).unopened:
+        if each.table == InstanceRow.__tablename__ and each.column in SECRET_FIELDS:
+            to_set.setdefault(each.row, []).append(each.column)
+    if keys.pepper(connection) is not None:
+        return Loss(to_set=to_set)
+    with_key = ClientKeyRow.key_hash.is_not(None)
+    clients = select(ClientKeyRow.name).where(with_key).order_by(ClientKeyRow.name)
+    admins = select(AdminKeyRow.name).order_by(AdminKeyRow.name)
+    return Loss(tuple(connection.scalars(clients)), tuple(connection.scalars(admins)), to_set)
+
+
+def reset(session: Session, vault: Vault, *, author: Author) -> Loss:
+    """Goes on without what no key opens any more. Instances' secrets stay as they are, so that
+    these are out of service until they are set; what revisions kept of them is forgotten. If
+    keys cannot be checked, there are none from now on. Raises VaultClosed."""
+    connection = session.connection()
+    found = loss(connection, vault)
+    for each in filter(lambda c: c.is_json, _columns()):
+        rows = [
+            {**{f"key_{k}": v for k, v in key.items()}, NEW: None}
+            for key, value in _values(connection, each)
+            if not _opens(vault, value)
+        ]
+        if rows:
+            connection.execute(each.statement, rows)
+    if keys.pepper(connection) is None:
+        _begin_anew(session, found, author)
+    return found
+
+
+def _begin_anew(session: Session, found: Loss, author: Author) -> None:
+    """With another secret to hash keys with."""
+    fresh = random.token_bytes(PEPPER_BYTES).hex()
+    session.merge(SecretRow(name=keys.PEPPER, value=fresh))
+    lost = {"key": ["lost", None]}
+    changes = [
+        *(Change(keys.KIND, name, lost) for name in found.clients),
+        *(Change(ADMIN_KIND, name, lost) for name in found.admins),
+    ]
+    number = record(session, author, "secrets reset", changes)
+    session.execute(
+        update(ClientKeyRow)
+        .where(ClientKeyRow.name.in_(found.clients))
+        .values(key_hash=None, key_hint=None, former_keys=[], revision=number)
+    )
+    session.execute(delete(AdminKeyRow))
+
+
+def _opens(vault: Vault, value: str) -> bool:
+    try:
+        vault.open(value)
+    except CannotOpen:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 
 from proxy.context import parts
+from proxy.core.config_plan import left_without
 from proxy.core.providers import PROVIDER_ALIASES
 from proxy.core.roles import OPERATE, OPERATED_FIELDS, right_to_change
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import removed_view
 from proxy.runtime.verify import Check, verify
-from proxy.store import instances, states
+from proxy.store import instances, keys, states
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
 from proxy.store.revisions import Author
 from proxy.web import schemas
@@ -109,10 +110,12 @@ class Instance(MethodView):
 
     patch = put
 
-    @documented(204, errors=(404, 412))
-    def delete(self, name: str) -> None:
-        """Remove the config. Its state and usage stay."""
-        remove(name, by=author(), match=if_match())
+    @documented(204, errors=(404, 412), instead=schemas.NotesSchema)
+    def delete(self, name: str) -> Answer | None:
+        """Remove the config. Its state and usage stay. Where there is something to know of it,
+        such as clients that may use no other instance, the answer is 200 and says so."""
+        notes = remove(name, by=author(), match=if_match())
+        return ({"notes": notes}, 200, {}) if notes else None
 
 
 @blueprint.route("/<path:name>/config")
@@ -205,11 +208,15 @@ def change(name: str, data: Any, *, by: Author, match: int | None) -> None:
     parts().snapshots.reload()
 
 
-def remove(name: str, *, by: Author, match: int | None) -> None:
-    """The config is gone; state and usage stay. Raises NotFound, PreconditionFailed."""
+def remove(name: str, *, by: Author, match: int | None) -> list[str]:
+    """The config is gone; state and usage stay. What that means to clients, in sentences.
+    Raises NotFound, PreconditionFailed."""
     with parts().database.session() as session:
         instances.remove(session, name, author=by, if_match=match)
-    parts().snapshots.reload()
+        stored = keys.listed(session.connection())
+    there = parts().snapshots.reload().instances
+    allowed = {each.client.name: each.client.allowed_instances for each in stored}
+    return list(left_without(allowed, [name], there))
 
 
 def verified(name: str, model: str | None) -> list[Check]:

@@ -6,7 +6,9 @@ from typing import Any
 import orjson
 import yaml
 
-from proxy.core.config_document import Document
+from proxy.core.config_document import Document, Thing
+from proxy.core.config_plan import MOMENTS
+from proxy.core.moments import exact_text
 from proxy.errors import BadRequest, TooLarge
 
 MAX_YAML_BYTES = 8 * 1_048_576  # some 10,000 instances; YAML takes a second for it
@@ -94,8 +96,15 @@ def from_json(text: bytes) -> Any:
 
 
 def to_yaml(document: Document) -> str:
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """With dates for people, which `from_yaml` leaves as they are and an import reads."""
+    shown = {section: [_readable(thing) for thing in document[section]] for section in document}
+    text: str = yaml.dump(shown, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
+
+
+def _readable(thing: Thing) -> Thing:
+    dates = {f: exact_text(thing[f]) or thing[f] for f in MOMENTS if thing.get(f) is not None}
+    return {f: dates.get(f, value) for f, value in thing.items()}
 
 
 def to_json(document: Document) -> str:

@@ -23,6 +23,8 @@ ERRORS = {
     422: "A field cannot be used; `param` names it.",
 }
 
+TO_KNOW = "It is done, and there is something to know of it."
+
 OF_ALL = (401, 403, 429)
 YAML = "application/yaml"
 CSV = "text/csv"
@@ -41,11 +43,13 @@ def documented_in(
     csv: bool = False,
     query: type[Schema] | None = None,
     errors: tuple[int, ...] = (404,),
+    instead: type[Schema] | None = None,
     right: str | None = None,
 ) -> Callable[[View], View]:
     """What the OpenAPI document says of a view; `answer` also shapes what the view returns.
     Of the body's fields `least` are needed, whichever. `yaml` is of a body that may be YAML,
-    too; without a body, of the answer, which may be CSV instead where `csv` says so.
+    too; without a body, of the answer, which may be CSV instead where `csv` says so. `instead`
+    is of an answer 200 that says more than one without a body.
 
     `right` is the one it asks for (core/roles.py); None: by its method, whose name it has.
     """
@@ -67,12 +71,20 @@ def documented_in(
     def decorate(view: View) -> View:
         asked = right or roles.BY_METHOD.get(view.__name__, roles.ADMINISTER)
         decorated: Any = blueprint.response(status, answer)(view)
-        for error in (*OF_ALL, *errors):
-            decorated = blueprint.alt_response(
-                error, schema=schemas.ErrorSchema, description=ERRORS[error]
-            )(decorated)
+        for other, (schema, said) in _others(errors, instead).items():
+            decorated = blueprint.alt_response(other, schema=schema, description=said)(
+                decorated
+            )
         decorated = blueprint.doc(**doc, **{"x-role": roles.least_role(asked)})(decorated)
         decorated.right = asked  # for web/auth.py
         return cast(View, decorated)
 
     return decorate
+
+
+def _others(
+    errors: tuple[int, ...], instead: type[Schema] | None
+) -> dict[int, tuple[type[Schema], str]]:
+    """Other answers by their status: what each has, and when it comes."""
+    notes = {} if instead is None else {200: (instead, TO_KNOW)}
+    return notes | {each: (schemas.ErrorSchema, ERRORS[each]) for each in (*OF_ALL, *errors)}

@@ -17,7 +17,7 @@ def health() -> dict[str, Any]:
 
     `calls` are those of this worker: open now, waiting for room, and how many it can hold.
     """
-    problem = sync_problem() or _secrets_problem()
+    problem = sync_problem() or keys_problem() or _secrets_problem()
     calls = parts().open_calls
     return {
         "status": "degraded" if problem else "ok",
@@ -31,15 +31,12 @@ def health() -> dict[str, Any]:
 
 
 def ready() -> tuple[dict[str, Any], int]:
-    """503 while nobody could be served: no enabled instance, a database that is away, or the
-    server is about to stop."""
+    """503 while nobody could be served: no enabled instance, keys that cannot be checked, a
+    database that is away, or the server is about to stop."""
     problem = sync_problem()
     if parts().draining.has_begun:
         problem = "the gateway is stopping"
-    snapshot = parts().snapshots.current
-    usable = (c for name, c in snapshot.configs.items() if name not in snapshot.problems)
-    if not any(config.enabled for config in usable):
-        problem = problem or "no instance is configured and enabled"
+    problem = problem or keys_problem() or _instances_problem()
     return {"ready": problem is None, "problem": problem}, 503 if problem else 200
 
 
@@ -53,6 +50,28 @@ def sync_problem() -> str | None:
     if age_seconds is not None:
         return f"State was last synced {int(age_seconds)} s ago."
     return None
+
+
+def keys_problem() -> str | None:
+    """Why clients cannot be told from others; None if they can, or need not."""
+    mine = parts()
+    snapshot = mine.snapshots.current
+    if mine.settings.client_auth == "off" or not (snapshot.keys and snapshot.keys_are_closed):
+        return None
+    return (
+        "No client can be served: the secret that keys are hashed with cannot be decrypted;"
+        " `flask secrets check` says why."
+    )
+
+
+def _instances_problem() -> str | None:
+    snapshot = parts().snapshots.current
+    usable = (c for name, c in snapshot.configs.items() if name not in snapshot.problems)
+    if any(config.enabled for config in usable):
+        return None
+    if snapshot.out_of_service:
+        return "no instance that is enabled is in service"
+    return "no instance is configured and enabled"
 
 
 def _secrets_problem() -> str | None:

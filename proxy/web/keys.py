@@ -19,7 +19,13 @@ from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import body_json, checked, query_values
-from proxy.web.schemas_keys import checked_change, checked_client, client_json, matches
+from proxy.web.schemas_keys import (
+    check_read_only,
+    checked_change,
+    checked_client,
+    client_json,
+    matches,
+)
 
 blueprint = Blueprint(
     "keys",
@@ -84,8 +90,10 @@ class ClientKey(MethodView):
     )
     def put(self, name: str) -> Answer:
         """Change the fields that are sent; the others stay."""
-        _read(name)  # of what is not there no field is wrong
-        values = checked_change(body_json())
+        shown, _, _ = _read(name)  # of what is not there no field is wrong
+        sent = body_json()
+        check_read_only(sent, shown)
+        values = checked_change(sent)
         if values.pop("name", name) != name:
             raise Unprocessable(
                 f"name: a client cannot be renamed; add a new one and remove {name!r}.",

@@ -82,17 +82,22 @@ def refused(denial: Denial, now: float) -> ProxyError:
 def why(denial: Denial, wait_seconds: float | None) -> str:
     bound, used = _shown(denial.limit, denial.bound), _shown(denial.limit, denial.used)
     asked = _shown(denial.limit, denial.asked)
-    limit = f"{bound} {UNITS[denial.limit]} ({denial.limit})"
+    unit = UNITS[denial.limit]
+    if denial.bound == 1:
+        unit = unit.replace("tokens", "token").replace("requests", "request")
+    limit = f"{bound} {unit} ({denial.limit})"
     if wait_seconds is None:
         return (
             f"This request may need {asked}, and this key may use no more than {limit}: it can"
             " never fit. Ask for less: a shorter prompt, or fewer max_completion_tokens."
         )
     if denial.limit == "max_parallel_requests":
-        return f"This key may have {limit}, and so many are open. Try again when one has ended."
+        are_open = "that is open" if denial.bound == 1 else "so many are open"
+        return f"This key may have {limit}, and {are_open}. Try again when one has ended."
     if denial.limit == "max_rpm":
         return f"This key may make {limit}, and made {used}. Try again in {wait_seconds:.1f} s."
-    needs = f"This key may use {limit}; {used} are used, and this request may need {asked}."
+    are = "is" if used == "1" else "are"
+    needs = f"This key may use {limit}; {used} {are} used, and this request may need {asked}."
     if not denial.is_budget:
         return f"{needs} Try again in {wait_seconds:.1f} s."
     if not denial.is_pointless:

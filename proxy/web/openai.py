@@ -190,7 +190,10 @@ def show_model(model: str) -> Response:
     client = g.client = authenticated_client()
     pool = parts().snapshots.current.catalog.pool(model, client.allowed_instances)
     if not (pool.servings and is_allowed(client.allowed_models, model)):
-        raise ModelNotFound(f"The model {model!r} does not exist here.", param="model")
+        raise ModelNotFound(
+            f"The model {model!r} does not exist here, or this API key may not use it.",
+            param="model",
+        )
     return jsonify(_model_json(model))
 
 

@@ -22,6 +22,7 @@ from proxy.context import parts
 from proxy.core import references
 from proxy.core.addresses import refused
 from proxy.core.masking import MASK, masked, masked_key
+from proxy.core.moments import NotAMoment, moment
 from proxy.core.providers import NO_KEY, PROVIDER_ALIASES, PROVIDERS
 from proxy.core.types import ENTRA, KEY, InstanceConfig
 from proxy.errors import Unprocessable
@@ -33,6 +34,7 @@ from proxy.web.errors import message_and_path, messages_and_paths, shown
 
 MAX_NUMBER = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 3600
+LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 UNKNOWN = "Unknown field."  # marshmallow's message
@@ -67,6 +69,31 @@ class StrictFloat(fields.Float):
         if isinstance(value, bool | str):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Moment(fields.Raw):
+    """Seconds since the epoch, as they are or as a date."""
+
+    def __init__(self, description: str, **more: Any) -> None:
+        as_number = {"type": "number", "minimum": 0, "maximum": LATEST_AT}
+        as_date = {"type": "string", "format": "date-or-time"}
+        said = f"{description} A date, in UTC unless it says otherwise (2030-01-31,"
+        said += " 2030-01-31T12:00:00Z), or seconds since the epoch; null: never."
+        metadata = {"description": said, "anyOf": [as_number, as_date]}
+        super().__init__(allow_none=True, load_default=None, metadata=metadata, **more)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = moment(value)
+            except NotAMoment as error:
+                raise ValidationError(str(error)) from None
+        found = StrictFloat()._deserialize(value, attr, data, **kwargs)
+        if not 0 <= found <= LATEST_AT:
+            raise ValidationError(
+                f"Must be seconds, not milliseconds, since the epoch: 0 to {LATEST_AT}."
+            )
+        return found
 
 
 class StrictBoolean(fields.Boolean):
@@ -580,6 +607,12 @@ class ErrorBodySchema(Schema):
     type = fields.String()
     param = fields.String(allow_none=True)
     code = fields.String()
+
+
+class NotesSchema(Schema):
+    """What a person should know of what was done."""
+
+    notes = fields.List(fields.String())
 
 
 class ErrorSchema(Schema):

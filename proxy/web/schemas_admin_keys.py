@@ -3,9 +3,7 @@
 from marshmallow import RAISE, Schema, fields, validate
 
 from proxy.core.roles import NAME_CHARACTERS, ROLES
-from proxy.web.schemas import StrictFloat
-
-LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it
+from proxy.web.schemas import Moment
 
 
 class AdminKeyChangeSchema(Schema):
@@ -15,12 +13,7 @@ class AdminKeyChangeSchema(Schema):
         unknown = RAISE
 
     role = fields.String(required=True, validate=validate.OneOf(list(ROLES)))
-    expires_at = StrictFloat(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(0, LATEST_AT),
-        metadata={"description": "Seconds since the epoch; null: never."},
-    )
+    expires_at = Moment("It opens nothing from then on.")
 
 
 class AdminKeySchema(AdminKeyChangeSchema):

@@ -11,9 +11,11 @@ from proxy.core.masking import MASK
 from proxy.core.sources import NotANetwork, network
 from proxy.core.strict import STRICT
 from proxy.core.types import ANONYMOUS
+from proxy.errors import Unprocessable
 from proxy.store.keys import FIELDS, StoredClient
 from proxy.web.schemas import (
     MAX_NUMBER,
+    Moment,
     StrictBoolean,
     StrictFloat,
     StrictInteger,
@@ -25,17 +27,23 @@ from proxy.web.schemas import (
 COMPATS = ("raw", STRICT)
 MAX_TOKENS = 2**53  # above it, programs that read JSON as floats lose the last digits
 MAX_COST = 1_000_000_000  # a billion in billionths is what 64 bits hold
-LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it
 MAX_GRACE_SECONDS = 366 * 86_400
 USUAL_GRACE_SECONDS = 86_400
 MAX_LABELS = 64
 ROTATE = "/rotate"  # below a client's path
 
-# Part of what GET shows; taken back in a PUT, and without effect there.
+# Part of what GET shows; taken back with the whole of it, and without effect there.
 READ_ONLY = frozenset(
     {"key_hint", "former_keys", "expired", "last_used_at", "state"}
     | {"created_at", "updated_at", "revision"}
 )
+# What there is instead.
+INSTEAD = {
+    "expired": " Set expires_at.",
+    "former_keys": " Rotate with grace_seconds 0, and all former keys end now.",
+    "key_hint": " Rotate to make another key.",
+    "state": " Of a client that needs more now, raise the limit.",
+}
 
 
 def _is_client_name(name: str) -> None:
@@ -102,16 +110,7 @@ class ClientSchema(Schema):
         metadata={"format": "gateway-name"},
     )
     enabled = StrictBoolean(load_default=True)
-    expires_at = StrictFloat(
-        allow_none=True,
-        validate=validate.Range(
-            0,
-            LATEST_AT,
-            error="Must be seconds, not milliseconds, since the epoch: {min} to {max}.",
-        ),
-        load_default=None,
-        metadata={"description": "Seconds since the epoch; null: never."},
-    )
+    expires_at: fields.Field[Any] = Moment("Its key opens nothing from then on.")
     allowed_models = _list(
         is_model_pattern,
         "model-name",
@@ -196,6 +195,9 @@ class ClientStateSchema(Schema):
 class ClientViewSchema(ClientSchema):
     """As it is shown."""
 
+    expires_at = fields.Float(
+        allow_none=True, metadata={"description": "Seconds since the epoch, UTC; null: never."}
+    )
     key_hint = fields.String(
         allow_none=True,
         metadata={"description": "The key's last characters; null: there is none yet."},
@@ -265,6 +267,24 @@ def checked_client(values: Any) -> dict[str, Any]:
 def checked_change(values: Any) -> dict[str, Any]:
     """Some of a client's fields. Raises Unprocessable."""
     return checked(CHANGE, values, partial=True)
+
+
+def check_read_only(sent: Any, shown: dict[str, Any]) -> None:
+    """What cannot be set may come back with all that GET shows, but neither alone nor with
+    fewer former keys: somebody would believe that it had an effect. Raises Unprocessable."""
+    if not isinstance(sent, dict):
+        return
+    refused = READ_ONLY & sent.keys()
+    if refused == READ_ONLY:
+        given = sent["former_keys"]
+        # One whose grace ended since it was shown is missing in what is shown now.
+        is_kept = isinstance(given, list) and all(key in given for key in shown["former_keys"])
+        refused = frozenset() if is_kept else frozenset({"former_keys"})
+    if refused:
+        field = min(refused)
+        raise Unprocessable(
+            f"{field}: is shown, and cannot be set.{INSTEAD.get(field, '')}", param=field
+        )
 
 
 def client_json(stored: StoredClient) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from marshmallow import RAISE, Schema, fields, validate
 
+from proxy.core.record import LEFT, REFUSED
+from proxy.core.verdict import OUTCOMES
 from proxy.runtime.recent import KEPT
 
 USUAL_LIMIT = 100
@@ -17,10 +19,8 @@ class RequestsQuerySchema(Schema):
     model = fields.String(metadata={"description": "As the client called it."})
     instance = fields.String(metadata={"description": "It was asked, whatever came of it."})
     outcome = fields.String(
-        metadata={
-            "description": "`succeeded`, `rejected`, `throttled`, `failed`, `misconfigured`,"
-            " `unreachable`, `expired`, `aborted`; or `refused`: no instance was asked."
-        }
+        validate=validate.OneOf(sorted({*OUTCOMES, REFUSED, LEFT})),
+        metadata={"description": "`refused`: no instance was asked."},
     )
     limit = fields.Integer(load_default=USUAL_LIMIT, validate=validate.Range(1, KEPT))
 

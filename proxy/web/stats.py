@@ -22,7 +22,7 @@ from proxy.web import schemas_usage
 from proxy.web.auth import require_admin
 from proxy.web.counted import Counted, counted_for, oldest
 from proxy.web.documented import CSV, documented_in
-from proxy.web.health import sync_problem
+from proxy.web.health import keys_problem, sync_problem
 from proxy.web.schemas import query_values
 from proxy.web.schemas_usage import stats_question, usage_question
 from proxy.web.ui.standing import Standing, budgets, of_all, standings
@@ -152,6 +152,7 @@ def health(mine: Parts) -> Json:
             rate=shown["success_rate"],
             judged=shown["succeeded"] + shown["lost"] + refused,
             problem=sync_problem(),
+            outage=keys_problem(),
         )
     )
     return {

@@ -44,8 +44,8 @@ def used(*calls, spent=(0, 0), held=(0, 0), in_flight=0):
     return account
 
 
-def denied(limits, account=None, asked=None, *, others=NOTHING, now=NOW):
-    return denial(limits, account or Account(), asked or asks(), others, now)
+def denied(limits, account=None, asked=None, *, others=NOTHING, now=NOW, **more):
+    return denial(limits, account or Account(), asked or asks(), others, now, **more)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,17 @@ def test_what_is_in_flight_may_cost_less_so_it_is_worth_another_try(field, bound
     assert denied(limits(**{field: bound}), account, asks(40, 40), others=others) is None
     found = denied(limits(**{field: bound}), account, asks(41, 41), others=others)
     assert (found.used, found.until, found.is_pointless) == (60, NOW + SOON_SECONDS, False)
+
+
+@each_budget
+def test_what_others_spent_for_good_counts_as_spent_before_it_was_heard_of(field, bound, ends):
+    account, others = used(spent=(20, 20)), (1, 0, 0, 50, 50)
+    spent, held = (
+        denied(limits(**{field: bound}), account, asks(41, 41), others=others, settled=settled)
+        for settled in ((40, 40), (39, 39))
+    )
+    assert (spent.used, spent.until, spent.is_pointless) == (70, ends, True)
+    assert (held.used, held.is_pointless) == (70, False)
 
 
 @each_budget

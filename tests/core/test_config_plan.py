@@ -89,6 +89,13 @@ def test_for_people_it_says_what_is_not_the_default():
     )
 
 
+def test_moments_are_shown_as_dates():
+    ends = APP | {"expires_at": 1_896_048_000.0}
+    assert "\n    expires_at: null -> 2030-01-31T00:00:00Z" in text(
+        document(client=[APP]), document(client=[ends])
+    )
+
+
 def test_a_plan_is_summed_up():
     present, wanted = document(instance=[A, B]), document(instance=[B | {"weight": 3}])
     assert summary(differences(present, wanted)) == "0 to add, 1 to change, 1 to remove."
@@ -101,6 +108,27 @@ def test_what_becomes_of_keys_is_said():
         "client 'app' is removed: its key is worth nothing from then on.",
         "client 'new' has no key until `rotate` makes one.",
     )
+
+
+def test_clients_that_may_use_a_removed_instance_are_named():
+    some = thing("client", "some", allowed_instances=["a", "b"])
+    one = thing("client", "one", allowed_instances=["a", "long-gone"])
+    clients = [
+        some,
+        one,
+        thing("client", "free"),
+        thing("client", "bs", allowed_instances=["b"]),
+    ]
+    present = document(instance=[A, B], client=clients)
+    plan = planned(present, document(instance=[B], client=clients))
+    assert plan.notes == (
+        "client 'one' may use nothing any more: none is left of its allowed_instances ('a' is"
+        " removed).",
+        "client 'some' has 'a', which is removed, in allowed_instances.",
+    )
+    assert planned(present, document(instance=[B], client=[thing("client", "free")])).notes[
+        0
+    ] == ("client 'bs' is removed: its key is worth nothing from then on.")
 
 
 def test_a_group_that_bounds_nobody_is_said():

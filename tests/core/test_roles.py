@@ -82,6 +82,7 @@ def test_a_name_may_be_any_printable_text(name):
         ("admin", "reserved"),
         ("Admin", "reserved"),
         ("command line", "reserved"),
+        ("Command line (ann)", "reserved"),
         ("migration", "reserved"),
     ],
 )

@@ -35,6 +35,7 @@ def left(tokens):
         (of(a="disabled", b="disabled"), "critical", "No instance is in service."),
         (Watched({}), "critical", "No instance is in service."),
         (replace(WELL, problem="The disk is full."), "degraded", "The disk is full."),
+        (replace(WELL, outage="No key can be read."), "critical", "No key can be read."),
         (left(99), "degraded", "o1 has 10 % of its budget left."),
         (left(100), "healthy", None),
         (

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from urllib.parse import unquote
 
 import pytest
@@ -22,6 +23,7 @@ from schemathesis.core.parameters import ParameterLocation
 
 from proxy import create_app
 from proxy.context import EXTENSION
+from proxy.core.moments import NotAMoment, moment
 from proxy.errors import Unprocessable
 from proxy.runtime.upstream import Upstream, UpstreamError
 from proxy.settings import load_settings
@@ -60,6 +62,9 @@ FORMATS = {
     "model-name": words,
     "secret": words,
     "moment": st.integers(0, 2**33).map(str),
+    "date-or-time": st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1)).map(
+        lambda d: d.isoformat()
+    ),
     "network": st.ip_addresses().map(str),
     "label": words,
     "upstream-url": words.map(lambda w: f"https://{w.strip('-._') or 'a'}.example.com"),
@@ -95,7 +100,7 @@ def _is_meant(body):
     where a value may be null."""
     if not isinstance(body, dict):
         return True
-    if not _has_a_way_in(body):
+    if not (_has_a_way_in(body) and _ends_at_a_date(body)):
         return False
     maps = [value for value in body.values() if isinstance(value, dict)]
     return (body.get("proxy_url") or "http").startswith("http") and all(
@@ -114,6 +119,15 @@ def _has_a_way_in(body):
     if kind not in (None, *AZURE) and auth is None:
         return False  # it may have been asked with a token
     return "api_key" in body or "api_base" not in body
+
+
+def _ends_at_a_date(body):
+    things = [each for each in body.get("clients") or () if isinstance(each, dict)]
+    ends = [each.get("expires_at") for each in (body, *things)]
+    try:
+        return all(moment(end) >= 0 for end in ends if isinstance(end, str))
+    except NotAMoment:
+        return False
 
 
 def _is_some_time(query):

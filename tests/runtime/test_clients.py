@@ -328,6 +328,33 @@ def test_what_nobody_heard_of_yet_counts_already():
     assert shop.start(app, tokens=1).limit in ("max_tpm", "max_rpm", "max_tokens_per_day")
 
 
+@pytest.mark.parametrize("budget", [{"max_tokens_per_day": 60}, {"max_cost_per_day": 6e-8}])
+@pytest.mark.parametrize("rounds", [(), (0,), (1,), (0, 1), (0, 1, 0), (0, 1, 0, 1)])
+def test_a_budget_that_one_worker_spent_is_spent_for_all_at_once(rounds, budget):
+    shop, app = Shop(2), client(**budget)
+    for worker in rounds:  # whatever was written and heard of before
+        settled(shop, app, 1, worker=0, cost_nano=1)
+        settled(shop, app, 1, worker=1, cost_nano=1)
+        shop.round(worker)
+    left = 60 - 2 * len(rounds)
+    settled(shop, app, left, worker=0, cost_nano=left)
+    for worker in (0, 1):
+        denied = shop.start(app, worker=worker, tokens=5, cost_nano=5)
+        assert (denied.is_pointless, denied.used) == (True, 60)
+
+
+def test_what_another_worker_only_holds_of_a_budget_may_come_back():
+    shop, app = Shop(2), client(max_tokens_per_day=60)
+    settled(shop, app, 20)
+    ticket = shop.start(app, tokens=40)
+    denied = shop.start(app, worker=1, tokens=5)
+    assert (denied.is_pointless, denied.used) == (False, 60)
+    ticket.settle(used(36))
+    denied = shop.start(app, worker=1, tokens=5)
+    assert (denied.is_pointless, denied.used) == (True, 56)
+    assert lets_in(shop.start(app, worker=1, tokens=4))
+
+
 @pytest.mark.parametrize("rounds", [(), (0,), (0, 1), (0, 1, 0), (0, 1, 0, 1), (1, 0, 0, 1)])
 def test_all_that_is_left_may_be_used_whoever_has_heard_of_what(rounds):
     shop, app = Shop(2), client(max_tpm=100, max_rpm=5, max_tokens_per_day=100)
@@ -410,6 +437,9 @@ def test_nothing_is_left_behind_when_all_is_over():
         shop.round(worker)
     assert [state.counts.about(state.counts.record(1)) for state in shop.states] == [
         (0, 0, 0, 0, 0)
+    ] * 2
+    assert [state.counts.settled(state.counts.record(1)) for state in shop.states] == [
+        (0, 0)
     ] * 2
 
 

@@ -12,6 +12,7 @@ from proxy.runtime.references import References
 from proxy.runtime.snapshot import Problem, Snapshots
 from proxy.store import admin_keys, instances, keys, prices
 from proxy.store.db import Database, StoreUnavailable
+from proxy.store.models import SecretRow
 from proxy.store.vault import Vault, new_key
 from tests.builders import AUTHOR, MODEL, config
 
@@ -377,6 +378,42 @@ def test_a_key_of_the_vault_that_is_put_back_brings_all_back(database_file, tmp_
     snapshots.reload()
     assert catalogued(snapshots) == [("a", "sealed-here")]
     assert not snapshots.is_outdated
+    database.dispose()
+
+
+def test_keys_that_cannot_be_checked_and_a_vault_that_is_closed_are_told_once(
+    database_file, tmp_path, clock, logged
+):
+    path = tmp_path / "secret.key"
+    vault = Vault(path=path)
+    vault.make_key()
+    key = path.read_text()
+    database = Database(f"sqlite:///{database_file}", vault)
+    with database.session() as session:
+        # As the migration made it, with this vault's key.
+        session.merge(SecretRow(name=keys.PEPPER, value="00" * 32))
+        keys.add(session, "app", author=AUTHOR)
+    snapshots = Snapshots(database, References({}), clock=clock)
+
+    def told():
+        logged.clear()
+        for _ in range(2):
+            clock.now += 1
+            snapshots.follow()
+            snapshots.reload()
+        return [each for each in logged if each[0] != "INFO"]
+
+    assert told() == []
+    path.unlink()
+    ((level, line),) = told()
+    assert (level, f"it belongs in the file {path}" in line) == ("ERROR", True)
+    path.write_text(new_key())
+    back, (level, line) = told()
+    assert back == ("WARNING", "The key for secrets is there again.")
+    assert (level, f"not encrypted with the file {path}" in line) == ("ERROR", True)
+    assert "No key of a client or admin can be checked" in line
+    path.write_text(key)
+    assert told() == [("WARNING", "Keys can be checked again.")]
     database.dispose()
 
 

@@ -79,6 +79,11 @@ def opened(database, key):
         return keys.load_all(connection).get(hashed)
 
 
+def is_valid(database, key, *, at):
+    found = opened(database, key)
+    return found is not None and (found[1] is None or at < found[1])
+
+
 def stored(database, name="app"):
     with database.read() as connection:
         return keys.stored(connection, name)
@@ -290,7 +295,7 @@ def test_an_instance_that_went_away_does_not_keep_its_clients_from_being_changed
 def test_a_rotated_key_has_a_follower_and_may_be_worth_nothing_at_once(database, clock):
     old = add(database, max_rpm=7)
     new = rotate(database)
-    assert opened(database, old) is None
+    assert not is_valid(database, old, at=1000.0)
     client, valid_until = opened(database, new)
     assert (client.name, client.number, client.max_rpm, valid_until) == ("app", 1, 7, None)
     assert stored(database).key_hint == new[-4:]
@@ -318,16 +323,40 @@ def test_several_rotations_keep_all_whose_grace_is_not_over(database, clock):
     assert [k.valid_until for k in stored(database).former_keys] == [1100.0, 1120.0]
 
 
+def test_a_rotation_without_grace_ends_all_former_keys(database, clock):
+    first = add(database)
+    second = rotate(database, grace_seconds=60)
+    rotate(database)
+    assert stored(database).former_keys == ()
+    assert not any(is_valid(database, key, at=1000.0) for key in (first, second))
+
+
 @pytest.mark.parametrize("act", [lambda d: change(d, max_rpm=1), rotate])
-def test_a_former_key_is_forgotten_at_the_next_write_after_its_grace(database, clock, act):
+def test_a_former_key_is_known_for_a_while_after_its_grace(database, clock, act):
     old = add(database)
     rotate(database, grace_seconds=60)
     clock(1060.0)
-    assert stored(database).former_keys == ()
     act(database)
+    assert stored(database).former_keys == ()
+    assert opened(database, old)[1] == 1060.0
+    clock(1060.0 + keys.REMEMBERED_SECONDS)
+    act(database)
+    change(database, max_tpm=1)
     assert opened(database, old) is None
-    (row,) = in_database(database, ClientKeyRow)
-    assert row.former_keys == []
+
+
+def test_of_the_former_keys_that_ended_the_last_are_known(database, clock):
+    made = [add(database)]
+    for second in range(1, 9):
+        clock(1000.0 + second)
+        made.append(rotate(database, grace_seconds=100 if second == 1 else 0.5))
+    clock(1010.0)
+    made.append(rotate(database, grace_seconds=60))
+    assert [opened(database, key) is not None for key in made] == [
+        True,  # its grace goes on
+        *[False] * 2,
+        *[True] * (keys.MOST_REMEMBERED + 2),  # in the end one in its grace and the present one
+    ]
 
 
 def test_a_change_keeps_former_keys_in_their_grace(database, clock):

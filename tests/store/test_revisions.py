@@ -122,6 +122,7 @@ def some(database):
         ({"kind": "client", "name": "b"}, [], 0),  # of one thing, and not of two
         ({"author": "ann", "kind": "instance"}, [1], 1),
         ({"author": "nobody"}, [], 0),
+        ({"author": "an"}, [], 0),
     ],
 )
 def test_a_page_has_those_that_match_the_newest_first(some, query, numbers, total):

@@ -924,3 +924,21 @@ def test_a_database_that_is_away_is_a_503_and_nothing_is_changed(world, database
     world.parts.database.dispose()
     database_file.write_bytes(content)
     assert world.everything() == before
+
+
+def test_who_removes_an_instance_hears_whose_only_one_it_was(world):
+    world.add("a")
+    world.add("b")
+    world.add_client("app-of-a", allowed_instances=["a"])
+    answer = world.admin("DELETE", "/a")
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        {
+            "notes": [
+                "client 'app-of-a' may use nothing any more: none is left of its"
+                " allowed_instances ('a' is removed)."
+            ]
+        },
+    )
+    assert world.admin("GET", "/a").status_code == 404
+    assert world.admin("DELETE", "/b").status_code == 204

@@ -89,6 +89,8 @@ def test_values_are_made_uniform_as_the_admin_api_does():
     given = {"instances": [{"name": "b", "provider_type": "generic", "proxy_url": ""}]}
     b = meant(given)["instances"][1]
     assert (b["provider_type"], b["proxy_url"]) == ("openai", None)
+    ends = {"clients": [{"name": "app", "expires_at": "2030-01-31"}]}
+    assert meant(ends)["clients"][0]["expires_at"] == 1_896_048_000.0
 
 
 def test_a_masked_secret_stays_what_it_is():

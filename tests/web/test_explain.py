@@ -169,9 +169,7 @@ def test_it_says_which_limit_of_a_client_is_reached_and_for_how_long(world):
     told = explained_of(world, "busy")["client"]
     assert (told["let_in"], told["reason"]) == (False, "max_rpm")
     assert 50 < told["wait_seconds"] <= 61
-    assert told["why"].startswith(
-        "This key may make 1 requests a minute (max_rpm), and made 1."
-    )
+    assert told["why"].startswith("This key may make 1 request a minute (max_rpm), and made 1.")
 
 
 def test_it_says_what_can_never_be_and_what_is_not_allowed(world):

@@ -111,6 +111,22 @@ def test_the_use_of_a_removed_client_of_that_name_is_not_shown(world):
     assert admin(world, "GET", "/team").get_json()["last_used_at"] is None
 
 
+def test_what_was_spent_is_counted_by_name_and_a_larger_budget_opens_it_again(world):
+    world.add("a")
+    key = add(world, max_tokens_per_day=100)
+    spent = ask(world, key).get_json()["usage"]["total_tokens"]
+    assert admin(world, "DELETE", "/team").status_code == 204
+    key = add(world, max_tokens_per_day=spent)
+    assert admin(world, "GET", "/team").get_json()["state"]["tokens_today"] == spent
+    answer = ask(world, key)
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (
+        429,
+        "insufficient_quota",
+    )
+    admin(world, "PATCH", "/team", json={"max_tokens_per_day": 2 * spent + 100})
+    assert ask(world, key).status_code == 200
+
+
 def test_a_name_that_exists_is_a_conflict(world):
     key = add(world)
     answer = admin(world, "POST", json={"name": "team"})
@@ -133,6 +149,34 @@ def test_what_get_shows_may_come_back(world):
     shown = admin(world, "GET", "/team").get_json()
     answer = admin(world, "PUT", "/team", json=shown)
     assert (answer.status_code, answer.get_json()) == (200, shown)
+
+
+@pytest.mark.parametrize(
+    "sent, words",
+    [
+        ({"former_keys": []}, "grace_seconds 0"),
+        ({"expired": False}, "Set expires_at"),
+        ({"state": {"tokens_today": 0}}, "raise the limit"),
+    ],
+)
+def test_what_is_only_shown_is_refused_as_nothing_would_come_of_it(world, sent, words):
+    add(world)
+    answer = admin(world, "PATCH", "/team", json={"max_rpm": 1, **sent})
+    assert answer.status_code == 422
+    error = answer.get_json()["error"]
+    assert error["param"] == next(iter(sent))
+    assert "cannot be set" in error["message"]
+    assert words in error["message"]
+    assert admin(world, "GET", "/team").get_json()["max_rpm"] == 0
+
+
+def test_a_former_key_is_not_taken_away_by_what_get_showed_without_it(world):
+    add(world)
+    admin(world, "POST", "/team/rotate")
+    shown = admin(world, "GET", "/team").get_json()
+    assert admin(world, "PUT", "/team", json=shown).status_code == 200
+    answer = admin(world, "PUT", "/team", json=shown | {"former_keys": []})
+    assert answer.get_json()["error"]["param"] == "former_keys"
 
 
 def test_a_change_is_live_at_once_and_named_in_a_revision(world):
@@ -199,7 +243,9 @@ def test_without_grace_the_old_key_ends_now(world):
     world.add("a")
     old = add(world)
     new = admin(world, "POST", "/team/rotate", json={"grace_seconds": 0}).get_json()["key"]
-    assert (ask(world, old).status_code, ask(world, new).status_code) == (401, 200)
+    refused = ask(world, old)
+    assert (refused.status_code, ask(world, new).status_code) == (401, 200)
+    assert refused.get_json()["error"]["code"] == "api_key_replaced"
 
 
 def test_without_a_body_the_grace_is_a_day(world):

@@ -138,7 +138,7 @@ def test_a_minute_that_is_full_says_when_it_has_room(limited, monkeypatch):
         "rate_limit_exceeded",
     )
     assert error(answer)["message"] == (
-        "This key may make 1 requests a minute (max_rpm), and made 1. Try again in 60.8 s."
+        "This key may make 1 request a minute (max_rpm), and made 1. Try again in 60.8 s."
     )
     assert (answer.headers["retry-after-ms"], answer.headers["retry-after"]) == ("60750", "61")
     assert "x-should-retry" not in answer.headers
@@ -186,7 +186,7 @@ def test_only_so_many_calls_of_a_key_are_open_at_a_time(limited):
     answer = world.ask()
     assert answer.status_code == 429
     assert error(answer)["message"].startswith(
-        "This key may have 1 requests at a time (max_parallel_requests)"
+        "This key may have 1 request at a time (max_parallel_requests), and that is open."
     )
     assert (answer.headers["retry-after-ms"], rates(answer)) == ("1000", {})
     assert first.data.endswith(b"data: [DONE]\n\n")

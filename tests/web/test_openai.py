@@ -840,6 +840,9 @@ def test_models_are_those_the_key_may_use(furnished, fields, models):
     for model in ("gpt-4o", "gpt-4o-mini", "o1", "o3"):
         answer = furnished.client.get(f"/v1/models/{model}", headers=headers)
         assert answer.status_code == (200 if model in models else 404)
+        if model not in models:
+            unknown = furnished.client.get("/v1/models/nobodys", headers=headers)
+            assert answer.text.replace(model, "nobodys") == unknown.text
 
 
 def test_a_client_is_served_by_its_instances_alone(furnished):
@@ -849,7 +852,10 @@ def test_a_client_is_served_by_its_instances_alone(furnished):
     assert furnished.asked() == (0, 3)
     answer = furnished.ask(CHAT, headers=headers)
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (403, "model_not_found")
-    assert "No instance that this key may use serves 'gpt-4o'" in answer.text
+    assert "No instance that this API key may use serves 'gpt-4o'." in answer.text
+    unknown = furnished.ask(CHAT | {"model": "nobodys"}, headers=headers)
+    assert unknown.status_code == 403
+    assert unknown.text.replace("nobodys", "gpt-4o") == answer.text
 
 
 # What Azure adds to OpenAI's answers.

@@ -25,6 +25,11 @@ def test_of_a_change_only_what_is_given_is_there():
     assert checked_change({"max_rpm": 5, "revision": 3}) == {"max_rpm": 5}
 
 
+@pytest.mark.parametrize("given", ["2030-01-31", "2030-01-31T01:00+01:00", 1_896_048_000])
+def test_a_moment_may_be_a_date(given):
+    assert checked_change({"expires_at": given}) == {"expires_at": 1_896_048_000.0}
+
+
 def test_networks_are_kept_as_everybody_writes_them():
     given = ["10.0.0.0/255.0.0.0", "192.0.2.1", "2001:DB8::/32", "::ffff:10.0.0.0/104"]
     found = checked_change({"allowed_networks": given})["allowed_networks"]
@@ -44,7 +49,9 @@ def test_networks_are_kept_as_everybody_writes_them():
         ("enabled", 1, "enabled", "Not a valid boolean. Given: 1."),
         ("expires_at", 1_767_225_600_000, "expires_at", "Must be seconds, not milliseconds"),
         ("expires_at", -1, "expires_at", "since the epoch"),
-        ("expires_at", "2030-01-01", "expires_at", "Not a valid number"),
+        ("expires_at", "01.01.2030", "expires_at", "Is no date: write 2030-01-31, or"),
+        ("expires_at", "1969-01-01", "expires_at", "since the epoch"),
+        ("expires_at", True, "expires_at", "Not a valid number"),
         ("allowed_models", "gpt-4o", "allowed_models", "Not a valid list"),
         ("allowed_models", [""], "allowed_models.0", "Length"),
         ("allowed_models", ["o3", "gpt*4"], "allowed_models.1", "a * at its end: gpt-4o*"),

@@ -1,6 +1,11 @@
+import pytest
+
 from proxy.core.record import Ended, Seen, Trail, Tried, record
 from proxy.core.types import Usage
-from proxy.web.schemas_requests import RequestSchema
+from proxy.core.verdict import OUTCOMES
+from proxy.errors import Unprocessable
+from proxy.web.schemas import checked
+from proxy.web.schemas_requests import RequestSchema, RequestsQuerySchema
 
 
 def test_all_that_a_record_has_is_documented_and_nothing_else():
@@ -15,3 +20,10 @@ def test_all_that_a_record_has_is_documented_and_nothing_else():
     for name in ("attempts", "passed_over"):
         (found,) = values[name]
         assert found.keys() == fields[name].inner.schema.fields.keys()
+
+
+def test_an_outcome_that_there_is_not_is_refused_and_those_that_there_are_named():
+    for outcome in (*OUTCOMES, "refused"):
+        assert checked(RequestsQuerySchema(), {"outcome": outcome})["outcome"] == outcome
+    with pytest.raises(Unprocessable, match=r"outcome: Must be one of: aborted, .*, succeeded"):
+        checked(RequestsQuerySchema(), {"outcome": "bogus"})

@@ -189,3 +189,36 @@ def test_without_the_vaults_key_nothing_can_be_stored_and_that_is_said(make_worl
     assert world.admin("PUT", "/a", json={"weight": 5}).status_code == 200
     assert world.ask().status_code == 200
     assert not path.exists()
+
+
+def test_with_another_key_nobody_can_be_told_from_others_and_that_is_said(make_world, tmp_path):
+    path = tmp_path / "secret.key"
+    path.write_text(SECRET_KEY)
+    world = make_world(secret_key=(), secret_key_file=path)
+    world.add("a", api_key="env:KEY_OF_A")
+    world.add("b", api_key="NONE")
+    path.write_text(new_key())
+    later(world)
+    assert world.ask().get_json()["error"]["code"] == "keys_unreadable"
+    ready = world.client.get("/ready")
+    assert (ready.status_code, ready.get_json()["ready"]) == (503, False)
+    health = world.client.get("/health").get_json()
+    for problem in (ready.get_json()["problem"], health["problem"]):
+        assert problem.startswith("No client can be served: the secret that keys are hashed")
+    told = world.client.get("/admin/stats/health", headers=ADMIN).get_json()
+    assert (told["status"], health["problem"] in told["reasons"]) == ("critical", True)
+    path.write_text(SECRET_KEY)
+    later(world)
+    assert world.client.get("/ready").status_code == 200
+
+
+def test_where_nobody_needs_a_key_they_are_served_with_any_key_of_the_vault(
+    make_world, tmp_path
+):
+    path = tmp_path / "secret.key"
+    path.write_text(SECRET_KEY)
+    world = make_world(secret_key=(), secret_key_file=path, client_auth="off")
+    world.add("b", api_key="NONE")
+    path.write_text(new_key())
+    later(world)
+    assert world.client.get("/ready").status_code == 200

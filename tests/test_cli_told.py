@@ -1,0 +1,72 @@
+"""Whose changes those of commands are, and why."""
+
+import os
+
+import pytest
+
+from proxy import cli_told, create_app
+from proxy.store import revisions
+from proxy.store.revisions import REASON_CHARACTERS, Author
+from tests.web.conftest import log_kept
+
+
+@pytest.fixture
+def run(make_settings, monkeypatch):
+    monkeypatch.setenv("SUDO_USER", "ann")
+    with log_kept():
+        app = create_app(make_settings())
+        yield lambda *arguments: app.test_cli_runner().invoke(args=arguments)
+
+
+def test_the_author_is_who_gave_the_command_also_behind_sudo(monkeypatch):
+    monkeypatch.setattr(cli_told, "_name_of", lambda uid: "bob")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert cli_told.author() == Author("command line (bob)")
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert cli_told.author("why") == Author("command line (ann)", "why")
+    monkeypatch.setenv("SUDO_USER", "a\nb")
+    assert cli_told.author().name == f"command line ({os.getuid()})"
+
+
+def test_a_user_without_a_name_has_a_number():
+    assert cli_told._name_of(2**31 - 7) == str(2**31 - 7)
+
+
+CHANGES = [
+    ("keys", "add", "app"),
+    ("keys", "change", "app", "--max-rpm", "5"),
+    ("keys", "rotate", "app"),
+    ("keys", "disable", "app"),
+    ("keys", "enable", "app"),
+    ("keys", "remove", "app"),
+    ("admins", "add", "bob", "--role", "viewer"),
+    ("admins", "change", "bob", "--role", "operator"),
+    ("admins", "remove", "bob"),
+]
+
+
+def test_each_change_of_keys_says_who_and_why(run, database):
+    for number, command in enumerate(CHANGES):
+        assert run(*command, "--reason", f"reason {number}").exit_code == 0
+    with database.read() as connection:
+        found, total = revisions.page(connection, limit=50, author="command line")
+    assert total == len(CHANGES)
+    assert {each.author for each in found} == {"command line (ann)"}
+    assert [each.reason for each in reversed(found)] == [
+        f"reason {number}" for number in range(len(CHANGES))
+    ]
+
+
+def test_a_reason_that_cannot_be_kept_is_refused(run, database):
+    for reason in ("x" * (REASON_CHARACTERS + 1), "a\nb"):
+        result = run("keys", "add", "app", "--reason", reason)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"At most {REASON_CHARACTERS} printable characters." in result.stderr
+    with database.read() as connection:
+        assert revisions.newest(connection) == 0
+
+
+def test_revisions_show_the_id_of_the_request_that_made_them(run, database):
+    with database.session() as session:
+        revisions.record(session, Author("bob", "why", "r-7"), "key added", ())
+    assert run("config", "revisions").stdout.endswith("bob\tkey added (why) id=r-7\n")
