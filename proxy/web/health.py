@@ -83,7 +83,8 @@ def _secrets_problem() -> str | None:
         if not set(out).isdisjoint(snapshot.configs):
             why += f"{' or ' if why else ''}Entra ID gives no token"
         return (
-            f"{len(out)} instances are out of service, because {why};"
+            f"{'1 instance is' if len(out) == 1 else f'{len(out)} instances are'} out of"
+            f" service, because {why};"
             " GET /admin/instances?status=misconfigured says why."
         )
     if parts().database.vault.problem:

@@ -139,6 +139,11 @@ def _is_some_time(query):
     return int(query.get("from", 0)) < int(query.get("to", now))
 
 
+def _is_long_ago(query):
+    ends = (int(query.get(name, 2**33)) for name in ("from", "to"))
+    return min(ends) < time.time() - 86_400
+
+
 def _is_sent(query):
     """All of it: an empty list leaves no trace in a URL, and so makes it no worse."""
     return all(value != [] for value in (query or {}).values())
@@ -160,11 +165,12 @@ def _is_fine_after_all(case):
     return True
 
 
-def _checks(case):
+def _checks(case, mode):
     """Of a document, too, there is more to say than its schema can: its names are distinct, and
-    of what is new nothing may be missing."""
+    of what is new nothing may be missing. Usage of long ago is not kept in short steps."""
     found = CHECKS.get_all()
-    if case.path == "/admin/config/import":
+    is_right = mode is GenerationMode.POSITIVE
+    if case.path == "/admin/config/import" or (is_right and _is_long_ago(case.query or {})):
         found = [check for check in found if check.__name__ != "positive_data_acceptance"]
     return found
 
@@ -198,7 +204,7 @@ def test_every_check_holds_for_every_operation(app, mode, capsys):
             assume(mode is GenerationMode.NEGATIVE or _is_some_time(case.query or {}))
             tried.append(case.method)
             answer = case.call(headers=ADMIN)
-            for check in _checks(case):
+            for check in _checks(case, mode):
                 try:
                     case.validate_response(answer, checks=[check], headers=ADMIN)
                 except FailureGroup as group:
