@@ -145,7 +145,7 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
         with parts.log_writer.at_once():
             tell(logger, "worker_killed", said, worker_pid=worker.pid, why=why)
     except OSError as error:
-        server.log.error("%s; the log's file cannot be written: %s", said, error)
+        sys.stderr.write(f"{said}; the log's file cannot be written: {error}\n")
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -147,16 +147,18 @@ class SharedCounts:
     def exactly(self, record: int) -> Amounts:
         """What others took, without what this worker has heard of."""
         heard = self._cells[self._row + HEARD]
-        found = NOTHING
+        in_flight = requests = tokens = spent_tokens = cost_nano = 0
         for row in self._others():
             # In this order: whatever its worker does meanwhile, it is not too little.
             taken = self._amounts(self._memory, CELL_BYTES * (row + record))
             written = self._amounts(self._memory, CELL_BYTES * (row + record + WRITTEN))
-            is_heard = self._cells[row + NUMBER] <= heard
-            known = written if is_heard else NOTHING
-            each = (f + t - k for f, t, k in zip(found, taken, known, strict=True))
-            found = cast(Amounts, tuple(each))
-        return found
+            known = written if self._cells[row + NUMBER] <= heard else NOTHING
+            in_flight += taken[0] - known[0]
+            requests += taken[1] - known[1]
+            tokens += taken[2] - known[2]
+            spent_tokens += taken[3] - known[3]
+            cost_nano += taken[4] - known[4]
+        return in_flight, requests, tokens, spent_tokens, cost_nano
 
     def settled(self, record: int) -> Spending:
         """Of what `exactly` finds of the budgets, what stays: the rest others only hold."""

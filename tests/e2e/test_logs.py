@@ -62,8 +62,8 @@ def test_two_workers_show_the_same_requests_and_send_one_alert(
         # Whichever worker is asked, of whichever had them.
         until(lambda: all(shown() == ids for _ in range(4)), "all are shown")
         assert any("east" in str(_story(gateway, each)) for each in ids)
-        logged = (tmp_path / "logs" / "proxy.log").read_text()
-        assert all(f'"id":"{each}"' in logged for each in ids)
+        log = tmp_path / "logs" / "proxy.log"
+        until(lambda: all(f'"id":"{i}"' in log.read_text() for i in ids), "all are logged")
 
         until(lambda: bool(Receiver.received), "the alert arrives")
         ((alert,),) = [message["alerts"] for message in Receiver.received]

@@ -9,7 +9,10 @@ from proxy.web import counted
 from proxy.web.counted import UNKNOWN, by_minute, recent, recent_of_console
 from tests.web.conftest import ADMIN
 
-MINUTE = int(time.time()) // 60 * 60 - 600
+
+def ten_minutes_ago():
+    """When a test begins, and not when all were collected."""
+    return int(time.time()) // 60 * 60 - 600
 
 
 def count(world, *rows):
@@ -21,13 +24,14 @@ def count(world, *rows):
 
 
 def test_the_last_minutes_are_what_the_admin_api_tells(world):
+    minute = ten_minutes_ago()
     world.add("a")
     count(
         world,
-        (MINUTE, "a", "app", {"requests": 2, "attempts": 3, "throttled": 1, "succeeded": 2}),
-        (MINUTE + 60, "a", "other", {"requests": 1, "succeeded": 1, "prompt_tokens": 7}),
-        (MINUTE, "", "app", {"requests": 4, "mistaken": 4}),
-        (MINUTE - 900, "a", "app", {"requests": 99}),  # before
+        (minute, "a", "app", {"requests": 2, "attempts": 3, "throttled": 1, "succeeded": 2}),
+        (minute + 60, "a", "other", {"requests": 1, "succeeded": 1, "prompt_tokens": 7}),
+        (minute, "", "app", {"requests": 4, "mistaken": 4}),
+        (minute - 900, "a", "app", {"requests": 99}),  # before
     )
     found = recent(world.parts)
     stats = world.client.get("/admin/stats?group_by=instance", headers=ADMIN).get_json()
@@ -59,23 +63,25 @@ def test_without_the_database_a_console_says_that_it_does_not_know(world, monkey
 
 @pytest.mark.parametrize("is_rolled_up", [False, True])
 def test_a_minute_has_the_sums_of_all_and_an_idle_one_nothing(world, is_rolled_up):
+    minute = ten_minutes_ago()
     count(
         world,
-        (MINUTE, "a", "app", {"requests": 2, "prompt_tokens": 10, "completion_tokens": 5}),
-        (MINUTE, "b", "app", {"requests": 1, "throttled": 3}),
-        (MINUTE + 120, "", "app", {"requests": 4}),
-        (MINUTE - 60, "a", "app", {"requests": 99}),  # before
-        (MINUTE + 180, "a", "app", {"requests": 99}),  # not over yet
+        (minute, "a", "app", {"requests": 2, "prompt_tokens": 10, "completion_tokens": 5}),
+        (minute, "b", "app", {"requests": 1, "throttled": 3}),
+        (minute + 120, "", "app", {"requests": 4}),
+        (minute - 60, "a", "app", {"requests": 99}),  # before
+        (minute + 180, "a", "app", {"requests": 99}),  # not over yet
     )
     if is_rolled_up:
         with world.parts.database.write() as connection:
             usage.roll_up(connection, time.time())
-    found = by_minute(world.parts, MINUTE + 5, MINUTE + 185)
-    assert list(found) == [MINUTE, MINUTE + 60, MINUTE + 120]
+    found = by_minute(world.parts, minute + 5, minute + 185)
+    assert list(found) == [minute, minute + 60, minute + 120]
     assert [shown["requests"] for shown in found.values()] == [3, 0, 4]
     assert [shown["tokens"]["total"] for shown in found.values()] == [15, 0, 0]
-    assert found[MINUTE]["errors"]["upstream_429"] == 3
+    assert found[minute]["errors"]["upstream_429"] == 3
 
 
 def test_before_the_first_minute_is_over_there_is_none(world):
-    assert by_minute(world.parts, MINUTE, MINUTE) == {}
+    minute = ten_minutes_ago()
+    assert by_minute(world.parts, minute, minute) == {}
