@@ -66,7 +66,8 @@ def test_of_a_gateway_that_is_well_it_says_so(run, add, sim):
     lines = result.stdout.splitlines()
     assert "ok       instances    a, gpt-4o: Answered chat/completions." in lines
     assert lines[-1] == "Nothing is wrong, 2 not looked at."
-    assert "skipped  gateway      No gateway answers at http://127.0.0.1:9." in lines
+    nobody = "No gateway answers at http://127.0.0.1:9: start one, or set PORT."
+    assert f"skipped  gateway      {nobody}" in lines
     assert "skipped  clock        No upstream told the time." in lines
     assert result.stderr == ""
 

@@ -37,6 +37,9 @@ VERIFY_REMEDIES = {
     "connection": "Correct its api_base or proxy_url, or let the gateway through to it.",
     "config": "Mend the reference, or set the secret anew.",
 }
+# What an upstream that is ill says, however it is configured.
+_ILL = re.compile(r"HTTP 5\d\d|broke off")
+ILL_REMEDY = "The upstream is ill: see Azure's status page, or ask its support."
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +271,7 @@ def of_gateway(address: str, answers: Sequence[Mapping[str, Any] | None]) -> Ite
     """What `/health` said, each time; None where nobody answered."""
     heard = [each for each in answers if each is not None]
     if not heard:
-        yield skipped("gateway", f"No gateway answers at {address}.")
+        yield skipped("gateway", f"No gateway answers at {address}: start one, or set PORT.")
         return
     if len(heard) < len(answers):
         yield Finding(
@@ -343,7 +346,8 @@ def of_check(name: str, check: str, *, ok: bool, detail: str, model: str | None)
     what = f"{name}{f', {model}' if model else ''}: {detail}"
     if ok:
         return well("instances", what)
-    return Finding("instances", ERROR, what, VERIFY_REMEDIES.get(check, ""))
+    remedy = ILL_REMEDY if _ILL.search(detail) else VERIFY_REMEDIES.get(check, "")
+    return Finding("instances", ERROR, what, remedy)
 
 
 def late(area: str, label: str, seconds: float) -> Finding:

@@ -65,10 +65,10 @@ def _asked(record: Values) -> str:
         what.append("a stream")
     if "request_bytes" in record:
         what.append(f"{record['request_bytes']} bytes")
-    return (
-        f"{record.get('client')} asked for {record.get('model')} ({', '.join(what)}); instances"
-        f" in the order of the policy {record['policy']}."
-    )
+    asked = f"{record.get('client')} asked for {record.get('model')} ({', '.join(what)})"
+    if not record["policy"]:  # it was refused before there was an order
+        return f"{asked}."
+    return f"{asked}; instances in the order of the policy {record['policy']}."
 
 
 def _passed_over(passed: Values) -> str:
@@ -102,7 +102,8 @@ def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
     elif not attempts:
         yield "No instance was asked."
     if "first_byte_ms" not in record:
-        yield f"The client got none of these answers: {_told(record)}."
+        instead = "none of these answers: " if attempts else ""
+        yield f"The client got {instead}{_told(record)}."
         return
     outcome = record["outcome"]
     if outcome == "aborted":

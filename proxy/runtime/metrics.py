@@ -227,7 +227,7 @@ def _of_limit(key: MeterKey, limit: int, used: int) -> Iterator[Reading]:
 
 def _is_barred(serving: Serving, views: Mapping[str, StateView]) -> bool:
     view = views[serving.config.name]
-    return view.breaker == "open" or "" in view.rests or serving.deployment in view.rests
+    return view.breaker != "closed" or "" in view.rests or serving.deployment in view.rests
 
 
 def _of_usage(sums: UsageSums, told: Collection[str]) -> Iterator[Reading]:

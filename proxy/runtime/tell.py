@@ -13,10 +13,11 @@ def tell(
     event: str,
     message: str,
     *arguments: object,
-    with_traceback: bool = False,
+    with_traceback: Any = False,
     **fields: Any,
 ) -> None:
-    """`event` is a key of EVENTS, `message` what a person reads of it, with its `arguments`."""
+    """`event` is a key of EVENTS, `message` what a person reads of it, with its `arguments`.
+    `with_traceback`: of the exception that is handled now, or of the given `exc_info`."""
     logger.log(
         level_of(event),
         message,

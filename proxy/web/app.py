@@ -1,11 +1,16 @@
 """The Flask app and the response this gateway is made of: without what browsers need."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import Headers
+
+from proxy.runtime.tell import tell
+
+logger = logging.getLogger(__name__)
 
 NO_SESSION = NullSession()
 
@@ -19,6 +24,12 @@ class _NoSessions(SessionInterface):
 
 class Gateway(Flask):
     session_interface = _NoSessions()
+
+    def log_exception(self, exc_info: Any) -> None:
+        """What nobody foresaw; the client gets a 500."""
+        said = "A mistake of the gateway's own in %s %s (request %s)."
+        about = request.method, request.path, g.get("request_id", "")
+        tell(logger, "unexpected_error", said, *about, with_traceback=exc_info)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Every one is; to find that out takes longer than most of them."""

@@ -219,6 +219,12 @@ def test_what_verify_found_of_an_instance():
     assert "api_key" in found.remedy
 
 
+@pytest.mark.parametrize("detail", ["HTTP 500", "It broke off its answer."])
+def test_one_that_is_ill_is_not_to_be_configured_otherwise(detail):
+    found = findings.of_check("a", "deployment", ok=False, detail=detail, model="m")
+    assert found.remedy == findings.ILL_REMEDY
+
+
 def test_the_summary_counts_what_is_wrong():
     def of(*severities):
         return findings.summary([Finding("x", s, "y") for s in severities])

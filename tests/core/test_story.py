@@ -57,7 +57,7 @@ def test_a_call_for_which_nobody_could_be_asked_says_what_the_client_was_told():
         "east was passed over: the prompt was too long for it.",
         "It waited 250 ms for room.",
         "No instance was asked.",
-        "The client got none of these answers: 429 (no_room) after 910 ms.",
+        "The client got 429 (no_room) after 910 ms.",
     ]
 
 

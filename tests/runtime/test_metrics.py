@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.deltas import Rest
 from proxy.core.usage import COUNTERS, FIRST_BYTE, LATENCY
-from proxy.runtime.metrics import Metrics
+from proxy.runtime.metrics import Metrics, _is_barred
 from proxy.runtime.roster import Entry
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import OPERATOR
@@ -285,6 +285,14 @@ def test_of_an_instance_that_rests_a_model_has_nothing_left(make_worker):
     worker.world.state.rest("a", worker.world.clock.now + 30)
     assert worker.read("gateway_model_tokens_remaining") == {(MODEL,): 0}
     assert worker.read("gateway_model_tokens_limit") == {(MODEL,): 1000}
+
+
+@pytest.mark.parametrize(
+    "breaker, barred", [("closed", False), ("open", True), ("half_open", True)]
+)
+def test_of_one_that_fails_nothing_is_left_until_it_answers_again(breaker, barred):
+    views = {"a": SimpleNamespace(breaker=breaker, rests={})}
+    assert _is_barred(SimpleNamespace(config=A, deployment=MODEL), views) is barred
 
 
 def test_it_says_which_version_runs(make_worker):

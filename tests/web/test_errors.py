@@ -2,6 +2,7 @@ import pytest
 
 from proxy import errors
 from proxy.store.db import StoreUnavailable
+from proxy.web import app
 from proxy.web.errors import message_and_path
 
 
@@ -77,6 +78,13 @@ def test_the_log_has_the_traceback_of_what_nobody_foresaw(make_world, tmp_path):
     assert "Traceback" in log
     assert "RuntimeError: sensitive detail" in log
     assert "path=/raise status=500" in log
+
+
+def test_what_nobody_foresaw_is_an_event_of_which_somebody_is_told(raised, monkeypatch):
+    told = []
+    monkeypatch.setattr(app, "tell", lambda _logger, event, *_, **__: told.append(event))
+    raised(RuntimeError("sensitive detail"))
+    assert told == ["unexpected_error"]
 
 
 @pytest.mark.parametrize(

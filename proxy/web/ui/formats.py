@@ -19,7 +19,7 @@ CLASSES = {
     "timeout": "time over",
     "upstream_4xx": "misconfigured",
     "client": "client's",
-    "ours": "no room",
+    "ours": "refused here",
 }
 
 

@@ -56,3 +56,17 @@ def test_who_just_asked_is_told_when_it_is_written_down(asked, admin):
     assert "b (deployment o3) was asked" in story.text
     assert admin.get("request/story?id=nothing", headers=FRAGMENT).status_code == 204
     assert admin.get("request?id=nothing").status_code == 404
+
+
+def test_what_nobody_was_asked_for_is_shown_too(world, admin):
+    """It has no first byte and no tokens."""
+    world.add("a", supported_models=["gpt-4o"])
+    refused = world.ask(CHAT | {"model": "made-up"}).headers["x-request-id"]
+    unread = world.ask(b"{").headers["x-request-id"]
+    world.parts.log_writer.stop()
+    text = admin.get("live/requests?outcome=refused").text
+    assert refused in text
+    assert unread in text
+    page = admin.get(f"request?id={refused}").text
+    assert "No instance was asked." in page
+    assert "The client got 404 (model_not_found)" in page

@@ -62,7 +62,11 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
 document.body.addEventListener("htmx:responseError", (event) => {
   const { status } = event.detail.xhr;
   if (status === 401) return; // the page goes to the door
-  away.textContent = `The gateway answered with ${status}; its log has the details.`;
+  if (away.hidden) {
+    const since = new Date().toLocaleTimeString();
+    away.textContent =
+      `The gateway answered with ${status}, and its log says why; what you see is of ${since}.`;
+  }
   away.hidden = false;
 });
 
