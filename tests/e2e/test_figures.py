@@ -299,7 +299,7 @@ def test_the_console_says_so_too(gateway: Gateway, counted: Counted):
     assert f"Requests in 15 minutes {whole['requests']} {whole['succeeded']} " in overview
     assert f"Tokens in 15 minutes {whole['tokens'][2]:,} {whole['tokens'][0]:,} in" in overview
     assert f"429: {failed['upstream_429']} · 5xx: {failed['upstream_5xx']}" in overview
-    assert f"client&#39;s: {whole['client']} · no room: {whole['limited']}" in overview
+    assert f"client&#39;s: {whole['client']} · refused here: {whole['limited']}" in overview
     for name in ("east", "west"):
         mine = counted.figures(instance=name)
         cells = re.search(rf"\b{name}\b.*? no limit (\S+) (\S+) tokens ", table)
