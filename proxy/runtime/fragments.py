@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any, TypeVar
 
 FRESH_SECONDS = 1.0
 # Who asks with ever other filters must not fill the memory.
 MAX_KEPT = 100
+
+Values = TypeVar("Values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Fragments:
         self._lock = Lock()
         self._kept: dict[Hashable, Fragment] = {}
         self._made_at: dict[Hashable, float] = {}
+        self._said: dict[Hashable, tuple[Any, bytes]] = {}
 
     def get(
         self,
@@ -55,6 +59,20 @@ class Fragments:
             self._made_at.setdefault(key, now)
         return made
 
+    def worded(self, key: Hashable, values: Values, words: Callable[[Values], bytes]) -> bytes:
+        """`values` in words, which say nothing else and so are the same as long as the values
+        are: to find them takes most of the time."""
+        with self._lock:
+            said = self._said.get(key)
+        if said is not None and said[0] == values:
+            return said[1]
+        body = words(values)
+        with self._lock:
+            if len(self._said) >= MAX_KEPT:
+                self._said.clear()
+            self._said[key] = values, body
+        return body
+
     def fresh(self, key: Hashable) -> Fragment | None:
         """The one that is kept under `key`, if it need not be made anew."""
         now = self._clock()
@@ -67,3 +85,4 @@ class Fragments:
         with self._lock:
             self._kept.clear()
             self._made_at.clear()
+            self._said.clear()

@@ -29,7 +29,7 @@ Json = dict[str, Any]
 Counted = dict[tuple[Any, ...], Counts]
 
 # Consoles ask once a second; what is shown of a quarter of an hour need not be read so often.
-FRESH_SECONDS = 3.0
+FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,3 +78,19 @@ def test_ever_other_keys_do_not_fill_the_memory(fragments):
         fragments.get(number, lambda: b"text")
     assert len(fragments._kept) <= MAX_KEPT
     assert len(fragments._made_at) <= MAX_KEPT
+
+
+def test_the_same_is_not_put_into_words_twice():
+    fragments, worded = Fragments(), []
+
+    def words(values):
+        worded.append(values)
+        return b"words"
+
+    for values in ({"a": [1]}, {"a": [1]}, {"a": [2]}, {"a": [2]}):
+        assert fragments.worded("key", values, words) == b"words"
+    assert worded == [{"a": [1]}, {"a": [2]}]
+    fragments.worded("other", {"a": [2]}, words)
+    fragments.forget()
+    fragments.worded("key", {"a": [2]}, words)
+    assert len(worded) == 4

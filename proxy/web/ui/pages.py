@@ -34,9 +34,13 @@ def live(template: str, values: Callable[[], dict[str, Any]]) -> Response:
     """Part of a page, made at most once a second for all who look; nothing but 304 for one who
     has it already."""
     key = (template, g.admin.role, request.query_string)
+
+    def put_into_words(found: dict[str, Any]) -> bytes:
+        return render_template(template, **_of_all(), **found).encode()
+
     response = lively(
         key,
-        lambda: render_template(template, **_of_all(), **values()).encode(),
+        lambda: parts().fragments.worded(key, values(), put_into_words),
         LIVE_TYPE,
     )
     g.shown = key
