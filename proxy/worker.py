@@ -18,6 +18,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -116,6 +117,35 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock = ClientSocket(conn.sock, self._entry.leave)
         self.tpool.submit(partial(self._serve, conn))
 
+    def on_client_socket_readable(self, conn: Any, client: ClientSocket) -> None:
+        """Pages that are open ask the same each second: a thread for that would cost more than
+        the answer."""
+        if client.again is not None and self.alive and self._is_repeated(conn, client.again):
+            self.keepalived_conns.remove(conn)  # they are in the order of their ends
+            conn.set_timeout()
+            self.keepalived_conns.append(conn)
+        else:
+            super().on_client_socket_readable(conn, client)
+
+    def _is_repeated(self, conn: Any, again: Callable[[bytes], bytes | None]) -> bool:
+        """And is answered. Where that is not all, a thread does the rest."""
+        client = conn.sock
+        try:
+            client.repeated = client.peeked()
+            answer = again(client.repeated)
+            if answer is None:
+                return False
+            client.recv(len(client.repeated))
+        except OSError:
+            return False  # a thread finds it again, and knows what to do
+        try:
+            client.unsent = answer[client.send(answer) :]
+        except BlockingIOError:
+            client.unsent = answer
+        except OSError:
+            pass  # as before
+        return not client.unsent
+
     def finish_request(self, conn: Any, future: Any) -> None:
         super().finish_request(conn, future)
         if conn.sock.head_until < math.inf:
@@ -193,6 +223,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle(self, conn: Any) -> Any:
         """The requests of one connection until its client pauses. False: close it."""
+        if conn.sock.unsent:
+            return self._send_rest(conn)
         if not conn.initialized:
             # As gunicorn does it, but without a selector for each connection.
             conn.data_ready = conn.data_ready or conn.sock.is_readable(FIRST_BYTE_MS)
@@ -209,6 +241,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._entry.leave()
             if kept is not True or not self.alive or not self._is_asked_again(conn):
                 return kept
+
+    def _send_rest(self, conn: Any) -> bool:
+        """Of an answer that was begun by the loop. Whether the client is still there."""
+        conn.sock.begun_at = time.monotonic()
+        rest, conn.sock.unsent = conn.sock.unsent, b""
+        conn.sock.setblocking(True)
+        try:
+            conn.sock.sendall(rest)
+        except OSError:
+            return False
+        return True
 
     def _arrived(self, conn: Any) -> bool:
         """Whether there is something to be read as a request. One that is whole takes its turn:
@@ -291,6 +334,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _is_asked_again(self, conn: Any) -> bool:
         unreader = conn.parser.unreader
+        conn.sock.repeated = b""  # of the one before
         if self.tpool.is_full:  # others wait for this thread
             return False
         if unreader.buf.getvalue():

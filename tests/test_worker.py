@@ -627,6 +627,122 @@ def test_one_that_waits_for_its_turn_has_not_begun(worker, ends):
     assert conn.sock.begun_at < math.inf
 
 
+# Clients that ask the same over and over.
+
+
+@pytest.fixture
+def repeating(worker, ends):
+    """A client that was answered, stays connected, and whose next head is known; and what goes
+    to a thread."""
+    client, conn = ends
+    conn.init()
+    conn.parser.mesg_class = workers.StrictRequest
+    conn.sock.again = {GET % 1: b"at once"}.get
+    tasks = []
+    worker.tpool = SimpleNamespace(submit=tasks.append, shutdown=lambda: None, is_full=False)
+    worker.finish_request(conn, SimpleNamespace(cancelled=lambda: False, result=lambda: True))
+    return client, conn, tasks
+
+
+def loop_once(worker):
+    worker.wait_for_and_dispatch_events(timeout=0)
+
+
+def test_what_is_known_is_answered_by_the_loop(worker, repeating, paths):
+    client, _, tasks = repeating
+    for _ in range(3):
+        client.sendall(GET % 1)
+        loop_once(worker)
+        assert client.recv(1000) == b"at once"
+    assert (tasks, paths) == ([], [])
+
+
+def test_and_its_connection_is_the_last_to_end(worker, repeating):
+    client, conn, _ = repeating
+    worker.keepalived_conns.append(other := SimpleNamespace(timeout=conn.timeout))
+    conn.timeout -= 10
+    client.sendall(GET % 1)
+    loop_once(worker)
+    assert list(worker.keepalived_conns) == [other, conn]
+    assert conn.timeout >= other.timeout
+    worker.keepalived_conns.remove(other)
+
+
+def test_what_is_not_known_goes_the_usual_way(worker, repeating, paths, monkeypatch):
+    monkeypatch.setattr(workers, "LINGER_MS", 0)
+    client, conn, tasks = repeating
+    client.sendall(GET % 2)
+    loop_once(worker)
+    assert conn.sock.repeated == GET % 2
+    tasks.pop()()
+    assert [p for p, _ in paths] == ["/2"]
+    assert client.recv(1000).endswith(b"ok")
+    assert not worker.keepalived_conns
+
+
+def test_who_asks_something_else_on_the_same_thread_is_not_taken_for_that(
+    worker, repeating, paths
+):
+    client, _, tasks = repeating
+    client.sendall(GET % 2)
+    loop_once(worker)
+    client.sendall(GET % 3)
+    client.shutdown(socket.SHUT_WR)
+    repeated = []
+    app = worker.wsgi
+
+    def seen(environ, start_response):
+        repeated.append(environ["gunicorn.socket"].repeated)
+        return app(environ, start_response)
+
+    worker.wsgi = seen
+    tasks.pop()()
+    assert [p for p, _ in paths] == ["/2", "/3"]
+    assert repeated == [GET % 2, b""]
+
+
+def test_a_worker_that_ends_says_so_to_all(worker, repeating):
+    client, _, tasks = repeating
+    worker.alive = False
+    client.sendall(GET % 1)
+    loop_once(worker)
+    assert len(tasks) == 1
+
+
+def test_who_leaves_is_found_to_have_left(worker, repeating):
+    client, conn, tasks = repeating
+    client.close()
+    loop_once(worker)
+    tasks.pop()()
+    assert conn.sock.fileno() == -1
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+def test_what_does_not_go_out_at_once_is_sent_by_a_thread(taken, worker, repeating):
+    client, conn, tasks = repeating
+
+    class Full(Counted):
+        def send(self, data):
+            if not taken:
+                raise BlockingIOError
+            return self.sock.send(data[:taken])
+
+    conn.sock._sock = Full(conn.sock._sock)
+    client.sendall(GET % 1)
+    loop_once(worker)
+    tasks.pop()()
+    assert client.recv(1000) == b"at once"
+    worker.method_queue.run_callbacks(None)  # it was given back
+    assert list(worker.keepalived_conns) == [conn]
+
+
+def test_who_leaves_before_it_is_all_sent_is_given_up(worker, repeating):
+    client, conn, _ = repeating
+    conn.sock.unsent = b"the rest"
+    client.close()
+    assert worker.handle(conn) is False
+
+
 # A crowd, and the loop as it runs.
 
 

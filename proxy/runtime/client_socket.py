@@ -24,6 +24,10 @@ class ClientSocket:
     What the worker knows of the connection, in monotonic seconds: its request was begun at
     `begun_at`, the head of which half is there must be whole at `head_until`; infinity where
     there is none. And of what comes from a client that is to go, `left_bytes`.
+
+    Of a client that asks the same over and over: `again` gives the whole answer to a head,
+    or None where the usual way has to be gone; the head it was last asked about is `repeated`,
+    and what the system did not take of an answer yet is `unsent`.
     """
 
     __slots__ = (
@@ -33,9 +37,12 @@ class ClientSocket:
         "_set",
         "_sock",
         "_wanted",
+        "again",
         "begun_at",
         "head_until",
         "left_bytes",
+        "repeated",
+        "unsent",
     )
 
     def __init__(self, sock: socket.socket, before_send: Callable[[], None]) -> None:
@@ -47,6 +54,8 @@ class ClientSocket:
         self.begun_at = math.inf
         self.head_until = math.inf
         self.left_bytes = 0
+        self.again: Callable[[bytes], bytes | None] | None = None
+        self.repeated = self.unsent = b""
 
     def begin_answer(self) -> None:
         """What is sent next is a head."""
@@ -84,6 +93,10 @@ class ClientSocket:
 
     def recv(self, size: int) -> bytes:
         return self._waiting().recv(size)
+
+    def peeked(self) -> bytes:
+        """What has arrived, and can still be received."""
+        return self._waiting().recv(READ_BYTES, socket.MSG_PEEK)
 
     def setblocking(self, is_blocking: bool) -> None:
         self._wanted = None if is_blocking else 0.0

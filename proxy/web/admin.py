@@ -15,7 +15,7 @@ from proxy.core.providers import PROVIDER_ALIASES
 from proxy.core.roles import OPERATE, OPERATED_FIELDS, right_to_change
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound, Unprocessable
-from proxy.runtime.state import removed_view
+from proxy.runtime.state import StateView, removed_view
 from proxy.runtime.verify import Check, verify
 from proxy.store import instances, keys, states
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
@@ -245,8 +245,9 @@ def _unknown(name: str) -> NotFound:
     return NotFound(f"There is no instance named {name!r}.", code="instance_not_found")
 
 
-def view_of(stored: StoredInstance) -> Json:
-    return {"config": config_json(stored), "state": _state(stored.config)}
+def view_of(stored: StoredInstance, measured: StateView | None = None) -> Json:
+    """`measured` of now, by whoever has it already."""
+    return {"config": config_json(stored), "state": _state(stored.config, measured)}
 
 
 def _both(name: str) -> Answer:
@@ -259,8 +260,8 @@ def _config_alone(name: str) -> Answer:
     return config_json(stored), 200, etag(stored.revision)
 
 
-def _state(config: InstanceConfig) -> Json:
-    view = parts().state.view(config.name)
+def _state(config: InstanceConfig, measured: StateView | None = None) -> Json:
+    view = measured or parts().state.view(config.name)
     problem = parts().snapshots.current.problems.get(config.name)
     if problem is not None:
         view = replace(

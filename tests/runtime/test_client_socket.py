@@ -105,3 +105,14 @@ def test_the_system_hears_how_long_to_wait_only_where_there_is_something_to_wait
     sock.setblocking(True)
     assert sock.gettimeout() is None
     assert sock._sock.seconds == told
+
+
+def test_what_is_looked_at_can_still_be_received():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sock = ClientSocket(ours, lambda: None)
+        theirs.sendall(b"a head")
+        assert (sock.peeked(), sock.recv(100)) == (b"a head", b"a head")
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.peeked()

@@ -51,9 +51,9 @@ class Standing:
 
 
 def standing(mine: Parts, stored: StoredInstance) -> Standing:
-    view = view_of(stored)
-    config, state = view["config"], view["state"]
     measured = mine.state.view(stored.config.name)
+    view = view_of(stored, measured)
+    config, state = view["config"], view["state"]
     now = core.standing(
         state["status"],
         enabled=config["enabled"],
