@@ -44,6 +44,11 @@ List the instances, their config and state:
 
 Open the console: {address}/admin/ui   Sign in with the admin key {admin_key}
 
+Look from the command line, in another terminal:
+
+  export PROXY_DATABASE_URL={database_url} PROXY_SECRET_KEY_FILE={secret_key_file}
+  .venv/bin/flask top
+
 Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
 What it keeps is in instance/demo.db and instance/demo.key: delete both to begin anew.
 
@@ -71,6 +76,8 @@ def run_demo(settings: Settings) -> int:
                     address=settings.address,
                     client_key=client_key,
                     admin_key=settings.admin_api_key,
+                    database_url=settings.database_url,
+                    secret_key_file=settings.secret_key_file,
                 )
             )
             try:

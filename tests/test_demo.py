@@ -60,7 +60,13 @@ def test_the_next_time_it_has_other_ports_and_another_key(app, parts, simulator)
 def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
     key = _fill(parts, simulator)
     parts.start()
-    text = TRY_IT.format(address="http://localhost", client_key=key, admin_key=ADMIN_KEY)
+    text = TRY_IT.format(
+        address="http://localhost",
+        client_key=key,
+        admin_key=ADMIN_KEY,
+        database_url="sqlite:////x/demo.db",
+        secret_key_file="/x/demo.key",
+    )
     commands = re.findall(r"curl .*?(?=\n\n)", text, re.DOTALL)
     assert len(commands) == 2
     answers = [_run(app, shlex.split(command.replace("\\\n", ""))) for command in commands]
@@ -68,6 +74,9 @@ def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
     assert answers[0].mimetype == "text/event-stream"
     assert answers[0].data.endswith(b"data: [DONE]\n\n")
     assert answers[1].get_json()["total"] == 3
+    assert (
+        "export PROXY_DATABASE_URL=sqlite:////x/demo.db PROXY_SECRET_KEY_FILE=/x/demo.key\n"
+    ) in text
     page = re.search(r"(http\S+/admin/docs)\b", text)[1]
     assert app.test_client().get(page, follow_redirects=True).status_code == 200
 

@@ -9,7 +9,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Response as AnyResponse
 
 from proxy.context import parts
-from proxy.errors import ProxyError, TooLarge, Unauthorized
+from proxy.core.roles import READ
+from proxy.errors import NotFound, ProxyError, TooLarge, Unauthorized
 from proxy.web.auth import demand
 from proxy.web.ui import session
 from proxy.web.ui.pages import LIVE_TYPE, fragment_of_page, is_fragment, page
@@ -56,6 +57,12 @@ def view(rule: str, right: str, method: str = "GET") -> Callable[[View], View]:
         return function
 
     return decorate
+
+
+@view("/<path:_anything>", READ)
+def nowhere(_anything: str) -> Any:
+    """Raises NotFound: there is no such page, and whoever asks for one sees that as a page."""
+    raise NotFound(f"There is no page at {request.path}.", code="unknown_path")
 
 
 @blueprint.before_request

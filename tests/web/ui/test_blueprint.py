@@ -47,6 +47,7 @@ NEEDED = {
     ("POST", "/config/plan"): "admin",
     ("POST", "/config/rollback"): "admin",
     ("GET", "/chat"): "viewer",
+    ("GET", "/<path:_anything>"): "viewer",
 }
 OPEN = {("GET", "/static/<path:filename>"), ("GET", "/sign-in"), ("POST", "/sign-in")}
 RANKS = {role: rank for rank, role in enumerate(ROLES)}
@@ -117,6 +118,9 @@ def test_what_is_not_there_is_told_on_a_page_and_within_one(admin):
     assert page.status_code == 404
     assert "<nav" in page.text
     assert "There is no instance named &#39;nobody&#39;" in page.text
+    nowhere = admin.get("keyz/of <b>")
+    assert (nowhere.status_code, "<nav" in nowhere.text) == (404, True)
+    assert "There is no page at /admin/ui/keyz/of &lt;b&gt;." in nowhere.text
     part = admin.act("instance/clear?name=nobody")
     assert part.status_code == 404
     assert part.text.startswith('<p class="alert"')
