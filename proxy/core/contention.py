@@ -4,9 +4,10 @@ A queue is fair only among those who stand in it. A client with one connection i
 it is answered, and one that was refused comes back when it was told to: meanwhile one with
 forty would take all there is. So for a moment it is remembered who was hungry, and what each
 had lately. As long as somebody is hungry who had less than an equal part, whoever had more
-is held back. And while somebody was short of room lately, the minute's is handed out evenly:
-taken all at once, it comes back all at once, and in between nobody gets any. Of each second's,
-who had more than its part leaves as much as those use who had less, and a call's at least.
+is held back, but who had most is first. And while somebody was short of room lately, the
+minute's is handed out evenly: taken all at once, it comes back all at once, and in between
+nobody gets any. Of each second's, everybody leaves to those who had less as much as they use
+and half as much again, so that they may come to use more, and a call's at least.
 
 Moments are monotonic seconds, the same for all workers; the caller reads the clock.
 """
@@ -23,6 +24,10 @@ HUNGRY_SECONDS = 1.0
 WANTING_SECONDS = 10.0
 # What a client had is forgotten bit by bit: after so long, about a third of it is left.
 LATELY_SECONDS = 10.0
+# Who had more than its part is not held back where another had so many times more.
+MOST_TIMES = 1.15
+# What is left to a client, of what it used: what it does not take, others get a moment later.
+GROWTH_TIMES = 1.5
 # Of what a client had, next to nothing is left by then.
 MEMORY_SECONDS = 6 * LATELY_SECONDS
 
@@ -131,10 +136,15 @@ class Contention:
     short: frozenset[str]
     wanting_had: float
 
+    @property
+    def most(self) -> float:
+        """What the one had who wants more though it had most."""
+        return max(self.had[client] for client in self.wanting)
+
     def left_to(self, client: str) -> frozenset[str] | None:
         """The instances that this client may still take; None: all."""
-        part = self._part(client)
-        if self.had.get(client, 0.0) <= part:
+        part, mine = self._part(client), self.had.get(client, 0.0)
+        if mine <= part or self.most > MOST_TIMES * mine:
             return None
         left: frozenset[str] | None = None
         for one in self.hungry:
@@ -156,10 +166,8 @@ class Contention:
         because nobody else was short of it."""
         if not self.is_shared(client):
             return None
-        part = self._part(client)
-        if self.had.get(client, 0.0) <= part:
-            return 0.0
-        return sum(self.needs[each] for each in self.wanting if self.had[each] < part)
+        mine = self.had.get(client, 0.0)
+        return sum(self.needs[each] for each in self.wanting if self.had[each] < mine)
 
     def _part(self, client: str) -> float:
         """What each would have had, if those who want more had shared with this one."""
@@ -190,7 +198,10 @@ def contention(workers: Iterable[Mapping[str, Standing]], now: float) -> Content
     found = [Hungry(client, had[client], barred) for client, barred in hungry.items()]
     found.sort(key=lambda one: one.had)
     wanting_had = sum(had[client] for client in wanting)
-    needs_now = {c: max(cost, had[c] / LATELY_SECONDS) for c, cost in needs.items()}
+    needs_now = {
+        client: max(cost, GROWTH_TIMES * had[client] / LATELY_SECONDS)
+        for client, cost in needs.items()
+    }
     return Contention(
         dict(had), needs_now, tuple(found), frozenset(wanting), frozenset(short), wanting_had
     )

@@ -162,6 +162,7 @@ class Live:
         """Why this limit leaves no room."""
         second, others = int(now), self._peers.others
         reason = NO_ROOM
+        tokens += int(kept or 0)
         # Room comes when a second is over, not a whole second after now.
         seconds = second - now + limiter.wait_seconds(limit, meter, tokens, second)
         if kept is not None:

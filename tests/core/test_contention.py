@@ -7,6 +7,7 @@ from proxy.core.contention import (
     HUNGRY_SECONDS,
     LATELY_SECONDS,
     MEMORY_SECONDS,
+    MOST_TIMES,
     NOBODY,
     WANTING_SECONDS,
     Standing,
@@ -103,6 +104,17 @@ def test_of_the_hungry_only_those_count_who_had_less_than_an_equal_part():
     assert found(a=standing(60), **clients).left_to("a") == {"y"}  # the part is 37
 
 
+def test_who_had_most_is_held_back_before_who_had_just_more_than_its_part():
+    clients = {"b": standing(40, waited=0), "c": standing(10, waited=0)}
+    most = standing(40 * MOST_TIMES + 1, waited=0)
+    seen = found(a=most, **clients)  # the part is 32
+    assert (seen.left_to("a"), seen.left_to("b"), seen.left_to("c")) == (NOBODY, None, None)
+    seen = found(a=standing(40 * MOST_TIMES, waited=0), **clients)
+    assert (seen.left_to("a"), seen.left_to("b"), seen.left_to("c")) == (NOBODY, NOBODY, None)
+    much = standing(1000)  # and wants no more
+    assert found(a=much, **clients).left_to("b") == NOBODY
+
+
 def test_the_part_is_of_those_who_want_more_and_not_of_all():
     seen = found(a=standing(60, waited=0), b=standing(40, waited=0), much=standing(1000))
     assert seen.left_to("a") == NOBODY
@@ -170,12 +182,13 @@ def calls(number, cost, **more):
     return one
 
 
-def test_who_had_more_than_its_part_leaves_of_each_second_what_the_others_use():
+def test_each_leaves_of_each_second_what_those_use_who_had_less_and_half_as_much_again():
     b, c = calls(30, 1, waited=0), calls(20, 0.5, waited=0)
     clients = {"b": b, "c": c, "d": calls(60, 1)}
     seen = found(a=standing(200, waited=0), **clients)
-    assert seen.kept_from("a") == (30 + 10) / LATELY_SECONDS
-    assert (seen.kept_from("b"), seen.kept_from("c"), seen.kept_from("d")) == (0, 0, 0)
+    kept = {name: seen.kept_from(name) for name in "abcd"}
+    uses = {"b": 1.5 * 30 / LATELY_SECONDS, "c": 1.5 * 10 / LATELY_SECONDS}
+    assert kept == {"a": sum(uses.values()), "b": uses["c"], "c": 0, "d": sum(uses.values())}
     assert found(a=standing(200, waited=0)).kept_from("a") is None
 
 

@@ -123,6 +123,14 @@ def test_while_other_clients_want_more_room_is_handed_out_evenly():
     assert live.refusal(HERE, TEN, full(91), NOW, kept=0).reason == NO_ROOM
 
 
+def test_what_is_kept_for_others_is_kept_of_the_minutes_last_room_too():
+    live, meters = Live(), full(0)
+    meters["instance", "a", ""].add(88, 1, int(NOW) - 30)
+    assert live.refusal(HERE, TEN, meters, NOW, kept=2) is None
+    refusal = live.refusal(HERE, TEN, meters, NOW, kept=3)
+    assert (refusal.reason, refusal.wait_seconds) == (NO_ROOM, 30.75)
+
+
 def test_room_that_others_may_have_taken_is_there_when_they_were_heard_of():
     live = Live(Peers(others=1, sync_seconds=0.2))
     meters = full(45)

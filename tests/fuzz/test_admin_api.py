@@ -102,11 +102,14 @@ def _is_meant(body):
         return True
     if not (_has_a_way_in(body) and _ends_at_a_date(body)):
         return False
-    maps = [value for value in body.values() if isinstance(value, dict)]
+    names = [name for value in body.values() if isinstance(value, dict) for name in value]
+    group = body.get("quota_group")
+    if isinstance(group, str):
+        if "/" in group or not group.strip("."):
+            return False
+        names.append(group)
     return (body.get("proxy_url") or "http").startswith("http") and all(
-        0 < len(key) <= 200 and key.isprintable() and key == key.strip()
-        for each in maps
-        for key in each
+        0 < len(name) <= 200 and name.isprintable() and name == name.strip() for name in names
     )
 
 
