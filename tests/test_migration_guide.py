@@ -146,6 +146,7 @@ class Walk:
 
     def environment(self):
         ours = {s.name for s in SETTINGS} | {"ENVIRONMENT", "FLASK_APP", "CURL_HOME"}
+        ours.add("PYTHONDONTWRITEBYTECODE")  # many commands, one copy of the project
         clean = {k: v for k, v in os.environ.items() if k not in ours}
         return clean | {
             "HOME": str(self.folder),

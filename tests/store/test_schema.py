@@ -4,7 +4,9 @@ import stat
 from contextlib import closing
 
 import pytest
+from alembic.script import ScriptDirectory
 
+from proxy.settings import ROOT
 from proxy.store import db, schema
 from proxy.store.db import Database
 from proxy.store.schema import SchemaOutdated, SchemaProblem
@@ -233,3 +235,9 @@ def test_a_present_file_is_not_opened_besides_sqlite(database, database_file, mo
 def test_the_file_of_a_url(url, path):
     found = schema.sqlite_path(Database(url))
     assert found == path if path is None else str(found) == path
+
+
+def test_the_known_revisions_are_alembics():
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    assert schema._known_revisions() == {s.revision for s in scripts.walk_revisions()}
+    assert max(schema._known_revisions()) == scripts.get_current_head()
