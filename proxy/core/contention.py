@@ -161,6 +161,11 @@ class Contention:
         """Somebody else was short of room: it is to be handed out evenly."""
         return len(self.short) > (client in self.short)
 
+    def passes(self, client: str, other: str) -> bool:
+        """A call of this client goes before one of that, though that came first: what is left
+        to this one that had less, that one lacks."""
+        return self.is_shared(other) and self.had.get(client, 0.0) < self.had.get(other, 0.0)
+
     def kept_from(self, client: str) -> float | None:
         """How much of each second's room is kept for others; None: it is not handed out evenly,
         because nobody else was short of it."""

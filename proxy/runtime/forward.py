@@ -248,7 +248,7 @@ class Forward:
         call that finds others waiting waits too; and so has who is hungry, and had less."""
         left = None
         if self._max_wait_seconds > 0:
-            left = self.waiting.left_by_others(trip.queue)
+            left = self.waiting.left_by_others(trip.queue, trip.call.client.name)
         return common(left, contention.left_to(trip.call.client.name) if contention else None)
 
     def _kept(self, queue: str, call: Call) -> float | None:

@@ -75,13 +75,14 @@ class WaitingRoom:
         self._waiting: Counter[str] = Counter()  # by client
         self.count = 0
 
-    def left_by_others(self, model: str) -> frozenset[str] | None:
-        """The instances that nobody who waits would take; None: nobody waits, so all."""
+    def left_by_others(self, model: str, client: str = "") -> frozenset[str] | None:
+        """The instances that nobody whom a call of this client has to let go first would take;
+        None: there is none, so all."""
         if model not in self._queues:
             return None
         contention = self._fairness.contention(model)
         with self._lock:
-            return _left_by(_asking(self._queues.get(model, ()), contention))
+            return _left_by(_before(client, self._queues.get(model, ()), contention))
 
     def poke(self) -> None:
         """Room may have come back: those who may are to ask again."""
@@ -141,7 +142,7 @@ class WaitingRoom:
             if mine.item.is_lost:
                 raise Full
             before = takewhile(lambda ticket: ticket is not mine, self._queues[model])
-            left = _left_by(_asking(before, contention))
+            left = _left_by(_before(waiter.client, before, contention))
         return common(left, contention.left_to(waiter.client) if contention else None)
 
     def _enter(self, place: _Place) -> Ticket[_Place]:
@@ -194,10 +195,14 @@ class WaitingRoom:
         contention = self._fairness.contention(model)
         with self._lock:
             left: frozenset[str] | None = None
+            last = None
             for place in _asking(self._queues.get(model, ()), contention):
-                place.woken.set()
-                left = common(left, place.waiter.barred)
-                if not left:
+                client = place.waiter.client
+                has_room = left is None or left
+                if has_room or (contention and last and contention.passes(client, last)):
+                    place.woken.set()
+                    left, last = common(left, place.waiter.barred), client
+                elif contention is None:
                     return
 
 
@@ -219,6 +224,15 @@ def _asking(
             held[client] = contention.left_to(client) is not None
         if not held.get(client):
             yield ticket.item
+
+
+def _before(
+    client: str, tickets: Iterable[Ticket[_Place]], contention: Contention | None
+) -> Iterator[_Place]:
+    """The places of those who ask before a call of this client."""
+    for place in _asking(tickets, contention):
+        if contention is None or not contention.passes(client, place.waiter.client):
+            yield place
 
 
 def _left_by(places: Iterable[_Place]) -> frozenset[str] | None:

@@ -174,6 +174,15 @@ def test_room_is_shared_evenly_while_another_is_short_of_it():
     assert found(b=standing(waited=WANTING_SECONDS)) is None
 
 
+def test_who_had_less_passes_who_shares_with_it():
+    seen = found(a=standing(2, waited=0), b=standing(1, waited=0), c=standing(2))
+    assert seen.passes("b", "a")
+    assert seen.passes("new", "a")
+    assert not seen.passes("a", "b")
+    assert not seen.passes("c", "a")  # as much
+    assert not found(a=standing(2, waited=0), b=standing(1)).passes("b", "a")  # is not short
+
+
 def calls(number, cost, **more):
     """The standing of one that had so many calls."""
     one = standing(**more)

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from proxy.core.contention import Contention
 from proxy.runtime import waiting as module
 from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
@@ -213,6 +214,51 @@ def test_a_newcomer_does_not_stand_behind_those_who_had_more_than_it(room, pool)
         pass  # until the view is a new one
     room.free = 1
     assert running["heavy"].result(WAIT_SECONDS) == "heavy"
+
+
+class Known(Fairness):
+    """It knows beforehand what each had."""
+
+    def __init__(self, **had):
+        super().__init__()
+        self._found = Contention(
+            had, had, (), frozenset(had), frozenset(had), sum(had.values())
+        )
+
+    def contention(self, _model):
+        return self._found
+
+
+def test_who_had_less_goes_before_who_came_first_and_shares_with_it(room, pool):
+    """What is kept for the one, the other may not take; but it stands before it."""
+    room.wait_seconds = 0.001
+    hall = WaitingRoom(places=10, fairness=Known(heavy=10.0, light=1.0))
+    queued(hall, pool, ("heavy", "heavy", room.asking("heavy")))
+    assert hall.left_by_others("m", "heavy") == frozenset()
+    assert hall.left_by_others("m", "light") is None
+    running = queued(hall, pool, ("light", "light", room.asking("light")))
+    room.wait_until_asked("light")
+    assert hall.left_by_others("m", "light") == frozenset()  # its own
+    room.free = 2
+    assert running["light"].result(WAIT_SECONDS) == "light"
+
+
+def test_both_are_woken_where_only_the_second_may_have_what_there_is(room, pool, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", FOREVER)
+    room.wait_seconds = WAIT_SECONDS / 2  # longer than the test takes
+    hall = WaitingRoom(places=10, fairness=Known(heavy=10.0, light=1.0, lightest=0.5))
+    queued(hall, pool, *((name, name, room.asking(name)) for name in ("heavy", "light")))
+    room.wait_until_asked("light")
+    queued(hall, pool, ("second", "light", room.asking("second")))
+    queued(hall, pool, ("lightest", "lightest", room.asking("lightest")))
+    room.wait_until_asked("lightest")
+    room.asked.clear()
+    hall.poke()
+    for name in ("heavy", "light", "lightest"):
+        room.wait_until_asked(name)
+    assert "second" not in room.asked
+    room.free = 4
+    hall.poke()
 
 
 def test_where_all_places_are_one_clients_another_gets_one(room, pool, monkeypatch):
