@@ -1,7 +1,11 @@
 """The admin API's OpenAPI document and a page to browse it, served without other hosts."""
 
-from flask import Blueprint, Flask, Response, redirect, request
+from threading import Lock
+from typing import Any
+
+from flask import Blueprint, Flask, Response, json, redirect, request
 from flask_smorest import Api
+from flask_smorest import Blueprint as DocumentedBlueprint
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from proxy.web import (
@@ -31,9 +35,41 @@ CONTENT_SECURITY_POLICY = (
 
 
 class AdminApi(Api):  # type: ignore[misc]  # flask-smorest has no types
-    """With errors in OpenAI's shape, as web/errors.py makes them."""
+    """With errors in OpenAI's shape, as web/errors.py makes them.
+
+    The library would write its document at once. That takes a tenth of a start, and hardly any
+    worker is ever asked for it: here it is written for the first who asks.
+    """
 
     ERROR_SCHEMA = ErrorSchema
+
+    def __init__(self, app: Flask, **options: Any) -> None:
+        self._lock = Lock()
+        self._unwritten: list[DocumentedBlueprint] = []
+        super().__init__(app, **options)
+
+    def register_blueprint(self, blueprint: DocumentedBlueprint) -> None:
+        """Its views are there; the document has them when it is asked for."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][blueprint.name] = self
+        self._app.register_blueprint(blueprint)
+        self._unwritten.append(blueprint)
+
+    def document(self) -> dict[str, Any]:
+        with self._lock:
+            while self._unwritten:
+                room = self._unwritten.pop(0)
+                room.register_views_in_doc(
+                    self, self._app, self.spec, name=room.name, parameters=None
+                )
+                self.spec.tag({"name": room.name, "description": room.description})
+            shown: dict[str, Any] = self.spec.to_dict()
+            return shown
+
+    def _openapi_json(self) -> Response:
+        return Response(
+            json.dumps(self.document(), indent=2, sort_keys=False),
+            mimetype="application/json",
+        )
 
 
 def register(app: Flask, *, version: str) -> None:

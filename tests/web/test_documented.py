@@ -31,7 +31,7 @@ def document():
         api = AdminApi(app)
         api.register_blueprint(blueprint)
         answer = app.test_client().post("/thing")
-        return api.spec.to_dict()["paths"]["/thing"]["post"], answer
+        return api.document()["paths"]["/thing"]["post"], answer
 
     return made
 
