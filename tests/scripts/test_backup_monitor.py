@@ -627,11 +627,9 @@ def test_another_programs_database_is_not_put_in_the_proxys_place(shell, tmp_pat
 
 
 def test_an_older_schema_is_told_with_its_remedy(shell, backup, tmp_path, monkeypatch):
-    migrations = shutil.copytree(ROOT / "migrations", tmp_path / "newer" / "migrations")
-    (migrations / "versions" / "later.py").write_text(
-        f'revision = "later"\ndown_revision = "{shell.revision}"\n'
-    )
-    monkeypatch.setattr(schema, "ROOT", tmp_path / "newer")
+    migrations = shutil.copytree(ROOT / "migrations" / "versions", tmp_path / "newer")
+    (migrations / "9998_later.py").touch()
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations)
     code, told, _ = shell("restore", backup)
     assert (code, told["revision"]) == (0, shell.revision)
     assert "`alembic upgrade head`" in told["note"]
