@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, text
 
 from migrations.legacy import discover, run
 from migrations.legacy.plan import make_plan
@@ -66,20 +66,33 @@ def imported(database, path, *, backups=None, **options):
         )
 
 
+_TABLES = {}  # by schema: to have them reflected takes longer than most of what is tested
+
+
+def _tables(connection):
+    """All there are, by name."""
+    schema = text("SELECT group_concat(sql) FROM sqlite_master")
+    found = _TABLES.setdefault(connection.scalar(schema), {})
+    if not found:
+        found |= {n: reflected(connection, n) for n in inspect(connection).get_table_names()}
+    return found
+
+
 def contents(database):
     """All rows of all tables, secrets as they were before they were encrypted."""
     with database.read() as connection:
-        tables = {n: reflected(connection, n) for n in inspect(connection).get_table_names()}
-        return {
-            name: [dict(row) for row in connection.execute(select(table)).mappings()]
-            for name, table in tables.items()
-        }
+        return {n: _rows(connection, table) for n, table in _tables(connection).items()}
 
 
 def rows(database, table):
     """By name, of config or state."""
     key = "name" if table == "instance_config" else "instance_name"
-    return {row[key]: row for row in contents(database)[table]}
+    with database.read() as connection:
+        return {row[key]: row for row in _rows(connection, _tables(connection)[table])}
+
+
+def _rows(connection, table):
+    return [dict(row) for row in connection.execute(select(table)).mappings()]
 
 
 class Reader:
