@@ -37,7 +37,7 @@ def use_client(gateway: Gateway, name: str, **limits: int) -> None:
     )
     assert made.status_code == 201, made.text
     gateway.client_key = made.json()["key"]
-    until(lambda: gateway.agreed(gateway.get_models, 200), "all workers know the key")
+    until(gateway.is_settled, "all workers know the key")
 
 
 def open_requests(gateway: Gateway, name: str) -> int:
