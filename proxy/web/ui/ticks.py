@@ -156,7 +156,7 @@ class Ticks:
             return
         client.again = self.again
         head = client.repeated
-        if head.find(END_OF_HEAD) != len(head) - len(END_OF_HEAD):
+        if head.find(END_OF_HEAD) != max(len(head) - len(END_OF_HEAD), 0):
             return  # not seen, or not all of it, or not it alone
         if _split(head)[0] != environ.get("HTTP_IF_NONE_MATCH"):
             return  # said in another way than ours

@@ -201,7 +201,10 @@ def test_any_other_is_not_known(head, asked_often):
     assert again(head) is None
 
 
-@pytest.mark.parametrize("head", [b"", HEAD[:-2], HEAD + b"G", HEAD + HEAD, HEAD + b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"GET", HEAD[:-2], HEAD + b"\r\n", HEAD + b"G", HEAD + HEAD, HEAD + b"\r\n\r\n"],
+)
 def test_what_was_seen_of_it_has_to_be_all_and_nothing_else(head, ask, connection):
     for _ in range(3):
         ask(head)
