@@ -22,15 +22,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import InvalidHeader, ParseException
-from gunicorn.http.message import Request
+from gunicorn import util
+from gunicorn.http import wsgi
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
+from proxy.answer_writer import Answer
 from proxy.context import EXTENSION, Parts
 from proxy.core.log_lines import text_of
 from proxy.core.request_head import is_half, is_whole, says_something
 from proxy.errors import ProxyError, RequestTimeout
+from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
 from proxy.runtime.refusals import answer, refusal_of
 from proxy.runtime.tell import named
@@ -63,23 +65,12 @@ HELD_SECONDS = 5.0
 CONNECTIONS_FOR_EACH = 8
 
 
-class StrictRequest(Request):  # type: ignore[misc]  # gunicorn has no types
-    """One that whoever stands before us reads as the same, too."""
-
-    def set_body_reader(self) -> None:
-        """gunicorn also takes lists of codings, as `gzip, chunked`, which nobody decodes."""
-        super().set_body_reader()
-        if isinstance(self.body.reader, ChunkedReader):
-            codings = [value for name, value in self.headers if name == "TRANSFER-ENCODING"]
-            if [coding.lower() for coding in codings] != ["chunked"]:
-                raise InvalidHeader("TRANSFER-ENCODING", req=self)
-
-
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """What differs from gunicorn's is here, by the methods it has for that."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.alive: bool
         self._end = mmap.mmap(-1, 1)  # the parent sees it too
         self._at_work: set[Any] = set()  # connections that have a thread
         self._leaving: deque[Any] = deque()  # those that are to close, the first to close first
@@ -271,8 +262,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """What there is of the next request; nothing if its client has left. Raises OSError."""
         conn.sock.setblocking(True)
         if not conn.initialized:
+            conn.parser = RequestReader(self.cfg, conn.sock, conn.client)
             conn.init()
-            conn.parser.mesg_class = StrictRequest
         buffer = conn.parser.unreader.buf
         received: bytes = buffer.getvalue()
         if received and conn.sock.head_until == math.inf:
@@ -295,11 +286,54 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock.head_until = time.monotonic() + HEAD_SECONDS
         return waits
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """As gunicorn does it, but for its hooks and its own access log, which nobody has here.
+        Whether the client may ask again."""
         conn.sock.begin_answer()
-        kept = super().handle_request(req, conn)
+        answer, environ = self._begun(req, conn)
+        self._count_request(answer)
+        try:
+            body = self.wsgi(environ, answer.start_response)
+            try:
+                if isinstance(body, wsgi.FileWrapper):
+                    answer.write_file(body)
+                else:
+                    for piece in body:
+                        answer.write(piece)
+                answer.close()
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+        except OSError:
+            raise  # the client has left, or is to be left
+        except (Exception, SystemExit):
+            if not answer.headers_sent:
+                raise
+            # A second head behind the first would be taken for its body.
+            said = "A request failed in the middle of its answer."
+            self.log.exception(said, extra=named("unexpected_error"))
+            util.close_graceful(conn.sock)
+            raise StopIteration from None
         conn.sock.end_answer()
-        return kept
+        return not answer.should_close()
+
+    def _begun(self, req: Any, conn: Any) -> tuple[Answer, dict[str, Any]]:
+        if isinstance(req, KnownRequest):
+            return Answer(req, conn.sock, self.cfg), req.environ
+        arguments = req, conn.sock, conn.client, conn.server, self.cfg
+        answer, environ = wsgi.create(*arguments, response_class=Answer)
+        environ["wsgi.multithread"] = True
+        conn.parser.note(environ)
+        return answer, environ
+
+    def _count_request(self, answer: Answer) -> None:
+        self.nr += 1
+        if self.alive and self.nr >= self.max_requests:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        is_last = not self.alive or not self.cfg.keepalive
+        if is_last or len(self.keepalived_conns) >= self.max_keepalived:
+            answer.force_close()
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
         """Not as gunicorn does it, which waits for seconds for what nobody wants to read."""

@@ -38,6 +38,7 @@ LAYERS = (
     ("__init__",),
     ("start",),
     ("demo",),
+    ("request_reader", "answer_writer"),
     ("worker",),
     ("__main__", "gunicorn_conf", "wsgi", "migrations"),
 )
@@ -47,7 +48,9 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
     "logs": {"core", "settings", "runtime"},
-    "worker": {"errors", "core", "runtime", "context"},
+    "request_reader": {"core"},
+    "answer_writer": set(),
+    "worker": {"errors", "core", "runtime", "context", "request_reader", "answer_writer"},
     "migrations": {"settings", "store", "legacy"},
     # A config from outside is checked as the web's are, and written out as it is used.
     "legacy": {"core", "store", "runtime", "web"},
@@ -104,9 +107,11 @@ OWNERS = {
     "gunicorn": (
         "proxy/gunicorn_conf.py",
         "proxy/worker.py",
+        "proxy/request_reader.py",
+        "proxy/answer_writer.py",
         "proxy/runtime/refusals.py",
         "proxy/web/body.py",
-    ),  # the latter two: its errors
+    ),  # the last two: its errors
     "itsdangerous": ("proxy/web/ui/session.py",),
     "httptools": ("proxy/runtime/answer_reader.py",),
     "marshmallow": (

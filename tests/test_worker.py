@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.http.parser import Parser
 from gunicorn.workers.gthread import TConn
 
 from proxy import worker as workers
+from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
 from proxy.runtime.open_calls import OpenCalls
@@ -364,7 +364,9 @@ def test_a_rest_of_a_body_is_awaited_outside(worker, ends, monkeypatch):
     inside = []
     monkeypatch.setattr(workers, "LINGER_MS", 0)
     monkeypatch.setattr(
-        Parser, "finish_body", lambda *_, **__: inside.append(worker._entry.inside) or True
+        RequestReader,
+        "finish_body",
+        lambda *_, **__: inside.append(worker._entry.inside) or True,
     )
     client, conn = ends
     client.sendall(GET % 1)
@@ -635,8 +637,8 @@ def repeating(worker, ends):
     """A client that was answered, stays connected, and whose next head is known; and what goes
     to a thread."""
     client, conn = ends
+    conn.parser = RequestReader(worker.cfg, conn.sock, conn.client)
     conn.init()
-    conn.parser.mesg_class = workers.StrictRequest
     conn.sock.again = {GET % 1: b"at once"}.get
     tasks = []
     worker.tpool = SimpleNamespace(submit=tasks.append, shutdown=lambda: None, is_full=False)
@@ -880,6 +882,75 @@ def test_a_header_that_the_app_may_not_send_is_our_fault(worker, ends, monkeypat
     conn.sock.close()
     assert refused(everything(client))[0].startswith("HTTP/1.1 500 ")
     assert len(logged) == 1
+
+
+def test_one_that_fails_in_the_middle_of_its_answer_ends_it_without_a_second_head(
+    worker, ends, monkeypatch
+):
+    logged, closed = [], []
+    monkeypatch.setattr(worker.log, "exception", lambda text, extra: logged.append(text))
+
+    class Answer:
+        def __iter__(self):
+            yield b"half"
+            raise LookupError("planted")
+
+        def close(self):
+            closed.append(self)
+
+    def app(_environ, start_response):
+        start_response("200 OK", [])
+        return Answer()
+
+    worker.wsgi = app
+    client, conn = ends
+    client.sendall(GET % 1 + GET % 2)
+    assert worker.handle(conn) is False
+    received = everything(client)
+    assert received.count(b"HTTP/1.1") == 1
+    assert received.endswith(b"\r\n\r\n4\r\nhalf\r\n")  # no end of it
+    assert (len(logged), len(closed)) == (1, 1)
+
+
+def test_a_worker_that_has_served_as_many_as_it_should_ends(worker, ends, paths):
+    """Where somebody gives gunicorn `--max-requests`."""
+    worker.max_requests = 2
+    client, conn = ends
+    client.sendall(GET % 1 + GET % 2 + GET % 3)
+    assert worker.handle(conn) is False
+    assert [path for path, _ in paths] == ["/1", "/2"]
+    assert not worker.alive
+    conn.sock.close()
+    first, second = everything(client).split(b"HTTP/1.1 200 OK")[1:]
+    assert b"Connection: keep-alive" in first
+    assert b"Connection: close" in second
+
+
+def test_where_as_many_stay_connected_as_may_a_client_is_asked_to_go(worker, ends):
+    worker.max_keepalived = 0
+    client, conn = ends
+    client.sendall(GET % 1)
+    assert worker.handle(conn) is False
+    assert b"Connection: close" in client.recv(1000)
+
+
+def test_requests_after_the_second_are_served_like_the_others(worker, ends, monkeypatch):
+    monkeypatch.setattr(workers, "LINGER_MS", 0)
+    told = []
+
+    def app(environ, start_response):
+        told.append((environ["wsgi.input"].read(), environ["wsgi.multithread"]))
+        start_response("200 OK", [("content-length", "2")])
+        return [b"ok"]
+
+    worker.wsgi = app
+    client, conn = ends
+    for number in range(5):
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n%02d" % number)
+        assert worker.handle(conn) is True
+        assert client.recv(1000).endswith(b"\r\n\r\nok")
+    assert told == [(b"%02d" % number, True) for number in range(5)]
+    assert isinstance(conn.parser.mesg, KnownRequest)
 
 
 def test_one_that_does_not_read_its_refusal_keeps_no_thread(worker, ends):

@@ -1,0 +1,58 @@
+"""How an answer's head is written: as gunicorn does, but its headers are looked at together."""
+
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from gunicorn.http.message import TOKEN_RE
+from gunicorn.http.wsgi import Response
+from gunicorn.util import http_date, is_hoppish
+
+KNOWN_NAMES = 512
+ORDINARY, LENGTH, OTHER = range(3)
+
+
+class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
+    def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """gunicorn looks for what would end a line at each value, and this at all of them: to
+        the rest it is the same."""
+        lines, length, is_usual = list(headers), None, True
+        for name, value in lines:
+            kind = _kind(name)
+            if kind == LENGTH:
+                length = int(value)
+            elif kind == OTHER:
+                is_usual = False
+        text = "".join([value for _, value in lines])
+        if is_usual and text.isascii() and text.isprintable():
+            self.headers, self.response_length = lines, length
+        else:
+            super().process_headers(lines)
+
+    def default_headers(self) -> list[str]:
+        if self.upgrade:
+            found: list[str] = super().default_headers()
+            return found
+        major, minor = self.req.version
+        lines = [
+            f"HTTP/{major}.{minor} {self.status}\r\n",
+            f"Server: {self.version}\r\n",
+            _date(int(time.time())),
+            "Connection: close\r\n" if self.should_close() else "Connection: keep-alive\r\n",
+        ]
+        if self.chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        return lines
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    return f"Date: {http_date(second)}\r\n"
+
+
+@lru_cache(KNOWN_NAMES)
+def _kind(name: Any) -> int:
+    if not isinstance(name, str) or not TOKEN_RE.fullmatch(name) or is_hoppish(name):
+        return OTHER
+    return LENGTH if name.lower() == "content-length" else ORDINARY

@@ -1,0 +1,104 @@
+"""An answer's head is what gunicorn would write."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
+from gunicorn.http.wsgi import Response
+
+from proxy import answer_writer
+from proxy.answer_writer import Answer
+
+USUAL = [("content-type", "application/json"), ("x-request-id", "0123"), ("x-empty", "")]
+
+
+class Sent(list):
+    def sendall(self, data):
+        self.append(bytes(data))
+
+
+def written(kind, status, headers, *pieces, method="POST", version=(1, 1), closes=False):
+    request = SimpleNamespace(method=method, version=version, should_close=lambda: closes)
+    sent = Sent()
+    answer = kind(request, sent, Config())
+    answer.start_response(status, headers)
+    for piece in pieces:
+        answer.write(piece)
+    answer.close()
+    return b"".join(sent)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    now = SimpleNamespace(at=1_800_000_000.75)
+    monkeypatch.setattr(time, "time", lambda: now.at)
+    return now
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        USUAL,
+        [*USUAL, ("content-length", "2")],
+        [*USUAL, ("Content-Length", "2")],
+        [*USUAL, ("x-request-id", "again")],
+        [*USUAL, ("connection", "upgrade"), ("upgrade", "websocket")],
+        [*USUAL, ("connection", "close"), ("keep-alive", "x"), ("date", "never")],
+        [*USUAL, ("transfer-encoding", "chunked"), ("server", "ours"), ("content-length", "2")],
+        [*USUAL, ("x-a", "K\xf6ln")],
+        [*USUAL, ("x-a", "one\ttwo")],
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "599 "])
+@pytest.mark.parametrize(
+    "request_of",
+    [{}, {"method": "HEAD"}, {"version": (1, 0)}, {"closes": True}],
+    ids=["post", "head", "http10", "closing"],
+)
+def test_it_is_what_gunicorn_writes(headers, status, request_of):
+    ours = written(Answer, status, headers, b"o", b"k", **request_of)
+    assert ours == written(Response, status, headers, b"o", b"k", **request_of)
+
+
+@pytest.mark.parametrize(
+    "name, value, error",
+    [
+        ("x-a", "b\r\nset-cookie: c", InvalidResponseHeader),
+        ("x-a", "b\nc", InvalidResponseHeader),
+        ("x-a", "b\rc", InvalidResponseHeader),
+        ("x-a", "b\x00c", InvalidResponseHeader),
+        ("x-a", "b\x7fc", InvalidResponseHeader),
+        ("x-a", "\u20ac", InvalidResponseHeader),
+        ("x-a\r\nb", "c", InvalidResponseHeaderName),
+        ("x a", "c", InvalidResponseHeaderName),
+        ("", "c", InvalidResponseHeaderName),
+        ("content-length", "two", ValueError),
+        ("x-a", b"bytes", TypeError),
+        (b"x-a", "bytes", TypeError),
+    ],
+)
+def test_what_would_be_another_header_is_refused(name, value, error):
+    for kind in (Answer, Response):
+        with pytest.raises(error):
+            written(kind, "200 OK", [*USUAL, (name, value)])
+
+
+def test_names_are_looked_at_once(monkeypatch):
+    answer_writer._kind.cache_clear()
+    written(Answer, "200 OK", USUAL)
+    written(Answer, "200 OK", USUAL)
+    assert answer_writer._kind.cache_info().misses == len(USUAL)
+
+
+def test_the_date_is_that_of_its_second(clock):
+    heads = []
+    for clock.at in (1_800_000_000.0, 1_800_000_000.99, 1_800_000_001.0):
+        heads.append(written(Answer, "200 OK", []).split(b"\r\n")[2])
+    assert heads == [
+        b"Date: Fri, 15 Jan 2027 08:00:00 GMT",
+        b"Date: Fri, 15 Jan 2027 08:00:00 GMT",
+        b"Date: Fri, 15 Jan 2027 08:00:01 GMT",
+    ]

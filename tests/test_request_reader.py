@@ -1,0 +1,348 @@
+"""Whatever a client sends, it means what gunicorn says that it means."""
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import wsgi
+from gunicorn.http.errors import ParseException
+from gunicorn.http.parser import RequestParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy import gunicorn_conf
+from proxy.request_reader import (
+    MOST_LINES,
+    MOST_TARGETS,
+    KnownRequest,
+    RequestReader,
+    StrictRequest,
+    WholeBody,
+)
+
+CLIENT, SERVER = ("192.0.2.7", 51_234), ("127.0.0.1", 8000)
+POST = b"POST /v1/chat/completions?a=%20b HTTP/1.1"
+LINES = (
+    b"Host: gateway.example:8000",
+    b"Accept: application/json",
+    b"content-type: application/json",
+    b"Authorization: Bearer sk-of-nobody",
+    b"X-Stainless-Lang:python",
+    b"Connection: keep-alive",
+)
+
+
+class GunicornReader(RequestParser):
+    mesg_class = StrictRequest
+
+
+class Sock:
+    """Takes the `100 Continue`."""
+
+    def send(self, data):
+        return len(data)
+
+
+def settings(**more):
+    config = Config()
+    for name in ("limit_request_fields", "limit_request_field_size", "limit_request_line"):
+        config.set(name, getattr(gunicorn_conf, name))
+    for name in ("forwarded_allow_ips", "forwarder_headers", "secure_scheme_headers"):
+        config.set(name, getattr(gunicorn_conf, name))
+    config.set("header_map", gunicorn_conf.header_map)
+    for name, value in more.items():
+        config.set(name, value)
+    return config
+
+
+SETTINGS = settings()
+
+
+def head(*lines, target=POST):
+    return b"\r\n".join((target, *lines, b"", b""))
+
+
+def call(body=b"{}", *, lines=LINES, target=POST):
+    return head(*lines, b"Content-Length: %d" % len(body), target=target) + body
+
+
+class Connection:
+    """What comes by it, read by this reader."""
+
+    def __init__(self, reader, config=SETTINGS, *, server=SERVER, client=CLIENT):
+        self.parser = reader(config, iter(()), client)
+        self.config, self.server, self.client = config, server, client
+        self.read = None
+
+    def ask(self, sent, *, reads=True):
+        """What the app is told, the body, whether it is the last one, and what comes behind
+        it; or the error."""
+        self.parser.unreader.buf.seek(0, 2)
+        self.parser.unreader.buf.write(sent)
+        try:
+            self.read = read = next(self.parser)
+            told = self._told(read)
+            body = read.body.read() if reads else b""
+            closes = read.should_close()
+            if not closes:
+                self.parser.finish_body()
+        except (ParseException, StopIteration, OSError) as error:
+            return type(error)
+        return told, body, closes, self.parser.unreader.buf.getvalue()
+
+    def _told(self, read):
+        if isinstance(read, KnownRequest):
+            environ = read.environ
+        else:
+            arguments = read, Sock(), self.client, self.server, self.config
+            _, environ = wsgi.create(*arguments)
+            environ["wsgi.multithread"] = True
+            if isinstance(self.parser, RequestReader):
+                self.parser.note(environ)
+        # The rest is gunicorn's objects, made for each request.
+        kept = str, bool, tuple, type
+        return {key: value for key, value in environ.items() if isinstance(value, kept)}
+
+
+@pytest.fixture
+def connection():
+    """One on which the usual has been asked twice."""
+    made = Connection(RequestReader)
+    for _ in range(2):
+        made.ask(call())
+    return made
+
+
+def both(*sent, **options):
+    """What each of these means, on one connection; gunicorn says the same of each."""
+    ours, theirs = Connection(RequestReader, **options), Connection(GunicornReader, **options)
+    found = []
+    for each in sent:
+        found.append(ours.ask(each))
+        assert found[-1] == theirs.ask(each), each
+        if isinstance(found[-1], type) or found[-1][2]:
+            break
+    return found
+
+
+def test_from_the_third_on_what_is_asked_alike_is_known(connection):
+    for body in (b"{}", b'{"longer": "than the others"}', b""):
+        told, read, closes, rest = connection.ask(call(body))
+        assert isinstance(connection.read, KnownRequest)
+        assert (read, closes, rest) == (body, False, b"")
+        assert told["CONTENT_LENGTH"] == str(len(body))
+        assert told["HTTP_AUTHORIZATION"] == "Bearer sk-of-nobody"
+    both(*[call(b"x" * n) for n in range(6)])
+
+
+def test_a_line_that_is_new_is_read_alone(connection):
+    new = (*LINES, b"X-Request-Id: 0123")
+    told, *_ = connection.ask(call(lines=new))
+    assert isinstance(connection.read, KnownRequest)
+    assert told["HTTP_X_REQUEST_ID"] == "0123"
+    told, *_ = connection.ask(call())
+    assert "HTTP_X_REQUEST_ID" not in told
+
+
+def test_a_request_of_one_connection_is_not_known_on_another(connection):
+    other = Connection(RequestReader)
+    for _ in range(2):
+        other.ask(call())
+        assert not isinstance(other.read, KnownRequest)
+
+
+def test_what_the_app_writes_into_it_is_of_one_request(connection):
+    connection.ask(call())
+    connection.read.environ["flask.app"] = connection.read.environ["HTTP_HOST"] = "mine"
+    told, *_ = connection.ask(call())
+    assert "flask.app" not in told
+    assert told["HTTP_HOST"] == "gateway.example:8000"
+
+
+def test_paths_are_told_apart():
+    other = POST.replace(b"chat/", b"")
+    found = both(*[call(target=each) for each in (POST, POST, other, POST, other, other)])
+    assert [told["PATH_INFO"] for told, *_ in found[2:]] == [
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/completions",
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (*LINES, b"accept: text/plain"),  # comes twice
+        (*LINES, LINES[0]),
+        (*LINES, b"CONTENT-LENGTH: 2"),
+        (*LINES, b"Content-Length: 3"),
+        (*LINES, b"Transfer-Encoding: chunked"),
+        (*LINES, b"Transfer-Encoding: gzip, chunked"),
+        (*LINES, b"Expect: 100-continue"),
+        (*LINES, b"Expect: a miracle"),
+        (*LINES, b"Upgrade: h2c"),
+        (*LINES, b"X_Admin_API_Key: another name"),
+        (*LINES, b"Content_Length: 7"),
+        (*LINES, b"SCRIPT_NAME: /v1"),
+        (*LINES, b" folded"),
+        (*LINES, b"\tfolded"),
+        (*LINES, b""),
+        (*LINES, b"no colon"),
+        (*LINES, b": no name"),
+        (*LINES, b"Spaced : name"),
+        (*LINES, b"Na\xefve: name"),
+        (*LINES, b"X-A: in\nside"),
+        (*LINES, b"X-A: in\rside"),
+        (*LINES, b"X-A: a\x00b"),
+        (*LINES, b"X-A: \xe4\xf6"),
+        (*LINES, b"X-A:"),
+        (*LINES, b"X-A: \t b \t "),
+        (*LINES, b"X-A: " + b"x" * gunicorn_conf.limit_request_field_size),
+        (*LINES, *(b"X-%d: y" % n for n in range(gunicorn_conf.limit_request_fields - 7))),
+        (*LINES, *(b"X-%d: y" % n for n in range(gunicorn_conf.limit_request_fields))),
+        (*LINES[:-1], b"Connection: close"),
+        (*LINES[:-1], b"Connection: Keep-Alive"),
+        (*LINES[:-1], b"Connection: keep-alive, close"),
+        LINES[1:],
+        LINES[:1],
+        (),
+    ],
+)
+def test_what_is_unusual_is_what_gunicorn_says(lines):
+    both(call(), call(), call(), call(lines=lines), call(), call(lines=lines))
+
+
+@pytest.mark.parametrize(
+    "length", [b"+2", b"-2", b"2,2", b"0x2", b"", b" 2\t", b"02", b"2 2", b"\xb2", b"9" * 20]
+)
+def test_a_length_is_what_gunicorn_says(length):
+    lengths = head(*LINES, b"Content-Length: " + length) + b"{}"
+    both(call(), call(), lengths)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        POST.replace(b"1.1", b"1.0"),
+        POST.replace(b"1.1", b"2.0"),
+        POST.replace(b"POST", b"GET"),
+        POST.replace(b"POST", b"post"),
+        POST.replace(b"/v1", b"http://other.example/v1"),
+        POST.replace(b" ", b"  "),
+        POST + b" ",
+        b"CONNECT a.example:1 HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"",
+    ],
+)
+def test_so_is_a_request_line(target):
+    again = call(target=target)
+    both(call(), call(), call(), again, again, again, call())
+
+
+def test_a_head_without_headers_is_read():
+    bare = b"GET / HTTP/1.1\r\n\r\n"
+    assert len(both(bare, bare, bare, bare + bare)) == 4
+
+
+def test_what_is_sent_together_is_read_one_by_one():
+    three = call(b"[1]") + call(b"[22]") + call(b"[333]")
+    found = both(call(), call(), three, b"", b"", call())
+    assert [body for _, body, *_ in found[2:]] == [b"[1]", b"[22]", b"[333]", b"{}"]
+
+
+def test_what_nobody_read_of_a_body_is_not_the_next_request(connection):
+    assert connection.ask(call(call(b"inner")), reads=False)[3] == b""
+    assert isinstance(connection.read, KnownRequest)
+    assert connection.ask(call(b"outer"))[1] == b"outer"
+
+
+def test_a_body_that_has_come_is_there_and_needs_no_reader(connection):
+    connection.ask(call())
+    assert isinstance(connection.read.body, WholeBody)
+    assert connection.read.body.reader.length == 0
+
+
+def test_of_another_the_rest_is_received(connection):
+    """As gunicorn receives it: what follows it is the next request."""
+    client = iter([b"lf", call(b"next")])
+    connection.parser.unreader.chunk = lambda _size=None: next(client)
+    sent = head(*LINES, b"Content-Length: 4")
+    told, body, _, rest = connection.ask(sent + b"ha")
+    assert isinstance(connection.read, KnownRequest)
+    assert (told["CONTENT_LENGTH"], body, rest) == ("4", b"half", b"")
+    assert connection.ask(next(client))[1] == b"next"
+
+
+def test_a_body_that_ends_too_soon_is_short(connection):
+    _, body, _, _ = connection.ask(head(*LINES, b"Content-Length: 4") + b"ha")
+    assert body == b"ha"
+
+
+def test_of_headers_that_a_forwarder_may_set_gunicorn_decides():
+    config = settings(
+        forwarded_allow_ips="*", secure_scheme_headers={"X-FORWARDED-PROTO": "https"}
+    )
+    lines = (*LINES, b"X-Forwarded-Proto: https")
+    found = both(call(), call(), call(lines=lines), call(lines=lines), call(), config=config)
+    schemes = [told["wsgi.url_scheme"] for told, *_ in found]
+    assert schemes == ["http", "http", "https", "https", "http"]
+
+
+def test_a_path_that_a_forwarder_may_name_is_of_one_request():
+    config = settings(forwarded_allow_ips="*", forwarder_headers="SCRIPT_NAME")
+    lines = (*LINES, b"SCRIPT_NAME: /v1")
+    found = both(*[call(lines=each) for each in (lines, lines, LINES, LINES)], config=config)
+    names = [told["SCRIPT_NAME"] for told, *_ in found]
+    assert names == ["/v1", "/v1", "", ""]
+
+
+def test_by_a_socket_of_the_file_system_nothing_is_known():
+    """There the host is what the client says."""
+    connection = Connection(RequestReader, server="/run/gateway.sock", client="")
+    for host in (b"a.example:1", b"a.example:1", b"b.example:2", b"a.example:1"):
+        told, *_ = connection.ask(call(lines=(b"Host: " + host, *LINES[1:])))
+        assert told["SERVER_NAME"] == host.partition(b":")[0].decode()
+        assert not isinstance(connection.read, KnownRequest)
+
+
+def test_what_is_kept_of_a_connection_is_bounded(connection):
+    for number in range(3 * MOST_LINES):
+        connection.ask(call(lines=(*LINES, b"X-Request-Id: %d" % number)))
+        assert isinstance(connection.read, KnownRequest)
+        assert len(connection.parser._lines) <= MOST_LINES
+    for number in range(3 * MOST_TARGETS):
+        connection.ask(call(target=b"POST /v1/%d HTTP/1.1" % number))
+        assert len(connection.parser._targets) <= MOST_TARGETS
+
+
+@given(st.data())
+def test_whatever_comes_it_is_what_gunicorn_says(data):
+    line = st.sampled_from(
+        (
+            *LINES,
+            b"accept: */*",
+            b"X-A: b",
+            b"x-a: c",
+            b"Connection: close",
+            b"Transfer-Encoding: chunked",
+            b"Content-Length: 2",
+            b"Content-Length: 5",
+            b"content-length: 2 ",
+            b"Under_Score: a",
+            b"bad name: a",
+        )
+    )
+    target = st.sampled_from(
+        (POST, POST, POST, b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"POST //a HTTP/1.1")
+    )
+    body = st.sampled_from(
+        (b"", b"{}", b"12345", b"2\r\n{}\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\n")
+    )
+    request = st.builds(
+        lambda target, lines, body: head(*lines, target=target) + body,
+        target,
+        st.lists(line, max_size=6),
+        body,
+    )
+    usual = data.draw(st.sampled_from((call(), call(b""), call(lines=LINES[:2]))))
+    both(usual, usual, *data.draw(st.lists(request | st.just(usual), min_size=1, max_size=6)))
