@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from proxy.core.sources import Address, Network, is_in, networks
+from proxy.core.sources import ready
 from proxy.core.types import Client
 
 ANY_END = "*"  # a model that is allowed may be the beginning of names, and this
@@ -24,23 +24,22 @@ class KnownKey:
     client: Client
     is_plain: bool
     valid_until: float
-    networks: tuple[Network, ...]
 
 
 def known_key(client: Client, valid_until: float | None = None) -> KnownKey:
     """`valid_until`: the end of a former key's grace time."""
-    allowed = networks(client.allowed_networks)
-    is_bound = client.expires_at is not None or valid_until is not None or allowed
+    has_home = bool(ready(client.allowed_networks))
+    is_bound = client.expires_at is not None or valid_until is not None or has_home
     return KnownKey(
         client,
         is_plain=client.enabled and not is_bound,
         valid_until=math.inf if valid_until is None else valid_until,
-        networks=allowed,
     )
 
 
-def hindrance(key: KnownKey, now: float, source: Address | None) -> str | None:
-    """Why it does not open; None if it does. `now`: seconds since the epoch."""
+def hindrance(key: KnownKey, now: float, *, is_elsewhere: bool = False) -> str | None:
+    """Why it does not open; None if it does. `now`: seconds since the epoch. `is_elsewhere`: it
+    was shown from outside of its client's networks."""
     client = key.client
     if not client.enabled:
         return DISABLED
@@ -48,9 +47,7 @@ def hindrance(key: KnownKey, now: float, source: Address | None) -> str | None:
         return EXPIRED
     if now >= key.valid_until:
         return FOLLOWED
-    if key.networks and not is_in(source, key.networks):
-        return ELSEWHERE
-    return None
+    return ELSEWHERE if is_elsewhere else None
 
 
 @lru_cache(maxsize=4096)  # most clients ask for few models

@@ -65,9 +65,11 @@ TO_CLIENT = frozenset(
     " deprecation etag expires last-modified policy-id retry-after retry-after-ms sunset vary"
     " x-azure-ref x-content-type-options x-envoy-upstream-service-time x-should-retry".split()
 )
+# Of limits: a client with its own hears of no upstream's.
+LIMITS_FAMILIES = ("x-ratelimit-", "x-rate-limit-")
 TO_CLIENT_FAMILIES = (
     *("azure-openai-", "azureml-", "ms-azureml-", "openai-"),
-    *("x-ms-", "x-rate-limit-", "x-ratelimit-"),
+    *("x-ms-", *LIMITS_FAMILIES),
 )
 
 # An hour-long Retry-After does occur; trying once in two minutes costs nothing. And who says
@@ -110,22 +112,28 @@ def without_trace(headers: Mapping[str, str]) -> dict[str, str]:
     return {n: v for n, v in headers.items() if n.lower() not in TRACE_CONTEXT}
 
 
-def for_client(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The upstream's headers that may go on."""
+def for_client(
+    headers: Iterable[tuple[str, str]], *, has_limits: bool = False
+) -> list[tuple[str, str]]:
+    """The upstream's headers that may go on. A client that has limits hears of these, and of no
+    upstream's."""
     headers = list(headers)
     named = _named_by_connection(headers)
+    may_go = _may_go_to_limited if has_limits else _may_go_to_client
     return [
         (name, value)
         for name, value in headers
-        if _may_go_to_client(name)
+        if may_go(name)
         and not (named and name.lower() in named)
         and ((value.isascii() and value.isprintable()) or _VALUE.fullmatch(value))
     ]
 
 
-def for_client_stream(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def for_client_stream(
+    headers: Iterable[tuple[str, str]], *, has_limits: bool = False
+) -> list[tuple[str, str]]:
     """As `for_client`, and telling a proxy in front (nginx) not to collect the stream."""
-    passed = for_client(headers)
+    passed = for_client(headers, has_limits=has_limits)
     passed.append(("x-accel-buffering", "no"))
     return passed
 
@@ -146,6 +154,11 @@ def _may_go_to_client(name: str) -> bool:
     lower = name.lower()
     is_known = lower in TO_CLIENT or lower.startswith(TO_CLIENT_FAMILIES)
     return is_known and _NAME.fullmatch(name) is not None
+
+
+@lru_cache(KNOWN_NAMES)
+def _may_go_to_limited(name: str) -> bool:
+    return _may_go_to_client(name) and not name.lower().startswith(LIMITS_FAMILIES)
 
 
 def request_id(given: str | None, fresh: str) -> str:

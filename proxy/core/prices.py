@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.core.types import Usage
 
@@ -42,6 +43,7 @@ class Prices:
 NO_PRICES = Prices({})
 
 
+@lru_cache(maxsize=1024)  # most clients ask for few models
 def find(prices: Prices, model: str) -> Price | None:
     """That of this very name, else of the longest `beginning*`; None if it has no price.
     Without regard to case, as models are found."""

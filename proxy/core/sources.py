@@ -57,6 +57,26 @@ def is_in(address: Address | None, among: Iterable[Network]) -> bool:
     return address is not None and any(address in one for one in among)
 
 
+def comes_from(
+    allowed: tuple[str, ...], peer: str, forwarded_for: str, trusted: Sequence[Network]
+) -> bool:
+    """Whether the source is in one of these networks, in texts that were checked."""
+    if trusted and forwarded_for:
+        return is_in(source(peer, forwarded_for, trusted), ready(allowed))
+    return _is_peer_in(allowed, peer)
+
+
+@lru_cache(maxsize=4096)  # most clients call from few hosts
+def _is_peer_in(allowed: tuple[str, ...], peer: str) -> bool:
+    return is_in(_address(peer), ready(allowed))
+
+
+@lru_cache(maxsize=1024)
+def ready(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    """As `networks`, for whoever asks again and again."""
+    return networks(texts)
+
+
 def source(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> Address | None:
     """Who asks: `peer`, the other end of the connection, or whom it is trusted to speak for.
 

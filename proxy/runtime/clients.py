@@ -114,9 +114,9 @@ class ClientState:
             known = self._of(client)
             self._note_use(known, client.name, now)
             limits = known.limits
-            asked = _asked(limits, tokens, cost_nano) if limits else ONE_CALL
+            asked = ONE_CALL if limits is None else _asked(limits, tokens, cost_nano)
             self.counts.add(known.record, asked)
-            if limits:
+            if limits is not None:
                 denied = self._denial(known, limits, asked, now)
                 if denied is not None:
                     self.counts.add(known.record, _negative(asked))
@@ -175,9 +175,6 @@ class ClientState:
 
     def lines(self, client: Client) -> list[Line]:
         """The headers about its limits a minute; none without such a limit."""
-        known = self._known.get(client.name)
-        if known is not None and known.client is client and known.limits is None:
-            return []
         now = self._clock()
         with self._lock:
             known = self._of(client)

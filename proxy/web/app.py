@@ -51,12 +51,6 @@ class Relayed(Response):
         if not (status < 200 or status in (204, 304)):  # RFC 9110, 8.6
             lines.append(("content-length", str(len(body))))
 
-    def replace_lines(self, beginning: str, lines: list[tuple[str, str]]) -> None:
-        """These instead of all headers whose name, in lower case, begins so."""
-        present: list[tuple[str, str]] = self.headers._list
-        kept = [line for line in present if not line[0].startswith(beginning)]
-        self.headers = _Lines(kept + lines)
-
     def get_app_iter(self, _environ: Any) -> Iterable[bytes]:
         return _Closing(self.response, self.close)
 

@@ -13,7 +13,7 @@ from proxy.core.door import DISABLED, ELSEWHERE, EXPIRED, FOLLOWED, hindrance
 from proxy.core.key_format import ADMIN_PREFIX, mistake
 from proxy.core.log_lines import text_of
 from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
-from proxy.core.sources import Address, source
+from proxy.core.sources import Address, comes_from, source
 from proxy.core.types import ANONYMOUS, Client
 from proxy.core.wrong_keys import UNKNOWN, Refused
 from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
@@ -51,11 +51,11 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
             continue
         if known.is_plain:
             return known.client
-        address = _source(mine, environ) if known.networks else None
-        why = hindrance(known, time.time(), address)
+        is_elsewhere = _is_elsewhere(mine, known.client, environ)
+        why = hindrance(known, time.time(), is_elsewhere=is_elsewhere)
         if why is None:
             return known.client
-        closed = closed or _closed(why, address)
+        closed = closed or _closed(why, _source(mine, environ))
     if mine.settings.client_auth == "off":
         return ANONYMOUS
     if closed is not None:
@@ -63,6 +63,16 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
     if given and pepper:
         _note_client_key(mine, environ)
     raise _not_known(given, is_readable=pepper is not None)
+
+
+def _is_elsewhere(mine: Parts, client: Client, environ: Mapping[str, Any]) -> bool:
+    """It may not call from there."""
+    return bool(client.allowed_networks) and not comes_from(
+        client.allowed_networks,
+        environ.get("REMOTE_ADDR", ""),
+        environ.get("HTTP_X_FORWARDED_FOR", ""),
+        mine.settings.trusted_proxies,
+    )
 
 
 def _closed(why: str, address: Address | None) -> ProxyError:

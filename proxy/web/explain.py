@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -100,7 +99,7 @@ def _client(known: KnownKey, call: Call) -> dict[str, Any]:
 def _hindrance(known: KnownKey, call: Call) -> tuple[str | None, str, float | None]:
     """Reason, in words, and seconds until it passes, if it does."""
     now = time.time()
-    closed = hindrance(replace(known, networks=()), now, None)
+    closed = hindrance(known, now)
     if closed is not None:
         return closed, f"its key is {closed}", None
     if not is_allowed(known.client.allowed_models, call.model):

@@ -8,12 +8,10 @@ from flask import Flask, Response, g
 
 from proxy.context import Parts, parts
 from proxy.core.allowance import NANO, Denial
-from proxy.core.types import Call, Usage
+from proxy.core.types import Call, Client, Usage
 from proxy.errors import BudgetSpent, LimitReached, ProxyError
 from proxy.runtime.clients import Ticket
 from proxy.web.app import Relayed
-
-HEADERS = "x-ratelimit-"
 
 # Of a limit, in words: what so many are.
 UNITS = {
@@ -55,17 +53,16 @@ def _most_nano(mine: Parts, call: Call) -> int:
 
 
 def tell(response: Response) -> Response:
-    """A key with limits a minute hears of these, and of no upstream's."""
+    """A key with limits a minute hears of these. What is relayed says so already."""
     client = g.get("client")
-    if client is None or not (client.max_tpm or client.max_rpm):
-        return response
-    lines = parts().clients.lines(client)
-    if lines:
-        if isinstance(response, Relayed):
-            response.replace_lines(HEADERS, lines)
-        else:
-            response.headers.update(lines)
+    if client is not None and has_lines(client) and not isinstance(response, Relayed):
+        response.headers.update(parts().clients.lines(client))
     return response
+
+
+def has_lines(client: Client) -> bool:
+    """Its answers tell of its limits."""
+    return bool(client.max_tpm or client.max_rpm)
 
 
 def refused(denial: Denial, now: float) -> ProxyError:

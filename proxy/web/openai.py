@@ -94,7 +94,7 @@ def _served(mine: Parts, endpoint: str, model: str | None) -> Response:
         body = read_body(mine, environ)
         calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
         attempt = g.attempt = _forwarded(mine, endpoint, model, client, line, body, ends_at)
-        response = _answered(attempt)
+        response = _answered(mine, attempt)
     except BaseException:
         calls.end(line)
         raise
@@ -268,9 +268,9 @@ def _completion_tokens(endpoint: str, fields: Mapping[str, Any]) -> int:
     return tokens.completion_limit_tokens(fields) if ENDPOINTS[endpoint].streams else 0
 
 
-def _answered(attempt: Attempt) -> Response:
+def _answered(mine: Parts, attempt: Attempt) -> Response:
     try:
-        return _response(attempt)
+        return _response(mine, attempt)
     except BaseException:
         attempt.spoil()  # nobody else will close it
         raise
@@ -284,24 +284,29 @@ def _choices(fields: Mapping[str, Any]) -> int:
     return each * (len(prompts) if several and isinstance(prompts, list) else 1)
 
 
-def _response(attempt: Attempt) -> Response:
+def _response(mine: Parts, attempt: Attempt) -> Response:
     """Closing the response closes the attempt, whether or not it was sent to its end."""
-    answer = attempt.answer
+    answer, client = attempt.answer, attempt.call.client
+    is_limited = limits.has_lines(client)
     if attempt.body is None:
-        lines = headers.for_client_stream(answer.header_items())
+        lines = headers.for_client_stream(answer.header_items(), has_limits=is_limited)
         _add_missing_type(lines, EVENT_STREAM)
+        if is_limited:
+            lines += mine.clients.lines(client)
         return Relayed(attempt, answer.status, lines)
-    lines = headers.for_client(answer.header_items())
+    lines = headers.for_client(answer.header_items(), has_limits=is_limited)
     body = attempt.body
     if answer.status >= 400 and not _has_openai_shape(body):
         body = _wrapped(attempt)
         lines = [(n, v) for n, v in lines if n != "content-type"]
         lines.append(("content-type", "application/json"))
     else:
-        if attempt.call.client.compat == STRICT:
+        if client.compat == STRICT:
             body = strict_answer(body)
         _add_missing_type(lines, "application/json")
     attempt.close()
+    if is_limited:  # with what it used
+        lines += mine.clients.lines(client)
     return Relayed(body, answer.status, lines)
 
 

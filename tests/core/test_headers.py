@@ -230,6 +230,18 @@ def test_what_the_upstream_says_to_the_client_goes_on(name, spelled):
     assert for_client([(spelled(name), "1")]) == [(spelled(name), "1")]
 
 
+@pytest.mark.parametrize("passed", [for_client, for_client_stream])
+def test_who_has_limits_hears_of_no_upstreams(passed):
+    lines = [
+        ("X-RateLimit-Limit-Tokens", "1"),
+        ("x-ratelimit-reset-requests", "2"),
+        ("x-rate-limit-reset-tokens", "3"),
+        ("x-ms-region", "4"),
+    ]
+    assert passed(lines)[:4] == lines
+    assert passed(lines, has_limits=True) == [lines[3], *passed([])]
+
+
 def test_a_name_may_come_to_the_client_twice():
     lines = [("x-ms-a", "1"), ("x-ms-b", "2"), ("x-ms-a", "3")]
     assert for_client(lines) == lines

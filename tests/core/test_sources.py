@@ -2,7 +2,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from proxy.core.sources import NotANetwork, is_in, network, networks, source
+from proxy.core.sources import NotANetwork, comes_from, is_in, network, networks, source
 
 TRUSTED = networks(["10.0.0.0/8", "127.0.0.1", "2001:db8:ffff::/48"])
 
@@ -106,3 +106,31 @@ def test_who_is_not_known_is_in_no_network():
     assert is_in(ip_address("192.0.2.1"), everywhere)
     assert is_in(ip_address("::1"), everywhere)
     assert not is_in(ip_address("::1"), networks(["0.0.0.0/0"]))
+
+
+@pytest.mark.parametrize(
+    "peer, forwarded_for, is_home",
+    [
+        ("172.16.9.9", "", True),
+        ("192.168.1.7", "", True),
+        ("192.168.1.8", "", False),
+        ("192.168.1.8", "172.16.9.9", False),  # says somebody whom nobody trusts
+        ("10.9.9.9", "172.16.9.9", True),
+        ("10.9.9.9", "172.16.9.9, 192.168.1.8", False),
+        ("10.9.9.9", "", False),
+        ("10.9.9.9", "hidden", False),
+        ("::ffff:172.16.9.9", "", True),
+        ("", "", False),
+    ],
+)
+def test_a_client_comes_from_its_networks_or_does_not(peer, forwarded_for, is_home):
+    home = ("172.16.0.0/12", "192.168.1.7")
+    for _ in range(2):  # what was found is remembered
+        assert comes_from(home, peer, forwarded_for, TRUSTED) == is_home
+    assert comes_from(("10.0.0.0/8",), "10.9.9.9", "", TRUSTED)
+
+
+def test_where_nobody_is_trusted_a_client_is_where_its_connection_is():
+    home = ("172.16.0.0/12",)
+    assert comes_from(home, "172.16.9.9", "192.0.2.1", ())
+    assert not comes_from(home, "192.0.2.1", "172.16.9.9", ())
