@@ -310,10 +310,11 @@ class Prepared:
             found = compiled.string, compiled.positiontup, defaults
             self._compiled[dialect.name] = found
         sql, names, defaults = found
-        values = [{**defaults, **row} for row in rows]
         if names is None:
-            return sql, values
-        return sql, [tuple(map(v.__getitem__, names)) for v in values]
+            return sql, [{**defaults, **row} for row in rows]
+        # Without a dictionary for each: most columns of many tables have their defaults.
+        instead = [defaults.get(name) for name in names]
+        return sql, [tuple(map(row.get, names, instead)) for row in rows]
 
 
 def _begin(connection: Connection) -> None:

@@ -1,8 +1,8 @@
 """State between memory and SQLite: deltas are added in SQL, everyone's sums read back."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
@@ -30,6 +30,12 @@ INSTANCE_COLUMNS = (
     "cleared_at",
     *BREAKER_COLUMNS,
 )
+# Where they are in a row, behind the name.
+_TOTALS = slice(1, 1 + len(TOTALS))
+_BREAKER = slice(-len(BREAKER_COLUMNS), None)
+_OTHERS = slice(_TOTALS.stop, _BREAKER.start)
+# What a row says of which nothing was measured.
+_UNTOUCHED: Mapping[str, Any] = dict.fromkeys(TOTALS, 0) | dict.fromkeys(MOMENTS)
 NAMES_AT_ONCE = 1000  # databases bound the parameters of a statement
 
 _INSTANCES = select(*(InstanceStateRow.__table__.c[c] for c in INSTANCE_COLUMNS))
@@ -205,16 +211,18 @@ def _drop_void(connection: Connection, deltas: Deltas) -> None:
 def _instance_rows(deltas: Deltas, number: int) -> list[dict[str, Any]]:
     rows = []
     for name in sorted({*deltas.totals, *deltas.moments, *deltas.errors}):
-        counts = deltas.totals.get(name, Counter())
-        moments = deltas.moments.get(name, {})
         error = deltas.errors.get(name)
-        row: dict[str, Any] = {"instance_name": name}
-        row |= {column: counts[column] for column in TOTALS}
-        row |= {column: moments.get(column) for column in MOMENTS}
-        row["last_error"] = error.message if error else None
-        row["last_error_time"] = error.at if error else None
-        row["write_number"] = number
-        rows.append(row)
+        rows.append(
+            {
+                **_UNTOUCHED,
+                **deltas.totals.get(name, {}),
+                **deltas.moments.get(name, {}),
+                "instance_name": name,
+                "last_error": error.message if error else None,
+                "last_error_time": error.at if error else None,
+                "write_number": number,
+            }
+        )
     return rows
 
 
@@ -284,12 +292,19 @@ def _later(present: Any, given: Any) -> Any:
 
 def _shared(row: Sequence[Any]) -> tuple[str, SharedInstance]:
     """Of INSTANCE_COLUMNS. The instance's name, and what is shared of it."""
-    columns = dict(zip(INSTANCE_COLUMNS, row, strict=True))
-    return columns["instance_name"], SharedInstance(
-        totals={c: columns[c] for c in TOTALS},
-        cleared_at=columns["cleared_at"],
-        breaker=BreakerNews(*(columns[c] or 0.0 for c in BREAKER_COLUMNS)),
-        last_error=columns["last_error"],
-        last_error_time=columns["last_error_time"],
-        **{c: columns[c] for c in MOMENTS},
+    last_used, succeeded_at, failed_at, error, error_at, cleared_at = row[_OTHERS]
+    return row[0], SharedInstance(
+        totals=dict(zip(TOTALS, row[_TOTALS], strict=True)),
+        last_used=last_used,
+        last_success_time=succeeded_at,
+        last_failure_time=failed_at,
+        last_error=error,
+        last_error_time=error_at,
+        cleared_at=cleared_at,
+        breaker=_breaker(tuple(row[_BREAKER])),
     )
+
+
+@lru_cache(maxsize=1024)  # of most instances it is one that never changed
+def _breaker(columns: tuple[float | None, ...]) -> BreakerNews:
+    return BreakerNews(*(column or 0.0 for column in columns))

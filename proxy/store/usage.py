@@ -229,7 +229,10 @@ def _summed(
     for key, row in zip(keys, rows, strict=True):
         into = found.get(key)
         if into is None:
-            into = found[key] = dict(zip(columns, key, strict=True))
+            # Whatever keys the row has of its own table: they are no columns of this one, or
+            # the same.
+            found[key] = {**row, **dict(zip(columns, key, strict=True))}
+            continue
         for name, count in row.items():
             if name not in KEY_COLUMNS:
                 into[name] = into.get(name, 0) + count
