@@ -17,8 +17,10 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """gunicorn looks for what would end a line at each value, and this at all of them: to
         the rest it is the same."""
-        lines, length, is_usual = list(headers), None, True
-        for name, value in lines:
+        headers, lines, length, is_usual = list(headers), [], None, True
+        for name, value in headers:
+            value = value.strip(" \t")
+            lines.append((name, value))
             kind = _kind(name)
             if kind == LENGTH:
                 length = int(value)
@@ -28,7 +30,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         if is_usual and text.isascii() and text.isprintable():
             self.headers, self.response_length = lines, length
         else:
-            super().process_headers(lines)
+            super().process_headers(headers)
 
     def default_headers(self) -> list[str]:
         if self.upgrade:

@@ -17,16 +17,20 @@ from gunicorn.http.parser import RequestParser
 
 from proxy.core.request_head import HEAD_END
 
-# Kept of a connection; where there are more, it is forgotten and begun anew.
+# Kept of a connection; where there are more, it is forgotten and begun anew. Of bytes, too:
+# who has no key can connect a thousand times, and stay.
 MOST_LINES = 64
+MOST_LINES_BYTES = 16_384
 MOST_TARGETS = 8
+TARGET_BYTES = 512
+# A line about the body's length, which is hardly ever the same, and its number.
+LENGTH_BYTES = 64
 LENGTH_DIGITS = 15
 
 # What changes how the rest is read, and what does so if it does not say "keep-alive".
 UNUSUAL = frozenset(
-    {b"EXPECT", b"PROXY-CONNECTION", b"TE", b"TRAILER", b"TRANSFER-ENCODING", b"UPGRADE"}
+    "CONTENT-LENGTH EXPECT PROXY-CONNECTION TE TRAILER TRANSFER-ENCODING UPGRADE".split()
 )
-CONNECTION = "HTTP_CONNECTION"
 # PEP 3333 has names of its own for two headers.
 KEYS = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 # Of what WSGI tells of a request, what belongs to that one alone.
@@ -49,17 +53,22 @@ class StrictRequest(Request):  # type: ignore[misc]  # gunicorn has no types
 
 class KnownRequest:
     """One of lines that are known, as far as gunicorn asks for it: HTTP/1.1 that stays
-    connected. `environ` is what the app is told."""
+    connected. `taken` is what the app is told, to be had once: while its client is silent,
+    nothing of a request is kept."""
 
-    __slots__ = ("body", "environ", "method")
+    __slots__ = ("_environ", "body", "method")
 
     version = (1, 1)
     headers = ()  # by which it would become another protocol: those are unusual
 
     def __init__(self, environ: Environ, body: Any) -> None:
         self.method: str = environ["REQUEST_METHOD"]
-        self.environ = environ
+        self._environ = environ
         self.body = environ["wsgi.input"] = body
+
+    def taken(self) -> Environ:
+        environ, self._environ = self._environ, {}
+        return environ
 
     def should_close(self) -> bool:
         return False
@@ -87,29 +96,32 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         super().__init__(*arguments)
         self.mesg: Any
         self._lines: dict[bytes, tuple[str, str]] = {}
+        self._lines_bytes = 0
         self._targets: dict[bytes, Environ] = {}
         self._target = b""  # the request line of what gunicorn read last
         self._last_read: Any = None  # by gunicorn
 
     def __next__(self) -> Any:
         """Raises StopIteration where there is to be no further one, and ParseException."""
-        if self._targets:
-            if self.mesg.should_close() or not self.finish_body():
-                raise StopIteration
-            known = self._known(self.unreader.buf.getvalue())
-            if known is not None:
-                self.req_count += 1
-                self.mesg = known
-                return known
+        if self.mesg is not None and (self.mesg.should_close() or not self.finish_body()):
+            raise StopIteration
         received = self.unreader.buf.getvalue()
-        read = super().__next__()
-        self._target, end, _ = received.partition(b"\r\n")
-        self._last_read = read if end else None
+        known = self._known(received)
+        if known is not None:
+            self.req_count += 1
+            self.mesg = known
+            return known
+        self._last_read = read = super().__next__()
+        target, end, _ = received.partition(b"\r\n")
+        self._target = target if end else b""
         return read
 
     def finish_body(self, *arguments: Any, **named: Any) -> bool:
         """Mostly the app has read it."""
         body = self.mesg.body if self.mesg is not None else None
+        if isinstance(body, WholeBody):
+            body.close()
+            return True
         if body is not None and not body.failed and getattr(body.reader, "length", 1) == 0:
             return True
         return bool(super().finish_body(*arguments, **named))
@@ -119,7 +131,10 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         may ask the same again. Not by a socket in the file system: there even our own name is
         what its headers say."""
         read = self._last_read
-        if self.req_count < 2 or read is None or read.version != KnownRequest.version:
+        if self.req_count < 2 or read.version != KnownRequest.version:
+            return
+        # Empty: a line without anything came before it (RFC 9112, 2.2).
+        if not 0 < len(self._target) <= TARGET_BYTES:
             return
         if "REMOTE_PORT" not in environ or _says_more(read):
             return
@@ -132,6 +147,8 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         }
 
     def _known(self, received: bytes) -> KnownRequest | None:
+        if not self._targets:
+            return None
         target, _, _ = received.partition(b"\r\n")
         template = self._targets.get(target)
         end = received.find(HEAD_END)
@@ -153,7 +170,7 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
 
     def _environ(self, template: Environ, lines: list[bytes]) -> Environ | None:
         """None where one is unusual, or has a name that came before."""
-        if len(lines) > MOST_LINES:
+        if len(lines) > min(MOST_LINES, self._last_read.limit_request_fields):
             return None
         environ = template.copy()
         for line in lines:
@@ -169,22 +186,35 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         if name.upper() == b"CONTENT-LENGTH":  # mostly another one
             value = value.strip(b" \t")
             is_number = value.isdigit() and len(value) <= LENGTH_DIGITS
-            return ("CONTENT_LENGTH", value.decode()) if is_number else None
-        if name.upper() in UNUSUAL or b"_" in name:
-            return None
+            is_usual = is_number and len(line) <= LENGTH_BYTES
+            return ("CONTENT_LENGTH", value.decode()) if is_usual else None
         try:
-            [(said, text)] = self._last_read.parse_headers(line)
-        except (ParseException, ValueError):
+            found = self._last_read.parse_headers(line)
+        except ParseException:
             return None
-        if said in self.cfg.secure_scheme_headers:  # it says how the client reached us
+        if not found:
             return None
-        found = KEYS.get(said, "HTTP_" + said.replace("-", "_")), text
-        if found[0] == CONNECTION and text.lower() != "keep-alive":
+        said, text = found[0]
+        if _is_unusual(said, text, self.cfg.secure_scheme_headers):
             return None
-        if len(self._lines) >= MOST_LINES:
+        kept = KEYS.get(said, "HTTP_" + said.replace("-", "_")), text
+        self._keep(line, kept)
+        return kept
+
+    def _keep(self, line: bytes, read: tuple[str, str]) -> None:
+        self._lines_bytes += len(line)
+        if len(self._lines) >= MOST_LINES or self._lines_bytes > MOST_LINES_BYTES:
             self._lines.clear()
-        self._lines[line] = found
-        return found
+            self._lines_bytes = len(line)
+        if self._lines_bytes <= MOST_LINES_BYTES:
+            self._lines[line] = read
+
+
+def _is_unusual(name: str, value: str, of_scheme: Mapping[str, str]) -> bool:
+    """It changes how the rest is read, or says how the client reached us."""
+    if name == "CONNECTION":
+        return value.lower() != "keep-alive"
+    return name in UNUSUAL or "_" in name or name in of_scheme
 
 
 def _says_more(read: Any) -> bool:

@@ -319,7 +319,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _begun(self, req: Any, conn: Any) -> tuple[Answer, dict[str, Any]]:
         if isinstance(req, KnownRequest):
-            return Answer(req, conn.sock, self.cfg), req.environ
+            return Answer(req, conn.sock, self.cfg), req.taken()
         arguments = req, conn.sock, conn.client, conn.server, self.cfg
         answer, environ = wsgi.create(*arguments, response_class=Answer)
         environ["wsgi.multithread"] = True

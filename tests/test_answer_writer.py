@@ -14,6 +14,13 @@ from proxy.answer_writer import Answer
 USUAL = [("content-type", "application/json"), ("x-request-id", "0123"), ("x-empty", "")]
 
 
+class Spelled(str):
+    """What is looked at is what is written."""
+
+    def __str__(self):
+        return "b\r\nset-cookie: c"
+
+
 class Sent(list):
     def sendall(self, data):
         self.append(bytes(data))
@@ -50,6 +57,8 @@ def clock(monkeypatch):
         [*USUAL, ("transfer-encoding", "chunked"), ("server", "ours"), ("content-length", "2")],
         [*USUAL, ("x-a", "K\xf6ln")],
         [*USUAL, ("x-a", "one\ttwo")],
+        [*USUAL, ("x-a", "  b \t"), ("content-length", " 2 ")],
+        [*USUAL, ("x-a", Spelled("b"))],
     ],
 )
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "599 "])

@@ -3,6 +3,7 @@
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import wsgi
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http.parser import RequestParser
 from hypothesis import given
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from proxy import gunicorn_conf
 from proxy.request_reader import (
     MOST_LINES,
+    MOST_LINES_BYTES,
     MOST_TARGETS,
+    TARGET_BYTES,
+    UNUSUAL,
     KnownRequest,
     RequestReader,
     StrictRequest,
@@ -70,7 +74,7 @@ class Connection:
     def __init__(self, reader, config=SETTINGS, *, server=SERVER, client=CLIENT):
         self.parser = reader(config, iter(()), client)
         self.config, self.server, self.client = config, server, client
-        self.read = None
+        self.read = self.environ = None
 
     def ask(self, sent, *, reads=True):
         """What the app is told, the body, whether it is the last one, and what comes behind
@@ -90,7 +94,8 @@ class Connection:
 
     def _told(self, read):
         if isinstance(read, KnownRequest):
-            environ = read.environ
+            self.environ = environ = read.taken()
+            assert "wsgi.early_hints" not in environ
         else:
             arguments = read, Sock(), self.client, self.server, self.config
             _, environ = wsgi.create(*arguments)
@@ -151,7 +156,7 @@ def test_a_request_of_one_connection_is_not_known_on_another(connection):
 
 def test_what_the_app_writes_into_it_is_of_one_request(connection):
     connection.ask(call())
-    connection.read.environ["flask.app"] = connection.read.environ["HTTP_HOST"] = "mine"
+    connection.environ["flask.app"] = connection.environ["HTTP_HOST"] = "mine"
     told, *_ = connection.ask(call())
     assert "flask.app" not in told
     assert told["HTTP_HOST"] == "gateway.example:8000"
@@ -212,7 +217,11 @@ def test_what_is_unusual_is_what_gunicorn_says(lines):
 
 
 @pytest.mark.parametrize(
-    "length", [b"+2", b"-2", b"2,2", b"0x2", b"", b" 2\t", b"02", b"2 2", b"\xb2", b"9" * 20]
+    "length",
+    [
+        *(b"+2", b"-2", b"2,2", b"0x2", b"", b" 2\t", b"02", b"2 2", b"\xb2", b"9" * 20),
+        *(b"9" * 5000, b" " * 100 + b"2", b" " * 9000 + b"2"),
+    ],
 )
 def test_a_length_is_what_gunicorn_says(length):
     lengths = head(*LINES, b"Content-Length: " + length) + b"{}"
@@ -239,6 +248,88 @@ def test_so_is_a_request_line(target):
     both(call(), call(), call(), again, again, again, call())
 
 
+def test_an_empty_line_before_a_request_is_no_request_line():
+    """One is allowed (RFC 9112, 2.2); what is remembered is the line behind it."""
+    *_, last = both(
+        call(), b"\r\n" + call(target=b"GET /admin HTTP/1.1"), b"\r\n" + head(*LINES)
+    )
+    assert both(call(), b"\r\n" + call(), call(), b"\r\n" + call())[3][1] == b"{}"
+    assert last[0]["PATH_INFO"] == "/v1/chat/completions"
+    lines = b"\r\nX-A: b\r\nContent-Length: 3\r\n\r\nabc"
+    assert isinstance(both(call(), b"\r\n" + call(), lines)[2], type)
+
+
+def test_a_body_that_looks_like_a_request_is_none():
+    inner = call(target=b"GET /inner HTTP/1.1")
+    connection = Connection(RequestReader)
+    connection.ask(call(inner), reads=False)
+    connection.ask(call(target=b"GET /outer HTTP/1.1"))
+    told, *_ = connection.ask(inner)
+    assert told["PATH_INFO"] == "/inner"
+
+
+def test_one_that_came_in_pieces_is_read_all_the_same():
+    connection = Connection(RequestReader)
+    for _ in range(3):
+        pieces = iter([POST[5:] + b"\r\n", b"Host: x\r\n", b"\r\n"])
+        connection.parser.unreader.chunk = lambda _size=None, pieces=pieces: next(pieces)
+        told, *_ = connection.ask(POST[:5])
+        assert told["HTTP_HOST"] == "x"
+    assert isinstance(connection.ask(call()), tuple)
+
+
+def test_once_it_said_that_it_closes_nothing_more_is_read(connection):
+    connection.ask(call(lines=(*LINES[:-1], b"Connection: close")))
+    with pytest.raises(StopIteration):
+        next(connection.parser)
+
+
+def test_a_body_that_nobody_read_is_read_over(connection):
+    client = iter([b"lf" + call(b"next")])
+    connection.parser.unreader.chunk = lambda _size=None: next(client)
+    connection.parser.unreader.unread(head(*LINES, b"Content-Length: 4") + b"ha")
+    assert next(connection.parser).body.reader.length == 4
+    assert next(connection.parser).body.read() == b"next"
+
+
+def test_a_body_whose_reading_failed_is_never_over(connection):
+    body = connection.parser.mesg.body = Body(LengthReader(None, 0))
+    assert connection.parser.finish_body()
+    body.failed = True
+    assert not connection.parser.finish_body()
+
+
+def test_the_older_protocol_is_never_known():
+    old = POST.replace(b"1.1", b"1.0")
+    stays = call(target=old)
+    found = both(stays, stays, stays, call(target=old, lines=LINES[:-1]))
+    assert [closes for _, _, closes, _ in found] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("name", sorted(UNUSUAL - {"CONTENT-LENGTH"}))
+def test_what_changes_how_the_rest_is_read_is_never_known(connection, name):
+    value = b"chunked" if name == "TRANSFER-ENCODING" else b"100-continue"
+    lines = (*LINES, name.encode() + b": " + value)
+    for _ in range(3):
+        assert isinstance(connection.ask(head(*lines) + b"0\r\n\r\n"), tuple)
+        assert not isinstance(connection.read, KnownRequest)
+        connection.parser.unreader.take_buffered()
+
+
+def test_gunicorns_other_settings_count():
+    spaced = (*LINES, b"Transfer-Encoding : chunked")
+    chunked = head(*spaced) + b"2\r\n{}\r\n0\r\n\r\n"
+    config = settings(strip_header_spaces=True)
+    found = both(call(), call(), call(), chunked, chunked, config=config)
+    assert [body for _, body, *_ in found[3:]] == [b"{}", b"{}"]
+    for length in (b"x", b"1_0", b"2"):
+        spaced_length = head(*LINES, b"Content-Length : " + length) + b"{}"
+        both(call(), call(), call(), spaced_length, config=config)
+    few = settings(limit_request_fields=len(LINES) + 1)
+    more = call(lines=(*LINES, b"X-A: b"))
+    assert isinstance(both(call(), call(), call(), more, config=few)[3], type)
+
+
 def test_a_head_without_headers_is_read():
     bare = b"GET / HTTP/1.1\r\n\r\n"
     assert len(both(bare, bare, bare, bare + bare)) == 4
@@ -260,6 +351,13 @@ def test_a_body_that_has_come_is_there_and_needs_no_reader(connection):
     connection.ask(call())
     assert isinstance(connection.read.body, WholeBody)
     assert connection.read.body.reader.length == 0
+
+
+def test_of_one_that_is_over_nothing_is_kept(connection):
+    """Its client may stay connected for long."""
+    connection.ask(call())
+    assert connection.read.body.closed
+    assert connection.read.taken() == {}
 
 
 def test_of_another_the_rest_is_received(connection):
@@ -291,9 +389,10 @@ def test_of_headers_that_a_forwarder_may_set_gunicorn_decides():
 def test_a_path_that_a_forwarder_may_name_is_of_one_request():
     config = settings(forwarded_allow_ips="*", forwarder_headers="SCRIPT_NAME")
     lines = (*LINES, b"SCRIPT_NAME: /v1")
-    found = both(*[call(lines=each) for each in (lines, lines, LINES, LINES)], config=config)
-    names = [told["SCRIPT_NAME"] for told, *_ in found]
-    assert names == ["/v1", "/v1", "", ""]
+    for order in ([lines, lines, LINES, LINES], [LINES, LINES, lines, LINES]):
+        found = both(*[call(lines=each) for each in order], config=config)
+        names = [told["SCRIPT_NAME"] for told, *_ in found]
+        assert names == ["/v1" if each is lines else "" for each in order]
 
 
 def test_by_a_socket_of_the_file_system_nothing_is_known():
@@ -310,9 +409,18 @@ def test_what_is_kept_of_a_connection_is_bounded(connection):
         connection.ask(call(lines=(*LINES, b"X-Request-Id: %d" % number)))
         assert isinstance(connection.read, KnownRequest)
         assert len(connection.parser._lines) <= MOST_LINES
+    for number in range(20):
+        lines = [b"X-%d-%d: " % (number, n) + b"x" * 1000 * number for n in range(number)]
+        connection.ask(call(lines=lines))
+        assert sum(map(len, connection.parser._lines)) <= MOST_LINES_BYTES
+    connection.ask(call())
+    connection.ask(call())
+    assert isinstance(connection.read, KnownRequest)
     for number in range(3 * MOST_TARGETS):
         connection.ask(call(target=b"POST /v1/%d HTTP/1.1" % number))
         assert len(connection.parser._targets) <= MOST_TARGETS
+        connection.ask(call(target=b"POST /%b HTTP/1.1" % (b"x" * number * 100)))
+        assert max(map(len, connection.parser._targets)) <= TARGET_BYTES
 
 
 @given(st.data())
