@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.core.tokens import MAX_TOKENS
-from proxy.core.types import Usage
+from proxy.core.types import Bytes, Usage
 
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
@@ -196,7 +196,7 @@ class StreamWatcher:
         return self._hide_usage and not payload.get("choices")
 
 
-def usage_of_answer(body: bytes) -> Usage | None:
+def usage_of_answer(body: Bytes) -> Usage | None:
     """The usage of a plain JSON answer; the rest (embeddings are large) is not parsed."""
     found, start = None, len(body)
     while found is None:  # what stands last may be a value, not the key
@@ -251,7 +251,7 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(line[5:].strip() for line in lines)
 
 
-def json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: Bytes) -> dict[str, Any]:
     """Empty if it is none."""
     try:
         value = json.loads(data)

@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from proxy.core.sse import data_of, json_object
+from proxy.core.types import Bytes
 
 STRICT = "openai_strict"  # the `compat` of clients that want it so
 
@@ -49,7 +50,7 @@ def strict_event(event: bytes) -> bytes:
     return b"\n".join([*others, data]) + b"\n\n"
 
 
-def strict_answer(body: bytes) -> bytes:
+def strict_answer(body: Bytes) -> Bytes:
     """A plain answer as OpenAI would give it. What Azure added nothing to is not touched."""
     if _AZURE.search(body) is None:
         return body

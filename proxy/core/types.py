@@ -14,6 +14,9 @@ NO_LIMITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 KEY = "key"
 ENTRA = "entra"
 
+# A body: as it came, or, if it is a large one, as it was gathered.
+Bytes = bytes | bytearray
+
 # What tokens and requests are counted by: (kind, name, deployment or model).
 MeterKey = tuple[str, str, str]
 

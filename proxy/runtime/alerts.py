@@ -159,7 +159,7 @@ class Alerts:
                 ends_at=time.monotonic() + seconds,
             )
             try:
-                received = answer.read_all()
+                received = bytes(answer.read_all())
             finally:
                 answer.close()
         except UpstreamError as error:

@@ -18,7 +18,7 @@ from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
-from proxy.core.types import NO_USAGE, Call, InstanceConfig, Serving, Usage
+from proxy.core.types import NO_USAGE, Bytes, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
@@ -82,7 +82,7 @@ class Attempt:
         self.request_id = call.request_id
         self.verdict = verdicts.ABORTED
         self.error: UpstreamError | None = None
-        self.body: bytes | None = None
+        self.body: Bytes | None = None
         self.latency_ms = 0
         self.usage = NO_USAGE
         self.sent_bytes = 0  # of its stream, to the client
@@ -127,8 +127,8 @@ class Attempt:
             if self.streams:
                 self._read_until_content(self._answer)
             elif self._answer.status < 400:
-                self.body = self._answer.read_all()
-                self._settle_plain(self.body)
+                self.body = body = self._answer.read_all()
+                self._settle_plain(body)
             else:
                 self.body = self._error_body(self._answer)
                 self.verdict = self._judged(self.verdict, self.body)
@@ -389,7 +389,7 @@ class Attempt:
         if self.verdict.try_next:
             answer.end_by(min(self.call.ends_at, time.monotonic() + ERROR_BODY_SECONDS))
         try:
-            body = answer.read_all()
+            body = bytes(answer.read_all())
         except UpstreamError:
             body = b""
         return without_key(body, self.serving.config, answer.token)
@@ -406,7 +406,7 @@ class Attempt:
         token = self._answer.token if self._answer is not None else ""
         return without_key(text.encode(), self.serving.config, token).decode()
 
-    def _settle_plain(self, body: bytes) -> None:
+    def _settle_plain(self, body: Bytes) -> None:
         if self.verdict.outcome != "succeeded":
             return
         if not body:
@@ -442,7 +442,7 @@ class Attempt:
         return int((time.monotonic() - self._started) * 1000)
 
 
-def _is_json(body: bytes) -> bool:
+def _is_json(body: Bytes) -> bool:
     try:
         json.loads(body)
     except (ValueError, RecursionError):
@@ -456,7 +456,7 @@ def without_key(body: bytes, config: InstanceConfig, token: str) -> bytes:
     return body.replace(key.encode(), masked_key(key).encode()) if key else body
 
 
-def excerpt(body: bytes) -> str:
+def excerpt(body: Bytes) -> str:
     """An error answer's message on one line: what its JSON says, else its first words."""
     text = body[:ERROR_BYTES].decode("utf-8", "replace")
     try:

@@ -9,7 +9,7 @@ from typing import cast
 
 import requests
 
-from proxy.core.types import ENTRA, InstanceConfig
+from proxy.core.types import ENTRA, Bytes, InstanceConfig
 from proxy.runtime.entra import NO_TOKEN, NoToken, Tokens
 from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
@@ -20,6 +20,8 @@ CLEAN_SECONDS = 15.0  # how often connections that are idle for long are looked 
 # Of a plain answer, which is read whole. The largest that is usual has embeddings: 2,048 of
 # 3,072 numbers are about 130 MB.
 MAX_ANSWER_BYTES = 268_435_456
+# A larger one stays as it was gathered: it would be there twice for a moment.
+MAX_COPIED_BYTES = 1_048_576
 TOO_LARGE = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
 
 
@@ -74,7 +76,7 @@ class Answer:
         with _translated():
             return self._body.read1()
 
-    def read_all(self) -> bytes:
+    def read_all(self) -> Bytes:
         """The rest of the body. Raises UpstreamError if it is cut short, or too large."""
         with _translated():
             first = self._body.read1()
@@ -90,7 +92,7 @@ class Answer:
                 if len(whole) > MAX_ANSWER_BYTES:
                     self.close()
                     raise UpstreamError(TOO_LARGE)
-            return bytes(whole)
+            return bytes(whole) if len(whole) <= MAX_COPIED_BYTES else whole
 
     def allow_silence(self, seconds: float) -> None:
         """The longest wait of each read from now on."""

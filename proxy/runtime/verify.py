@@ -104,7 +104,7 @@ def _ask(
         body=json.dumps({"model": deployment, **body}).encode(),
     )
     try:
-        return answer.status, without_key(answer.read_all(), config, answer.token)
+        return answer.status, without_key(bytes(answer.read_all()), config, answer.token)
     finally:
         answer.close()
 

@@ -8,10 +8,12 @@ from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import Headers
 
+from proxy.core.types import Bytes
 from proxy.runtime.tell import tell
 
 logger = logging.getLogger(__name__)
 
+PIECE_BYTES = 1_048_576
 NO_SESSION = NullSession()
 
 
@@ -38,16 +40,17 @@ class Gateway(Flask):
 
 class Relayed(Response):
     """An upstream's answer. `lines` are its headers as `core.headers` lets them through: they
-    are neither checked nor copied again. A body of bytes tells its length."""
+    are neither checked nor copied again. A body of bytes tells its length; a bytearray, which
+    is a large one, goes out piece by piece, and is not copied as a whole."""
 
     def __init__(
-        self, body: bytes | Iterable[bytes], status: int, lines: list[tuple[str, str]]
+        self, body: Bytes | Iterable[bytes], status: int, lines: list[tuple[str, str]]
     ) -> None:
         super().__init__(None, status, _Lines(lines))
-        if not isinstance(body, bytes):
+        if not isinstance(body, bytes | bytearray):
             self.response = body
             return
-        self.response = [body]
+        self.response = [body] if isinstance(body, bytes) else _pieces(body)
         if not (status < 200 or status in (204, 304)):  # RFC 9110, 8.6
             lines.append(("content-length", str(len(body))))
 
@@ -69,6 +72,12 @@ class _Closing:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
+
+
+def _pieces(body: bytearray) -> Iterator[bytes]:
+    with memoryview(body) as whole:
+        for at in range(0, len(whole), PIECE_BYTES):
+            yield bytes(whole[at : at + PIECE_BYTES])
 
 
 class _Lines(Headers):

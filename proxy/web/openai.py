@@ -15,7 +15,7 @@ from proxy.core.door import is_allowed
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
-from proxy.core.types import Call, Client
+from proxy.core.types import Bytes, Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
 from proxy.runtime.line import Line
@@ -316,7 +316,7 @@ def _add_missing_type(lines: list[tuple[str, str]], content_type: str) -> None:
         lines.append(("content-type", content_type))
 
 
-def _has_openai_shape(body: bytes) -> bool:
+def _has_openai_shape(body: Bytes) -> bool:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:

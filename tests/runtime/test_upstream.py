@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 import traceback
+import tracemalloc
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
@@ -541,6 +542,26 @@ def test_an_answer_that_is_too_large_is_none(head, listen, upstream, monkeypatch
 
     error = refusal(upstream, at(listen(talk)))
     assert error.message.startswith("its answer is larger than ")
+
+
+def test_a_large_answer_is_in_memory_once(listen, upstream):
+    size = 20_000_000
+
+    def talk(peer):
+        peer.request()
+        peer.send(OK + b"content-length: %d\r\n\r\n" % size)
+        for _ in range(20):
+            peer.send(b"x" * (size // 20))
+
+    with contextlib.closing(send(upstream, at(listen(talk)))) as answer:
+        tracemalloc.start()
+        try:
+            body = answer.read_all()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(body) == size
+    assert peak < 1.3 * size
 
 
 def by_proxy(port):

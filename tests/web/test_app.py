@@ -1,7 +1,7 @@
 import pytest
 from flask import g, session
 
-from proxy.web.app import Gateway, Relayed
+from proxy.web.app import PIECE_BYTES, Gateway, Relayed
 
 LINES = [("content-type", "application/json"), ("x-ms-region", "East"), ("x-ms-region", "West")]
 
@@ -36,6 +36,18 @@ def test_a_whole_answer_tells_its_length_behind_the_lines_it_was_given():
         [*LINES, ("content-length", "8")],
         b'{"a": 1}',
     )
+
+
+def test_a_large_one_goes_out_piece_by_piece():
+    whole = bytearray(b"x" * (2 * PIECE_BYTES + 1))
+    response = Relayed(whole, 200, list(LINES))
+    told = []
+    body = response({"REQUEST_METHOD": "POST"}, lambda *arguments: told.append(arguments))
+    pieces = list(body)
+    body.close()
+    assert told[0][1] == [*LINES, ("content-length", str(len(whole)))]
+    assert [type(piece) for piece in pieces] == [bytes] * 3
+    assert b"".join(pieces) == whole
 
 
 def test_one_that_was_given_in_pieces_tells_none_and_is_closed_once():
