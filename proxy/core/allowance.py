@@ -233,10 +233,10 @@ def _overspent(
 ) -> Denial | None:
     account.turn(now)
     found = None
-    besides = account.held_tokens + others[3], account.held_nano + others[4]
+    tokens, nano = account.held_tokens + others[3], account.held_nano + others[4]
     for limit, bound, is_month, is_cost in limits.budgets:
         spent = (account.month if is_month else account.day)[is_cost]
-        used, asks = spent + besides[is_cost], asked[3 + is_cost]
+        used, asks = spent + (nano if is_cost else tokens), asked[3 + is_cost]
         if used + asks <= bound:
             continue
         if asks > bound:
@@ -257,16 +257,18 @@ def lines(limits: Limits, account: Account, others: Amounts, now: float) -> list
     second = int(now)
     if limits.rpm:
         used = account.meter.requests.total(second) + others[1]
-        found += (
+        left = str(limits.rpm - used) if used < limits.rpm else "0"
+        found = [
             limits.rpm_line,
-            ("x-ratelimit-remaining-requests", str(max(limits.rpm - used, 0))),
+            ("x-ratelimit-remaining-requests", left),
             ("x-ratelimit-reset-requests", _reset(used, account.requests_at, second)),
-        )
+        ]
     if limits.tpm:
         used = account.meter.tokens.total(second) + others[2]
+        left = str(limits.tpm - used) if used < limits.tpm else "0"
         found += (
             limits.tpm_line,
-            ("x-ratelimit-remaining-tokens", str(max(limits.tpm - used, 0))),
+            ("x-ratelimit-remaining-tokens", left),
             ("x-ratelimit-reset-tokens", _reset(used, account.tokens_at, second)),
         )
     return found

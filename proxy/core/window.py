@@ -40,7 +40,8 @@ class Window:
         """The sum as of `second`; never below 0."""
         if second != self._newest:
             self._look(second)
-        return max(self._total, 0)
+        total = self._total
+        return total if total > 0 else 0
 
     def recent(self, second: int, seconds: int) -> int:
         """The sum over the last `seconds` only, as of `second`; never below 0."""
