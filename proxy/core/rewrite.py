@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from proxy.core.providers import PROVIDERS
-from proxy.core.types import Call, Serving
+from proxy.core.types import Bytes, Call, Serving
 from proxy.errors import BadRequest
 
 _DECODER = json.JSONDecoder()
@@ -27,7 +27,7 @@ def asks_for_usage(call: Call, serving: Serving) -> bool:
     )
 
 
-def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> bytes:
+def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Bytes:
     """The call's body as this instance needs it; nothing else in it changes."""
     body = call.body
     by_body = PROVIDERS[serving.config.provider_type].model_in_body
@@ -41,7 +41,7 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> bytes:
     return body
 
 
-def with_first_field(body: bytes, name: str, value: object) -> bytes:
+def with_first_field(body: Bytes, name: str, value: object) -> bytes:
     """`body`, a JSON object that is not empty and has no such field, with it before the others.
 
     As `with_field` would, but without looking for it.
@@ -53,7 +53,7 @@ def with_first_field(body: bytes, name: str, value: object) -> bytes:
     return b"".join((body[: match.end()], field, body[match.end() :]))
 
 
-def with_field(body: bytes, name: str, value: object) -> bytes:
+def with_field(body: Bytes, name: str, value: object) -> bytes:
     """`body`, a JSON object, with its field `name` set to `value`.
 
     Only the bytes of that value change; a missing field becomes the first. If the field

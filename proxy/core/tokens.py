@@ -4,6 +4,7 @@ The counts of a prompt become tokens by an estimator (core/estimator.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from proxy.core.images import UNKNOWN_TOKENS, image_tokens
@@ -26,6 +27,8 @@ PART_CHARACTERS = 65_536  # looked at together
 
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 
+NOTHING_OMITTED: Mapping[str, int] = MappingProxyType({})
+
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
 _DIGITS = b"0123456789"
 _SPACES = b" \n\t\r"
@@ -40,11 +43,13 @@ _NOT_TWO = _all_but(range(0xC0, 0xE0))
 _NOT_THREE = _all_but(range(0xE0, 0xF8))
 
 
-def prompt(body: Mapping[str, Any], fields: Iterable[str]) -> Prompt:
+def prompt(
+    body: Mapping[str, Any], fields: Iterable[str], omitted: Mapping[str, int] = NOTHING_OMITTED
+) -> Prompt:
     """Of the text in `fields` of a request's body.
 
     Every string counts, keys too: a tool's schema is part of the prompt. A list of integers is
-    text that is tokenized already and counts one each.
+    text that is tokenized already and counts one each. `omitted` is what an outline left out.
     """
     texts: list[str] = []
     media = ready = 0
@@ -65,7 +70,19 @@ def prompt(body: Mapping[str, Any], fields: Iterable[str]) -> Prompt:
             todo.extend(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             ready += 1
-    return Prompt(_counts(texts), media, ready)
+    counts = _counts(texts)
+    return Prompt(_whole(counts, texts, omitted) if omitted else counts, media, ready)
+
+
+def _whole(
+    counts: tuple[int, ...], texts: Iterable[str], omitted: Mapping[str, int]
+) -> tuple[int, ...]:
+    """With what was left out, of which the rest of its text tells what it is like."""
+    for text in filter(omitted.__contains__, texts):
+        times = omitted[text] / len(text)
+        more = (round(count * times) for count in _counts([text])[1:])
+        counts = (1, *map(sum, zip(counts[1:], more, strict=True)))
+    return counts
 
 
 def _counts(texts: Iterable[str]) -> tuple[int, ...]:

@@ -144,7 +144,7 @@ class Call:
 
     endpoint: str
     model: str
-    body: bytes = field(repr=False)
+    body: Bytes = field(repr=False)
     client: Client = ANONYMOUS
     stream: bool = False
     body_model: str | None = None

@@ -24,6 +24,7 @@ import requests
 from urllib3.util.ssltransport import SSLTransport
 
 from proxy.core.addresses import refused
+from proxy.core.types import Bytes
 from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
 from proxy.runtime.buffers import thread_buffer, timeval
 from proxy.runtime.line import Line
@@ -137,7 +138,7 @@ class Connection:
         self._received_bytes += size
         return buffer[:size]
 
-    def send_all(self, data: bytes) -> None:
+    def send_all(self, data: Bytes) -> None:
         """As the socket's own, within the times: also where the peer takes it bit by bit.
         Raises OSError."""
         left = memoryview(data)

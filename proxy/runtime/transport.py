@@ -20,6 +20,7 @@ from requests.adapters import BaseAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
+from proxy.core.types import Bytes
 from proxy.runtime.answer_reader import BROKE_OFF, AnswerReader, BrokenAnswer
 from proxy.runtime.connections import (
     FAILED,
@@ -59,7 +60,7 @@ class Outgoing(requests.PreparedRequest):
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | None,
+        body: Bytes | None,
         line: Line | None = None,
         ends_at: float = math.inf,
     ) -> None:
@@ -67,7 +68,7 @@ class Outgoing(requests.PreparedRequest):
         self.method = method
         self.url = url
         self.headers = headers  # type: ignore[assignment]  # only iterated over
-        self.body: bytes | None = body
+        self.body: Bytes | None = body  # type: ignore[assignment]  # sent as it is
         self.line = line or Line()
         self.ends_at = ends_at
 
@@ -282,7 +283,7 @@ def _head(request: Outgoing, way: _Way) -> bytes:
         raise requests.exceptions.InvalidHeader(NO_REQUEST) from None
 
 
-def _sent(connection: Connection, head: bytes, body: bytes | None) -> bool:
+def _sent(connection: Connection, head: bytes, body: Bytes | None) -> bool:
     """False if the peer did not take all of it: it may have answered before."""
     try:
         if body is None or len(body) <= MAX_JOINED_BYTES:

@@ -137,7 +137,7 @@ class Upstream:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: bytes | None,
+        body: Bytes | None,
         method: str = "POST",
         line: Line | None = None,
         ends_at: float = math.inf,

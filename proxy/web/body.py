@@ -8,12 +8,13 @@ from gunicorn.http.errors import ParseException
 from werkzeug.sansio.utils import get_content_length
 
 from proxy.context import Parts
+from proxy.core.types import Bytes
 from proxy.errors import BadRequest, TooLarge
 
 PIECE_BYTES = 1_048_576
 
 
-def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
+def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
     """Raises TooLarge, and BadRequest if it does not come as it was announced.
 
     Not the framework's `get_data`: of a chunked body above its limit that returns the
@@ -29,7 +30,7 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
         return b""  # the server cannot tell where a body would end, so there is none
     try:
         size = limit + 1 if announced is None else announced
-        body = b"".join(_pieces(environ["wsgi.input"], size))
+        body = _joined(_pieces(environ["wsgi.input"], size))
     except (OSError, ParseException):  # of chunks that are none; its text would quote them
         raise BadRequest(
             "The request's body could not be read: its chunks are broken."
@@ -41,7 +42,7 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> bytes:
     return body
 
 
-def parsed_json(body: bytes) -> Any:
+def parsed_json(body: Bytes) -> Any:
     """Raises BadRequest. The parser goes 1,024 levels deep, whatever the interpreter allows."""
     try:
         return orjson.loads(body)
@@ -49,6 +50,19 @@ def parsed_json(body: bytes) -> Any:
         if "depth limit" in str(error):
             raise BadRequest("The body is nested too deeply.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def _joined(pieces: Iterator[bytes]) -> Bytes:
+    """Of several, gathered: to join a large body is to have it twice."""
+    first = next(pieces, b"")
+    second = next(pieces, b"")
+    if not second:
+        return first
+    whole = bytearray(first)
+    whole += second
+    for piece in pieces:
+        whole += piece
+    return whole
 
 
 def _pieces(stream: Any, size: int) -> Iterator[bytes]:

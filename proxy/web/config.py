@@ -162,7 +162,7 @@ def _given() -> Json:
 
 def _body() -> Any:
     if request.mimetype in config_text.YAML_TYPES:
-        return config_text.from_yaml(read_body(parts(), request.environ))
+        return config_text.from_yaml(bytes(read_body(parts(), request.environ)))
     try:
         return body_json()
     except BadRequest as error:

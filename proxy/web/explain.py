@@ -59,7 +59,7 @@ class Explain(MethodView):
         fields = parsed_json(body)
         if not isinstance(fields, dict):
             raise Unprocessable("A JSON object is needed: the body of a client's request.")
-        more = {"client": known.client} if known else {}
+        more: dict[str, Any] = {"client": known.client} if known else {}
         call = call_of(_endpoint(fields), model_of(fields), body, fields, **more)
         rows = list(parts().forward.explain(call))
         return {

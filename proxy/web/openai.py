@@ -13,8 +13,10 @@ from proxy.context import Parts, parts
 from proxy.core import headers, tokens
 from proxy.core.door import is_allowed
 from proxy.core.endpoints import ENDPOINTS
+from proxy.core.outline import KEPT_BYTES, LARGE_BYTES, outline
 from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
+from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
 from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
@@ -104,11 +106,17 @@ def _served(mine: Parts, endpoint: str, model: str | None) -> Response:
 
 
 def call_of(
-    endpoint: str, model: str, body: bytes, fields: Mapping[str, Any], **more: Any
+    endpoint: str,
+    model: str,
+    body: Bytes,
+    fields: Mapping[str, Any],
+    omitted: Mapping[str, int] = NOTHING_OMITTED,
+    **more: Any,
 ) -> Call:
-    """`body` in our words; `fields` is what its JSON says, `more` what it does not."""
+    """`body` in our words; `fields` is what its JSON says, but for what is `omitted`; `more`
+    what it does not."""
     mine = parts()
-    prompt = tokens.prompt(fields, ENDPOINTS[endpoint].prompt_fields)
+    prompt = tokens.prompt(fields, ENDPOINTS[endpoint].prompt_fields, omitted)
     prompt_tokens = mine.estimates.tokens(model, prompt)
     in_body = fields.get("model")
     return Call(
@@ -134,7 +142,7 @@ def _forwarded(
     model: str | None,
     client: Client,
     line: Line,
-    body: bytes,
+    body: Bytes,
     ends_at: float,
 ) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
@@ -148,10 +156,10 @@ def _forwarded(
 
 
 def _call(
-    endpoint: str, model: str | None, client: Client, body: bytes, ends_at: float
+    endpoint: str, model: str | None, client: Client, body: Bytes, ends_at: float
 ) -> Call:
     """What its JSON holds is given up before anybody waits."""
-    fields = _parsed(body)
+    fields, omitted = _parsed(endpoint, body)
     seen = g._get_current_object()
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
@@ -168,6 +176,7 @@ def _call(
         asked,
         body,
         fields,
+        omitted,
         client=client,
         headers=passed,
         request_id=seen.request_id,
@@ -197,10 +206,23 @@ def show_model(model: str) -> Response:
     return jsonify(_model_json(model))
 
 
-def _parsed(body: bytes) -> Mapping[str, Any]:
+def _parsed(endpoint: str, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """Its fields, and what is left out of their texts."""
     if not body:
         raise BadRequest("The request has no body; a JSON object is needed.")
-    fields = parsed_json(body)
+    if len(body) <= LARGE_BYTES:
+        return _object(body), NOTHING_OMITTED
+    text, omitted = outline(body)
+    fields = _object(text)
+    prompts = ENDPOINTS[endpoint].prompt_fields
+    others = {name: value for name, value in fields.items() if name not in prompts}
+    if omitted and len(orjson.dumps(others)) > KEPT_BYTES:
+        return _object(body), NOTHING_OMITTED  # what is understood is understood as it is
+    return fields, omitted
+
+
+def _object(text: Bytes) -> Mapping[str, Any]:
+    fields = parsed_json(text)
     if not isinstance(fields, dict):
         raise BadRequest("The body is valid JSON, but not an object.")
     return fields
@@ -251,7 +273,7 @@ def _ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
     return time.monotonic() + seconds
 
 
-def _affinity(policy: str, endpoint: str, fields: Mapping[str, Any], body: bytes) -> bytes:
+def _affinity(policy: str, endpoint: str, fields: Mapping[str, Any], body: Bytes) -> bytes:
     """What calls have in common whose prompts begin alike: the client's own word for it, else
     the first of the prompt as it was sent."""
     if policy != "sticky":
@@ -260,7 +282,8 @@ def _affinity(policy: str, endpoint: str, fields: Mapping[str, Any], body: bytes
     if isinstance(key, str) and key:
         return key.encode("utf-8", "replace")
     start = body.find(f'"{ENDPOINTS[endpoint].prompt_fields[0]}"'.encode())
-    return body[max(start, 0) :][:AFFINITY_BYTES]
+    start = max(start, 0)
+    return bytes(body[start : start + AFFINITY_BYTES])
 
 
 def _completion_tokens(endpoint: str, fields: Mapping[str, Any]) -> int:

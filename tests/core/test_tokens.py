@@ -175,3 +175,17 @@ def test_no_client_can_name_a_number_that_the_database_cannot_add(body):
 
 def test_no_limit_an_operator_can_set_is_above_the_largest_number():
     assert MAX_TOKENS == 2**31 - 1
+
+
+def test_what_an_outline_left_out_counts_like_the_rest_of_its_text():
+    text = "abc 1,\u00e4" * 1000
+    whole = prompt({"input": [text * 4, "more"]}, ["input"])
+    assert prompt({"input": [text, "more"]}, ["input"], {text: 3 * len(text)}) == whole
+    assert prompt({"input": [text, "more"]}, ["input"], {"other": 99}) != whole
+
+
+def test_of_an_image_that_an_outline_cut_nothing_more_counts():
+    url = "data:image/png;base64,AAAA"
+    image = {"messages": [{"content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+    found = prompt(image, ["messages"])
+    assert prompt(image, ["messages"], {url: 10**6}) == found

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from proxy.core.outline import KEPT_BYTES
 from proxy.core.tokens import prompt
 from proxy.simulator import FAULTS, expected_usage
 from proxy.store import keys
@@ -643,6 +644,52 @@ def test_a_body_that_is_too_large_is_a_413_that_names_the_limit(make_world):
     assert (answer.status_code, error(answer)["code"]) == (413, "request_too_large")
     assert "2000 bytes" in error(answer)["message"]
     assert sum(world.asked()) == 1
+
+
+def with_image(characters, **more):
+    url = "data:image/png;base64," + "iVBORw0KGgoA" * (characters // 12)
+    part = {"type": "image_url", "image_url": {"url": url}}
+    text = {"type": "text", "text": "What is this?"}
+    return CHAT | {"messages": [{"role": "user", "content": [text, part]}]} | more
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """How much of each body was parsed."""
+    sizes, parse = [], openai.parsed_json
+    monkeypatch.setattr(
+        openai, "parsed_json", lambda text: sizes.append(len(text)) or parse(text)
+    )
+    return sizes
+
+
+def test_of_a_large_image_only_its_beginning_is_parsed_and_all_of_it_goes_on(world, parsed):
+    world.add("a")
+    body = json.dumps(with_image(3_000_000)).encode()
+    assert world.ask(body).status_code == 200
+    assert world.received().body == body
+    assert parsed[0] < 2 * KEPT_BYTES
+
+
+def test_what_is_no_prompt_is_understood_whole(world, parsed):
+    world.add("a")
+    body = json.dumps(with_image(3_000_000, user="x" * 200_000)).encode()
+    assert world.ask(body).status_code == 200
+    assert world.received().body == body
+    assert parsed[-1] == len(body)
+
+
+def test_text_that_was_not_parsed_counts_as_well(world, monkeypatch):
+    world.add("a")
+    calls, forward = [], world.parts.forward.forward
+    monkeypatch.setattr(
+        world.parts.forward,
+        "forward",
+        lambda call, *more: calls.append(call) or forward(call, *more),
+    )
+    body = CHAT | {"messages": [{"role": "user", "content": "x1" * 1_500_000}]}
+    assert world.ask(body).status_code == 200
+    assert calls[0].prompt == prompt(body, ["messages"])
 
 
 def test_a_body_that_ends_early_is_a_400(world):
