@@ -14,7 +14,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from proxy.context import EXTENSION, Parts
-from proxy.runtime import open_files
+from proxy.runtime import large_memory, open_files
 from proxy.runtime.log_forms import JSON, form_of_stderr
 from proxy.runtime.tell import tell
 from proxy.settings import ROOT, SettingError, load_settings
@@ -152,6 +152,7 @@ def post_worker_init(worker: Worker) -> None:
     """Threads do not survive a fork, so they start here and not in the parent."""
     # What was made before the fork lives as long as we do; not looking at it again keeps
     # its memory shared.
+    large_memory.give_back()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+from proxy.runtime.large_memory import LARGE_BYTES, M_MMAP_THRESHOLD, give_back
+from proxy.settings import ROOT
+
+# The first that is freed would raise the bound above the second.
+KEPT_AFTERWARDS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from proxy.runtime.large_memory import give_back
+
+def resident_bytes():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+if give_back():
+    del (first := [bytes(20_000_000)])[:]
+    before = resident_bytes()
+    for _ in range(3):
+        body = bytearray()
+        for _ in range(20):
+            body += bytes(1_000_000)
+        del body
+    print(resident_bytes() - before)
+else:
+    print(0)
+"""
+
+
+def test_the_system_gets_back_what_a_large_body_took():
+    command = [sys.executable, "-c", KEPT_AFTERWARDS, str(ROOT)]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(kept) < 5_000_000
+
+
+def test_the_bound_is_told_to_the_library():
+    asked = []
+    libc = SimpleNamespace(mallopt=lambda *arguments: asked.append(arguments) or 1)
+    assert give_back(libc)
+    assert asked == [(M_MMAP_THRESHOLD, LARGE_BYTES)]
+
+
+def test_a_library_without_that_setting_is_left_alone():
+    assert not give_back(SimpleNamespace())
+    assert not give_back(SimpleNamespace(mallopt=lambda *_: 0))
