@@ -22,7 +22,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
@@ -312,7 +311,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             # A second head behind the first would be taken for its body.
             said = "A request failed in the middle of its answer."
             self.log.exception(said, extra=named("unexpected_error"))
-            util.close_graceful(conn.sock)
             raise StopIteration from None
         conn.sock.end_answer()
         return not answer.should_close()

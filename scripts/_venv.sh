@@ -29,7 +29,9 @@ wanted=$(cat requirements.txt $included "$requirements" | cksum)
 stamp=.venv/.installed-$requirements
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing $requirements into .venv ..." >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r "$requirements"
+    # pip compiles with one process; what some packages have for other Pythons cannot be.
+    .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
     echo "$wanted" >"$stamp"
 fi
 

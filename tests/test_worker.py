@@ -906,6 +906,7 @@ def test_one_that_fails_in_the_middle_of_its_answer_ends_it_without_a_second_hea
     client, conn = ends
     client.sendall(GET % 1 + GET % 2)
     assert worker.handle(conn) is False
+    conn.sock.close()
     received = everything(client)
     assert received.count(b"HTTP/1.1") == 1
     assert received.endswith(b"\r\n\r\n4\r\nhalf\r\n")  # no end of it
