@@ -25,6 +25,7 @@ from proxy.simulator import Simulator
 from tests.e2e.conftest import Gateway, add_instance, free_port, until
 
 CONNECTIONS = 16
+PAUSE_SECONDS = 0.02  # of each: who asks at full load takes what the others need
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -51,7 +52,7 @@ def load(gateway: Gateway, connections: int = CONNECTIONS) -> Iterator[Counter[s
     def ask() -> None:
         session = requests.Session()
         session.headers["api-key"] = gateway.client_key
-        while not over.is_set():
+        while not over.wait(PAUSE_SECONDS):
             try:
                 answer = session.post(
                     f"{gateway.url}/v1/chat/completions", json=CHAT, timeout=30

@@ -60,7 +60,7 @@ def test_a_rotation_fails_no_request_and_needs_no_start(own_gateway, simulator, 
     failed, stop = [], threading.Event()
 
     def ask():
-        while not stop.is_set():
+        while not stop.wait(0.02):  # the commands need a processor, too
             answer = own_gateway.chat()
             if not answer.ok:
                 failed.append(answer.text)
