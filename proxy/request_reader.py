@@ -23,9 +23,8 @@ MOST_LINES = 64
 MOST_LINES_BYTES = 16_384
 MOST_TARGETS = 8
 TARGET_BYTES = 512
-# A line about the body's length, which is hardly ever the same, and its number.
+# Of a line about the body's length, which is hardly ever the same.
 LENGTH_BYTES = 64
-LENGTH_DIGITS = 15
 
 # What changes how the rest is read, and what does so if it does not say "keep-alive".
 UNUSUAL = frozenset(
@@ -185,8 +184,7 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         name, _, value = line.partition(b":")
         if name.upper() == b"CONTENT-LENGTH":  # mostly another one
             value = value.strip(b" \t")
-            is_number = value.isdigit() and len(value) <= LENGTH_DIGITS
-            is_usual = is_number and len(line) <= LENGTH_BYTES
+            is_usual = value.isdigit() and len(line) <= LENGTH_BYTES
             return ("CONTENT_LENGTH", value.decode()) if is_usual else None
         try:
             found = self._last_read.parse_headers(line)

@@ -24,6 +24,9 @@ from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
+SHORT = Config()
+SHORT.set("keepalive", 0)
+
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -927,8 +930,9 @@ def test_a_worker_that_has_served_as_many_as_it_should_ends(worker, ends, paths)
     assert b"Connection: close" in second
 
 
-def test_where_as_many_stay_connected_as_may_a_client_is_asked_to_go(worker, ends):
-    worker.max_keepalived = 0
+@pytest.mark.parametrize("name, value", [("max_keepalived", 0), ("cfg", SHORT)])
+def test_where_no_more_may_stay_connected_a_client_is_asked_to_go(name, value, worker, ends):
+    setattr(worker, name, value)
     client, conn = ends
     client.sendall(GET % 1)
     assert worker.handle(conn) is False
