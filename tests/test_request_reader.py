@@ -418,9 +418,10 @@ def test_what_is_kept_of_a_connection_is_bounded(connection):
         lines = [b"X-%d-%d: " % (number, n) + b"x" * 1000 * number for n in range(number)]
         connection.ask(call(lines=lines))
         assert sum(map(len, connection.parser._lines)) <= MOST_LINES_BYTES
-    connection.ask(call())
+    new = b"X-New: 1"
+    connection.ask(call(lines=(*LINES, new)))
     assert isinstance(connection.read, KnownRequest)
-    assert set(LINES) <= connection.parser._lines.keys()
+    assert {*LINES, new} <= connection.parser._lines.keys()
     for number in range(3 * MOST_TARGETS):
         connection.ask(call(target=b"POST /v1/%d HTTP/1.1" % number))
         assert len(connection.parser._targets) <= MOST_TARGETS
