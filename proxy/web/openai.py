@@ -216,9 +216,17 @@ def _parsed(endpoint: str, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str,
     fields = _object(text)
     prompts = ENDPOINTS[endpoint].prompt_fields
     others = {name: value for name, value in fields.items() if name not in prompts}
-    if omitted and len(orjson.dumps(others)) > KEPT_BYTES:
+    if omitted and not _is_short(others):
         return _object(body), NOTHING_OMITTED  # what is understood is understood as it is
     return fields, omitted
+
+
+def _is_short(fields: Mapping[str, Any]) -> bool:
+    """Too short for one of its strings to have been cut."""
+    try:
+        return len(orjson.dumps(fields)) <= KEPT_BYTES
+    except orjson.JSONEncodeError:  # it writes nothing that is as deep as it reads
+        return False
 
 
 def _object(text: Bytes) -> Mapping[str, Any]:

@@ -671,9 +671,14 @@ def test_of_a_large_image_only_its_beginning_is_parsed_and_all_of_it_goes_on(wor
     assert parsed[0] < 2 * KEPT_BYTES
 
 
-def test_what_is_no_prompt_is_understood_whole(world, parsed):
+@pytest.mark.parametrize(
+    "more",
+    [{"user": "x" * 200_000}, {"x": json.loads("[" * 400 + "]" * 400)}],
+    ids=["long", "deep"],
+)
+def test_what_is_no_prompt_is_understood_whole(world, parsed, more):
     world.add("a")
-    body = json.dumps(with_image(3_000_000, user="x" * 200_000)).encode()
+    body = json.dumps(with_image(3_000_000, **more)).encode()
     assert world.ask(body).status_code == 200
     assert world.received().body == body
     assert parsed[-1] == len(body)
