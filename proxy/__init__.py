@@ -29,6 +29,7 @@ from proxy.runtime.roster import Roster
 from proxy.runtime.shared_counts import SharedCounts
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
+from proxy.runtime.streams import Streams
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.traces import Traces
 from proxy.runtime.upstream import Upstream
@@ -140,6 +141,7 @@ def make_parts(settings: Settings) -> Parts:
         client_key_watch=KeyWatch(WrongKeys(free=1, first_wait_seconds=LONGEST_WAIT_SECONDS)),
         entry=entry,
         open_calls=open_calls,
+        streams=Streams(),
         draining=Draining(),
         fragments=Fragments(),
         syncer=syncer,

@@ -32,6 +32,16 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         else:
             super().process_headers(headers)
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Its head is sent, and nobody knows how long it will be."""
+        return bool(self.chunked and self.headers_sent)
+
+    def framed(self, data: bytes) -> bytes:
+        """Of such an answer what `write` would send, for who sends it otherwise."""
+        self.sent += len(data)
+        return b"%X\r\n%b\r\n" % (len(data), data)
+
     def default_headers(self) -> list[str]:
         if self.upgrade:
             found: list[str] = super().default_headers()

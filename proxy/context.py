@@ -26,6 +26,7 @@ from proxy.runtime.recent import Recent
 from proxy.runtime.roster import Roster
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
+from proxy.runtime.streams import Streams
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.tell import tell
 from proxy.runtime.traces import Traces
@@ -58,6 +59,7 @@ class Parts:
     client_key_watch: KeyWatch
     entry: Entry
     open_calls: OpenCalls
+    streams: Streams
     draining: Draining
     fragments: Fragments
     syncer: Syncer
@@ -78,6 +80,7 @@ class Parts:
         self.clients.begin()
         self.syncer.start()
         self.open_calls.start()
+        self.streams.start()
         self.upstream.start()
         self.alerts.start()
         self.roster.start()
@@ -99,6 +102,7 @@ class Parts:
             steps.callback(self.syncer.stop)
             steps.callback(self.roster.stop)
             self.open_calls.stop()
+            self.streams.stop()
             cut_off = self.forward.settle_open()
             if self.log_writer.is_started:
                 said = "the worker ends; %d answers were still open"

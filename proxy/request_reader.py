@@ -99,9 +99,13 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         self._targets: dict[bytes, Environ] = {}
         self._target = b""  # the request line of what gunicorn read last
         self._last_read: Any = None  # by gunicorn
+        self.goes_on = False  # the answer to the last one does: that one is the next
 
     def __next__(self) -> Any:
         """Raises StopIteration where there is to be no further one, and ParseException."""
+        if self.goes_on:
+            self.goes_on = False
+            return self.mesg
         if self.mesg is not None and (self.mesg.should_close() or not self.finish_body()):
             raise StopIteration
         received = self.unreader.buf.getvalue()

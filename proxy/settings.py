@@ -193,7 +193,7 @@ SETTINGS: tuple[Setting, ...] = (
             "auto, or a whole number from 1 to 64",
             "Worker processes; `auto` is one for each core."),
     Setting("PROXY_THREADS", "threads", "512", *_whole(1, 10000),
-            "Threads of a worker: the streams it can hold open. Made when needed."),
+            "Calls that a worker can hold open, and threads it may have for them."),
     Setting("PROXY_SYNC_INTERVAL_MS", "sync_interval_ms", "200", *_whole(10, 60000),
             "How often a worker writes its counts, and reads others' and new config, in ms."),
     Setting("PROXY_CLIENT_AUTH", "client_auth", "key", *_choice("key", "off"),

@@ -34,6 +34,7 @@ from proxy.errors import ProxyError, RequestTimeout
 from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
 from proxy.runtime.refusals import answer, refusal_of
+from proxy.runtime.streams import Stream
 from proxy.runtime.tell import named
 from proxy.runtime.threads import ThreadPool
 
@@ -63,6 +64,9 @@ HELD_SECONDS = 5.0
 # many as there are. A few clients are shared among the workers; of a crowd nobody waits long.
 CONNECTIONS_FOR_EACH = 8
 
+# What becomes of a connection whose answer waits for its next event.
+WATCHED = object()
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """What differs from gunicorn's is here, by the methods it has for that."""
@@ -88,6 +92,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         parts: Parts = self.wsgi.extensions[EXTENSION]
         self._entry = parts.entry
         self._calls = parts.open_calls
+        self._streams = parts.streams
         parts.roster.threads = self.tpool
 
     def get_thread_pool(self) -> ThreadPool:
@@ -222,7 +227,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 return _DEFER  # or gunicorn would wait as long again
         while True:
             conn.sock.begun_at = math.inf
-            if not self._arrived(conn):
+            if conn.sock.exchange is not None:
+                conn.parser.goes_on = True
+            elif not self._arrived(conn):
                 return _DEFER if self.alive and conn.sock.head_until < math.inf else False
             conn.sock.begun_at = time.monotonic()  # its turn has come
             try:
@@ -285,24 +292,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock.head_until = time.monotonic() + HEAD_SECONDS
         return waits
 
-    def handle_request(self, req: Any, conn: Any) -> bool:
+    def handle_request(self, req: Any, conn: Any) -> Any:
         """As gunicorn does it, but for its hooks and its own access log, which nobody has here.
-        Whether the client may ask again."""
-        conn.sock.begin_answer()
-        answer, environ = self._begun(req, conn)
-        self._count_request(answer)
+        Whether the client may ask again, or WATCHED."""
+        exchange, conn.sock.exchange = conn.sock.exchange, None
+        if exchange is None:
+            exchange = self._begun(req, conn)
+        answer = exchange.answer
         try:
-            body = self.wsgi(environ, answer.start_response)
+            is_over = True
             try:
-                if isinstance(body, wsgi.FileWrapper):
-                    answer.write_file(body)
-                else:
-                    for piece in body:
-                        answer.write(piece)
+                is_over = self._written(exchange, conn)
+                if not is_over:
+                    return WATCHED
                 answer.close()
             finally:
-                if hasattr(body, "close"):
-                    body.close()
+                if is_over:
+                    exchange.close()
         except OSError:
             raise  # the client has left, or is to be left
         except (Exception, SystemExit):
@@ -315,14 +321,47 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         conn.sock.end_answer()
         return not answer.should_close()
 
-    def _begun(self, req: Any, conn: Any) -> tuple[Answer, dict[str, Any]]:
+    def _begun(self, req: Any, conn: Any) -> "_Exchange":
+        conn.sock.begin_answer()
         if isinstance(req, KnownRequest):
-            return Answer(req, conn.sock, self.cfg), req.taken()
-        arguments = req, conn.sock, conn.client, conn.server, self.cfg
-        answer, environ = wsgi.create(*arguments, response_class=Answer)
-        environ["wsgi.multithread"] = True
-        conn.parser.note(environ)
-        return answer, environ
+            answer, environ = Answer(req, conn.sock, self.cfg), req.taken()
+        else:
+            arguments = req, conn.sock, conn.client, conn.server, self.cfg
+            answer, environ = wsgi.create(*arguments, response_class=Answer)
+            environ["wsgi.multithread"] = True
+            conn.parser.note(environ)
+        self._count_request(answer)
+        return _Exchange(answer, self.wsgi(environ, answer.start_response))
+
+    def _written(self, exchange: "_Exchange", conn: Any) -> bool:
+        """False: what comes next is waited for by the streams' thread."""
+        stream, exchange.stream = exchange.stream, None
+        if stream is not None and stream.unsent:
+            conn.sock.sendall(stream.unsent)
+            if self._is_watched(exchange, conn):
+                return False
+        if isinstance(exchange.body, wsgi.FileWrapper):
+            exchange.answer.write_file(exchange.body)
+            return True
+        for piece in exchange.pieces:
+            exchange.answer.write(piece)
+            if self._is_watched(exchange, conn):
+                return False
+        return True
+
+    def _is_watched(self, exchange: "_Exchange", conn: Any) -> bool:
+        """The rest of a stream may be: `_serve` gives it to the streams, when nothing of this
+        thread's is to be done with it any more."""
+        source = getattr(exchange.body, "source", None)
+        if source is None or not (exchange.answer.is_open_ended and self._streams.is_running):
+            return False
+        number = source.watched()
+        if number is None:
+            return False
+        go_on = partial(self.tpool.submit, partial(self._serve, conn))
+        exchange.stream = Stream(number, source, conn.sock, exchange.answer.framed, go_on)
+        conn.sock.exchange = exchange
+        return True
 
     def _count_request(self, answer: Answer) -> None:
         self.nr += 1
@@ -336,6 +375,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
         """Not as gunicorn does it, which waits for seconds for what nobody wants to read."""
         self._entry.leave()
+        if keepalive is WATCHED:
+            return WATCHED
         try:
             until = time.monotonic() + REST_SECONDS
             return bool(keepalive) and conn.parser.finish_body(deadline=until)
@@ -386,7 +427,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             done.value = self.handle(conn)
         finally:
             self._at_work.discard(conn)
-            if done.value:
+            if done.value is WATCHED:
+                self._streams.add(conn.sock.exchange.stream)
+            elif done.value:
                 self.method_queue.defer(self.finish_request, conn, done)
             else:
                 self._close(conn)
@@ -411,6 +454,22 @@ def _is_waited_for(conn: Any) -> bool:
     body = conn.parser.mesg.body.reader
     is_unread = getattr(body, "length", 0) or getattr(body, "parser", None)
     return bool(is_unread) or not conn.sock.is_writable()
+
+
+class _Exchange:
+    """A request's answer, and what it is made of. `stream`, where its rest is watched."""
+
+    __slots__ = ("answer", "body", "pieces", "stream")
+
+    def __init__(self, answer: Answer, body: Any) -> None:
+        self.answer = answer
+        self.body = body
+        self.pieces = iter(body)
+        self.stream: Stream | None = None
+
+    def close(self) -> None:
+        if hasattr(self.body, "close"):
+            self.body.close()
 
 
 class _Done:

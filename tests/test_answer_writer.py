@@ -111,3 +111,26 @@ def test_the_date_is_that_of_its_second(clock):
         b"Date: Fri, 15 Jan 2027 08:00:00 GMT",
         b"Date: Fri, 15 Jan 2027 08:00:01 GMT",
     ]
+
+
+def test_what_is_sent_otherwise_looks_the_same():
+    request = SimpleNamespace(method="POST", version=(1, 1), should_close=lambda: False)
+    sent = Sent()
+    answer = Answer(request, sent, Config())
+    answer.start_response("200 OK", USUAL)
+    assert not answer.is_open_ended
+    answer.write(b"a" * 20)
+    assert answer.is_open_ended
+    assert answer.framed(b"b" * 20) == sent[-1].replace(b"a", b"b")
+    assert answer.sent == 40
+
+
+@pytest.mark.parametrize(
+    "headers, version", [([("content-length", "9")], (1, 1)), ([], (1, 0))]
+)
+def test_one_with_a_length_and_one_for_an_old_client_are_not_framed(headers, version):
+    request = SimpleNamespace(method="POST", version=version, should_close=lambda: False)
+    answer = Answer(request, Sent(), Config())
+    answer.start_response("200 OK", headers)
+    answer.write(b"a")
+    assert not answer.is_open_ended

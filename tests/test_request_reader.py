@@ -460,3 +460,11 @@ def test_whatever_comes_it_is_what_gunicorn_says(data):
     )
     usual = data.draw(st.sampled_from((call(), call(b""), call(lines=LINES[:2]))))
     both(usual, usual, *data.draw(st.lists(request | st.just(usual), min_size=1, max_size=6)))
+
+
+def test_one_whose_answer_goes_on_is_the_next_again():
+    reader = RequestReader(SETTINGS, [call() * 2], CLIENT)
+    first = next(reader)
+    reader.goes_on = True
+    assert next(reader) is first
+    assert next(reader) is not first

@@ -19,6 +19,7 @@ from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
 from proxy.runtime.open_calls import OpenCalls
+from proxy.runtime.streams import Streams
 from proxy.runtime.threads import ThreadPool
 from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
 
@@ -67,6 +68,7 @@ def worker(paths):
     made.wsgi = app
     made._entry = Watched()
     made._calls = OpenCalls(10)
+    made._streams = Streams()
     made.tpool = ThreadPool(1)
     made.poller = selectors.DefaultSelector()
     made.method_queue.init()
@@ -1025,3 +1027,199 @@ def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypat
         assert taken() == 2
     for end in (*clients, *(conn.sock for conn in served)):
         end.close()
+
+
+# Streams, of which the rest is watched.
+
+
+class Events:
+    """An app whose answer is a stream of what `says` sends; `.` is its end. It notes which
+    thread passed what on, and how often it was closed."""
+
+    silence_seconds = WAIT_SECONDS
+    ends_at = math.inf
+
+    def __init__(self):
+        self._upstream, self._ours = socket.socketpair()
+        self.threads = []
+        self.closed = 0
+        self.is_over = False
+        self.failed = None
+        self.source = self
+
+    def __call__(self, _environ, start_response):
+        start_response("200 OK", [])
+        return self
+
+    def says(self, words):
+        self._upstream.sendall(words)
+
+    def __iter__(self):
+        yield b"begin"
+        while not self.is_over:
+            yield self._read(0)
+        if self.failed:
+            raise self.failed
+
+    def _read(self, flags):
+        self.threads.append(threading.current_thread().name)
+        words = self._ours.recv(100_000, flags)
+        self.is_over = words.endswith(b".")
+        return words
+
+    def watched(self):
+        return None if self.is_over else self._ours.fileno()
+
+    def pass_on(self):
+        return self._read(socket.MSG_DONTWAIT)
+
+    def fail(self, error):
+        self.failed, self.is_over = error, True
+
+    def time_out(self):
+        self.fail(TimeoutError())
+
+    def close(self):
+        self.closed += 1
+
+    def end(self):
+        self._upstream.close()
+        self._ours.close()
+
+
+@pytest.fixture
+def events(worker):
+    made = worker.wsgi = Events()
+    worker._streams.start()
+    yield made
+    worker._streams.stop()
+    made.end()
+
+
+def until(client, ending):
+    got = b""
+    while not got.endswith(ending):
+        more = client.recv(1_000_000)
+        assert more, got
+        got += more
+    return got
+
+
+def served(worker, conn):
+    """As gunicorn's loop has it served, but on the present thread first."""
+    worker.nr_conns += 1
+    worker._serve(conn)
+
+
+def when(true):
+    ends_at = time.monotonic() + WAIT_SECONDS
+    while not true():
+        assert time.monotonic() < ends_at
+
+
+def test_a_stream_that_has_begun_has_no_thread(worker, ends, events):
+    client, conn = ends
+    client.sendall(GET % 1)
+    served(worker, conn)  # comes back
+    assert until(client, b"begin\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+    events.says(b"one")
+    assert until(client, b"\r\n") == b"3\r\none\r\n"
+    assert events.threads == ["streams"]
+    assert worker.tpool.busy == 0
+    assert not worker._at_work
+    assert events.closed == 0
+
+
+def test_its_end_is_a_threads_and_the_client_may_ask_again(worker, ends, events, paths):
+    client, conn = ends
+    client.sendall(GET % 1)
+    served(worker, conn)
+    until(client, b"begin\r\n")
+    events.says(b"the end.")
+    assert until(client, b"0\r\n\r\n") == b"8\r\nthe end.\r\n0\r\n\r\n"
+    when(lambda: worker.tpool.busy == 0)
+    assert events.closed == 1
+    worker.method_queue.run_callbacks(None)
+    assert list(worker.keepalived_conns) == [conn]
+
+
+def test_a_client_that_asks_again_at_once_is_served_by_that_thread(worker, ends, events):
+    client, conn = ends
+    client.sendall(GET % 1 + GET % 2)
+    served(worker, conn)
+    until(client, b"begin\r\n")
+    events.says(b"the end.")
+    assert b"0\r\n\r\nHTTP/1.1 200 OK\r\n" in until(client, b"begin\r\n0\r\n\r\n")
+
+
+def test_one_that_is_not_running_leaves_all_to_the_thread(worker, ends, events):
+    worker._streams.stop()
+    client, conn = ends
+    client.sendall(GET % 1)
+    events.says(b"the end.")
+    served(worker, conn)
+    assert b"the end." in until(client, b"0\r\n\r\n")
+    assert events.threads == [threading.current_thread().name]
+    assert events.closed == 1
+
+
+def test_an_old_client_keeps_its_thread(worker, ends, events):
+    """Its answer has no chunks: what ends it is the connection's end."""
+    client, conn = ends
+    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    events.says(b"the end.")
+    served(worker, conn)
+    assert until(client, b"the end.").endswith(b"\r\n\r\nbeginthe end.")
+    assert events.threads == [threading.current_thread().name]
+
+
+def test_a_client_that_does_not_read_has_a_thread_until_it_does(worker, ends, events):
+    client, conn = ends
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.sendall(GET % 1)
+    served(worker, conn)
+    until(client, b"begin\r\n")
+    said = 0
+    events._upstream.setblocking(False)
+    while worker.tpool.busy == 0:
+        with contextlib.suppress(BlockingIOError):
+            said += events._upstream.send(b"x" * 1000)
+    events._upstream.setblocking(True)
+    late = threading.Timer(0, events.says, [b"y"])  # when there is room for it
+    late.start()
+    got = until(client, b"y\r\n")
+    late.join()
+    assert got.count(b"x") == said
+    when(lambda: worker.tpool.busy == 0)
+    events.says(b"z")
+    assert until(client, b"\r\n") == b"1\r\nz\r\n"
+    assert events.threads[-1] == "streams"
+
+
+def test_a_client_that_leaves_is_found_to_have_left(worker, ends, events):
+    client, conn = ends
+    client.sendall(GET % 1)
+    served(worker, conn)
+    until(client, b"begin\r\n")
+    client.close()
+    events.says(b"x")
+    when(lambda: events.closed)
+    when(lambda: worker.tpool.busy == 0)
+    assert events.closed == 1
+
+
+def test_what_went_wrong_meanwhile_ends_the_answer_without_its_end(worker, ends, events):
+    """So no client can take what came for all there is."""
+    client, conn = ends
+    client.sendall(GET % 1)
+    served(worker, conn)
+    until(client, b"begin\r\n")
+    events._ours.shutdown(socket.SHUT_RDWR)
+
+    def broken(_flags):
+        raise ValueError
+
+    events._read = broken
+    when(lambda: events.closed)
+    assert client.recv(1000) == b""
+    assert isinstance(events.failed, ValueError)

@@ -96,15 +96,16 @@ class AnswerReader:
     def read_head(self) -> None:
         """Until `status` and `headers` are those of the final answer, not of an interim one."""
         while not self._head_done:
-            self._fill()
+            self._fill(self._receive)
 
-    def read1(self) -> bytes:
-        """What has arrived of the body, at least one byte; b"" at its end."""
+    def read1(self, receive: Callable[[int], Any] | None = None) -> bytes:
+        """What has arrived of the body, at least one byte; b"" at its end. `receive` is asked
+        instead of its own: what that raises leaves the reader as it was."""
         while True:
             while not self._pieces:
                 if self.complete:
                     return self._rest()
-                self._fill()
+                self._fill(receive or self._receive)
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             if self._inflate is not None:
@@ -112,8 +113,8 @@ class AnswerReader:
             if data:
                 return data
 
-    def _fill(self) -> None:
-        data = self._receive(READ_BYTES)
+    def _fill(self, receive: Callable[[int], Any]) -> None:
+        data = receive(READ_BYTES)
         if not data:
             if not self._head_done or self._length_known:
                 raise BrokenAnswer(BROKE_OFF if self.received_bytes else NO_ANSWER)

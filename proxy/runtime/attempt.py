@@ -23,6 +23,7 @@ from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
 from proxy.runtime.tell import tell
+from proxy.runtime.transport import SLOW_ANSWER
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
@@ -83,8 +84,8 @@ class Attempt:
         self.verdict = verdicts.ABORTED
         self.error: UpstreamError | None = None
         self.body: Bytes | None = None
-        self.latency_ms = 0
         self.usage = NO_USAGE
+        self.latency_ms = self.cost_nano = 0
         self.sent_bytes = 0  # of its stream, to the client
         self._was_given_up = False  # settled as one that the client would not get
         self._is_left = False  # by the client, before anything else ended it
@@ -95,7 +96,8 @@ class Attempt:
         self._answer: Answer | None = None
         self._first = b""  # what was held back
         self._was_answered = False
-        self._idle_seconds = stream_idle_seconds
+        self.silence_seconds = stream_idle_seconds  # of its stream, the longest
+        self._broken: Exception | None = None  # how its stream broke, for who iterates
         self._hides_usage = asks_for_usage(call, serving)
         self._watcher = StreamWatcher(
             hide_usage=self._hides_usage,
@@ -110,7 +112,6 @@ class Attempt:
         self._is_made_up = is_made_up  # the model, by the client
         self._cost_nano_of = cost_nano
         self._settled = settled  # what the client is charged
-        self.cost_nano = 0
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
 
@@ -183,7 +184,7 @@ class Attempt:
             if self._first:
                 self.sent_bytes += len(self._first)
                 yield self._first
-            while (chunk := self.answer.read_some()) and not watcher.endless:
+            while not watcher.endless and (chunk := self._read_some()):
                 passed_on = watcher.feed(chunk)
                 if passed_on:
                     self.sent_bytes += len(passed_on)
@@ -202,6 +203,45 @@ class Attempt:
         if last:
             self.sent_bytes += len(last)
             yield last
+
+    def _read_some(self) -> bytes:
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            raise broken
+        return self.answer.read_some()
+
+    # A stream may be watched instead of iterated, as a `Source`; and iterated again.
+
+    def watched(self) -> int | None:
+        """The number of the file by which more of the stream is seen to arrive; None if it has
+        to be waited for."""
+        return None if self.is_over else self.answer.watched()
+
+    @property
+    def ends_at(self) -> float:
+        return self.call.ends_at
+
+    @property
+    def is_over(self) -> bool:
+        """What comes next is for who iterates: an end, or an error."""
+        is_over = self._broken is not None or self._watcher.endless
+        return is_over or self.answer.is_complete
+
+    def pass_on(self) -> bytes:
+        """What is to be passed on of what has arrived."""
+        try:
+            chunk = self.answer.arrived()
+        except BlockingIOError:
+            return b""
+        passed_on = self._watcher.feed(chunk)
+        self.sent_bytes += len(passed_on)
+        return passed_on
+
+    def fail(self, error: Exception) -> None:
+        self._broken = error
+
+    def time_out(self) -> None:
+        self._broken = UpstreamError(SLOW_ANSWER, timed_out=True)
 
     def close(self, *, answered: bool = True) -> None:
         """Idempotent: WSGI servers, Flask and we ourselves may all call it."""
@@ -351,7 +391,7 @@ class Attempt:
                 raise UpstreamError(self.trouble() or "")
         self._first = b"".join(held)
         answer.end_by(self.call.ends_at)
-        answer.allow_silence(self._idle_seconds)
+        answer.allow_silence(self.silence_seconds)
 
     def _fail(self, error: UpstreamError) -> None:
         """It is the instance's failure, unless the client left or the call's time is over."""

@@ -28,6 +28,8 @@ class ClientSocket:
     Of a client that asks the same over and over: `again` gives the whole answer to a head,
     or None where the usual way has to be gone; the head it was last asked about is `repeated`,
     and what the system did not take of an answer yet is `unsent`.
+
+    `exchange` is what the worker knows of an answer that waits for its next event.
     """
 
     __slots__ = (
@@ -39,6 +41,7 @@ class ClientSocket:
         "_wanted",
         "again",
         "begun_at",
+        "exchange",
         "head_until",
         "left_bytes",
         "repeated",
@@ -56,6 +59,7 @@ class ClientSocket:
         self.left_bytes = 0
         self.again: Callable[[bytes], bytes | None] | None = None
         self.repeated = self.unsent = b""
+        self.exchange: Any = None
 
     def begin_answer(self) -> None:
         """What is sent next is a head."""
@@ -85,6 +89,14 @@ class ClientSocket:
             else:
                 self.end_answer()
         self._waiting().sendall(data)
+
+    def send_now(self, data: bytes) -> int:
+        """How much of it the system takes without waiting. Whether the client has gone, is for
+        who sends the rest to find out."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except OSError:
+            return 0
 
     def sendfile(self, *args: Any, **options: Any) -> int:
         self._before_send()

@@ -138,6 +138,31 @@ class Connection:
         self._received_bytes += size
         return buffer[:size]
 
+    def watched(self) -> int | None:
+        """Its file's number, for who waits for many of them at once and then asks for what has
+        arrived. None: it has to be waited for by itself."""
+        if isinstance(self.sock, SSLTransport):
+            return None
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.settimeout(0)
+            self._set_seconds = -1.0
+        return self.sock.fileno()
+
+    def arrived(self, size: int) -> memoryview:
+        """As `receive`, but without waiting: of one that is watched. Raises BlockingIOError
+        where nothing has arrived."""
+        buffer = thread_buffer(size)
+        sock = cast(socket.socket, self.sock)
+        if type(sock) is socket.socket:
+            size = sock.recv_into(buffer, size, socket.MSG_DONTWAIT)
+        else:
+            try:
+                size = sock.recv_into(buffer)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise BlockingIOError from None
+        self._received_bytes += size
+        return buffer[:size]
+
     def send_all(self, data: Bytes) -> None:
         """As the socket's own, within the times: also where the peer takes it bit by bit.
         Raises OSError."""

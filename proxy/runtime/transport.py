@@ -207,6 +207,30 @@ class Body:
             self._finish()
         return data
 
+    def watched(self) -> int | None:
+        """The number of the file by which more is seen to arrive; None if it has to be waited
+        for by `read1`, or all is here."""
+        if self._connection is None or self._reader.complete:
+            return None
+        return self._connection.watched()
+
+    def arrived(self) -> bytes:
+        """As `read1` of what is watched, but without waiting: raises BlockingIOError. Also at
+        the end, and after an error, the connection stays as it is, to be watched no more; the
+        next `read1` or `close` gives it up."""
+        assert self._connection is not None, "it is watched"
+        try:
+            return self._reader.read1(self._connection.arrived)
+        except BlockingIOError:
+            raise
+        except (OSError, BrokenAnswer) as error:
+            raise _translated(error) from None
+
+    @property
+    def is_complete(self) -> bool:
+        """All of it has arrived."""
+        return self._reader.complete
+
     def stream(self, _size: int = 0, decode_content: bool = True) -> Iterator[bytes]:
         """For `Response.iter_content` and `.content`."""
         while data := self.read1():

@@ -76,6 +76,22 @@ class Answer:
         with _translated():
             return self._body.read1()
 
+    def watched(self) -> int | None:
+        """The number of the file by which more is seen to arrive, to be had by `arrived`; None
+        if it has to be waited for."""
+        return self._body.watched()
+
+    def arrived(self) -> bytes:
+        """As `read_some` of what is watched, but without waiting: raises BlockingIOError where
+        nothing has arrived."""
+        with _translated():
+            return self._body.arrived()
+
+    @property
+    def is_complete(self) -> bool:
+        """All of it has arrived."""
+        return self._body.is_complete
+
     def read_all(self) -> Bytes:
         """The rest of the body. Raises UpstreamError if it is cut short, or too large."""
         with _translated():

@@ -64,14 +64,14 @@ class Relayed(Response):
 class _Closing:
     """What is relayed, and what is to be done at its end, however it comes."""
 
-    __slots__ = ("_body", "close")
+    __slots__ = ("close", "source")
 
-    def __init__(self, body: Any, close: Callable[[], None]) -> None:
-        self._body = body
+    def __init__(self, source: Any, close: Callable[[], None]) -> None:
+        self.source = source
         self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        return iter(self.source)
 
 
 def _pieces(body: bytearray) -> Iterator[bytes]:

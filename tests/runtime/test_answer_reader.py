@@ -315,3 +315,25 @@ def test_nothing_that_comes_raises_anything_else(junk, places):
     for head in (b"", OK, CHUNKED):
         with contextlib.suppress(BrokenAnswer):
             read(*cut(head + junk, places))
+
+
+# Without waiting.
+
+
+def test_one_that_has_nothing_yet_is_as_it_was_before_it_was_asked():
+    answer = reader(CHUNKED + b"2\r\nhe\r\n", b"\n1\r\no\r\n0\r\n\r\n")
+    answer.read_head()
+    given = [b"2\r\nll\r", None]
+
+    def receive(_size):
+        piece = given.pop(0)
+        if piece is None:
+            raise BlockingIOError
+        return piece
+
+    assert answer.read1(receive) == b"he"
+    assert answer.read1(receive) == b"ll"
+    with pytest.raises(BlockingIOError):
+        answer.read1(receive)
+    assert [answer.read1() for _ in range(2)] == [b"o", b""]
+    assert answer.reusable

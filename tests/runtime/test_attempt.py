@@ -768,3 +768,80 @@ def test_an_error_answer_that_breaks_off_is_still_judged_by_its_head(status):
     attempt = world.alone()
     assert (attempt.error, attempt.body) == (None, b"")
     assert attempt.verdict.outcome == {400: "rejected", 429: "throttled"}[status]
+
+
+# Watched by who waits for many, and not iterated over.
+
+
+def begun(*pieces, **fields):
+    """An attempt whose first event was sent, and what iterates over it."""
+    world = World(A, a=stream(token("one"), *pieces))
+    attempt = world.attempt(**(WANTS_USAGE | fields))
+    rest = iter(attempt)
+    assert next(rest) == token("one")
+    return attempt, rest
+
+
+def test_what_arrives_of_a_stream_may_be_passed_on_by_another():
+    attempt, rest = begun(token("two"), None, token("three"), USAGE_EVENT, DONE)
+    assert attempt.watched() is not None
+    passed_on = [attempt.pass_on() for _ in range(5)]
+    assert passed_on == [token("two"), b"", token("three"), USAGE_EVENT, DONE]
+    assert attempt.is_over
+    assert attempt.watched() is None
+    assert list(rest) == []
+    assert (attempt.verdict.outcome, attempt.usage) == ("succeeded", REAL)
+    assert attempt.sent_bytes == len(token("one") + b"".join(passed_on))
+
+
+def test_who_iterated_over_it_may_go_on_at_any_time():
+    attempt, rest = begun(token("two"), token("three"), USAGE_EVENT, DONE)
+    assert attempt.pass_on() == token("two")
+    assert b"".join(rest) == token("three") + USAGE_EVENT + DONE
+    assert (attempt.verdict.outcome, attempt.usage) == ("succeeded", REAL)
+
+
+def test_the_usage_event_is_hidden_from_that_one_too():
+    attempt, rest = begun(USAGE_EVENT, DONE, stream_options=None)
+    assert [attempt.pass_on() for _ in range(2)] == [b"", DONE]
+    assert list(rest) == []
+    assert attempt.usage == REAL
+
+
+@pytest.mark.parametrize(
+    "end, error",
+    [
+        (lambda attempt: attempt.fail(BROKEN), "it broke off its answer"),
+        (lambda attempt: attempt.time_out(), "it timed out while we waited for its answer"),
+    ],
+)
+def test_what_went_wrong_meanwhile_is_told_by_who_goes_on(end, error):
+    attempt, rest = begun(token("two"), token("never"))
+    assert attempt.pass_on() == token("two")
+    assert not attempt.is_over
+    end(attempt)
+    assert attempt.is_over
+    assert error in next(rest).decode()
+    with pytest.raises(StreamBroken):
+        next(rest)
+    attempt.close()
+    assert (attempt.verdict.outcome, attempt.error.message) == ("failed", error)
+
+
+def test_a_stream_whose_call_has_no_time_left_meanwhile_is_no_failure():
+    attempt, rest = begun(token("never"), ends_at=time.monotonic() + 0.01)
+    assert attempt.ends_at == attempt.call.ends_at
+    while time.monotonic() < attempt.ends_at:
+        pass
+    attempt.time_out()
+    with pytest.raises(StreamBroken):
+        list(rest)
+    assert attempt.verdict.outcome == "expired"
+
+
+def test_one_that_does_not_end_its_event_is_over():
+    attempt, rest = begun(b"data: " + b"x" * (ENDLESS_BYTES + 1), token("never"))
+    attempt.pass_on()
+    assert attempt.is_over
+    with pytest.raises(StreamBroken):
+        list(rest)

@@ -116,3 +116,16 @@ def test_what_is_looked_at_can_still_be_received():
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
             sock.peeked()
+
+
+def test_what_is_to_go_now_waits_for_nobody(ends):
+    client, ours = ends
+    ours.setblocking(True)
+    ours.sendall(b"head")
+    ours.end_answer()
+    assert ours.send_now(b"words") == len(b"words")
+    assert client.recv(100) == b"headwords"
+    while ours.send_now(b"x" * 100_000):
+        pass  # until nobody takes more
+    client.close()
+    assert ours.send_now(b"x") == 0

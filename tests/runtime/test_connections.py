@@ -1,4 +1,5 @@
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 import trustme
+from urllib3.util.ssltransport import SSLTransport
 
 from proxy.runtime import connections as module
 from proxy.runtime.connections import Connection, Connections, Origin, origin_of
@@ -286,6 +288,62 @@ def test_tls_checks_the_hosts_name(connections, listen, server_context, monkeypa
 def test_a_handshake_must_end_in_time(connections, silent):
     with pytest.raises(requests.ConnectTimeout):
         opened(connections, to(silent, "https"), seconds=0.05)
+
+
+# Watched by who waits for many.
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_has_arrived_is_received_without_waiting(
+    scheme, connections, listen, server_context
+):
+    asked = threading.Event()
+
+    def talk(peer):
+        assert asked.wait(WAIT_SECONDS)
+        peer.send(b"one")
+        peer.sock.recv(10)
+        peer.send(b"two")
+
+    listener = listen(talk, server_context if scheme == "https" else None)
+    connection = opened(connections, to(listener, scheme))
+    connection.silence_seconds = WAIT_SECONDS
+    number = connection.watched()
+    with pytest.raises(BlockingIOError):
+        connection.arrived(100)
+    asked.set()
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    got = b""
+    while not got:
+        assert poll.poll(WAIT_SECONDS * 1000)
+        with contextlib.suppress(BlockingIOError):  # TLS has words of its own
+            got = bytes(connection.arrived(100))
+    assert got == b"one"
+    # And then it can be waited for again.
+    connection.send_all(b"go on")
+    assert bytes(connection.receive(100)) == b"two"
+    connection.close()
+
+
+def test_what_was_received_so_does_not_make_it_stale(connections, listen):
+    listener = listen(lambda peer: peer.send(b"all of it") or peer.request())
+    connection = opened(connections, to(listener))
+    poll = select.poll()
+    poll.register(connection.watched(), select.POLLIN)
+    assert poll.poll(WAIT_SECONDS * 1000)
+    assert bytes(connection.arrived(100)) == b"all of it"
+    connections.keep(connection)
+    assert connections.take(to(listener)) is connection
+    connection.close()
+
+
+def test_tls_inside_of_tls_has_to_be_waited_for(connections, silent):
+    connection = opened(connections, to(silent))
+    inside = object.__new__(SSLTransport)
+    connection.sock, outside = inside, connection.sock
+    assert connection.watched() is None
+    outside.close()
 
 
 def test_tls_goes_through_a_proxy_that_is_reached_by_tls(

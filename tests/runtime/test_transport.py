@@ -1,4 +1,5 @@
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -322,3 +323,57 @@ def test_a_line_is_released_with_the_answers_last_byte(transport, listen):
     line.cut()
     assert answered(transport, listener) == b"ok"
     assert len(listener.peers) == 1
+
+
+# Watched by who waits for many.
+
+
+def until_it_arrives(body):
+    poll = select.poll()
+    poll.register(body.watched(), select.POLLIN)
+    assert poll.poll(WAIT_SECONDS * 1000)
+    return body.arrived()
+
+
+def test_what_is_watched_is_kept_only_by_who_reads_its_end(transport, listen):
+    """Until it is watched no more its connection must not carry another answer."""
+    go_on = threading.Event()
+
+    def talk(peer):
+        peer.request()
+        peer.send(OK + b"content-length: 3\r\n\r\no")
+        assert go_on.wait(WAIT_SECONDS)
+        peer.send(b"ne")
+        peer.request()
+
+    listener = listen(talk)
+    body = send(transport, listener).raw
+    assert body.read1() == b"o"
+    with pytest.raises(BlockingIOError):
+        body.arrived()
+    go_on.set()
+    got = until_it_arrives(body)
+    while got != b"ne":
+        got += until_it_arrives(body)
+    assert body.is_complete
+    assert body._connection is not None
+    assert body.read1() == b""
+    assert body._connection is None
+    assert body.watched() is None
+
+
+def test_one_that_breaks_off_is_closed_only_by_who_goes_on(transport, listen):
+    listener = listen(lambda p: p.request() and p.send(OK + b"content-length: 9\r\n\r\no"))
+    body = send(transport, listener).raw
+    assert body.read1() == b"o"
+    with pytest.raises(requests.ConnectionError, match="broke off"):
+        until_it_arrives(body)
+    assert body._connection is not None
+    body.close()
+
+
+def test_an_answer_that_is_all_here_is_not_watched(transport, listen):
+    listener = listen(lambda p: p.request() and p.answer(b"all"))
+    body = send(transport, listener).raw
+    assert body.read1() == b"all"
+    assert body.watched() is None

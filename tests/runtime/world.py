@@ -29,6 +29,7 @@ USAGE = {
     "total_tokens": PROMPT + COMPLETION,
     "prompt_tokens_details": {"cached_tokens": CACHED},
 }
+A_NUMBER = 7  # of a file that nobody looks at
 OPENED_AT = 1_800_000_000.0  # the start of a second and of a minute
 
 
@@ -70,6 +71,20 @@ class FakeAnswer:
         if isinstance(piece, Exception):
             raise piece
         return piece
+
+    def watched(self):
+        return A_NUMBER
+
+    @property
+    def is_complete(self):
+        return not self.left
+
+    def arrived(self):
+        """A None among the pieces: nothing has, this time."""
+        if self.left and self.left[0] is None:
+            self.left.popleft()
+            raise BlockingIOError
+        return self.read_some()
 
     def read_all(self):
         read = []

@@ -97,3 +97,10 @@ def test_nobody_has_a_session():
     answer = app.test_client().get("/", headers={"Cookie": "session=made-up"})
     assert answer.get_json() == {"session": {}}
     assert "Set-Cookie" not in answer.headers
+
+
+def test_a_server_finds_what_a_stream_comes_from():
+    stream = Stream()
+    body = Relayed(stream, 200, list(LINES))({"REQUEST_METHOD": "POST"}, lambda *_: None)
+    assert body.source is stream
+    body.close()

@@ -1,0 +1,163 @@
+"""Streams that have begun: one thread a worker passes on what arrives of all of them.
+
+A stream is silent nearly all of its time. A thread of its own would cost memory, and at each
+event two switches of threads and a fight for the interpreter with all the others. What is not
+usual is left to a request's thread: an end, an error, a client that does not take what it is
+sent.
+"""
+
+import logging
+import select
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Protocol
+
+from proxy.runtime.client_socket import ClientSocket
+from proxy.runtime.tell import tell
+
+logger = logging.getLogger(__name__)
+
+# How late it may be noticed that a stream was silent for too long.
+LOOK_SECONDS = 0.25
+
+
+class Source(Protocol):
+    """Where a stream comes from. Times are monotonic seconds."""
+
+    silence_seconds: float
+
+    @property
+    def ends_at(self) -> float: ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whoever waits for it has to go on: there is an end, or an error."""
+
+    def pass_on(self) -> bytes:
+        """What is to be passed on of what has arrived; b"" if that is nothing."""
+
+    def fail(self, error: Exception) -> None:
+        """To be raised to whoever goes on."""
+
+    def time_out(self) -> None:
+        """As `fail`: nothing came in time."""
+
+
+class Stream:
+    """What is still to come of an answer. Its `source` is watched by `number`, a file's; what
+    comes goes to `client` as `framed` writes it. Then `go_on` is called, once, when a thread is
+    needed; what the client did not take yet is `unsent`, and is to go first."""
+
+    __slots__ = ("client", "expires_at", "framed", "go_on", "number", "source", "unsent")
+
+    def __init__(
+        self,
+        number: int,
+        source: Source,
+        client: ClientSocket,
+        framed: Callable[[bytes], bytes],
+        go_on: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self.source = source
+        self.client = client
+        self.framed = framed
+        self.go_on = go_on
+        self.unsent = b""
+        self.expires_at = 0.0
+
+
+class Streams:
+    """`start` once a process, after the fork. `add` is for any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._poll: select.epoll | None = None
+        # Adding, and taking one out, is atomic; only the thread of `start` takes out.
+        self._streams: dict[int, Stream] = {}
+        self._stopping = Event()
+        self._thread: Thread | None = None
+        self._next_look = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None
+
+    def open(self) -> None:
+        """What `start` does first; for who calls `look` instead."""
+        self._poll = select.epoll()
+
+    def start(self) -> None:
+        self.open()
+        self._thread = Thread(target=self._run, name="streams", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """What is still here goes nowhere. Idempotent."""
+        self._stopping.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        if self._poll is not None:
+            self._poll.close()
+
+    def add(self, stream: Stream) -> None:
+        """From now on it is nobody else's, until `go_on` is called."""
+        assert self._poll is not None, "only what is started takes streams"
+        stream.expires_at = _expires_at(stream.source, self._clock())
+        self._streams[stream.number] = stream
+        try:
+            self._poll.register(stream.number, select.EPOLLIN)
+        except (OSError, ValueError):  # it cannot be watched, or all is being stopped
+            del self._streams[stream.number]
+            stream.go_on()
+
+    def look(self, seconds: float = 0.0) -> None:
+        """Passes on what has arrived, or else what arrives within that time."""
+        assert self._poll is not None, "only what is started takes streams"
+        ready = self._poll.poll(seconds)
+        now = self._clock()
+        for number, _ in ready:
+            self._pass_on(self._streams[number], now)
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            for stream in list(self._streams.values()):
+                if stream.expires_at <= now:
+                    stream.source.time_out()
+                    self._give_back(stream)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.look(LOOK_SECONDS)
+
+    def _pass_on(self, stream: Stream, now: float) -> None:
+        source = stream.source
+        try:
+            piece = source.pass_on()
+            if piece:
+                data = stream.framed(piece)
+                sent = stream.client.send_now(data)
+                if sent < len(data):
+                    stream.unsent = data[sent:]
+        except Exception as error:  # noqa: BLE001  # it ends its stream, not all of them
+            source.fail(error)
+        if stream.unsent or source.is_over:
+            self._give_back(stream)
+        else:
+            stream.expires_at = _expires_at(source, now)
+
+    def _give_back(self, stream: Stream) -> None:
+        # Before anybody else has it: its connection may carry another answer then.
+        assert self._poll is not None, "it was added"
+        self._poll.unregister(stream.number)
+        del self._streams[stream.number]
+        try:
+            stream.go_on()
+        except Exception:  # noqa: BLE001  # as above
+            said = "A stream could not be given back to a thread."
+            tell(logger, "unexpected_error", said, with_traceback=True)
+
+
+def _expires_at(source: Source, now: float) -> float:
+    return min(now + source.silence_seconds, source.ends_at)

@@ -1,0 +1,264 @@
+import math
+import socket
+import threading
+
+import pytest
+
+from proxy.runtime.client_socket import ClientSocket
+from proxy.runtime.streams import LOOK_SECONDS, Stream, Streams
+from tests.runtime.world import Clock
+
+WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
+
+
+class Upstream:
+    """What comes through a pair of sockets: `says` sends it, and the other end is read as a
+    source is. A word that is an error is raised."""
+
+    silence_seconds = 60.0
+    ends_at = math.inf
+
+    def __init__(self):
+        self.peer, self.ours = socket.socketpair()
+        self.failed = None
+        self.is_over = False
+        self.raises = None
+
+    def says(self, words):
+        self.peer.sendall(words)
+
+    def pass_on(self):
+        if self.raises:
+            raise self.raises
+        words = self.ours.recv(1000, socket.MSG_DONTWAIT)
+        self.is_over = not words or words.endswith(b".")
+        return words.replace(b"secret", b"")
+
+    def fail(self, error):
+        self.failed = error
+        self.is_over = True
+
+    def time_out(self):
+        self.fail(TimeoutError())
+
+
+class Client:
+    """One that reads what it is sent when it is asked to."""
+
+    def __init__(self):
+        self.ends, served = socket.socketpair()
+        self.ends.setblocking(False)
+        self.socket = ClientSocket(served, lambda: None)
+
+    def got(self):
+        try:
+            return self.ends.recv(1_000_000)
+        except BlockingIOError:
+            return b""
+
+    def close(self):
+        self.ends.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def streams(clock):
+    made = Streams(clock)
+    made.open()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def begin(streams):
+    """A stream that has begun, its upstream, its client, and how often it was given back."""
+    begun = []
+
+    def begin(**changes):
+        upstream, client, given_back = Upstream(), Client(), []
+        vars(upstream).update(changes)
+        number = upstream.ours.fileno()
+        stream = Stream(
+            number, upstream, client.socket, lambda b: b"<%b>" % b, lambda: given_back.append(1)
+        )
+        begun.append((upstream, client))
+        streams.add(stream)
+        return stream, upstream, client, given_back
+
+    yield begin
+    for upstream, client in begun:
+        upstream.peer.close()
+        upstream.ours.close()
+        client.close()
+
+
+def test_what_arrives_goes_to_its_client_framed(streams, begin):
+    _, one, of_one, one_given_back = begin()
+    _, other, of_other, _ = begin()
+    one.says(b"a")
+    other.says(b"b")
+    streams.look()
+    one.says(b"c")
+    streams.look()
+    assert (of_one.got(), of_other.got()) == (b"<a><c>", b"<b>")
+    assert not one_given_back
+
+
+def test_what_is_not_to_be_passed_on_sends_nothing(streams, begin):
+    _, upstream, client, given_back = begin()
+    upstream.says(b"secret")
+    streams.look()
+    assert (client.got(), given_back) == (b"", [])
+
+
+def test_at_its_end_it_is_given_back_with_all_sent(streams, begin):
+    stream, upstream, client, given_back = begin()
+    upstream.says(b"the end.")
+    streams.look()
+    assert (client.got(), stream.unsent, given_back) == (b"<the end.>", b"", [1])
+
+
+def test_one_that_is_given_back_is_watched_no_more(streams, begin):
+    _, upstream, client, given_back = begin()
+    upstream.says(b"the end.")
+    streams.look()
+    upstream.says(b"of another answer, on the same connection")
+    streams.look()
+    assert (client.got(), given_back) == (b"<the end.>", [1])
+
+
+def test_it_may_be_given_to_the_streams_again(streams, begin):
+    stream, upstream, client, given_back = begin()
+    upstream.says(b"a.")
+    streams.look()
+    streams.add(stream)
+    upstream.says(b"b")
+    streams.look()
+    assert (client.got(), given_back) == (b"<a.><b>", [1])
+
+
+def test_what_a_client_does_not_take_is_left_to_a_thread(streams, begin):
+    stream, upstream, client, given_back = begin()
+    sent = 0
+    while not given_back:
+        upstream.says(b"x" * 1000)
+        streams.look()
+        sent += 1002
+    assert stream.unsent
+    got = b""
+    while more := client.got():
+        got += more
+    assert got + stream.unsent == b"<%b>" % (b"x" * 1000) * (sent // 1002)
+
+
+def test_that_a_client_has_gone_is_for_a_thread_to_find(streams, begin):
+    stream, upstream, client, given_back = begin()
+    client.ends.close()
+    upstream.says(b"a")
+    streams.look()
+    assert (stream.unsent, given_back, upstream.failed) == (b"<a>", [1], None)
+
+
+@pytest.mark.parametrize("error", [OSError(), ValueError(), KeyError()])
+def test_an_error_ends_its_stream_alone_and_is_told_to_who_goes_on(error, streams, begin):
+    _, broken, _, given_back = begin()
+    _, other, of_other, _ = begin()
+    broken.raises = error
+    broken.says(b"a")
+    other.says(b"b")
+    streams.look()
+    assert (broken.failed, given_back) == (error, [1])
+    assert of_other.got() == b"<b>"
+
+
+def test_one_that_is_silent_for_too_long_is_given_back(streams, begin, clock):
+    _, silent, _, given_back = begin()
+    _, other, _, other_given_back = begin()
+    clock.now += silent.silence_seconds - 1
+    other.says(b"a")
+    streams.look()
+    assert not given_back
+    clock.now += 1
+    streams.look()
+    assert isinstance(silent.failed, TimeoutError)
+    assert (given_back, other_given_back) == ([1], [])
+
+
+def test_so_is_one_whose_time_is_over_though_it_speaks(streams, begin, clock):
+    _, upstream, _, given_back = begin(ends_at=clock() + 10)
+    for _ in range(9):
+        clock.now += 1
+        upstream.says(b"a")
+        streams.look()
+    assert not given_back
+    clock.now += 1
+    streams.look()
+    assert isinstance(upstream.failed, TimeoutError)
+    assert given_back == [1]
+
+
+def test_they_are_not_all_looked_at_each_time(streams, begin, clock):
+    _, silent, _, given_back = begin()
+    clock.now += silent.silence_seconds
+    streams.look()
+    assert given_back == [1]
+    _, silent, _, given_back = begin(silence_seconds=0.0)
+    clock.now += LOOK_SECONDS / 2
+    streams.look()
+    assert not given_back
+    clock.now += LOOK_SECONDS / 2
+    streams.look()
+    assert given_back == [1]
+
+
+def test_what_cannot_be_watched_is_given_back(streams, begin, tmp_path):
+    stream, upstream, client, given_back = begin()
+    path = tmp_path / "file"
+    path.touch()
+    with path.open() as file:  # the system watches none
+        streams.add(Stream(file.fileno(), upstream, client.socket, stream.framed, stream.go_on))
+    assert given_back == [1]
+
+
+def test_a_thread_that_cannot_be_had_costs_no_other_stream(streams, begin, caplog):
+    stream, upstream, _, _ = begin()
+    _, other, of_other, _ = begin()
+
+    def fail():
+        raise RuntimeError
+
+    stream.go_on = fail
+    upstream.says(b"the end.")
+    other.says(b"b")
+    streams.look()
+    assert of_other.got() == b"<b>"
+    assert "could not be given back" in caplog.text
+
+
+def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
+    streams = Streams()
+    assert not streams.is_running
+    streams.start()
+    assert streams.is_running
+    upstream, client, given_back = Upstream(), Client(), threading.Event()
+    client.ends.settimeout(WAIT_SECONDS)
+    stream = Stream(
+        upstream.ours.fileno(), upstream, client.socket, lambda b: b, given_back.set
+    )
+    streams.add(stream)
+    upstream.says(b"a")
+    assert client.ends.recv(10) == b"a"
+    upstream.says(b"b.")
+    assert client.ends.recv(10) == b"b."
+    assert given_back.wait(WAIT_SECONDS)
+    streams.stop()
+    streams.stop()
+    assert not streams.is_running
+    assert "streams" not in {thread.name for thread in threading.enumerate()}
+    for end in (upstream.peer, upstream.ours, client):
+        end.close()
