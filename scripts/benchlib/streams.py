@@ -21,7 +21,7 @@ STREAMS, EVENTS, INTERVAL_MS = 256, 100, 20.0
 OPEN, OPEN_EVENTS, OPEN_INTERVAL_MS = 2000, 50, 200.0
 OPEN_RAMP_SECONDS = 6.0
 OPEN_TIMEOUT_SECONDS = 30.0  # three times as long as a stream lasts
-OPEN_THREADS = 1100  # of a worker: all of two workers' streams, unevenly shared
+OPEN_THREADS = OPEN  # of each worker, among which they are unevenly shared
 OPEN_FILES = 3 * OPEN
 
 FLAT_STREAMS, FLAT_EVENTS = 64, 1000
