@@ -84,8 +84,10 @@ class Answer:
     def arrived(self) -> bytes:
         """As `read_some` of what is watched, but without waiting: raises BlockingIOError where
         nothing has arrived."""
-        with _translated():
+        try:
             return self._body.arrived()
+        except requests.RequestException as error:
+            raise _ours(error) from None
 
     @property
     def is_complete(self) -> bool:
@@ -236,6 +238,9 @@ class _translated:  # noqa: N801  # reads as a statement: `with _translated():`
         _traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, requests.RequestException):
-            # The transport's texts are written to be shown.
-            timed_out = isinstance(error, requests.Timeout)
-            raise UpstreamError(str(error), timed_out=timed_out) from None
+            raise _ours(error) from None
+
+
+def _ours(error: requests.RequestException) -> UpstreamError:
+    """The transport's texts are written to be shown."""
+    return UpstreamError(str(error), timed_out=isinstance(error, requests.Timeout))
