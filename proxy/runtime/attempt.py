@@ -205,9 +205,8 @@ class Attempt:
             yield last
 
     def _read_some(self) -> bytes:
-        broken, self._broken = self._broken, None
-        if broken is not None:
-            raise broken
+        if self._broken is not None:
+            raise self._broken
         return self.answer.read_some()
 
     # A stream may be watched instead of iterated, as a `Source`; and iterated again.

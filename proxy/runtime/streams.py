@@ -129,7 +129,12 @@ class Streams:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.look(LOOK_SECONDS)
+            try:
+                self.look(LOOK_SECONDS)
+            except Exception:  # noqa: BLE001  # a bug must not end all streams there will be
+                said = "The streams could not be looked at."
+                tell(logger, "unexpected_error", said, with_traceback=True)
+                self._stopping.wait(LOOK_SECONDS)
 
     def _pass_on(self, stream: Stream, now: float) -> None:
         source = stream.source

@@ -822,6 +822,7 @@ def test_what_went_wrong_meanwhile_is_told_by_who_goes_on(end, error):
     end(attempt)
     assert attempt.is_over
     assert error in next(rest).decode()
+    assert attempt.watched() is None  # nothing more is waited for
     with pytest.raises(StreamBroken):
         next(rest)
     attempt.close()

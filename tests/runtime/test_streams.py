@@ -240,6 +240,25 @@ def test_a_thread_that_cannot_be_had_costs_no_other_stream(streams, begin, caplo
     assert "could not be given back" in caplog.text
 
 
+def test_a_look_that_fails_is_told_and_not_the_last(caplog, monkeypatch):
+    looked = threading.Event()
+    looks = iter([KeyError(), None])
+
+    def look(_self, _seconds):
+        error = next(looks, None)
+        if error is not None:
+            raise error
+        looked.set()
+
+    monkeypatch.setattr(Streams, "look", look)
+    monkeypatch.setattr("proxy.runtime.streams.LOOK_SECONDS", 0.001)
+    streams = Streams()
+    streams.start()
+    assert looked.wait(WAIT_SECONDS)
+    streams.stop()
+    assert "could not be looked at" in caplog.text
+
+
 def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
     streams = Streams()
     assert not streams.is_running
