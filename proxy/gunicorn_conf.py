@@ -116,6 +116,7 @@ def on_starting(server: Arbiter) -> None:
     except (SettingError, schema.SchemaProblem) as problem:
         sys.exit(str(problem))
     parts.log_writer.greet(greeting(parts))
+    parts.snapshots.prepare()
     parts.database.dispose()  # its connections must not cross the fork
 
 

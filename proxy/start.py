@@ -6,8 +6,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from proxy import create_app
-from proxy.context import EXTENSION, Parts
+from proxy import make_parts
+from proxy.context import Parts
 from proxy.runtime import open_files
 from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
 from proxy.store import admin_keys, damage, instances, keys, schema
@@ -53,7 +53,7 @@ instances at your cost. Only for networks in which you trust everyone.
 def serve(settings: Settings) -> int:
     """Returns when gunicorn ends, which takes this process over: signals reach it, and what is
     loaded is not loaded again."""
-    parts: Parts = create_app(settings).extensions[EXTENSION]
+    parts = make_parts(settings)  # without the app, which gunicorn makes
     prepare(parts)
     parts.database.dispose()
     logging.shutdown()
@@ -93,8 +93,8 @@ def greeting(parts: Parts) -> str:
     """Where it listens, and what a newcomer still has to do."""
     settings = parts.settings
     with parts.database.read() as connection:
-        has_instance = bool(instances.load_all(connection))
-        has_key = bool(keys.listed(connection))
+        has_instance = instances.is_any(connection)
+        has_key = keys.is_any(connection)
         has_admin = bool(settings.admin_api_key or admin_keys.load_all(connection))
     text = (
         f"Starting on {settings.address} with {settings.workers} workers of up to"

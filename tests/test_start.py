@@ -58,6 +58,17 @@ def test_who_has_done_it_is_told_where_it_listens_and_nothing_else(parts):
     assert ADMIN_KEY not in greeting(made)
 
 
+def test_what_there_may_be_thousands_of_is_not_read_for_the_greeting(parts, statements):
+    made = parts()
+    add_key(made)
+    add_instance(made)
+    asked = statements(made.database)
+    greeting(made)
+    bounded = [sql for sql in asked if "LIMIT" in sql]
+    assert len(bounded) == 2
+    assert not any("api_key" in sql or "client_state" in sql for sql in asked)
+
+
 @pytest.mark.parametrize(
     "done, changes, missing",
     [

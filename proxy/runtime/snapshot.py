@@ -15,7 +15,7 @@ from proxy.runtime.entra import NO_TOKEN, Tokens
 from proxy.runtime.references import References, Resolved, Versions
 from proxy.runtime.tell import tell
 from proxy.store import admin_keys, instances, keys, prices, quota_groups, revisions
-from proxy.store.db import Connection, Database
+from proxy.store.db import Connection, Database, file_identity
 from proxy.store.instances import StoredInstance
 from proxy.store.quota_groups import StoredGroup
 
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 # Files that secrets are in are looked at once in so many seconds.
 LOOK_SECONDS = 1.0
+# What was read before the fork is for the workers that start then, not for one that follows
+# another later; even in so many seconds it is used only if the database still is what it was.
+PREPARED_SECONDS = 30.0
 NAMED = 10  # instances that one log line names
 
 
@@ -96,6 +99,15 @@ class Snapshot:
         return [name for name in self.problems if self.instances[name].config.enabled]
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What was stored `at` a moment, in the database's `file`; references are not followed."""
+
+    stored: Snapshot
+    file: tuple[int, int] | None
+    at: float
+
+
 class Snapshots:
     """Holds the present one. Readers take `current` without a lock and keep what they took.
 
@@ -115,6 +127,7 @@ class Snapshots:
         self._clock = clock
         self._lock = Lock()
         self._is_outdated = False
+        self._prepared: _Prepared | None = None
         self._looked_at = 0.0
         self._moved: set[str] = set()
         self._vault_problem: str | None = None
@@ -130,6 +143,18 @@ class Snapshots:
         """The database is another one: its config is right, whatever its revision."""
         self._is_outdated = True
 
+    def prepare(self) -> None:
+        """In the parent, before the fork: reads what is stored for all workers, which share its
+        memory. `current` stays as it is: each worker takes what was read, with what references
+        lead to then, and tells of it. If it cannot be read, they read it themselves."""
+        file, now = self._file(), self._clock()
+        try:
+            with self._database.read() as connection:
+                stored = self._stored(connection, revisions.newest(connection))
+        except Exception:  # noqa: BLE001  # no start fails here: workers say what is wrong
+            return
+        self._prepared = _Prepared(stored, file, now)
+
     def reload(self) -> Snapshot:
         """Reads what this process itself has just changed. Raises StoreUnavailable."""
         with self._database.read() as connection:
@@ -141,9 +166,43 @@ class Snapshots:
         revision = revisions.newest(connection)
         if revision <= self.current.revision and not self._is_outdated:
             return self.current
+        fresh = self._take_prepared(revision) or self._stored(connection, revision)
+        lack = self._lack()
+        resolved = self._resolved(fresh, lack)
+        with self._lock:
+            if fresh.revision > self.current.revision or self._is_outdated:
+                self._is_outdated = False
+                self._take(fresh, resolved, lack)
+                said = "config is at revision %d"
+                tell(logger, "config_changed", said, revision, revision=revision)
+            current = self.current
+        self._tell_tokens(current)
+        return current
+
+    def _take_prepared(self, revision: int) -> Snapshot | None:
+        """Once, and only what would be read now: the same version of the same file, with the
+        same keys of the vault."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or self._is_outdated:
+            return None
+        stored = prepared.stored
+        is_same = (
+            stored.revision == revision
+            and prepared.file == self._file()
+            and stored.vault_version == self._database.vault.version
+            and 0 <= self._clock() - prepared.at < PREPARED_SECONDS
+        )
+        return stored if is_same else None
+
+    def _file(self) -> tuple[int, int] | None:
+        path = self._database.file
+        return None if path is None else file_identity(str(path))
+
+    def _stored(self, connection: Connection, revision: int) -> Snapshot:
+        """As it is written, with nothing in its catalogs yet."""
         vault_version = self._database.vault.version
         stored = {s.config.name: s for s in instances.load_all(connection)}
-        fresh = Snapshot(
+        return Snapshot(
             revision,
             stored,
             {hashed: known_key(*to) for hashed, to in keys.load_all(connection).items()},
@@ -158,17 +217,6 @@ class Snapshots:
             },
             vault_version=vault_version,
         )
-        lack = self._lack()
-        resolved = self._resolved(fresh, lack)
-        with self._lock:
-            if fresh.revision > self.current.revision or self._is_outdated:
-                self._is_outdated = False
-                self._take(fresh, resolved, lack)
-                said = "config is at revision %d"
-                tell(logger, "config_changed", said, revision, revision=revision)
-            current = self.current
-        self._tell_tokens(current)
-        return current
 
     def follow(self) -> None:
         """At most once a second, looks whether a file that secrets are in has changed, and

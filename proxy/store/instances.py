@@ -46,6 +46,11 @@ def load_all(connection: Connection) -> list[StoredInstance]:
     return [_stored(row) for row in rows.mappings()]
 
 
+def is_any(connection: Connection) -> bool:
+    """Without a look at all of them: there may be thousands, whose secrets are encrypted."""
+    return connection.execute(select(InstanceRow.name).limit(1)).first() is not None
+
+
 def add(session: Session, configs: Iterable[InstanceConfig], *, author: Author) -> int:
     """Adds all or, raising Conflict for the first name that exists, none. One revision, whose
     number it returns."""

@@ -132,6 +132,11 @@ def load_all(connection: Connection) -> dict[str, tuple[Client, float | None]]:
     return found
 
 
+def is_any(connection: Connection) -> bool:
+    """Some client is there, whatever its key opens."""
+    return connection.execute(select(ClientKeyRow.id).limit(1)).first() is not None
+
+
 def listed(connection: Connection) -> list[StoredClient]:
     """All, by name."""
     return _read(connection)

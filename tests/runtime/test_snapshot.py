@@ -1,4 +1,5 @@
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from proxy.core.prices import Price
 from proxy.core.roles import Admin
 from proxy.core.types import Client, Usage
 from proxy.runtime.references import References
-from proxy.runtime.snapshot import Problem, Snapshots
+from proxy.runtime.snapshot import PREPARED_SECONDS, Problem, Snapshots
 from proxy.store import admin_keys, instances, keys, prices
 from proxy.store.db import Database, StoreUnavailable
 from proxy.store.models import SecretRow
@@ -415,6 +416,122 @@ def test_keys_that_cannot_be_checked_and_a_vault_that_is_closed_are_told_once(
     path.write_text(key)
     assert told() == [("WARNING", "Keys can be checked again.")]
     database.dispose()
+
+
+# What was read before the fork.
+
+
+def reads(asked):
+    """Of the statements those that read more than the revision."""
+    return [sql for sql in asked if sql.startswith("SELECT") and "max(" not in sql]
+
+
+def test_what_was_read_before_the_fork_is_not_read_again(database, statements, clock, logged):
+    add(database, A, B)
+    with database.session() as session:
+        keys.add(session, "app", author=AUTHOR)
+    snapshots = Snapshots(database, clock=clock)
+    snapshots.prepare()
+    assert (snapshots.current.revision, logged) == (0, [])  # each worker tells it
+    asked = statements(database)
+    clock.now += PREPARED_SECONDS - 1
+    taken = snapshots.reload()
+    assert reads(asked) == []
+    assert logged == [("INFO", "config is at revision 2")]
+    read = Snapshots(database, clock=clock).reload()
+    for name in ("revision", "instances", "keys", "configs", "pepper", "vault_version"):
+        assert getattr(taken, name) == getattr(read, name)
+    assert [s.config for s in taken.catalog.serving("gpt-4o")] == [A]
+
+
+def replaced(database, database_file, clock):
+    """A backup is restored, of the same revision."""
+    copy = database_file.with_name("restored.db")
+    with closing(sqlite3.connect(database_file)) as source, closing(sqlite3.connect(copy)) as c:
+        source.backup(c)
+    copy.rename(database_file)
+
+
+def changed(database, database_file, clock):
+    add(database, config("late"))
+
+
+def waited(database, database_file, clock):
+    """A worker follows another that was killed."""
+    clock.now += PREPARED_SECONDS
+
+
+def set_back(database, database_file, clock):
+    clock.now -= 1
+
+
+@pytest.mark.parametrize("meanwhile", [replaced, changed, waited, set_back])
+def test_what_may_have_changed_since_it_was_read_is_read_again(
+    database, database_file, statements, clock, meanwhile
+):
+    add(database, A)
+    snapshots = Snapshots(database, clock=clock)
+    snapshots.prepare()
+    meanwhile(database, database_file, clock)
+    asked = statements(database)
+    found = snapshots.reload()
+    assert len(reads(asked)) > 1
+    assert set(found.instances) == ({"a", "late"} if meanwhile is changed else {"a"})
+
+
+def test_what_the_vault_could_not_open_before_the_fork_it_is_asked_for_again(
+    database_file, tmp_path, clock
+):
+    path = tmp_path / "secret.key"
+    vault = Vault(path=path)
+    vault.make_key()
+    key = path.read_text()
+    database = Database(f"sqlite:///{database_file}", vault)
+    add(database, config("a", api_key="sealed-here"))
+    path.write_text(new_key())
+    snapshots = Snapshots(database, clock=clock)
+    snapshots.prepare()
+    path.write_text(key)
+    assert snapshots.reload().problems == {}
+    assert catalogued(snapshots) == [("a", "sealed-here")]
+    database.dispose()
+
+
+def test_references_are_followed_after_the_fork(database, key_file, clock, logged):
+    add(database, config("a", api_key=f"file:{key_file}"), config("b", api_key="env:KEY_OF_A"))
+    snapshots = Snapshots(database, References({}), clock=clock)
+    snapshots.prepare()
+    key_file.write_text("second-key\n")
+    assert snapshots.reload().out_of_service == ["b"]
+    assert catalogued(snapshots) == [("a", "second-key")]
+    assert ("ERROR", f"out of service: b: {REASON}") in logged
+
+
+def test_what_was_read_before_the_fork_is_taken_once(database, statements, clock):
+    """A database that is another one has another config, whatever its revision."""
+    add(database, A)
+    snapshots = Snapshots(database, clock=clock)
+    snapshots.prepare()
+    snapshots.forget()
+    asked = statements(database)
+    snapshots.reload()
+    snapshots.forget()
+    snapshots.reload()
+    assert len([sql for sql in reads(asked) if "instance_config" in sql]) == 2
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("It is away."), ValueError("no JSON")])
+def test_a_start_does_not_fail_for_what_cannot_be_read_before_the_fork(database, error):
+    @contextmanager
+    def away():
+        raise error
+        yield
+
+    add(database, A)
+    snapshots = Snapshots(SimpleNamespace(read=away, vault=database.vault, file=None))
+    snapshots.prepare()
+    snapshots._database = database
+    assert list(snapshots.reload().instances) == ["a"]
 
 
 def test_a_model_asked_for_by_its_deployments_name_costs_the_same(database):

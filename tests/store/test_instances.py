@@ -376,3 +376,11 @@ def test_what_is_loaded_does_not_show_its_secrets_by_accident(database):
     shown = repr(loaded(database))
     assert SECRET not in shown
     assert "planted" not in shown
+
+
+def test_whether_there_is_any_is_known_without_reading_them(database):
+    with database.read() as connection:
+        assert not instances.is_any(connection)
+    add(database, config("a", enabled=False))
+    with database.read() as connection:
+        assert instances.is_any(connection)

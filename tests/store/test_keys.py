@@ -433,3 +433,11 @@ def test_it_is_known_when_a_client_was_last_seen(database, clock, used_at, shown
         with database.session() as session:
             session.add(ClientStateRow(client_name="app", last_used_at=used_at))
     assert stored(database).last_used_at == shown
+
+
+def test_whether_there_is_any_client_is_known_without_reading_them(database):
+    with database.read() as connection:
+        assert not keys.is_any(connection)
+    add(database, enabled=False)
+    with database.read() as connection:
+        assert keys.is_any(connection)
