@@ -2,8 +2,8 @@
 
 import argparse
 import sys
+from importlib import import_module
 
-from proxy.demo import run_demo
 from proxy.settings import SettingError, load_settings
 from proxy.start import serve
 from proxy.store.schema import SchemaProblem
@@ -13,7 +13,9 @@ def main() -> int:
     arguments = _arguments()
     try:
         settings = load_settings()
-        return run_demo(settings) if arguments.demo else serve(settings)
+        if arguments.demo:
+            return int(import_module("proxy.demo").run_demo(settings))
+        return serve(settings)
     except (SettingError, SchemaProblem) as error:
         sys.stderr.write(f"{error}\n")
         return 1

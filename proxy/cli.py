@@ -1,20 +1,10 @@
 """The `flask` commands. Same settings and database as the server, which follows by itself."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
-from threading import Event
 from typing import Any
 
 import click
 from flask import Flask
-
-from proxy.cli_admins import admins_cli
-from proxy.cli_keys import keys_cli
-from proxy.cli_usage import usage_cli
-from proxy.simulator import Resource, Simulator, describe
-
-MAX_PORT = 65_535
 
 
 class _Later(click.Group):
@@ -50,6 +40,12 @@ class _LaterCommand(click.Command):
         return command.make_context(info_name, args, parent, **extra)
 
 
+KEYS = _Later("keys", help="Clients and their keys.")
+ADMINS = _Later("admins", help="Keys of the admin API, and their roles.")
+USAGE = _LaterCommand(
+    "usage", help="Requests, tokens, errors, times and money, by minute, hour or day."
+)
+MOCK = _LaterCommand("mock", help="Simulate Azure OpenAI on loopback until Ctrl-C.")
 DOCTOR = _LaterCommand("doctor", help="Look for what is wrong, and say what to do about it.")
 TOP = _LaterCommand("top", help="Show what the gateway does, once a second.")
 INSTANCES = _Later("instances", help="Instances: how they stand, on and off, verify.")
@@ -60,8 +56,8 @@ CONFIG = _Later("config", help="All config as one file, and every version of it.
 
 
 def register(app: Flask) -> None:
-    app.cli.add_command(keys_cli)
-    app.cli.add_command(admins_cli)
+    app.cli.add_command(KEYS)
+    app.cli.add_command(ADMINS)
     app.cli.add_command(INSTANCES)
     app.cli.add_command(DOCTOR)
     app.cli.add_command(TOP)
@@ -69,63 +65,5 @@ def register(app: Flask) -> None:
     app.cli.add_command(SECRETS)
     app.cli.add_command(CONFIG)
     app.cli.add_command(LOGS)
-    app.cli.add_command(usage_cli)
-    app.cli.add_command(mock)
-
-
-def _whole(
-    name: str, low: int, high: int, *, default: int, help: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    kind = click.IntRange(low, high)
-    return click.option(name, type=kind, default=default, show_default=True, help=help)
-
-
-@click.command("mock")
-@_whole("--port", 1, MAX_PORT, default=9100, help="Port of the first instance.")
-@_whole("--count", 1, 100, default=3, help="How many instances.")
-@_whole("--latency-ms", 0, 600_000, default=100, help="To the first byte.")
-@_whole("--event-interval-ms", 0, 600_000, default=30, help="Of a stream.")
-def mock(port: int, count: int, latency_ms: int, event_interval_ms: int) -> None:
-    """Simulate Azure OpenAI on loopback until Ctrl-C."""
-    if port + count - 1 > MAX_PORT:
-        raise click.BadParameter(f"{count} ports from {port} on do not exist.")
-    simulator = Simulator(
-        simulated_resources(count, latency_ms=latency_ms, event_interval_ms=event_interval_ms),
-        port=port,
-    )
-    with _bound():
-        simulator.start()
-    with simulator:
-        for line in describe(simulator):
-            click.echo(line)
-        wait_for_interrupt()
-
-
-def simulated_resources(
-    count: int, *, latency_ms: float, event_interval_ms: float
-) -> list[Resource]:
-    """`sim-1` and so on, each with a key of its own."""
-    return [
-        Resource(
-            name=f"sim-{n}",
-            api_key=f"simulated-key-{n}",
-            latency_ms=latency_ms,
-            event_interval_ms=event_interval_ms,
-        )
-        for n in range(1, count + 1)
-    ]
-
-
-def wait_for_interrupt(wait: Callable[[], object] | None = None) -> None:
-    try:
-        (wait or Event().wait)()
-    except KeyboardInterrupt:
-        pass  # how it is meant to end
-
-
-@contextmanager
-def _bound() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise click.ClickException(f"Cannot listen: {error.strerror}.") from error
+    app.cli.add_command(USAGE)
+    app.cli.add_command(MOCK)

@@ -29,9 +29,7 @@ TABLE = ("requests", "success", "errors", "prompt", "completion", "p50 ms", "p99
 @click.option("--json", "form", flag_value="json", help="As GET /admin/usage answers.")
 @click.option("--csv", "form", flag_value="csv", help="The same as CSV.")
 @with_appcontext
-def usage_cli(
-    form: str | None, since: str | None, until: str | None, **given: str | None
-) -> None:
+def usage(form: str | None, since: str | None, until: str | None, **given: str | None) -> None:
     """Requests, tokens, errors, times and money, by minute, hour or day."""
     asked = {"from": since, "to": until, **given}
     try:

@@ -4,7 +4,7 @@ import shlex
 import pytest
 
 from proxy import create_app
-from proxy.cli import simulated_resources
+from proxy.cli_mock import simulated_resources
 from proxy.demo import MODELS, TRY_IT, _fill
 from proxy.simulator import Simulator
 from tests.web.conftest import ADMIN_KEY, log_kept

@@ -26,6 +26,7 @@ LAYERS = (
         "cli_legacy",
         "cli_admins",
         "cli_keys",
+        "cli_mock",
         "cli_secrets",
         "cli_config",
         "cli_instances",
@@ -57,8 +58,8 @@ ONLY = {
 }
 # Parts that are for some only.
 ONLY_FOR = {
-    "simulator": {"cli", "demo"},
-    "cli": {"__init__", "demo"},
+    "simulator": {"cli_mock", "demo"},
+    "cli": {"__init__"},
     "logs": {"context", "__init__"},
     "web": {
         "__init__",
