@@ -122,6 +122,23 @@ def test_the_instance_in_the_greeting_can_be_added_as_it_stands(make_settings):
     assert answer.get_json()["config"]["name"] == json.loads(body)["name"]
 
 
+def test_a_worker_does_not_read_again_what_was_read_before_the_fork(
+    parts, statements, tmp_path
+):
+    path = tmp_path / "secret.key"
+    path.write_text(SECRET_KEY)
+    made = parts(secret_key=(), secret_key_file=path)
+    add_key(made)
+    add_instance(made)
+    made.snapshots.prepare()
+    made.database.dispose()
+    asked = statements(made.database)
+    made.syncer.sync()
+    assert (made.syncer.problem, list(made.snapshots.current.configs)) == (None, ["a"])
+    assert asked
+    assert not any("client_key" in sql or "instance_config" in sql for sql in asked)
+
+
 def test_a_key_file_that_others_can_read_is_told_and_one_that_is_lost(parts, tmp_path):
     path = tmp_path / "secret.key"
     path.write_text(SECRET_KEY)

@@ -141,6 +141,7 @@ class Snapshots:
 
     def forget(self) -> None:
         """The database is another one: its config is right, whatever its revision."""
+        self._prepared = None
         self._is_outdated = True
 
     def prepare(self) -> None:
@@ -183,7 +184,7 @@ class Snapshots:
         """Once, and only what would be read now: the same version of the same file, with the
         same keys of the vault."""
         prepared, self._prepared = self._prepared, None
-        if prepared is None or self._is_outdated:
+        if prepared is None:
             return None
         stored = prepared.stored
         is_same = (

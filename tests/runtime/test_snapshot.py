@@ -426,13 +426,20 @@ def reads(asked):
     return [sql for sql in asked if sql.startswith("SELECT") and "max(" not in sql]
 
 
-def test_what_was_read_before_the_fork_is_not_read_again(database, statements, clock, logged):
+def test_what_was_read_before_the_fork_is_not_read_again(
+    database_file, tmp_path, statements, clock, logged
+):
+    vault = Vault(path=tmp_path / "secret.key")
+    vault.make_key()
+    database = Database(f"sqlite:///{database_file}", vault)
     add(database, A, B)
     with database.session() as session:
+        session.merge(SecretRow(name=keys.PEPPER, value="00" * 32))
         keys.add(session, "app", author=AUTHOR)
     snapshots = Snapshots(database, clock=clock)
     snapshots.prepare()
     assert (snapshots.current.revision, logged) == (0, [])  # each worker tells it
+    snapshots.follow()  # as the syncer does before it looks
     asked = statements(database)
     clock.now += PREPARED_SECONDS - 1
     taken = snapshots.reload()
@@ -442,6 +449,7 @@ def test_what_was_read_before_the_fork_is_not_read_again(database, statements, c
     for name in ("revision", "instances", "keys", "configs", "pepper", "vault_version"):
         assert getattr(taken, name) == getattr(read, name)
     assert [s.config for s in taken.catalog.serving("gpt-4o")] == [A]
+    database.dispose()
 
 
 def replaced(database, database_file, clock):
