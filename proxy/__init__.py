@@ -1,5 +1,8 @@
 """A gateway in front of many Azure OpenAI instances."""
 
+from proxy import loading
+
+# isort: split
 from flask import Flask
 
 from proxy import cli, web
@@ -163,3 +166,6 @@ def make_parts(settings: Settings) -> Parts:
             settings, recent, alerts.note, traces.tell if traces is not None else None
         ),
     )
+
+
+loading.is_over()

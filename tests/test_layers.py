@@ -13,7 +13,7 @@ from proxy.settings import ROOT
 # A part imports itself and those above it in this list. Parts in one line do not know
 # each other.
 LAYERS = (
-    ("errors", "simulator"),
+    ("errors", "loading", "simulator"),
     ("core",),
     ("settings",),
     ("store",),
@@ -48,6 +48,7 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Parts that may know less than their layer allows; besides themselves.
 ONLY = {
     "simulator": set(),  # it stands for other people's machines
+    "loading": set(),
     "logs": {"core", "settings", "runtime"},
     "request_reader": {"core"},
     "answer_writer": set(),
@@ -60,6 +61,7 @@ ONLY = {
 ONLY_FOR = {
     "simulator": {"cli_mock", "demo"},
     "cli": {"__init__"},
+    "loading": {"__init__"},
     "logs": {"context", "__init__"},
     "web": {
         "__init__",
