@@ -28,7 +28,7 @@ class KnownKey:
 
 def known_key(client: Client, valid_until: float | None = None) -> KnownKey:
     """`valid_until`: the end of a former key's grace time."""
-    has_home = bool(ready(client.allowed_networks))
+    has_home = bool(client.allowed_networks and ready(client.allowed_networks))
     is_bound = client.expires_at is not None or valid_until is not None or has_home
     return KnownKey(
         client,

@@ -30,7 +30,7 @@ PEPPER = "key_pepper"  # the row of `secret` with what hashes are keyed with
 # What an operator sets of a client: columns and fields have the same names.
 FIELDS = tuple(f.name for f in fields(Client) if f.name != "number")
 _LISTS = ("allowed_models", "allowed_instances", "allowed_networks")
-_JSON = (*_LISTS, "labels")
+_LIST_COUNT = len(_LISTS)
 # Who comes with a key that was followed by another is told so, for a while: of a client's those
 # that ended last.
 REMEMBERED_SECONDS = 90 * 86_400.0
@@ -120,11 +120,11 @@ def pepper(connection: Connection) -> bytes | None:
 def load_all(connection: Connection) -> dict[str, tuple[Client, float | None]]:
     """Clients by the hash of their key, and of former ones with the end of their grace."""
     found: dict[str, tuple[Client, float | None]] = {}
-    for number, hashed, former, *columns in _ALL.rows(connection):
-        values = dict(zip(FIELDS, columns, strict=True))
-        for name in _JSON:
-            values[name] = _decoded(values[name])
-        client = _client(number, values)
+    # By position, in the order of the type's fields: by their names it takes a fifth longer.
+    for number, hashed, former, name, enabled, expires_at, *more in _ALL.rows(connection):
+        lists = [_names(value) for value in more[:_LIST_COUNT]]
+        numbers, labels = more[_LIST_COUNT:-1], _decoded(more[-1])
+        client = Client(name, number, bool(enabled), expires_at, *lists, *numbers, labels)
         for key in _decoded(former):
             found[key["key_hash"]] = client, key["valid_until"]
         if hashed is not None:
@@ -355,6 +355,10 @@ def _decoded(value: Any) -> Any:
     if value == "{}":
         return {}
     return json.loads(value) if isinstance(value, str) else value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return () if value == "[]" else tuple(_decoded(value))
 
 
 def _columns(client: Client) -> dict[str, Any]:
