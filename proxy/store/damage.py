@@ -5,10 +5,12 @@ import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from proxy.store.db import Database
 from proxy.store.schema import SchemaProblem, sqlite_path
+from proxy.store.vault import FileVersion, file_version
 
 SQLITE_HEADER = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html, 1.3
 # What a database consists of besides its file; they belong together.
@@ -39,7 +41,7 @@ def set_aside_if_damaged(database: Database) -> None:
                 f" {REMEDY} To begin anew with an empty one, move the damaged one elsewhere."
             )
         return
-    damage = damage_of(path)
+    damage = _damage_of_version(path, file_version(path))
     if damage is None:
         return
     aside = _set_aside(path)
@@ -63,6 +65,13 @@ def damage_of(path: Path) -> str | None:
     except OSError:
         return None
     return None if found == "ok" else " ".join(found.split())
+
+
+@lru_cache(maxsize=1)
+def _damage_of_version(path: Path, _version: FileVersion | None) -> str | None:
+    """A start looks twice, before it migrates and when gunicorn has begun; of a large database
+    each look takes seconds."""
+    return damage_of(path)
 
 
 def _set_aside(path: Path) -> Path:

@@ -122,9 +122,9 @@ def load_all(connection: Connection) -> dict[str, tuple[Client, float | None]]:
     found: dict[str, tuple[Client, float | None]] = {}
     # By position, in the order of the type's fields: by their names it takes a fifth longer.
     for number, hashed, former, name, enabled, expires_at, *more in _ALL.rows(connection):
-        lists = [_names(value) for value in more[:_LIST_COUNT]]
-        numbers, labels = more[_LIST_COUNT:-1], _decoded(more[-1])
-        client = Client(name, number, bool(enabled), expires_at, *lists, *numbers, labels)
+        more[:_LIST_COUNT] = map(_names, more[:_LIST_COUNT])
+        more[-1] = _decoded(more[-1])  # labels
+        client = Client(name, number, bool(enabled), expires_at, *more)
         for key in _decoded(former):
             found[key["key_hash"]] = client, key["valid_until"]
         if hashed is not None:

@@ -108,3 +108,14 @@ def test_one_that_cannot_be_set_aside_is_said(database, database_file, monkeypat
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(SchemaProblem, match="cannot be set aside: Permission denied"):
         set_aside_if_damaged(database)
+
+
+def test_a_start_that_looks_twice_reads_a_large_file_once(database, database_file, monkeypatch):
+    looked = []
+    monkeypatch.setattr(damage, "damage_of", looked.append)
+    for _ in range(2):
+        set_aside_if_damaged(database)
+    assert looked == [database_file]
+    os.utime(database_file, ns=(0, 0))  # somebody wrote to it
+    set_aside_if_damaged(database)
+    assert looked == [database_file] * 2
