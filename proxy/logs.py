@@ -8,9 +8,8 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NamedTuple
-
-from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from proxy.core.alerts import Alert
 from proxy.core.events import ALERTS
@@ -31,6 +30,9 @@ MAX_WAITING_LINES = 50_000
 WRITE_SECONDS = 0.1
 # Of lines that are written to the file at once, between two looks at its size.
 FILE_CHUNK_BYTES = 16_384
+
+# Loaded where there is a file, as there mostly is none.
+ROTATING = "concurrent_log_handler"
 
 LOGGER = logging.getLogger("proxy")
 
@@ -80,6 +82,7 @@ class LogWriter:
                 f"PROXY_LOG_DIR: {str(folder)!r} cannot be written ({error.strerror}); allowed"
                 " is a folder in which the proxy's user may make files, or nothing"
             ) from error
+        import_module(ROTATING)  # before the fork: workers share it
 
     def greet(self, text: str) -> None:
         """To stderr, whatever the level of the log."""
@@ -281,13 +284,14 @@ def _stderr_handler(formatter: logging.Formatter | None = None) -> logging.Handl
 
 def _file_handler(settings: Settings) -> logging.Handler:
     assert settings.log_dir is not None, "only asked for with a folder"
-    return ConcurrentRotatingFileHandler(
+    handler: logging.Handler = import_module(ROTATING).ConcurrentRotatingFileHandler(
         str(settings.log_dir / FILE_NAME),
         maxBytes=settings.log_max_bytes,
         backupCount=KEPT_FILES,
         encoding="utf-8",
         chmod=FILE_MODE,
     )
+    return handler
 
 
 def _replace_handlers(handler: logging.Handler) -> None:

@@ -45,6 +45,7 @@ def test_every_command_says_in_the_list_what_its_own_help_does(run, command):
 LATER = (
     "alembic",
     "azure",
+    "concurrent_log_handler",
     "opentelemetry",
     "proxy.cli_",
     "proxy.demo",

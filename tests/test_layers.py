@@ -82,7 +82,6 @@ OWNERS = {
     "certifi": ("proxy/runtime/connections.py",),
     "click": ("proxy/cli",),
     "cryptography": ("proxy/store/vault.py",),
-    "concurrent_log_handler": ("proxy/logs.py",),
     "dotenv": ("proxy/settings.py", "migrations/legacy/env_files.py"),
     "flask": (
         "proxy/web/",
