@@ -116,7 +116,11 @@ def on_starting(server: Arbiter) -> None:
     except (SettingError, schema.SchemaProblem) as problem:
         sys.exit(str(problem))
     parts.log_writer.greet(greeting(parts))
+    # As while modules are loaded: all that is read stays, and is never looked through.
+    gc.disable()
     parts.snapshots.prepare()
+    gc.freeze()
+    gc.enable()
     parts.database.dispose()  # its connections must not cross the fork
 
 

@@ -1,12 +1,15 @@
+import gc
 import json
 import re
 import sqlite3
 import sys
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
-from proxy import __main__, create_app, make_parts, start
+from proxy import __main__, create_app, gunicorn_conf, make_parts, start
+from proxy.context import EXTENSION
 from proxy.runtime import open_files
 from proxy.start import greeting, gunicorn_command, prepare
 from proxy.store import admin_keys, instances, keys, schema
@@ -123,20 +126,30 @@ def test_the_instance_in_the_greeting_can_be_added_as_it_stands(make_settings):
 
 
 def test_a_worker_does_not_read_again_what_was_read_before_the_fork(
-    parts, statements, tmp_path
+    make_settings, statements, tmp_path
 ):
     path = tmp_path / "secret.key"
     path.write_text(SECRET_KEY)
-    made = parts(secret_key=(), secret_key_file=path)
+    with log_kept():
+        app = create_app(make_settings(secret_key=(), secret_key_file=path))
+    made = app.extensions[EXTENSION]
     add_key(made)
     add_instance(made)
-    made.snapshots.prepare()
-    made.database.dispose()
+    gunicorn_conf.on_starting(
+        SimpleNamespace(
+            cfg=SimpleNamespace(is_ssl=False),
+            app=SimpleNamespace(wsgi=lambda: app),
+            stop=None,
+        )
+    )
+    assert gc.isenabled()
+    assert made.database.engine.pool.checkedin() == 0  # no connection crosses the fork
     asked = statements(made.database)
     made.syncer.sync()
     assert (made.syncer.problem, list(made.snapshots.current.configs)) == (None, ["a"])
     assert asked
     assert not any("client_key" in sql or "instance_config" in sql for sql in asked)
+    made.database.dispose()
 
 
 def test_a_key_file_that_others_can_read_is_told_and_one_that_is_lost(parts, tmp_path):
