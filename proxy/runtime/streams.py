@@ -116,6 +116,7 @@ class Streams:
     def look(self, seconds: float = 0.0) -> None:
         """Passes on what has arrived, or else what arrives within that time."""
         assert self._poll is not None, "only what is started takes streams"
+        asked_at = self._clock()
         ready = self._poll.poll(seconds)
         now = self._clock()
         for number, _ in ready:
@@ -123,7 +124,9 @@ class Streams:
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             for stream in list(self._streams.values()):
-                if stream.expires_at <= now:
+                # As of when it was asked for: of what came after that, as where the process
+                # was stopped for a while, nobody has been told yet.
+                if stream.expires_at <= asked_at:
                     stream.source.time_out()
                     self._give_back(stream)
 
@@ -155,7 +158,10 @@ class Streams:
     def _give_back(self, stream: Stream) -> None:
         # Before anybody else has it: its connection may carry another answer then.
         assert self._poll is not None, "it was added"
-        self._poll.unregister(stream.number)
+        try:
+            self._poll.unregister(stream.number)
+        except FileNotFoundError:
+            return  # it is being added just now, and is over then, too
         del self._streams[stream.number]
         try:
             stream.go_on()

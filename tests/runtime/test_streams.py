@@ -1,6 +1,7 @@
 import math
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -197,6 +198,47 @@ def test_so_is_one_whose_time_is_over_though_it_speaks(streams, begin, clock):
         streams.look()
     assert not given_back
     clock.now += 1
+    streams.look()
+    assert isinstance(upstream.failed, TimeoutError)
+    assert given_back == [1]
+
+
+def instead(real, **methods):
+    """The system's, but for these."""
+    names = ("poll", "register", "unregister", "close")
+    return SimpleNamespace(**{name: getattr(real, name) for name in names} | methods)
+
+
+def test_what_came_while_the_process_was_stopped_is_passed_on_first(streams, begin, clock):
+    _, upstream, client, given_back = begin()
+    poll = streams._poll
+
+    def stopped(seconds):
+        ready = poll.poll(seconds)
+        clock.now += upstream.silence_seconds
+        upstream.says(b"a")
+        return ready
+
+    streams._poll = instead(poll, poll=stopped)
+    streams.look()
+    assert not given_back
+    streams._poll = poll
+    clock.now += LOOK_SECONDS
+    streams.look()
+    assert (client.got(), upstream.failed, given_back) == (b"<a>", None, [])
+
+
+def test_one_whose_time_is_over_when_it_is_added_is_given_back_once(streams, begin, clock):
+    poll = streams._poll
+
+    def register(*arguments):
+        streams.look()  # by the other thread
+        poll.register(*arguments)
+
+    streams._poll = instead(poll, register=register)
+    _, upstream, _, given_back = begin(silence_seconds=0.0)
+    assert not given_back
+    clock.now += LOOK_SECONDS
     streams.look()
     assert isinstance(upstream.failed, TimeoutError)
     assert given_back == [1]
