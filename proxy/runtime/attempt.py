@@ -192,6 +192,7 @@ class Attempt:
             if not watcher.is_whole():
                 raise UpstreamError(ENDLESS if watcher.endless else CUT_SHORT)
         except UpstreamError as error:
+            _forget_frames(error)
             if not watcher.done and not self.line.is_cut:
                 self._fail(error)
                 yield watcher.interrupt() + _error_event(self.error or error)
@@ -395,6 +396,7 @@ class Attempt:
     def _fail(self, error: UpstreamError) -> None:
         """It is the instance's failure, unless the client left or the call's time is over."""
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
+        _forget_frames(error)
         self.error = UpstreamError(OVER, timed_out=True) if is_over else error
         if is_over or self.line.is_cut:
             self._is_left = self.line.is_cut
@@ -479,6 +481,13 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def _forget_frames(error: UpstreamError) -> None:
+    """What it came through holds the attempt, which holds it: in a circle all of the call would
+    stay until the garbage collector looks, which is rare."""
+    error.__context__ = None
+    error.with_traceback(None)
 
 
 def _is_json(body: Bytes) -> bool:

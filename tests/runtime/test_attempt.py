@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import json
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
 from proxy.runtime.attempt import ERROR_BYTES, StreamBroken, excerpt
 from proxy.runtime.entra import NoToken
 from proxy.runtime.line import Line
-from proxy.runtime.upstream import NoCredential
+from proxy.runtime.upstream import NoCredential, UpstreamError
 from tests.builders import call, config, serving
 from tests.runtime.world import (
     CACHED,
@@ -846,3 +847,32 @@ def test_one_that_does_not_end_its_event_is_over():
     assert attempt.is_over
     with pytest.raises(StreamBroken):
         list(rest)
+
+
+def left_over(**changes):
+    """How many objects a stream leaves to the garbage collector that broke while it was
+    watched."""
+    broken = unreachable("it broke off its answer")  # its own: the other one is kept
+    attempt, rest = begun(*changes.get("pieces", ()), broken)
+    if changes.get("is_left"):
+        attempt.line.cut()
+    try:
+        while True:
+            attempt.pass_on()
+    except UpstreamError as error:
+        attempt.fail(error)
+    with contextlib.suppress(StreamBroken):
+        list(rest)
+    attempt.close()
+    del attempt, rest, broken
+    return gc.collect()
+
+
+@pytest.mark.parametrize("how", [{}, {"is_left": True}, {"pieces": (DONE,)}])
+def test_one_that_broke_does_not_wait_for_the_garbage_collector(how):
+    left_over(**how)  # what is made once
+    gc.disable()
+    try:
+        assert left_over(**how) == 0
+    finally:
+        gc.enable()
