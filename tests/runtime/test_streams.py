@@ -258,12 +258,22 @@ def test_they_are_not_all_looked_at_each_time(streams, begin, clock):
     assert given_back == [1]
 
 
-def test_what_cannot_be_watched_is_given_back(streams, begin, tmp_path):
+def test_what_cannot_be_watched_is_given_back_once(streams, begin, tmp_path, clock):
     stream, upstream, client, given_back = begin()
     path = tmp_path / "file"
     path.touch()
+    upstream.says(b"the end.")
+    streams.look()
     with path.open() as file:  # the system watches none
         streams.add(Stream(file.fileno(), upstream, client.socket, stream.framed, stream.go_on))
+        clock.now += upstream.silence_seconds
+        streams.look()
+    assert given_back == [1, 1]  # by each of the two
+
+
+def test_what_is_added_when_all_is_stopped_is_given_back(streams, begin):
+    streams.stop()
+    _, _, _, given_back = begin()
     assert given_back == [1]
 
 
