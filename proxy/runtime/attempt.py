@@ -228,12 +228,9 @@ class Attempt:
         return is_over or self.answer.is_complete
 
     def pass_on(self) -> bytes:
-        """What is to be passed on of what has arrived."""
-        try:
-            chunk = self.answer.arrived()
-        except BlockingIOError:
-            return b""
-        passed_on = self._watcher.feed(chunk)
+        """What is to be passed on of what has arrived. Raises BlockingIOError where nothing
+        has."""
+        passed_on = self._watcher.feed(self.answer.arrived())
         self.sent_bytes += len(passed_on)
         return passed_on
 

@@ -35,7 +35,8 @@ class Source(Protocol):
         """Whoever waits for it has to go on: there is an end, or an error."""
 
     def pass_on(self) -> bytes:
-        """What is to be passed on of what has arrived; b"" if that is nothing."""
+        """What is to be passed on of what has arrived; b"" if that is nothing. Raises
+        BlockingIOError where nothing has, as of the beginning of a TLS record."""
 
     def fail(self, error: Exception) -> None:
         """To be raised to whoever goes on."""
@@ -148,6 +149,8 @@ class Streams:
                 sent = stream.client.send_now(data)
                 if sent < len(data):
                     stream.unsent = data[sent:]
+        except BlockingIOError:
+            return  # it is as silent as before
         except Exception as error:  # noqa: BLE001  # it ends its stream, not all of them
             source.fail(error)
         if stream.unsent or source.is_over:

@@ -190,6 +190,19 @@ def test_one_that_is_silent_for_too_long_is_given_back(streams, begin, clock):
     assert (given_back, other_given_back) == ([1], [])
 
 
+def test_so_is_one_of_which_nothing_arrives_that_can_be_read(streams, begin, clock):
+    _, upstream, _, given_back = begin()
+    upstream.says(b"a piece of a TLS record")
+    upstream.raises = BlockingIOError()
+    clock.now += upstream.silence_seconds - 1
+    streams.look()
+    assert not given_back
+    clock.now += 1
+    streams.look()
+    assert isinstance(upstream.failed, TimeoutError)
+    assert given_back == [1]
+
+
 def test_so_is_one_whose_time_is_over_though_it_speaks(streams, begin, clock):
     _, upstream, _, given_back = begin(ends_at=clock() + 10)
     for _ in range(9):
