@@ -1,6 +1,7 @@
 import contextlib
 import select
 import socket
+import struct
 import threading
 import time
 
@@ -376,4 +377,32 @@ def test_an_answer_that_is_all_here_is_not_watched(transport, listen):
     listener = listen(lambda p: p.request() and p.answer(b"all"))
     body = send(transport, listener).raw
     assert body.read1() == b"all"
+    assert body.watched() is None
+
+
+def test_that_a_watched_one_was_reset_is_told_as_all_is(transport, listen):
+    """Or whoever goes on would take it for the client's connection."""
+
+    def talk(peer):
+        peer.request()
+        peer.send(OK + b"content-length: 9\r\n\r\no")
+        at_once = struct.pack("@ii", 1, 0)  # not by the end that a close is else
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        peer._reader.close()
+        peer.sock.close()
+
+    body = send(transport, listen(talk)).raw
+    assert body.read1() == b"o"
+    poll = select.poll()
+    poll.register(body.watched(), 0)  # an error is told unasked
+    assert poll.poll(WAIT_SECONDS * 1000)
+    with pytest.raises(requests.ConnectionError, match="broke off"):
+        body.arrived()
+    body.close()
+
+
+def test_one_that_was_closed_is_not_watched(transport, listen):
+    listener = listen(lambda p: p.request() and p.send(OK + b"content-length: 9\r\n\r\no"))
+    body = send(transport, listener).raw
+    body.close()
     assert body.watched() is None
