@@ -300,6 +300,7 @@ def test_what_has_arrived_is_received_without_waiting(
     asked = threading.Event()
 
     def talk(peer):
+        peer.sock.recv(10)
         assert asked.wait(WAIT_SECONDS)
         peer.send(b"one")
         peer.sock.recv(10)
@@ -308,6 +309,7 @@ def test_what_has_arrived_is_received_without_waiting(
     listener = listen(talk, server_context if scheme == "https" else None)
     connection = opened(connections, to(listener, scheme))
     connection.silence_seconds = WAIT_SECONDS
+    connection.send_all(b"begin")  # it was waited for before, within the same time
     number = connection.watched()
     with pytest.raises(BlockingIOError):
         connection.arrived(100)
