@@ -238,7 +238,7 @@ def test_a_request_is_received_and_answered_with_few_calls_of_the_system(
     monkeypatch.setattr(workers, "LINGER_MS", WAIT_SECONDS * 1000)
     client, conn = ends
     counts = Counter()
-    served = conn.sock
+    served = conn.sock._sock
 
     class Noted:
         def __getattr__(self, name):

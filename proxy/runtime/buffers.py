@@ -1,5 +1,6 @@
 """What threads receive into, and for how long."""
 
+import ctypes
 import math
 import struct
 import threading
@@ -15,8 +16,16 @@ def thread_buffer(size: int) -> memoryview:
     """
     found: memoryview | None = getattr(_thread, "buffer", None)
     if found is None or len(found) < size:
-        found = _thread.buffer = memoryview(bytearray(size))
+        memory = bytearray(size)
+        found = _thread.buffer = memoryview(memory)
+        _thread.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     return found if len(found) == size else found[:size]
+
+
+def thread_address() -> int:
+    """Where the buffer begins that the thread was given last."""
+    address: int = _thread.address
+    return address
 
 
 def timeval(seconds: float) -> bytes:

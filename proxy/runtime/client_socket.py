@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from proxy.runtime.buffers import thread_buffer, timeval
+from proxy.runtime import short_calls
+from proxy.runtime.buffers import thread_address, thread_buffer, timeval
 
 READ_BYTES = 16_384
 # A larger body is not copied to go out with its head.
@@ -88,15 +89,17 @@ class ClientSocket:
                 self._head = b""
             else:
                 self.end_answer()
+        if len(data) <= MAX_JOINED_BYTES:
+            sent = short_calls.sent(self._sock, data)
+            if sent == len(data):
+                return
+            data = data[sent:]
         self._waiting().sendall(data)
 
     def send_now(self, data: bytes) -> int:
         """How much of it the system takes without waiting. Whether the client has gone, is for
         who sends the rest to find out."""
-        try:
-            return self._sock.send(data, socket.MSG_DONTWAIT)
-        except OSError:
-            return 0
+        return short_calls.sent(self._sock, data)
 
     def sendfile(self, *args: Any, **options: Any) -> int:
         self._before_send()
@@ -122,7 +125,10 @@ class ClientSocket:
     def received(self) -> bytes:
         """What has arrived, or else what arrives first: b"" is the end."""
         buffer = thread_buffer(READ_BYTES)
-        return bytes(buffer[: self._waiting().recv_into(buffer)])
+        size = short_calls.received(self._sock, thread_address(), READ_BYTES)
+        if size is None:
+            size = self._waiting().recv_into(buffer)
+        return bytes(buffer[:size])
 
     def received_within(self, milliseconds: int) -> bytes | None:
         """What arrives within that time: b"" is the end, None is nothing."""

@@ -25,8 +25,9 @@ from urllib3.util.ssltransport import SSLTransport
 
 from proxy.core.addresses import refused
 from proxy.core.types import Bytes
+from proxy.runtime import short_calls
 from proxy.runtime.answer_reader import AnswerReader, BrokenAnswer
-from proxy.runtime.buffers import thread_buffer, timeval
+from proxy.runtime.buffers import thread_address, thread_buffer, timeval
 from proxy.runtime.line import Line
 
 # Azure's front door closes what is idle for some minutes; better we do than it, just then.
@@ -154,19 +155,23 @@ class Connection:
         buffer = thread_buffer(size)
         sock = cast(socket.socket, self.sock)
         if type(sock) is socket.socket:
-            size = sock.recv_into(buffer, size, socket.MSG_DONTWAIT)
+            found = short_calls.received(sock, thread_address(), size)
+            if found is None:
+                found = sock.recv_into(buffer, size, socket.MSG_DONTWAIT)
         else:
             try:
-                size = sock.recv_into(buffer)
+                found = sock.recv_into(buffer)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise BlockingIOError from None
-        self._received_bytes += size
-        return buffer[:size]
+        self._received_bytes += found
+        return buffer[:found]
 
     def send_all(self, data: Bytes) -> None:
         """As the socket's own, within the times: also where the peer takes it bit by bit.
         Raises OSError."""
         left = memoryview(data)
+        if len(data) <= short_calls.MAX_BYTES:
+            left = left[short_calls.sent(self.sock, data) :]
         while left:
             self._set_time()
             try:

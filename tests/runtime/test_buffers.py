@@ -1,10 +1,11 @@
+import ctypes
 import math
 import struct
 import threading
 
 import pytest
 
-from proxy.runtime.buffers import thread_buffer, timeval
+from proxy.runtime.buffers import thread_address, thread_buffer, timeval
 
 
 def test_a_thread_uses_the_same_memory_again():
@@ -26,6 +27,13 @@ def test_threads_do_not_share_it():
     thread.join()
     assert found == [bytes(4)]
     assert thread_buffer(10)[:4] == b"mine"
+
+
+def test_it_begins_where_it_says():
+    for size in (10, 100_000, 10):
+        buffer = thread_buffer(size)
+        ctypes.memmove(thread_address(), b"words", 5)
+        assert buffer[:5] == b"words"
 
 
 @pytest.mark.parametrize(
