@@ -98,8 +98,12 @@ class ClientSocket:
 
     def send_now(self, data: bytes) -> int:
         """How much of it the system takes without waiting. Whether the client has gone, is for
-        who sends the rest to find out."""
-        return short_calls.sent(self._sock, data)
+        who sends the rest to find out. Who sends to many in a row gives the interpreter away
+        with each: others would wait for all of them."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except OSError:
+            return 0
 
     def sendfile(self, *args: Any, **options: Any) -> int:
         self._before_send()
