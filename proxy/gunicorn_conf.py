@@ -86,8 +86,8 @@ proc_name = "azure-openai-gateway"
 NO_TLS = "certfile, keyfile: TLS belongs to a server in front (nginx, Caddy); leave them out."
 
 # A thread that waits for the interpreter wakes so often to ask for it: by default every 5 ms.
-# Of a thousand open streams a hundred may wait, and only wake and wake. Who has it
-# gives it back at each system call, so nobody waits so long for anything but arithmetic.
+# Of hundreds whose answers come at once most would only wake and wake. Who has it gives it
+# back wherever it waits, so nobody waits so long for anything but arithmetic.
 SWITCH_SECONDS = 0.05
 
 # A request leaves eight objects in a circle (the router's), so there is little to
