@@ -9,7 +9,7 @@ Revises: 0009
 from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
 revision = "0010"
 down_revision = "0009"
@@ -50,7 +50,6 @@ PAIRS = (
 
 
 def upgrade() -> None:
-    context.config.attributes["was_before_0010"] = True  # for the import, which comes next
     _make_anew(
         "usage_minute", lambda: _make("usage_minute", "minute_at", *WHO, rowid=False), ADDED
     )

@@ -1,7 +1,7 @@
 """What workers tell each other through the database: deltas out, shared state back."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,6 +14,8 @@ Place = tuple[str, str]
 UsageKey = tuple[int, str, str, str]
 # (second_at, instance, deployment)
 WindowKey = tuple[int, str, str]
+# What was added in one second: (second_at, instance, deployment, tokens, requests)
+Added = tuple[int, str, str, int, int]
 
 Key = TypeVar("Key")
 
@@ -73,7 +75,8 @@ class Deltas:
     # With the config that each was measured with, as rests have it.
     breakers: dict[str, tuple[BreakerNews, InstanceConfig]] = field(default_factory=dict)
     rests: dict[Place, Rest] = field(default_factory=dict)
-    windows: dict[WindowKey, Counter[str]] = field(default_factory=dict)
+    # Tokens and requests.
+    windows: dict[WindowKey, tuple[int, int]] = field(default_factory=dict)
     usage: dict[UsageKey, Counter[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -90,11 +93,10 @@ class Deltas:
         _add(self.totals, instance, counts)
 
     def add_window(self, key: WindowKey, tokens: int, requests: int) -> None:
-        row = self.windows.get(key)
-        if row is None:
-            row = self.windows[key] = Counter(tokens=0, requests=0)
-        row["tokens"] += tokens
-        row["requests"] += requests
+        present = self.windows.get(key)
+        if present is not None:
+            tokens, requests = tokens + present[0], requests + present[1]
+        self.windows[key] = (tokens, requests)
 
     def add_usage(self, key: UsageKey, counts: Mapping[str, int]) -> None:
         if key not in self.usage and len(self.usage) >= MAX_USAGE_KEYS:
@@ -154,8 +156,8 @@ class Deltas:
         self.breakers |= later.breakers
         for place, rest in later.rests.items():
             self.add_rest(place, rest)
-        for window_key, counts in later.windows.items():
-            self.add_window(window_key, counts["tokens"], counts["requests"])
+        for window_key, (tokens, requests) in later.windows.items():
+            self.add_window(window_key, tokens, requests)
         for usage_key, counts in later.usage.items():
             self.add_usage(usage_key, counts)
 
@@ -201,13 +203,13 @@ class SharedInstance:
 class SharedState:
     """Everything the workers of a host share, or what of it changed since it was last read.
 
-    `windows`: (instance, deployment) -> (second, tokens, requests) of the last minute; sums,
-    also where only changes were read. `rests` are always all. `number` is of the last write
-    that is in it: with it the next read begins.
+    `windows`: what all added in the seconds of the last minute, or where only changes were
+    read, what others did since. `rests` are always all. `number` is of the last write that is
+    in it: with it the next read begins.
     """
 
     instances: Mapping[str, SharedInstance] = field(default_factory=dict)
     rests: Mapping[Place, Rest] = field(default_factory=dict)
-    windows: Mapping[Place, list[tuple[int, int, int]]] = field(default_factory=dict)
+    windows: Sequence[Added] = ()
     number: int = 0
     is_whole: bool = True

@@ -11,7 +11,7 @@ every other one did as much as itself lately, and leaves so much of the room to 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.core.types import InstanceConfig, Limit, MeterKey, QuotaGroup, Serving
@@ -29,6 +29,8 @@ EVEN_SECONDS = 2
 EVEN_MEMORY_SECONDS = 10
 LEAST_EVEN_SECONDS = 0.01
 COUNTED_SECONDS = WINDOW_SECONDS + EDGE_SECONDS
+
+DEPLOYMENT = "deployment"  # the kind of a meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,16 @@ class Meter:
         if requests:
             self.requests.add(requests, second)
 
+    def seconds(self) -> Iterator[tuple[int, int, int]]:
+        """Those in which something was added: second, tokens and requests."""
+        newest = self.newest
+        tokens = self.tokens.by_second(newest, COUNTED_SECONDS)
+        requests = self.requests.by_second(newest, COUNTED_SECONDS)
+        oldest = newest - COUNTED_SECONDS + 1
+        for at, sums in enumerate(zip(tokens, requests, strict=True), oldest):
+            if sums != (0, 0):
+                yield at, *sums
+
     @property
     def newest(self) -> int:
         """The last second to which anything was added."""
@@ -101,9 +113,14 @@ def instance_meter(name: str) -> MeterKey:
     return ("instance", name, "")
 
 
+def ungrouped(name: str, deployment: str) -> tuple[MeterKey, ...]:
+    """What a call to this deployment counts in whatever the config is."""
+    return instance_meter(name), (DEPLOYMENT, name, deployment)
+
+
 def meters(config: InstanceConfig, deployment: str) -> tuple[MeterKey, ...]:
     """What a call to this deployment counts in; the instance's first."""
-    keys = [instance_meter(config.name), ("deployment", config.name, deployment)]
+    keys = [*ungrouped(config.name, deployment)]
     if config.quota_group:
         model = _model(config, deployment)
         keys += [("group", config.quota_group, ""), ("group", config.quota_group, model)]
@@ -126,7 +143,7 @@ def _limits(
     model = _model(config, deployment)
     found = [
         Limit(instance_meter(config.name), config.max_tpm, config.max_rpm),
-        _limit_of_model(("deployment", config.name, deployment), config.model_limits, model),
+        _limit_of_model((DEPLOYMENT, config.name, deployment), config.model_limits, model),
     ]
     group = groups.get(config.quota_group or "")
     if group is not None:

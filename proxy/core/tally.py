@@ -1,6 +1,6 @@
 """What all workers counted in each second, as last heard of."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from proxy.core.deltas import Place
 
@@ -28,12 +28,6 @@ class Tally:
             sums[place] = (tokens, requests)
             differences.append((second, tokens - tokens_before, requests - requests_before))
         return differences
-
-    def rows(self) -> Iterator[tuple[Place, int, int, int]]:
-        """All: place, second, tokens and requests."""
-        for second, sums in self._seconds.items():
-            for place, (tokens, requests) in sums.items():
-                yield place, second, tokens, requests
 
     def forget(self, until: int) -> None:
         """Seconds up to that one."""

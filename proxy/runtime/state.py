@@ -17,6 +17,7 @@ from proxy.core.deltas import (
     OTHER_MODEL,
     TOTALS,
     WHOLE_INSTANCE,
+    Added,
     Deltas,
     LastError,
     Place,
@@ -29,14 +30,15 @@ from proxy.core.hints import Hint
 from proxy.core.histogram import bucket
 from proxy.core.limiter import (
     COUNTED_SECONDS,
+    DEPLOYMENT,
     Meter,
     Peers,
     instance_meter,
     meters,
     reservation_tokens,
+    ungrouped,
 )
 from proxy.core.live import ALONE, Live, Refusal
-from proxy.core.tally import Tally
 from proxy.core.types import (
     NO_USAGE,
     Call,
@@ -152,8 +154,6 @@ class State:
         self._meters: dict[MeterKey, Meter] = {}
         self._pending = Deltas()
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
-        # What the meters hold besides, as of the last `merge`.
-        self._tally = Tally()
         self._configs = NO_CONFIGS
         self._is_adrift = False  # something counted in other meters than `_configs` say
         self._meters_at: dict[Place, tuple[Meter, ...]] = {}
@@ -409,11 +409,13 @@ class State:
             written, self._taken = self._taken, Deltas()
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
-            if shared.is_whole or configs is not self._configs or self._is_adrift:
+            if shared.is_whole:
                 self._configs = configs
-                self._recount(shared)
-            else:
-                self._count(shared, written)
+                self._recount()
+            elif configs is not self._configs or self._is_adrift:
+                self._configs = configs
+                self._regroup()
+            self._count(shared.windows)
             self._note_lately(written)
             self._sweep(second)
             self._replace_rests(shared.rests)
@@ -464,30 +466,27 @@ class State:
             meter = self._meters[key] = Meter()
         return meter
 
-    def _recount(self, shared: SharedState) -> None:
-        """Fills the meters anew."""
-        if shared.is_whole:
-            self._tally = Tally()
-        for place, rows in shared.windows.items():
-            self._tally.hear(place, rows)
+    def _recount(self) -> None:
+        """Fills the meters anew, with what nobody else knows yet."""
         self._meters, self._meters_at, self._is_adrift = {}, {}, False
-        for place, at, tokens, requests in self._tally.rows():
-            for meter in self._meters_of(place):
-                meter.add(tokens, requests, at)
-        for key, counts in self._pending.windows.items():
-            for meter in self._meters_of(key[1:]):
-                meter.add(counts["tokens"], counts["requests"], key[0])
+        self._count([key + counts for key, counts in self._pending.windows.items()])
 
-    def _count(self, shared: SharedState, written: Deltas) -> None:
-        """Adds to the meters what others did. What was written here is in them already."""
-        for place, rows in shared.windows.items():
-            for at, tokens, requests in self._tally.hear(place, rows):
-                mine = written.windows.get((at, *place))
-                if mine is not None:
-                    tokens, requests = tokens - mine["tokens"], requests - mine["requests"]
-                if tokens or requests:
-                    for meter in self._meters_of(place):
-                        meter.add(tokens, requests, at)
+    def _regroup(self) -> None:
+        """Fills those meters anew in which several deployments count."""
+        own = {k: meter for k, meter in self._meters.items() if k[0] == DEPLOYMENT}
+        self._meters, self._meters_at, self._is_adrift = dict(own), {}, False
+        for (_, name, deployment), meter in own.items():
+            others = [m for m in self._meters_of((name, deployment)) if m is not meter]
+            for at, tokens, requests in meter.seconds():
+                for other in others:
+                    other.add(tokens, requests, at)
+
+    def _count(self, added: Iterable[Added]) -> None:
+        meters_at = self._meters_at
+        for at, name, deployment, tokens, requests in added:
+            place = name, deployment
+            for meter in meters_at.get(place) or self._meters_of(place):
+                meter.add(tokens, requests, at)
 
     def _note_lately(self, written: Deltas) -> None:
         """`written` is heard of by the others only in their next round."""
@@ -497,17 +496,16 @@ class State:
             meter.lately = None
         self._noted.clear()
         for deltas in (written, self._pending):
-            for key, counts in deltas.windows.items():
-                for meter in self._meters_of(key[1:]):
+            for (at, name, deployment), (tokens, requests) in deltas.windows.items():
+                for meter in self._meters_of((name, deployment)):
                     if meter not in self._noted:
                         self._noted.add(meter)
                         meter.lately = None
-                    meter.note_lately(counts["tokens"], counts["requests"], key[0])
+                    meter.note_lately(tokens, requests, at)
 
     def _sweep(self, second: int) -> None:
         """Now and then forgets what no limit asks for any more: clients name deployments."""
         oldest = second - COUNTED_SECONDS
-        self._tally.forget(oldest)
         if second >= self._next_sweep or second < self._next_sweep - COUNTED_SECONDS:
             self._next_sweep = second + COUNTED_SECONDS
             self._meters = {k: m for k, m in self._meters.items() if m.newest > oldest}
@@ -527,7 +525,7 @@ class State:
         if found is None:
             name, deployment = place
             config = self._configs.get(name)
-            keys = meters(config, deployment) if config else (instance_meter(name),)
+            keys = meters(config, deployment) if config else ungrouped(name, deployment)
             found = self._meters_at[place] = tuple(map(self._meter, keys))
         return found
 

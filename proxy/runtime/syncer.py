@@ -165,7 +165,7 @@ class Syncer:
                 names = self._names.kept(connection, deltas.usage, snapshot.spelling)
                 usage.add(connection, deltas, names)
                 client_states.add(connection, of_clients, number)
-                shared = states.read(connection, now, self._number)
+                shared = states.read(connection, now, self._number, number)
                 since = None if shared.is_whole else self._number
                 clients = client_states.read(connection, now, shared.number, since)
         except BaseException:  # whatever it was, no count is lost

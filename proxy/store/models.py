@@ -7,7 +7,7 @@ counts outlive the instance they were measured on.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from proxy.core.usage import COUNTERS
@@ -132,17 +132,19 @@ class DeploymentStateRow(Base):
     rest_set_at: Mapped[float]
 
 
-class StateWindowRow(Base):
-    """Tokens and requests of one second, of the last two minutes. Workers add to it."""
+class StateJournalRow(Base):
+    """What one write added to the tokens and requests of seconds, of the last two minutes.
 
-    __tablename__ = "state_window"
+    One row and not one for each second and deployment: the others read it once, at a tenth of
+    what it takes to keep sums, and two minutes later it is deleted.
+    """
 
-    second_at: Mapped[int] = mapped_column(primary_key=True)
-    instance_name: Mapped[str] = mapped_column(String(100), primary_key=True)
-    deployment: Mapped[str] = mapped_column(String(200), primary_key=True)
-    tokens: Mapped[int] = mapped_column(default=0)
-    requests: Mapped[int] = mapped_column(default=0)
-    write_number: Mapped[int] = mapped_column(default=0, index=True)  # see StateWriteRow
+    __tablename__ = "state_journal"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the write's
+    newest_at: Mapped[int]  # the newest second in it
+    # JSON: [[second, instance, deployment, tokens, requests], ...]
+    added: Mapped[str] = mapped_column(Text)
 
 
 class StateWriteRow(Base):

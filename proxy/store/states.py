@@ -1,20 +1,21 @@
 """State between memory and SQLite: deltas are added in SQL, everyone's sums read back."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, bindparam, case, delete, func, select
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select
 
 from proxy.core.breaker import BreakerNews
-from proxy.core.deltas import TOTALS, Deltas, Place, Rest, SharedInstance, SharedState
+from proxy.core.deltas import TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
 from proxy.store.db import Prepared, upsert, upsert_statement
 from proxy.store.models import (
     DeploymentStateRow,
     InstanceStateRow,
-    StateWindowRow,
+    StateJournalRow,
     StateWriteRow,
 )
 
@@ -46,15 +47,12 @@ _NUMBER = Prepared(select(StateWriteRow.number))
 _CHANGED_INSTANCES = Prepared(
     _INSTANCES.where(InstanceStateRow.write_number > bindparam("since"))
 )
-_CHANGED_WINDOWS = Prepared(
-    select(
-        StateWindowRow.instance_name,
-        StateWindowRow.deployment,
-        StateWindowRow.second_at,
-        StateWindowRow.tokens,
-        StateWindowRow.requests,
-    ).where(StateWindowRow.write_number > bindparam("since"))
+_ADDED = Prepared(
+    select(StateJournalRow.added).where(
+        StateJournalRow.number > bindparam("since"), StateJournalRow.number != bindparam("mine")
+    )
 )
+_JOURNAL = Prepared(insert(StateJournalRow), ("number", "newest_at", "added"))
 _RESTS = Prepared(
     select(
         DeploymentStateRow.instance_name,
@@ -96,22 +94,10 @@ def add(connection: Connection, deltas: Deltas) -> int | None:
         ],
         _merge_rest,
     )
-    upsert(
-        connection,
-        StateWindowRow,
-        [
-            {
-                "second_at": second,
-                "instance_name": instance,
-                "deployment": deployment,
-                "tokens": counts["tokens"],
-                "requests": counts["requests"],
-                "write_number": number,
-            }
-            for (second, instance, deployment), counts in deltas.windows.items()
-        ],
-        _add_window,
-    )
+    if deltas.windows:
+        added = json.dumps([key + counts for key, counts in deltas.windows.items()])
+        newest = max(second for second, _, _ in deltas.windows)
+        _JOURNAL.run(connection, number=number, newest_at=newest, added=added)
     return number
 
 
@@ -125,17 +111,21 @@ def next_number(connection: Connection) -> int:
     return cast(int, number)
 
 
-def read(connection: Connection, now: float, since: int | None = None) -> SharedState:
+def read(
+    connection: Connection, now: float, since: int | None = None, mine: int | None = None
+) -> SharedState:
     """What all workers measured, as of now; with `since` only what changed after the read that
-    gave that number. All, too, if the database never had it: it is another one."""
+    gave that number, and of windows nothing of the write `mine`. All, too, if the database
+    never had it: it is another one."""
     number = next((number for (number,) in _NUMBER.rows(connection)), 0)
     is_whole = since is None or number < since
     instances: dict[str, SharedInstance] = {}
-    windows: dict[Place, list[tuple[int, int, int]]] = {}
+    windows: list[Added] = []
     if is_whole or number != since:
         after = BEFORE_ALL if is_whole else since
         instances = dict(map(_shared, _CHANGED_INSTANCES.rows(connection, since=after)))
-        windows = _windows(_CHANGED_WINDOWS.rows(connection, since=after), int(now))
+        without = BEFORE_ALL if is_whole or mine is None else mine
+        windows = _windows(_ADDED.rows(connection, since=after, mine=without), int(now))
     rests = {
         (name, deployment): Rest(until, reason, set_at)
         for name, deployment, until, reason, set_at in _RESTS.rows(connection, now=now)
@@ -143,17 +133,14 @@ def read(connection: Connection, now: float, since: int | None = None) -> Shared
     return SharedState(instances, rests, windows, number, is_whole)
 
 
-def _windows(rows: Iterable[Any], second: int) -> dict[Place, list[tuple[int, int, int]]]:
-    """Of the seconds that count. Chosen here and not by the database, which would rather look
-    at all of them than at what changed."""
+def _windows(rows: Iterable[Any], second: int) -> list[Added]:
+    """Of the seconds that count."""
     oldest = second - COUNTED_SECONDS
     # What lies further ahead was counted by a clock that was set back since.
     newest = second + COUNTED_SECONDS
-    found: dict[Place, list[tuple[int, int, int]]] = {}
-    for name, deployment, at, tokens, requests in rows:
-        if oldest < at < newest:
-            found.setdefault((name, deployment), []).append((at, tokens, requests))
-    return found
+    return [
+        each for (added,) in rows for each in json.loads(added) if oldest < each[0] < newest
+    ]
 
 
 def read_one(connection: Connection, name: str) -> SharedInstance | None:
@@ -178,7 +165,9 @@ def forget_old(connection: Connection, now: float) -> None:
         delete(DeploymentStateRow).where(DeploymentStateRow.rate_limited_until < now)
     )
     connection.execute(
-        delete(StateWindowRow).where(StateWindowRow.second_at < int(now) - KEPT_WINDOW_SECONDS)
+        delete(StateJournalRow).where(
+            StateJournalRow.newest_at < int(now) - KEPT_WINDOW_SECONDS
+        )
     )
 
 
@@ -275,11 +264,6 @@ def _merge_rest(present: Table, given: Any) -> dict[str, Any]:
         c: case((longer, given[c]), else_=present.c[c])
         for c in ("rate_limited_until", "rest_reason", "rest_set_at")
     }
-
-
-def _add_window(present: Table, given: Any) -> dict[str, Any]:
-    new = {c: present.c[c] + given[c] for c in ("tokens", "requests")}
-    return new | {"write_number": given.write_number}
 
 
 def _later(present: Any, given: Any) -> Any:

@@ -52,7 +52,7 @@ def test_later_deltas_are_added():
     both = some()
     both.add(some())
     assert both.totals == {"a": {"total_requests": 2, "latency_total_ms": 40}}
-    assert both.windows == {(100, "a", "gpt-4o"): {"tokens": 60, "requests": 2}}
+    assert both.windows == {(100, "a", "gpt-4o"): (60, 2)}
     assert both.usage == {(60, "a", "gpt-4o", "app"): {"requests": 2, "attempts": 2}}
     assert both.moments == {"a": {"last_used": 100.0}}
     assert both.rests == {("a", "gpt-4o"): Rest(105.0, "throttled", 100.0)}
@@ -78,7 +78,7 @@ def test_windows_take_corrections():
     deltas = Deltas()
     deltas.add_window((100, "a", "d"), tokens=30, requests=1)
     deltas.add_window((100, "a", "d"), tokens=-20, requests=0)
-    assert deltas.windows == {(100, "a", "d"): {"tokens": 10, "requests": 1}}
+    assert deltas.windows == {(100, "a", "d"): (10, 1)}
 
 
 def test_moments_only_go_forward():

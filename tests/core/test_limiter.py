@@ -199,6 +199,17 @@ def test_a_meter_counts_tokens_and_requests_apart():
     assert (meter.tokens.total(NOW), meter.requests.total(NOW)) == (10, 2)
 
 
+def test_a_meter_tells_the_seconds_in_which_something_was_added():
+    meter = Meter()
+    meter.add(5, 1, 100)
+    meter.add(-7, 0, 101)
+    meter.add(0, 2, 130)
+    meter.add(3, 0, 130 - COUNTED_SECONDS + 1)
+    assert list(meter.seconds()) == [(70, 3, 0), (100, 5, 1), (101, -7, 0), (130, 0, 2)]
+    meter.add(1, 1, 131)
+    assert [at for at, _, _ in meter.seconds()] == [100, 101, 130, 131]
+
+
 def test_a_meters_newest_second_is_that_of_tokens_or_of_requests():
     meter = Meter()
     meter.add(30, 0, NOW)

@@ -185,7 +185,7 @@ def test_what_other_workers_used_counts_in_every_meter(state, clock):
     group = {"g": QuotaGroup("g", max_tpm=25)}
     mine = limiter.serving(member, MODEL, group)
     second = int(clock.now)
-    shared = {("a", MODEL): [(second, 10, 1)], ("b", MODEL): [(second, 14, 1)]}
+    shared = [(second, "a", MODEL, 10, 1), (second, "b", MODEL, 14, 1)]
     configs = {"a": member, "b": config("b", quota_group="g")}
     state.merge(SharedState(windows=shared), configs)
     (found,) = state.refusals([mine], TEN)
@@ -581,7 +581,7 @@ def test_what_is_given_back_is_taken_again_with_what_came_since(state):
     assert state.view("a").totals["total_requests"] == 2
     again = state.take()
     assert again.totals["a"]["total_requests"] == 2
-    assert again.windows[int(OPENED_AT), "a", MODEL] == {"tokens": 7, "requests": 2}
+    assert again.windows[int(OPENED_AT), "a", MODEL] == (7, 2)
     assert again.errors["a"].message == FAILED.error
 
 
@@ -611,7 +611,7 @@ def test_what_others_measured_is_merged(state, clock):
                 )
             },
             {("a", MODEL): Rest(clock.now + 5, "throttled", clock.now)},
-            {("a", MODEL): [(now - 59, 10, 1), (now, 20, 2)]},
+            [(now - 59, "a", MODEL, 10, 1), (now, "a", MODEL, 20, 2)],
         )
     )
     view = state.view("a")
@@ -623,7 +623,7 @@ def test_what_others_measured_is_merged(state, clock):
 
 
 def test_what_others_reserved_of_an_instance_nobody_finished_with_yet_is_merged(state, clock):
-    state.merge(SharedState(windows={("a", MODEL): [(int(clock.now), 100, 1)]}))
+    state.merge(SharedState(windows=[(int(clock.now), "a", MODEL, 100, 1)]))
     assert candidate(state) is None
 
 
@@ -634,7 +634,7 @@ def test_what_happened_since_the_read_stays_on_top(state, clock):
     shared = SharedState(
         {"a": SharedInstance({"total_requests": 5 + taken.totals["a"]["total_requests"]})},
         taken.rests,
-        {("a", MODEL): [(int(clock.now), 10, 2)]},
+        [(int(clock.now), "a", MODEL, 10, 2)],
     )
     once(state, MISCONFIGURED, serving(A, "mini"))
     state.merge(shared)
@@ -702,24 +702,46 @@ def test_a_clearing_of_long_ago_voids_nothing_new(state, clock):
 
 
 def changed(number, *rows, name="a"):
-    """Sums of seconds, as they are now."""
-    return SharedState(windows={(name, MODEL): list(rows)}, number=number, is_whole=False)
+    """What others added to seconds since."""
+    added = [(at, name, MODEL, *counts) for at, *counts in rows]
+    return SharedState(windows=added, number=number, is_whole=False)
 
 
 def heard(clock, *rows):
     """A worker that counts in these configs, and has read all once."""
     state, configs = State(clock, peers=Peers(others=1)), {"a": A}
-    state.merge(SharedState(windows={("a", MODEL): list(rows)}), configs)
+    state.merge(replace(changed(0, *rows), is_whole=True), configs)
     return state, configs
 
 
-def test_a_sum_that_is_heard_again_counts_once(clock):
+def test_what_others_added_counts_on_top_of_what_was_heard(clock):
     second = int(clock.now)
     state, configs = heard(clock, (second - 1, 10, 1), (second, 20, 2))
     for number in (1, 2):
-        state.merge(changed(number, (second, 25, 3)), configs)
+        state.merge(changed(number, (second, 25, 3), (second - 1, -3, 0)), configs)
     view = state.view("a")
-    assert (view.current_tpm, view.current_rpm) == (35, 4)
+    assert (view.current_tpm, view.current_rpm) == (74, 9)
+
+
+def test_a_change_of_config_counts_what_was_heard_where_it_says(clock):
+    second = int(clock.now)
+    state, _ = heard(clock, (second - 1, 10, 1), (second, 20, 2))
+    state.start(serving(A), TEN)
+    new = config("a", quota_group="g")
+    state.merge(changed(1, (second, 5, 1)), {"a": new})
+    meters = {key: m.tokens.total(second) for key, m in state._meters.items()}
+    assert meters == dict.fromkeys(limiter.meters(new, MODEL), 45)
+    state.merge(changed(2), {"a": A})
+    meters = {key: m.requests.total(second) for key, m in state._meters.items()}
+    assert meters == dict.fromkeys(limiter.meters(A, MODEL), 5)
+
+
+def test_what_counted_before_there_was_a_config_counts_where_it_says(clock):
+    second = int(clock.now)
+    state = State(clock)
+    state.merge(SharedState(windows=[(second, "a", MODEL, 10, 1)]))
+    state.merge(changed(1), {"a": config("a", quota_group="g")})
+    assert state._meters["group", "g", MODEL].tokens.total(second) == 10
 
 
 def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(clock):
@@ -728,25 +750,24 @@ def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(
     state.start(serving(A), TEN)
     state.take()
     state.start(serving(A), TEN)
-    state.merge(changed(1, (second, 35, 3)), configs)  # 5 are another worker's
+    state.merge(changed(1, (second, 5, 1)), configs)
     view = state.view("a")
     assert (view.current_tpm, view.current_rpm) == (45, 4)
     lately = state._meters["instance", "a", ""].lately
     assert (lately.tokens(second), lately.requests(second)) == (20, 2)
     state.take()
-    state.merge(changed(2, (second, 45, 4)), configs)
+    state.merge(changed(2), configs)
     state.merge(changed(2), configs)
     assert state._meters["instance", "a", ""].lately is None
 
 
 def test_what_was_given_back_is_counted_once_when_it_is_written(clock):
-    second = int(clock.now)
     state, configs = heard(clock)
     state.start(serving(A), TEN)
     state.give_back(state.take())
     state.start(serving(A), TEN)
     state.take()
-    state.merge(changed(1, (second, 20, 2)), configs)
+    state.merge(changed(1), configs)
     assert (state.view("a").current_tpm, state.view("a").current_rpm) == (20, 2)
 
 
@@ -756,10 +777,10 @@ def test_what_an_old_config_counted_elsewhere_counts_where_the_present_one_says(
     state = State(clock)
     reservation = state.start(old, TEN)
     written = state.take()
-    state.merge(SharedState(windows={("a", MODEL): [(int(clock.now), 10, 1)]}), {"a": new})
+    state.merge(SharedState(windows=[(int(clock.now), "a", MODEL, 10, 1)]), {"a": new})
     state.finish(reservation, DONE)
     state.take()
-    state.merge(changed(1, (int(clock.now), 7, 1)), state._configs)
+    state.merge(changed(1), state._configs)
     meters = {key: m.tokens.total(int(clock.now)) for key, m in state._meters.items()}
     assert meters == dict.fromkeys(limiter.meters(new, MODEL), 7)
     assert written.windows
@@ -779,8 +800,8 @@ def test_instances_that_did_not_change_are_as_they_were(clock):
 def test_deployments_that_nobody_asks_any_more_leave_no_meters(clock):
     state, configs = heard(clock)
     for number in range(3 * COUNTED_SECONDS):
-        row = {("a", f"client-{number}"): [(int(clock.now), 1, 1)]}
-        state.merge(SharedState(windows=row, is_whole=False), configs)
+        row = (int(clock.now), "a", f"client-{number}", 1, 1)
+        state.merge(SharedState(windows=[row], is_whole=False), configs)
         clock.now += 1
     assert len(state._meters) <= 2 * COUNTED_SECONDS + 1
     assert state.view("a").current_rpm == WINDOW_SECONDS - 1
@@ -796,11 +817,11 @@ class Bank:
         copy = Deltas()
         copy.add(deltas)
         self.kept.add(copy)
-        seconds = {}
-        for (at, *place), counts in self.kept.windows.items():
-            if at > int(now) - COUNTED_SECONDS:
-                row = (at, counts["tokens"], counts["requests"])
-                seconds.setdefault(tuple(place), []).append(row)
+        seconds = [
+            key + counts
+            for key, counts in self.kept.windows.items()
+            if key[0] > int(now) - COUNTED_SECONDS
+        ]
         return SharedState(
             {n: SharedInstance(dict(counts)) for n, counts in self.kept.totals.items()},
             {place: rest for place, rest in self.kept.rests.items() if rest.until > now},

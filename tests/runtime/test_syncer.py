@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -34,7 +35,7 @@ from proxy.store.models import (
     ClientWindowRow,
     DeploymentStateRow,
     InstanceStateRow,
-    StateWindowRow,
+    StateJournalRow,
     UsageRow,
 )
 from proxy.store.vault import Vault, new_key
@@ -156,6 +157,12 @@ def faulty(database, clock):
 def rows(database, table):
     with database.read() as connection:
         return list(connection.execute(select(table.__table__)).mappings())
+
+
+def added(database):
+    """To seconds: tokens and requests."""
+    written = [json.loads(row["added"]) for row in rows(database, StateJournalRow)]
+    return [(tokens, requests) for each in written for *_, tokens, requests in each]
 
 
 def add(database, *configs):
@@ -365,12 +372,13 @@ def test_clients_and_instances_are_written_together(make_worker, database):
     worker.measure(DONE)
     worker.used(40)
     worker.syncer.sync()
+    (journal,) = rows(database, StateJournalRow)
     numbers = {
         row["write_number"]
-        for table in (StateWindowRow, ClientWindowRow, ClientSpendingRow)
+        for table in (ClientWindowRow, ClientSpendingRow)
         for row in rows(database, table)
     }
-    assert numbers == {1}
+    assert (journal["number"], numbers) == (1, {1})
 
 
 def test_what_is_over_of_clients_is_forgotten_too(make_worker, clock, database):
@@ -421,15 +429,13 @@ def test_a_round_costs_the_same_however_many_instances_nobody_asks(
         asked = statements(one.database)
         one.syncer.sync()
         shared = found[-1]
-        costs.append(
-            (len(asked), len(shared.instances), sum(map(len, shared.windows.values())))
-        )
+        costs.append((len(asked), len(shared.instances), len(shared.windows)))
         for worker in (one, two):
             worker.syncer.stop()
             worker.database.dispose()
     assert costs[0] == costs[1]
     assert costs[0][0] <= (10 if is_idle else 15)
-    assert costs[0][1:] == (1, 1)
+    assert costs[0][1:] == (1, 2)  # the other one wrote twice
 
 
 def make_worker_on(path, migrated_file, clock):
@@ -452,8 +458,7 @@ def test_while_the_database_is_away_counts_wait(faulty, database):
     assert faulty.requests() == 3
     (row,) = rows(database, UsageRow)
     assert (row["attempts"], row["requests"]) == (3, 3)
-    (row,) = rows(database, StateWindowRow)
-    assert (row["tokens"], row["requests"]) == (21, 3)
+    assert added(database) == [(21, 3)]
 
 
 def test_a_rest_lasts_while_the_database_is_away(faulty):
@@ -573,8 +578,7 @@ def test_what_was_written_before_a_failure_in_the_same_round_is_written_once(
         faulty.syncer.sync()
     faulty.syncer.sync()
     assert faulty.requests() == 1
-    (row,) = rows(database, StateWindowRow)
-    assert row["requests"] == 1
+    assert [requests for _, requests in added(database)] == [1]
 
 
 def test_a_change_of_others_that_could_not_be_read_is_read_later(faulty, make_worker):
@@ -798,7 +802,7 @@ def test_requests_and_rounds_at_once_lose_nothing(make_worker, database):
     workers[0].syncer.sync()
     assert workers[0].requests() == expected
     assert sum(r["attempts"] for r in rows(database, UsageRow)) == expected
-    assert sum(r["requests"] for r in rows(database, StateWindowRow)) == expected
+    assert sum(requests for _, requests in added(database)) == expected
 
 
 # Housekeeping.
@@ -806,21 +810,19 @@ def test_requests_and_rounds_at_once_lose_nothing(make_worker, database):
 
 def old_rows(database, now):
     """A second and a minute that are just to be kept, and each one older."""
-    deltas = Deltas()
-    for at in (
-        int(now) - states.KEPT_WINDOW_SECONDS,
-        int(now) - states.KEPT_WINDOW_SECONDS - 1,
-    ):
-        deltas.add_window((at, "a", MODEL), 1, 1)
-    for at in (int(now) - 30 * DAY_SECONDS, int(now) - 30 * DAY_SECONDS - 60):
-        deltas.add_usage((at, "a", MODEL, "app"), {"requests": 1})
-    with database.write() as connection:
-        states.add(connection, deltas)
-        usage.add(connection, deltas)
+    for older in (0, 1):
+        deltas = Deltas()
+        second = int(now) - states.KEPT_WINDOW_SECONDS - older
+        deltas.add_window((second, "a", MODEL), 1, 1)
+        minute = int(now) - 30 * DAY_SECONDS - 60 * older
+        deltas.add_usage((minute, "a", MODEL, "app"), {"requests": 1})
+        with database.write() as connection:
+            states.add(connection, deltas)
+            usage.add(connection, deltas)
 
 
 def count(database):
-    return len(rows(database, StateWindowRow)), len(rows(database, UsageRow))
+    return len(added(database)), len(rows(database, UsageRow))
 
 
 def test_what_is_too_old_is_deleted(make_worker, database, clock):
@@ -958,7 +960,7 @@ class Walk:
     def sync(self):
         worker = self.random.choice(self.workers)
         merges, taken = [], Deltas()
-        taken.windows = {k: Counter(c) for k, c in worker.state._pending.windows.items()}
+        taken.windows = dict(worker.state._pending.windows)
         merge = worker.state.merge
 
         def merged(shared, configs):

@@ -5,7 +5,6 @@ import pytest
 from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance
 from proxy.store import states
-from proxy.store.models import StateWindowRow
 from tests.builders import config
 
 NOW = 1_700_000_000.5
@@ -78,7 +77,7 @@ def act(database):
 
 def test_before_anything_was_measured_there_is_nothing(shared):
     found = shared()
-    assert (found.instances, found.rests, found.windows) == ({}, {}, {})
+    assert (found.instances, found.rests, found.windows) == ({}, {}, [])
 
 
 def test_no_deltas_write_nothing(add, shared):
@@ -187,7 +186,12 @@ def test_a_new_rest_follows_one_that_is_over(add, shared):
 # Windows.
 
 
-def test_windows_of_workers_are_summed_by_second_and_kept_by_deployment(add, shared):
+def added(tokens, requests=1, second=SECOND, deployment="gpt", name="a"):
+    """As it is read."""
+    return [second, name, deployment, tokens, requests]
+
+
+def test_windows_of_workers_are_kept_by_second_and_deployment(add, shared):
     add(
         window(10, requests=1),
         window(20, requests=2),
@@ -195,35 +199,36 @@ def test_windows_of_workers_are_summed_by_second_and_kept_by_deployment(add, sha
         window(7, requests=1, second=SECOND - 1),
         window(1000, name="b"),
     )
-    windows = shared().windows
-    assert sorted(windows["a", "gpt"]) == [(SECOND - 1, 7, 1), (SECOND, 30, 3)]
-    assert windows["a", "mini"] == [(SECOND, 5, 1)]
-    assert windows["b", "gpt"] == [(SECOND, 1000, 1)]
+    assert shared().windows == [
+        added(10),
+        added(20, requests=2),
+        added(5, deployment="mini"),
+        added(7, second=SECOND - 1),
+        added(1000, name="b"),
+    ]
 
 
 def test_what_was_reserved_too_much_is_taken_back(add, shared):
     add(window(100, requests=1), window(-40, requests=0))
-    assert shared().windows["a", "gpt"] == [(SECOND, 60, 1)]
+    assert shared().windows == [added(100), added(-40, requests=0)]
 
 
 def test_only_seconds_not_all_of_which_are_a_minute_old_are_read(add, shared):
     add(*[window(1, second=SECOND - age) for age in (0, 60, 61, 62)])
-    kept = shared().windows["a", "gpt"]
-    assert sorted(second for second, _, _ in kept) == [SECOND - 60, SECOND]
+    assert [second for second, *_ in shared().windows] == [SECOND, SECOND - 60]
 
 
 def test_old_windows_are_forgotten_and_new_ones_kept(add, shared, act):
     add(window(1, second=SECOND), window(2, second=SECOND - states.KEPT_WINDOW_SECONDS))
     add(window(4, second=SECOND - states.KEPT_WINDOW_SECONDS - 1))
     act(states.forget_old, NOW)
-    early, late = (shared(NOW - ago).windows["a", "gpt"] for ago in (110, 0))
-    assert [[tokens for _, tokens, _ in kept] for kept in (early, late)] == [[2], [1]]
+    early, late = (shared(NOW - ago).windows for ago in (110, 0))
+    assert [[tokens for *_, tokens, _ in kept] for kept in (early, late)] == [[2], [1]]
 
 
 def test_what_a_clock_wrote_that_was_set_back_since_is_not_read(add, shared):
     add(window(1, second=SECOND), window(2, second=SECOND + 60), window(4, second=SECOND + 61))
-    kept = shared().windows["a", "gpt"]
-    assert sorted(tokens for _, tokens, _ in kept) == [1, 2]
+    assert [tokens for *_, tokens, _ in shared().windows] == [1, 2]
 
 
 # Breakers.
@@ -377,7 +382,8 @@ def changes(database):
 def test_the_first_look_finds_all_and_the_next_what_was_written_since(add, changes):
     add(deltas(total_requests=1), window(10), window(20, second=SECOND - 1, name="b"))
     first = changes()
-    assert (first.is_whole, set(first.windows)) == (True, {("a", "gpt"), ("b", "gpt")})
+    assert first.is_whole
+    assert first.windows == [added(10), added(20, second=SECOND - 1, name="b")]
     other = deltas(total_requests=2)
     other.add_totals("c", {"total_requests": 1})
     other.add(window(5))
@@ -388,14 +394,23 @@ def test_the_first_look_finds_all_and_the_next_what_was_written_since(add, chang
         "a": 3,
         "c": 1,
     }
-    assert second.windows == {("a", "gpt"): [(SECOND, 15, 2)]}
+    assert second.windows == [added(5)]
+
+
+def test_of_seconds_a_workers_own_write_is_no_change_but_part_of_all(add, database):
+    add(window(10), window(20))
+    with database.read() as connection:
+        changes = states.read(connection, NOW, since=0, mine=1)
+        whole = states.read(connection, NOW, since=None, mine=1)
+    assert changes.windows == [added(20)]
+    assert whole.windows == [added(10), added(20)]
 
 
 def test_where_nothing_was_written_nothing_is_read(add, changes):
     add(deltas(total_requests=1), window(10))
     changes()
     again = changes()
-    assert (again.instances, again.windows, again.is_whole) == ({}, {}, False)
+    assert (again.instances, again.windows, again.is_whole) == ({}, [], False)
 
 
 def test_rests_are_all_read_each_time(add, changes):
@@ -433,7 +448,7 @@ def test_old_windows_that_are_forgotten_are_no_change(add, act, changes):
     add(window(10, second=SECOND - states.KEPT_WINDOW_SECONDS - 1))
     changes()
     act(states.forget_old, NOW)
-    assert changes().windows == {}
+    assert changes().windows == []
 
 
 def test_a_database_that_never_had_the_number_is_read_whole(database, add):
@@ -442,18 +457,7 @@ def test_a_database_that_never_had_the_number_is_read_whole(database, add):
         with database.read() as connection:
             found = states.read(connection, NOW, since)
         assert found.is_whole is is_whole
-    assert (set(found.instances), set(found.windows)) == ({"a"}, {("a", "gpt")})
-
-
-def test_what_was_there_before_writes_had_numbers_is_read_at_first(database, changes):
-    with database.write() as connection:
-        connection.execute(StateWindowRow.__table__.insert(), [old_row()])
-    assert changes().windows == {("a", "gpt"): [(SECOND, 7, 1)]}
-
-
-def old_row():
-    names = {"instance_name": "a", "deployment": "gpt"}
-    return names | {"second_at": SECOND, "tokens": 7, "requests": 1, "write_number": 0}
+    assert (set(found.instances), found.windows) == ({"a"}, [added(10)])
 
 
 def test_what_changed_is_found_without_a_look_at_the_rest(database, statements, changes):
@@ -461,13 +465,13 @@ def test_what_changed_is_found_without_a_look_at_the_rest(database, statements, 
     asked = statements(database)
     add_one(database)
     changes()
-    reads = [s for s in asked if s.startswith("SELECT") and "write_number >" in s]
+    reads = [s for s in asked if s.startswith("SELECT") and "number >" in s]
     assert len(reads) == 2
     with database.read() as connection:
         for read in reads:
             (plan,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {read}").all()
             assert "SEARCH" in plan[3]
-            assert "_write_number" in plan[3]
+            assert "_write_number" in plan[3] or "INTEGER PRIMARY KEY" in plan[3]
 
 
 def add_one(database):

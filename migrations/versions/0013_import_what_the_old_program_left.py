@@ -9,8 +9,8 @@ It is always the last revision: it uses the tables as the program knows them, an
 is the way back. A revision that changes a table goes before it; the number it had stays, as a
 revision that does nothing, for databases that have passed it.
 
-Revision ID: 0011
-Revises: 0010
+Revision ID: 0013
+Revises: 0012
 """
 
 import logging
@@ -31,8 +31,8 @@ from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import environment, load_settings
 from proxy.store.schema import private_parent
 
-revision = "0011"
-down_revision = "0010"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -50,7 +50,7 @@ def upgrade() -> None:
             " PROXY_LEGACY_PATH, or later with `flask legacy import PATH`."
         )
         return
-    was_before = context.config.attributes.get("was_before_0010", False)
+    was_before = context.config.attributes.get("was_before_0012", False)
     if "legacy" not in arguments and was_before and _has_imported():
         logger.warning(
             "%s is not imported: data of an old proxy was before; `-x legacy=PATH` does it.",
