@@ -1,8 +1,9 @@
 """What workers tell each other through the database: deltas out, shared state back."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from proxy.core.breaker import CLOSED, BreakerNews
@@ -18,6 +19,7 @@ WindowKey = tuple[int, str, str]
 Added = tuple[int, str, str, int, int]
 
 Key = TypeVar("Key")
+Row = TypeVar("Row")
 
 WHOLE_INSTANCE = ""
 
@@ -148,31 +150,51 @@ class Deltas:
 
     def add(self, later: "Deltas") -> None:
         """Takes in what was measured after this."""
-        for instance, counts in later.totals.items():
-            self.add_totals(instance, counts)
-        for instance, moments in later.moments.items():
-            self.note(instance, **moments)
         self.errors |= later.errors
         self.breakers |= later.breakers
-        for place, rest in later.rests.items():
+        self._add_sums(later)
+
+    def add_earlier(self, earlier: "Deltas") -> None:
+        """Takes in what was measured before this; it takes as long as that is long."""
+        self.errors = earlier.errors | self.errors
+        self.breakers = earlier.breakers | self.breakers
+        self._add_sums(earlier)
+
+    def _add_sums(self, other: "Deltas") -> None:
+        for instance, counts in other.totals.items():
+            self.add_totals(instance, counts)
+        for instance, moments in other.moments.items():
+            self.note(instance, **moments)
+        for place, rest in other.rests.items():
             self.add_rest(place, rest)
-        for window_key, (tokens, requests) in later.windows.items():
+        for window_key, (tokens, requests) in other.windows.items():
             self.add_window(window_key, tokens, requests)
-        for usage_key, counts in later.usage.items():
+        for usage_key, counts in other.usage.items():
             self.add_usage(usage_key, counts)
 
-    def hold_back_usage(self, beyond: int) -> "Deltas":
-        """Takes out, and returns, what there is of usage beyond so many rows."""
-        later = Deltas()
-        if len(self.usage) > beyond:
-            rows = list(self.usage.items())
-            self.usage, later.usage = dict(rows[:beyond]), dict(rows[beyond:])
-        return later
+    def take(self, usage: int, instances: int) -> "Deltas":
+        """Takes out, and returns, of usage so many rows, and of what is but shown so many
+        instances: those that have waited longest, and all that failed. All else whole."""
+        taken = Deltas(errors=self.errors, breakers=self.breakers)
+        taken.rests, taken.windows = self.rests, self.windows
+        self.errors, self.breakers, self.rests, self.windows = {}, {}, {}, {}
+        _move(islice(self.usage, usage), self.usage, taken.usage)
+        names = [*islice(self.moments, instances), *taken.errors, *taken.breakers]
+        _move(names, self.moments, taken.moments)
+        _move([*names, *islice(self.totals, instances)], self.totals, taken.totals)
+        return taken
 
     def forget_windows(self, before: int) -> None:
         """Drop seconds that are over: no limit asks for them any more."""
         for key in [k for k in self.windows if k[0] < before]:
             del self.windows[key]
+
+
+def _move(keys: Iterable[Key], rows: dict[Key, Row], to: dict[Key, Row]) -> None:
+    for key in list(keys):
+        row = rows.pop(key, None)
+        if row is not None:
+            to[key] = row
 
 
 def _add(rows: dict[Key, Counter[str]], key: Key, counts: Mapping[str, int]) -> None:

@@ -42,30 +42,48 @@ class Peers:
 
 
 class Lately:
-    """Tokens and requests of few seconds. Made anew for each meter after each sync, so it has
-    none of the room that a window has."""
+    """Tokens and requests of few seconds, so it has none of the room that a window has; by the
+    round in which they are written, so that what all have heard of can be forgotten."""
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_rounds",)
 
     def __init__(self) -> None:
-        self._seconds: dict[int, tuple[int, int]] = {}
+        # Round -> second -> tokens and requests.
+        self._rounds: dict[int, dict[int, tuple[int, int]]] = {}
 
-    def add(self, tokens: int, requests: int, second: int) -> None:
-        if len(self._seconds) > 2 * COUNTED_SECONDS:  # no sync for long
+    def add(self, tokens: int, requests: int, second: int, in_round: int = 0) -> bool:
+        """True if it is the first in that round."""
+        seconds = self._rounds.get(in_round)
+        if seconds is None:
+            self._rounds[in_round] = {second: (tokens, requests)}
+            return True
+        if len(seconds) > 2 * COUNTED_SECONDS:  # no sync for long
             oldest = second - COUNTED_SECONDS
-            self._seconds = {at: n for at, n in self._seconds.items() if at > oldest}
-        tokens_before, requests_before = self._seconds.get(second, (0, 0))
-        self._seconds[second] = (tokens_before + tokens, requests_before + requests)
+            seconds = {at: n for at, n in seconds.items() if at > oldest}
+            self._rounds[in_round] = seconds
+        tokens_before, requests_before = seconds.get(second, (0, 0))
+        seconds[second] = (tokens_before + tokens, requests_before + requests)
+        return False
+
+    def forget(self, before_round: int) -> bool:
+        """The rounds before that one; true if that is all there was."""
+        for each in [r for r in self._rounds if r < before_round]:
+            del self._rounds[each]
+        return not self._rounds
 
     def tokens(self, second: int) -> int:
         """The sum as of `second`; never below 0."""
-        oldest = second - COUNTED_SECONDS
-        return max(sum(n for at, (n, _) in self._seconds.items() if at > oldest), 0)
+        return max(sum(tokens for tokens, _ in self._since(second - COUNTED_SECONDS)), 0)
 
     def requests(self, second: int, seconds: int = COUNTED_SECONDS) -> int:
         """The sum over so many seconds, as of `second`."""
-        oldest = second - seconds
-        return sum(n for at, (_, n) in self._seconds.items() if at > oldest)
+        return sum(requests for _, requests in self._since(second - seconds))
+
+    def _since(self, oldest: int) -> Iterator[tuple[int, int]]:
+        for seconds in self._rounds.values():
+            for at, counts in seconds.items():
+                if at > oldest:
+                    yield counts
 
 
 class Meter:
@@ -103,10 +121,15 @@ class Meter:
         """The last second to which anything was added."""
         return max(self.tokens.newest, self.requests.newest)
 
-    def note_lately(self, tokens: int, requests: int, second: int) -> None:
+    def note_lately(self, tokens: int, requests: int, second: int, in_round: int = 0) -> bool:
+        """True if it is the first in that round."""
         if self.lately is None:
             self.lately = Lately()
-        self.lately.add(tokens, requests, second)
+        return self.lately.add(tokens, requests, second, in_round)
+
+    def forget_lately(self, before_round: int) -> None:
+        if self.lately is not None and self.lately.forget(before_round):
+            self.lately = None
 
 
 def instance_meter(name: str) -> MeterKey:
@@ -135,6 +158,14 @@ def serving(
     limits = tuple(_limits(config, deployment, groups or {})) if enabled else ()
     counts_tokens = not limits or any(limit.max_tpm for limit in limits)
     return Serving(config, deployment, limits, meters(config, deployment), counts_tokens)
+
+
+def may_be_limited(config: InstanceConfig) -> bool:
+    """Whether a call to it can have a limit; where it cannot, nobody asks what was lately."""
+    if not config.rate_limit_enabled:
+        return False
+    own = config.max_tpm > 0 or config.max_rpm > 0
+    return own or bool(config.model_limits or config.quota_group)
 
 
 def _limits(

@@ -103,6 +103,11 @@ class Window:
             self.replace((), second)
         self._advance(second)
 
+    def _empty(self, first: int, end: int) -> None:
+        """The buckets from there to before that one."""
+        self._total -= sum(self._buckets[first:end])
+        self._buckets[first:end] = [0] * (end - first)
+
     def _advance(self, second: int) -> None:
         if second <= self._newest:
             return
@@ -111,7 +116,10 @@ class Window:
             self._buckets = [0] * size
             self._total = 0
         else:
-            for stale in range(self._newest + 1, second + 1):
-                self._total -= self._buckets[stale % size]
-                self._buckets[stale % size] = 0
+            first, end = (self._newest + 1) % size, second % size + 1
+            if first < end:
+                self._empty(first, end)
+            else:
+                self._empty(first, size)
+                self._empty(0, end)
         self._newest = second

@@ -5,6 +5,7 @@ memory and the database with `take`, `give_back` and `merge`. Thread-safe: one l
 for arithmetic only.
 """
 
+import math
 import random
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ from proxy.core.limiter import (
     Meter,
     Peers,
     instance_meter,
+    may_be_limited,
     meters,
     reservation_tokens,
     ungrouped,
@@ -64,6 +66,8 @@ NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 LAST_ERROR_CHARACTERS = 300
 # Written in a tenth of a second, or in half of one where they are late.
 MOST_USAGE_ROWS = 2_000
+# So few are written in each round.
+AT_LEAST_ROWS = 32
 OPERATOR = "operator"  # the reason of a rest that a person set
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
@@ -157,7 +161,11 @@ class State:
         self._configs = NO_CONFIGS
         self._is_adrift = False  # something counted in other meters than `_configs` say
         self._meters_at: dict[Place, tuple[Meter, ...]] = {}
-        self._noted: set[Meter] = set()  # those with what was added lately
+        # To which something was added lately, by the round in which it is written; that of
+        # what is pending, and of what is being written.
+        self._noted: dict[int, list[Meter]] = {}
+        self._round = 0
+        self._writing: int | None = None
         self._resting: set[str] = set()  # nobody else has rests
         self._next_sweep = 0
 
@@ -374,27 +382,32 @@ class State:
 
     # The syncer's.
 
-    def take(self) -> Deltas:
+    def take(self, share: float = 1.0) -> Deltas:
         """What was measured since the last `take`. Give it back if it could not be written.
 
-        Of usage not more than can be written while others wait for it; the rest has time, and
-        is in the next ones.
+        Of usage and totals, which nobody decides by, `share` is enough where they are many:
+        the longer one waits, the more is in it. Of usage not more than can be written while
+        others wait for it; the rest is in the next ones.
         """
         with self._lock:
-            self._taken = self._pending
-            self._pending = self._taken.hold_back_usage(beyond=MOST_USAGE_ROWS)
+            pending = self._pending
+            rows = max(AT_LEAST_ROWS, math.ceil(share * len(pending.usage)))
+            names = max(AT_LEAST_ROWS, math.ceil(share * len(pending.totals)))
+            self._taken = pending.take(min(rows, MOST_USAGE_ROWS), names)
+            self._begin_round()
             return self._taken
 
-    def has_usage(self) -> bool:
-        """Some is still to be taken."""
-        return bool(self._pending.usage)
+    def has_counts(self) -> bool:
+        """Some are still to be taken."""
+        return bool(self._pending.usage or self._pending.totals)
 
     def give_back(self, taken: Deltas) -> None:
         oldest = int(self._clock()) - COUNTED_SECONDS
         with self._lock:
-            taken.add(self._pending)
-            taken.forget_windows(before=oldest)
-            self._pending, self._taken = taken, Deltas()
+            self._pending.add_earlier(taken)
+            self._pending.forget_windows(before=oldest)
+            self._taken = Deltas()
+            self._end_round(is_written=False)
 
     def merge(
         self, shared: SharedState, configs: Mapping[str, InstanceConfig] = NO_CONFIGS
@@ -409,14 +422,16 @@ class State:
             written, self._taken = self._taken, Deltas()
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
+            is_regrouped = configs is not self._configs or self._is_adrift
+            self._configs = configs
             if shared.is_whole:
-                self._configs = configs
                 self._recount()
-            elif configs is not self._configs or self._is_adrift:
-                self._configs = configs
+            elif is_regrouped:
                 self._regroup()
             self._count(shared.windows)
-            self._note_lately(written)
+            if shared.is_whole or is_regrouped:
+                self._note_anew(written)
+            self._end_round(is_written=True)
             self._sweep(second)
             self._replace_rests(shared.rests)
 
@@ -488,20 +503,46 @@ class State:
             for meter in meters_at.get(place) or self._meters_of(place):
                 meter.add(tokens, requests, at)
 
-    def _note_lately(self, written: Deltas) -> None:
-        """`written` is heard of by the others only in their next round."""
+    def _begin_round(self) -> None:
+        """What is added from now on is written in a later one."""
+        self._writing = self._round
+        self._round += 1
+
+    def _end_round(self, *, is_written: bool) -> None:
+        """What was written in rounds before this one all have heard of by now; of this one's
+        the others hear only in their next."""
+        writing, self._writing = self._writing, None
+        if not is_written:
+            # What was added meanwhile is written with what was taken, or thought to be a round
+            # later: that leaves the others a little more.
+            self._round = self._round if writing is None else writing
+            return
+        heard_before = self._round if writing is None else writing
+        for each in [r for r in self._noted if r < heard_before]:
+            for meter in self._noted.pop(each):
+                meter.forget_lately(heard_before)
+
+    def _note_anew(self, written: Deltas) -> None:
+        """In meters that were made anew."""
+        for noted in self._noted.values():
+            for meter in noted:
+                meter.lately = None
+        self._noted.clear()
         if not self._peers.others:
             return
-        for meter in self._noted:
-            meter.lately = None
-        self._noted.clear()
-        for deltas in (written, self._pending):
+        for deltas, in_round in ((written, self._round - 1), (self._pending, self._round)):
             for (at, name, deployment), (tokens, requests) in deltas.windows.items():
+                config = self._configs.get(name)
+                if config is not None and not may_be_limited(config):
+                    continue
                 for meter in self._meters_of((name, deployment)):
-                    if meter not in self._noted:
-                        self._noted.add(meter)
-                        meter.lately = None
-                    meter.note_lately(tokens, requests, at)
+                    self._note_lately(meter, tokens, requests, at, in_round)
+
+    def _note_lately(
+        self, meter: Meter, tokens: int, requests: int, at: int, in_round: int
+    ) -> None:
+        if meter.note_lately(tokens, requests, at, in_round):
+            self._noted.setdefault(in_round, []).append(meter)
 
     def _sweep(self, second: int) -> None:
         """Now and then forgets what no limit asks for any more: clients name deployments."""
@@ -530,13 +571,13 @@ class State:
         return found
 
     def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
-        at = reservation.second
+        at, config = reservation.second, reservation.config
+        notes = self._peers.others and may_be_limited(config)
         for meter_key in reservation.meters:
             meter = self._meter(meter_key)
             meter.add(tokens, requests, at)
-            if self._peers.others:
-                meter.note_lately(tokens, requests, at)
-        config = reservation.config
+            if notes:
+                self._note_lately(meter, tokens, requests, at, self._round)
         if self._configs.get(config.name) is not config:
             self._is_adrift = True
         key = (at, config.name, reservation.deployment)

@@ -22,6 +22,9 @@ from proxy.store.model_names import ModelNames
 logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
+# For so long usage and totals may wait where they are many: of an instance that is asked each
+# second five requests are one row then. Less than usage's GRACE_SECONDS.
+HELD_SECONDS = 5.0
 # A syncer that has not finished a round for so long is stuck, whatever the reason.
 LATE_SECONDS = 10.0
 FULL_DISK = re.compile("disk is full|no space left", re.IGNORECASE)
@@ -66,6 +69,7 @@ class Syncer:
         self._began_at = 0.0
         self._reads_all_until = 0.0
         self._periodic = Periodic("syncer", interval_seconds, self._round)
+        self._share = self._usual_share = min(interval_seconds / HELD_SECONDS, 1.0)
         self._late_seconds = max(LATE_SECONDS, 3 * interval_seconds)
         self._is_late = False
         self._watching = Periodic("sync-watch", LATE_SECONDS / 2, self.watch)
@@ -77,6 +81,7 @@ class Syncer:
 
     def start(self) -> None:
         """Reads config and state, so that the first request finds them, then goes on alone."""
+        self._share = self._usual_share
         self.sync()
         self._periodic.start()
         self._watching.start()
@@ -85,8 +90,9 @@ class Syncer:
         """Idempotent. After this, everything counted is in the database if it can be."""
         self._watching.stop()
         self._periodic.stop()
+        self._share = 1.0
         self.sync()
-        while self._state.has_usage() and not self.problem:
+        while self._state.has_counts() and not self.problem:
             self.sync()
         self._close_detector()
 
@@ -149,7 +155,7 @@ class Syncer:
         self._follow_the_file()
         moved = self._follow_references()
         now = self._now()
-        deltas, of_clients = self._state.take(), self._clients.take()
+        deltas, of_clients = self._state.take(self._share), self._clients.take()
         try:
             writes = bool(deltas or of_clients or moved)
             if not writes and not self._is_something_new():

@@ -317,7 +317,22 @@ class Prepared:
             return sql, [{**defaults, **row} for row in rows]
         # Without a dictionary for each: most columns of many tables have their defaults.
         instead = [defaults.get(name) for name in names]
-        return sql, [tuple(map(row.get, names, instead)) for row in rows]
+        places = {name: place for place, name in enumerate(names)}
+        if len(places) < len(names):  # some value is asked for twice
+            return sql, [tuple(map(row.get, names, instead)) for row in rows]
+        return sql, [_placed(row, places, instead) for row in rows]
+
+
+def _placed(
+    row: Mapping[str, Any], places: Mapping[str, int], instead: Sequence[Any]
+) -> tuple[Any, ...]:
+    """Its values in these places, and the others as they are: of many columns a row has few."""
+    values = list(instead)
+    for name, value in row.items():
+        place = places.get(name)
+        if place is not None:
+            values[place] = value
+    return tuple(values)
 
 
 def _begin(connection: Connection) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -214,3 +215,71 @@ def test_totals_have_the_names_operators_know():
         "latency_total_ms",
     }
     assert len(TOTALS) == 9
+
+
+# What is taken to be written.
+
+
+def many():
+    """Of five instances, of which "c" failed."""
+    deltas = Deltas()
+    for number, name in enumerate("abcde"):
+        deltas.add_totals(name, {"total_requests": 1})
+        deltas.note(name, last_used=float(number))
+        deltas.add_usage((60, name, "gpt-4o", ""), {"attempts": 1})
+        deltas.add_window((100, name, "gpt-4o"), 10, 1)
+    deltas.errors["c"] = LastError("boom", 2.0)
+    deltas.add_rest(("d", ""), Rest(9.0, "failed", 2.0))
+    return deltas
+
+
+def test_what_has_waited_longest_is_taken_first():
+    deltas = many()
+    deltas.add_totals("a", {"total_requests": 1})
+    taken = deltas.take(usage=2, instances=2)
+    assert [name for _, name, *_ in taken.usage] == ["a", "b"]
+    assert taken.totals["a"] == {"total_requests": 2}
+    deltas.add_totals("a", {"total_requests": 1})
+    later = deltas.take(usage=5, instances=5)
+    assert [name for _, name, *_ in later.usage] == ["c", "d", "e"]
+    assert list(later.totals) == ["d", "e", "a"]
+    assert not deltas
+
+
+def test_what_others_decide_by_and_whoever_failed_does_not_wait():
+    deltas = many()
+    taken = deltas.take(usage=0, instances=1)
+    assert (len(taken.windows), taken.errors.keys(), len(taken.rests)) == (5, {"c"}, 1)
+    assert taken.totals.keys() == taken.moments.keys() == {"a", "c"}
+    assert deltas.totals.keys() == deltas.moments.keys() == {"b", "d", "e"}
+    assert (deltas.windows, deltas.errors, deltas.rests) == ({}, {}, {})
+
+
+def test_nothing_is_lost_and_nothing_twice_whatever_is_taken_and_given_back():
+    random, deltas, written, counted = Random(1), Deltas(), Deltas(), 0
+    for second in range(500):
+        for _ in range(random.randrange(20)):
+            name = random.choice("abcdefgh")
+            deltas.add_totals(name, {"total_requests": 1})
+            deltas.add_usage((60, name, "", ""), {"attempts": 1})
+            deltas.note(name, last_used=float(second))
+            deltas.add_window((second, name, ""), 1, 1)
+            counted += 1
+        taken = deltas.take(random.randrange(4), random.randrange(4))
+        if random.random() < 0.3:
+            deltas.add_earlier(taken)
+        else:
+            written.add(taken)
+    written.add(deltas)
+    assert sum(c["total_requests"] for c in written.totals.values()) == counted
+    assert sum(c["attempts"] for c in written.usage.values()) == counted
+    assert sum(requests for _, requests in written.windows.values()) == counted
+
+
+def test_what_was_measured_before_does_not_hide_what_came_later():
+    earlier, later = many(), Deltas()
+    later.errors["c"] = LastError("again", 3.0)
+    later.note("a", last_used=7.0)
+    later.add_earlier(earlier)
+    assert later.errors["c"].message == "again"
+    assert (later.moments["a"], later.moments["b"]) == ({"last_used": 7.0}, {"last_used": 1.0})

@@ -383,9 +383,19 @@ def test_what_was_added_lately_is_counted_by_seconds():
     assert few.tokens(NOW) == 0
 
 
+def test_what_was_added_in_rounds_of_which_all_have_heard_is_forgotten():
+    few = Lately()
+    for in_round in (1, 2, 3):
+        few.add(10**in_round, 1, NOW, in_round)
+    assert not few.forget(before_round=2)
+    assert (few.tokens(NOW), few.requests(NOW)) == (1100, 2)
+    assert few.forget(before_round=4)
+    assert few.tokens(NOW) == 0
+
+
 def test_without_a_sync_it_does_not_grow_for_ever():
     few = Lately()
     for second in range(10_000):
         few.add(1, 1, second)
-    assert len(few._seconds) <= 2 * COUNTED_SECONDS + 1
+    assert sum(map(len, few._rounds.values())) <= 2 * COUNTED_SECONDS + 1
     assert few.tokens(9_999) == COUNTED_SECONDS

@@ -886,12 +886,56 @@ def test_usage_that_waited_long_is_written_in_rounds(make_worker, database, cloc
     assert len(rows(database, UsageRow)) == 10
 
 
+def test_where_many_are_asked_their_usage_waits_a_little_and_limits_do_not(
+    make_worker, database, monkeypatch
+):
+    monkeypatch.setattr(state_module, "AT_LEAST_ROWS", 2)
+    one, two = make_worker(interval_seconds=1.0), make_worker(interval_seconds=1.0)
+    many = [config(f"{number:03}") for number in range(100)]
+    one.measure(*[DONE] * len(many), of=many)
+    one.syncer.sync()
+    assert len(rows(database, UsageRow)) == len(rows(database, InstanceStateRow)) == 20
+    assert (one.requests("000"), one.requests("099")) == (1, 1)
+    two.syncer.sync()
+    assert two.state.view("099").current_rpm == 1
+    assert (two.requests("000"), two.requests("099")) == (1, 0)
+    for _ in range(30):
+        one.syncer.sync()
+    two.syncer.sync()
+    assert two.requests("099") == 1
+    assert sum(row["attempts"] for row in rows(database, UsageRow)) == len(many)
+
+
+def test_what_still_waits_is_written_at_once_at_the_end(faulty, database, monkeypatch):
+    monkeypatch.setattr(state_module, "AT_LEAST_ROWS", 2)
+    many = [config(f"{number:03}") for number in range(20)]
+    faulty.measure(*[DONE] * len(many), of=many)
+    faulty.syncer.sync()
+    assert len(rows(database, UsageRow)) == 2
+    faulty.database.done.clear()
+    faulty.syncer.stop()
+    assert faulty.database.done == ["write"]
+    assert len(rows(database, UsageRow)) == len(rows(database, InstanceStateRow)) == len(many)
+
+
+def test_a_failure_is_told_at_once_however_many_are_asked(make_worker, monkeypatch):
+    monkeypatch.setattr(state_module, "AT_LEAST_ROWS", 2)
+    one, two = make_worker(), make_worker()
+    many = [config(f"{number:03}") for number in range(20)]
+    one.measure(*[DONE] * 19, FAILED, of=many)
+    for worker in (one, two):
+        worker.syncer.sync()
+    assert two.state.view("019").last_error == FAILED.error
+    assert two.requests("019") == 1
+
+
 # What a worker keeps and what it hears in differences are, at any moment, what all is.
 
 
 def everything(worker, taken, now):
-    """A state that read all anew, and wrote what the worker did."""
+    """A state that read all anew, and noted as new to others what the worker wrote."""
     fresh = State(worker.state._clock, peers=TWO)
+    fresh.take()
     fresh._taken = taken
     with worker.database._database.read() as connection:
         fresh.merge(states.read(connection, now), worker.snapshots.current.configs)
@@ -931,7 +975,9 @@ class Walk:
         self.workers = [Worker(database, clock, peers=TWO) for database in databases]
         self.open = []
         self.compared = Counter()
-        add(databases[0]._database, *[config(name, rate_limit_enabled=False) for name in NAMES])
+        limits = dict.fromkeys(NAMES, 10**9) | {"c": 0}
+        configs = [config(name, max_tpm=limit) for name, limit in limits.items()]
+        add(databases[0]._database, *configs)
         for worker in self.workers:
             worker.syncer.sync()
 
