@@ -1,4 +1,4 @@
-"""a journal of what writes added to seconds, instead of their sums
+"""a journal of what writes added to seconds, instead of their sums; and counts that wait
 
 Revision ID: 0012
 Revises: 0011
@@ -27,6 +27,14 @@ def upgrade() -> None:
         sa.Column("added", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_state_journal")),
     )
+    op.create_table(
+        "held_counts",
+        sa.Column("owner", sa.String(length=32), nullable=False),
+        sa.Column("number", WHOLE, autoincrement=False, nullable=False),
+        sa.Column("written_at", sa.Double(), nullable=False),
+        sa.Column("added", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "number", name=op.f("pk_held_counts")),
+    )
     sums = [list(row) for row in op.get_bind().execute(sa.text(SUMS))]
     if sums:
         newest = max(second for second, *_ in sums)
@@ -37,7 +45,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What was in the journal is of two minutes, and forgotten."""
+    """What was in the journal is of two minutes, and forgotten. No counts wait: the revision
+    after this one has added them."""
+    op.drop_table("held_counts")
     op.drop_table("state_journal")
     op.create_table(
         "state_window",

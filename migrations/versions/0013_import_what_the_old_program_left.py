@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from alembic import context, op
-from sqlalchemy import func, select, table
+from sqlalchemy import Connection, func, select, table
 
 from migrations.legacy.export import (
     asked_with_tokens,
@@ -29,6 +29,7 @@ from migrations.legacy.export import (
 )
 from migrations.legacy.run import ImportRefused, import_legacy
 from proxy.settings import environment, load_settings
+from proxy.store import held, states, usage
 from proxy.store.schema import private_parent
 
 revision = "0013"
@@ -70,6 +71,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     environ = environment()
+    _add_what_waits(op.get_bind())
     folder = export(op.get_bind(), private_parent(op.get_bind()), environ)
     mark_written_out(op.get_bind(), time.time())
     logger.warning("The present config and state, in the old program's layout: %s", folder)
@@ -92,6 +94,13 @@ def downgrade() -> None:
             "The old program knows no tokens of Entra ID; to be given a key by hand: %s",
             ", ".join(without_key),
         )
+
+
+def _add_what_waits(connection: Connection) -> None:
+    """Of a gateway that was killed: nobody else would add it any more."""
+    while deltas := held.fold_all(connection):
+        states.add(connection, deltas)
+        usage.add(connection, deltas)
 
 
 def _has_imported() -> bool:

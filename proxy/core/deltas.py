@@ -1,9 +1,7 @@
 """What workers tell each other through the database: deltas out, shared state back."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar
 
 from proxy.core.breaker import CLOSED, BreakerNews
@@ -17,6 +15,8 @@ UsageKey = tuple[int, str, str, str]
 WindowKey = tuple[int, str, str]
 # What was added in one second: (second_at, instance, deployment, tokens, requests)
 Added = tuple[int, str, str, int, int]
+# Of instances: name -> {one of TOTALS: count}
+Totals = Mapping[str, Mapping[str, int]]
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -70,7 +70,7 @@ class LastError:
 class Deltas:
     """What one worker measured since it last wrote. Owned by whoever holds it."""
 
-    totals: dict[str, Counter[str]] = field(default_factory=dict)
+    totals: dict[str, dict[str, int]] = field(default_factory=dict)
     # Instance -> {"last_used" | "last_success_time" | "last_failure_time": moment}
     moments: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, LastError] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Deltas:
     rests: dict[Place, Rest] = field(default_factory=dict)
     # Tokens and requests.
     windows: dict[WindowKey, tuple[int, int]] = field(default_factory=dict)
-    usage: dict[UsageKey, Counter[str]] = field(default_factory=dict)
+    usage: dict[UsageKey, dict[str, int]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(
@@ -172,17 +172,29 @@ class Deltas:
         for usage_key, counts in other.usage.items():
             self.add_usage(usage_key, counts)
 
-    def take(self, usage: int, instances: int) -> "Deltas":
-        """Takes out, and returns, of usage so many rows, and of what is but shown so many
-        instances: those that have waited longest, and all that failed. All else whole."""
-        taken = Deltas(errors=self.errors, breakers=self.breakers)
-        taken.rests, taken.windows = self.rests, self.windows
-        self.errors, self.breakers, self.rests, self.windows = {}, {}, {}, {}
-        _move(islice(self.usage, usage), self.usage, taken.usage)
-        names = [*islice(self.moments, instances), *taken.errors, *taken.breakers]
-        _move(names, self.moments, taken.moments)
-        _move([*names, *islice(self.totals, instances)], self.totals, taken.totals)
+    def take(self, usage: int) -> "Deltas":
+        """Takes out, and returns, all; but of usage so many rows, those that have waited
+        longest."""
+        taken = Deltas(self.totals, self.moments, self.errors, self.breakers)
+        taken.rests, taken.windows, taken.usage = self.rests, self.windows, self.usage
+        self.totals, self.moments, self.errors, self.breakers = {}, {}, {}, {}
+        self.rests, self.windows, self.usage = {}, {}, {}
+        if len(taken.usage) > usage:
+            rows = list(taken.usage.items())
+            taken.usage, self.usage = dict(rows[:usage]), dict(rows[usage:])
         return taken
+
+    def split(self) -> tuple["Deltas", "Deltas"]:
+        """What others decide by, with all that a person can make void; and what is but shown
+        and can wait: usage, totals and moments. Both have their values from this."""
+        at_once = Deltas(errors=self.errors, breakers=self.breakers)
+        at_once.rests, at_once.windows = self.rests, self.windows
+        waits = Deltas(self.totals, self.moments, usage=self.usage)
+        failed = self.voidable() | {n for n, c in self.totals.items() if "error_count" in c}
+        if failed:
+            at_once.totals, waits.totals = _parted(self.totals, failed)
+            at_once.moments, waits.moments = _parted(self.moments, failed)
+        return at_once, waits
 
     def forget_windows(self, before: int) -> None:
         """Drop seconds that are over: no limit asks for them any more."""
@@ -190,21 +202,27 @@ class Deltas:
             del self.windows[key]
 
 
-def _move(keys: Iterable[Key], rows: dict[Key, Row], to: dict[Key, Row]) -> None:
-    for key in list(keys):
-        row = rows.pop(key, None)
-        if row is not None:
-            to[key] = row
+def _parted(
+    rows: Mapping[str, Row], names: Container[str]
+) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Those of the names, and the others."""
+    return (
+        {name: row for name, row in rows.items() if name in names},
+        {name: row for name, row in rows.items() if name not in names},
+    )
 
 
-def _add(rows: dict[Key, Counter[str]], key: Key, counts: Mapping[str, int]) -> None:
-    """As a Counter's `update`, which takes four times as long."""
+def _add(rows: dict[Key, dict[str, int]], key: Key, counts: Mapping[str, int]) -> None:
+    """As a Counter would, which takes four times as long."""
     row = rows.get(key)
     if row is None:
-        rows[key] = Counter(counts)
+        rows[key] = dict(counts)
         return
     for name, number in counts.items():
-        row[name] += number
+        if name in row:
+            row[name] += number
+        else:
+            row[name] = number
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,10 @@ memory and the database with `take`, `give_back` and `merge`. Thread-safe: one l
 for arithmetic only.
 """
 
-import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from proxy.core.deltas import (
     Rest,
     SharedInstance,
     SharedState,
+    Totals,
     UsageKey,
 )
 from proxy.core.hints import Hint
@@ -61,13 +61,12 @@ from proxy.core.verdict import (
 )
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 
 LAST_ERROR_CHARACTERS = 300
 # Written in a tenth of a second, or in half of one where they are late.
 MOST_USAGE_ROWS = 2_000
-# So few are written in each round.
-AT_LEAST_ROWS = 32
 OPERATOR = "operator"  # the reason of a rest that a person set
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
@@ -158,6 +157,8 @@ class State:
         self._meters: dict[MeterKey, Meter] = {}
         self._pending = Deltas()
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
+        # Written, but not where it is among the shared: see store/held.py.
+        self._held: Sequence[Totals] = ()
         self._configs = NO_CONFIGS
         self._is_adrift = False  # something counted in other meters than `_configs` say
         self._meters_at: dict[Place, tuple[Meter, ...]] = {}
@@ -309,7 +310,7 @@ class State:
         with self._lock:
             live = self._live(name)
             self._clear(live, name, now)
-            self._pending.totals.get(name, Counter()).pop("error_count", None)
+            self._pending.totals.get(name, {}).pop("error_count", None)
             self._pending.errors.pop(name, None)
             if (live.shared.cleared_at or 0.0) >= now:
                 return  # a sync was faster, and what it read may be newer
@@ -339,8 +340,9 @@ class State:
             live = self._live(name)
             meter = self._meter(instance_meter(name))
             shared = live.shared
-            mine = self._taken.totals.get(name, Counter()).copy()
-            mine.update(self._pending.totals.get(name, Counter()))
+            mine = Counter[str]()
+            for totals in (*self._held, self._taken.totals, self._pending.totals):
+                mine.update(totals.get(name, NO_COUNTS))
             error = self._pending.errors.get(name) or self._taken.errors.get(name)
             rests = {d: r for d, r in live.rests.items() if r.until > now}
             breaker = live.breaker.state(now)
@@ -382,24 +384,20 @@ class State:
 
     # The syncer's.
 
-    def take(self, share: float = 1.0) -> Deltas:
+    def take(self) -> Deltas:
         """What was measured since the last `take`. Give it back if it could not be written.
 
-        Of usage and totals, which nobody decides by, `share` is enough where they are many:
-        the longer one waits, the more is in it. Of usage not more than can be written while
-        others wait for it; the rest is in the next ones.
+        Of usage not more than can be written while others wait for it; the rest has time, and
+        is in the next ones.
         """
         with self._lock:
-            pending = self._pending
-            rows = max(AT_LEAST_ROWS, math.ceil(share * len(pending.usage)))
-            names = max(AT_LEAST_ROWS, math.ceil(share * len(pending.totals)))
-            self._taken = pending.take(min(rows, MOST_USAGE_ROWS), names)
+            self._taken = self._pending.take(MOST_USAGE_ROWS)
             self._begin_round()
             return self._taken
 
-    def has_counts(self) -> bool:
-        """Some are still to be taken."""
-        return bool(self._pending.usage or self._pending.totals)
+    def has_usage(self) -> bool:
+        """Some is still to be taken."""
+        return bool(self._pending.usage)
 
     def give_back(self, taken: Deltas) -> None:
         oldest = int(self._clock()) - COUNTED_SECONDS
@@ -410,16 +408,20 @@ class State:
             self._end_round(is_written=False)
 
     def merge(
-        self, shared: SharedState, configs: Mapping[str, InstanceConfig] = NO_CONFIGS
+        self,
+        shared: SharedState,
+        configs: Mapping[str, InstanceConfig] = NO_CONFIGS,
+        held: Sequence[Totals] = (),
     ) -> None:
-        """Everyone's sums, with what was measured here since they were read on top.
+        """Everyone's sums, with what was measured here since they were read on top, and what
+        of this worker's own is `held` back from them.
 
         `configs` say in which meters an instance's deployments count; as long as they are the
         same object, nothing in them changed. It takes as long as what is shared is long.
         """
         second = int(self._clock())
         with self._lock:
-            written, self._taken = self._taken, Deltas()
+            written, self._taken, self._held = self._taken, Deltas(), held
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
             is_regrouped = configs is not self._configs or self._is_adrift

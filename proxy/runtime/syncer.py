@@ -15,16 +15,20 @@ from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.tell import tell
-from proxy.store import client_states, states, usage
-from proxy.store.db import ChangeDetector, Database, FileWatch, StoreUnavailable
+from proxy.store import client_states, held, states, usage
+from proxy.store.db import (
+    ChangeDetector,
+    Connection,
+    Database,
+    FileWatch,
+    StoreUnavailable,
+)
+from proxy.store.held import Held
 from proxy.store.model_names import ModelNames
 
 logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
-# For so long usage and totals may wait where they are many: of an instance that is asked each
-# second five requests are one row then. Less than usage's GRACE_SECONDS.
-HELD_SECONDS = 5.0
 # A syncer that has not finished a round for so long is stuck, whatever the reason.
 LATE_SECONDS = 10.0
 FULL_DISK = re.compile("disk is full|no space left", re.IGNORECASE)
@@ -63,13 +67,13 @@ class Syncer:
         self._detector: ChangeDetector | None = None
         self._file = FileWatch(database)
         self._names = ModelNames()
+        self._held = Held()
         # Of the last read: the number with which the next begins (None: it reads all), and when
         # a round last began.
         self._number: int | None = None
         self._began_at = 0.0
         self._reads_all_until = 0.0
         self._periodic = Periodic("syncer", interval_seconds, self._round)
-        self._share = self._usual_share = min(interval_seconds / HELD_SECONDS, 1.0)
         self._late_seconds = max(LATE_SECONDS, 3 * interval_seconds)
         self._is_late = False
         self._watching = Periodic("sync-watch", LATE_SECONDS / 2, self.watch)
@@ -81,7 +85,7 @@ class Syncer:
 
     def start(self) -> None:
         """Reads config and state, so that the first request finds them, then goes on alone."""
-        self._share = self._usual_share
+        self._held.begin()
         self.sync()
         self._periodic.start()
         self._watching.start()
@@ -90,9 +94,9 @@ class Syncer:
         """Idempotent. After this, everything counted is in the database if it can be."""
         self._watching.stop()
         self._periodic.stop()
-        self._share = 1.0
+        self._held.end()
         self.sync()
-        while self._state.has_counts() and not self.problem:
+        while (self._held or self._state.has_usage()) and not self.problem:
             self.sync()
         self._close_detector()
 
@@ -155,9 +159,9 @@ class Syncer:
         self._follow_the_file()
         moved = self._follow_references()
         now = self._now()
-        deltas, of_clients = self._state.take(self._share), self._clients.take()
+        deltas, of_clients = self._state.take(), self._clients.take()
         try:
-            writes = bool(deltas or of_clients or moved)
+            writes = bool(deltas or of_clients or moved or self._held.is_due(now))
             if not writes and not self._is_something_new():
                 self._give_back(deltas, of_clients)
                 return
@@ -167,21 +171,28 @@ class Syncer:
                 for name in moved:
                     states.clear_rests(connection, name, now)
                 deltas.drop_stale(snapshot.configs)
-                number = states.add(connection, deltas)
-                names = self._names.kept(connection, deltas.usage, snapshot.spelling)
-                usage.add(connection, deltas, names)
+                number = self._add(connection, self._held.exchange(connection, deltas, now))
                 client_states.add(connection, of_clients, number)
                 shared = states.read(connection, now, self._number, number)
                 since = None if shared.is_whole else self._number
                 clients = client_states.read(connection, now, shared.number, since)
+                waiting = self._held.waiting(connection)
         except BaseException:  # whatever it was, no count is lost
             self._give_back(deltas, of_clients)
             raise
         self._snapshots.settled(moved)
         self._number = None  # should merging fail
-        self._state.merge(shared, snapshot.configs)
+        own = self._held.settled(waiting)
+        self._state.merge(shared, snapshot.configs, own)
         self._clients.merge(clients)
         self._number = shared.number
+
+    def _add(self, connection: Connection, deltas: Deltas) -> int | None:
+        """The number of this write; None if nothing was to be added."""
+        number = states.add(connection, deltas)
+        names = self._names.kept(connection, deltas.usage, self._snapshots.current.spelling)
+        usage.add(connection, deltas, names)
+        return number
 
     def _give_back(self, deltas: Deltas, of_clients: ClientDeltas) -> None:
         self._state.give_back(deltas)
@@ -234,6 +245,7 @@ class Syncer:
         if self._kept_house_at <= now < self._kept_house_at + HOUSEKEEPING_SECONDS:
             return
         self._kept_house_at = now
+        self._add_abandoned(now)
         self._roll_up(now)
         believes = self._believes_the_clock(now)
         with self._database.write() as connection:
@@ -251,6 +263,15 @@ class Syncer:
             said = "The clock jumped by %d s. No usage is deleted until it is steady for a day."
             tell(logger, "clock_jumped", said, jumped, seconds=int(jumped))
         return self._jumps.is_believed(uptime_seconds)
+
+    def _add_abandoned(self, now: float) -> None:
+        """Of workers that were killed. In transactions as those of `_roll_up`."""
+        is_behind = True
+        while is_behind:
+            with self._database.write() as connection:
+                deltas = held.fold_abandoned(connection, now)
+                is_behind = bool(deltas)
+                self._add(connection, deltas)
 
     def _roll_up(self, now: float) -> None:
         """In transactions of its own, which are short: others may write in between."""

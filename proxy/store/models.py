@@ -147,6 +147,20 @@ class StateJournalRow(Base):
     added: Mapped[str] = mapped_column(Text)
 
 
+class HeldCountsRow(Base):
+    """What a round of one process added to usage and totals, where it was much. For a few
+    seconds: see held.py."""
+
+    __tablename__ = "held_counts"
+
+    owner: Mapped[str] = mapped_column(String(32), primary_key=True)  # of a process, by chance
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # its own count
+    written_at: Mapped[float]
+    # JSON: {"totals": {instance: {counter: n}}, "moments": {instance: {moment: seconds}},
+    # "usage": [[[minute, instance, model, client], {counter: n}], ...]}
+    added: Mapped[str] = mapped_column(Text)
+
+
 class StateWriteRow(Base):
     """How many transactions wrote state: one row, and none before the first.
 

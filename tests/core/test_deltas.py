@@ -233,26 +233,39 @@ def many():
     return deltas
 
 
-def test_what_has_waited_longest_is_taken_first():
+def test_all_is_taken_but_of_usage_what_has_waited_longest():
     deltas = many()
-    deltas.add_totals("a", {"total_requests": 1})
-    taken = deltas.take(usage=2, instances=2)
+    taken = deltas.take(usage=2)
     assert [name for _, name, *_ in taken.usage] == ["a", "b"]
-    assert taken.totals["a"] == {"total_requests": 2}
+    assert taken.totals == many().totals
+    assert (taken.windows, taken.rests) == (many().windows, many().rests)
     deltas.add_totals("a", {"total_requests": 1})
-    later = deltas.take(usage=5, instances=5)
+    later = deltas.take(usage=5)
     assert [name for _, name, *_ in later.usage] == ["c", "d", "e"]
-    assert list(later.totals) == ["d", "e", "a"]
+    assert later.totals == {"a": {"total_requests": 1}}
     assert not deltas
 
 
 def test_what_others_decide_by_and_whoever_failed_does_not_wait():
     deltas = many()
-    taken = deltas.take(usage=0, instances=1)
-    assert (len(taken.windows), taken.errors.keys(), len(taken.rests)) == (5, {"c"}, 1)
-    assert taken.totals.keys() == taken.moments.keys() == {"a", "c"}
-    assert deltas.totals.keys() == deltas.moments.keys() == {"b", "d", "e"}
-    assert (deltas.windows, deltas.errors, deltas.rests) == ({}, {}, {})
+    deltas.add_totals("e", {"error_count": 1})
+    at_once, waits = deltas.split()
+    assert (len(at_once.windows), at_once.errors.keys(), len(at_once.rests)) == (5, {"c"}, 1)
+    assert at_once.totals.keys() == at_once.moments.keys() == {"c", "d", "e"}
+    assert waits.totals.keys() == waits.moments.keys() == {"a", "b"}
+    assert (at_once.usage, waits.usage) == ({}, deltas.usage)
+    assert (waits.windows, waits.errors, waits.rests) == ({}, {}, {})
+    assert len(deltas.totals) == 5
+    assert not waits.voidable()
+
+
+def test_where_nothing_failed_all_that_is_but_shown_waits():
+    deltas = many()
+    deltas.errors.clear()
+    deltas.rests.clear()
+    at_once, waits = deltas.split()
+    assert (at_once.totals, at_once.moments, len(at_once.windows)) == ({}, {}, 5)
+    assert (waits.totals, waits.moments) == (deltas.totals, deltas.moments)
 
 
 def test_nothing_is_lost_and_nothing_twice_whatever_is_taken_and_given_back():
@@ -265,7 +278,7 @@ def test_nothing_is_lost_and_nothing_twice_whatever_is_taken_and_given_back():
             deltas.note(name, last_used=float(second))
             deltas.add_window((second, name, ""), 1, 1)
             counted += 1
-        taken = deltas.take(random.randrange(4), random.randrange(4))
+        taken = deltas.take(random.randrange(4))
         if random.random() < 0.3:
             deltas.add_earlier(taken)
         else:

@@ -28,12 +28,14 @@ from proxy.runtime.references import References
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
-from proxy.store import db, instances, states, usage
+from proxy.store import client_states, db, held, instances, states, usage
 from proxy.store.db import Database, StoreUnavailable
+from proxy.store.held import Held
 from proxy.store.models import (
     ClientSpendingRow,
     ClientWindowRow,
     DeploymentStateRow,
+    HeldCountsRow,
     InstanceStateRow,
     StateJournalRow,
     UsageRow,
@@ -417,6 +419,7 @@ def test_a_round_costs_the_same_however_many_instances_nobody_asks(
         found.append(read_all(*arguments))
         return found[-1]
 
+    monkeypatch.setattr(held, "FEW_ROWS", 100)
     read_all = states.read
     monkeypatch.setattr(states, "read", read)
     costs = []
@@ -886,47 +889,128 @@ def test_usage_that_waited_long_is_written_in_rounds(make_worker, database, cloc
     assert len(rows(database, UsageRow)) == 10
 
 
-def test_where_many_are_asked_their_usage_waits_a_little_and_limits_do_not(
-    make_worker, database, monkeypatch
+# Where many are asked.
+
+MANY = [config(f"{number:03}") for number in range(20)]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(held, "FEW_ROWS", 2)
+
+
+def attempts(database):
+    return sum(row["attempts"] for row in rows(database, UsageRow))
+
+
+def test_where_many_are_asked_usage_and_totals_wait_and_limits_do_not(
+    few, make_worker, database, clock
 ):
-    monkeypatch.setattr(state_module, "AT_LEAST_ROWS", 2)
-    one, two = make_worker(interval_seconds=1.0), make_worker(interval_seconds=1.0)
-    many = [config(f"{number:03}") for number in range(100)]
-    one.measure(*[DONE] * len(many), of=many)
+    one, two = make_worker(), make_worker()
+    one.measure(*[DONE] * len(MANY), of=MANY)
     one.syncer.sync()
-    assert len(rows(database, UsageRow)) == len(rows(database, InstanceStateRow)) == 20
-    assert (one.requests("000"), one.requests("099")) == (1, 1)
+    assert rows(database, UsageRow) == rows(database, InstanceStateRow) == []
+    assert len(rows(database, HeldCountsRow)) == 1
     two.syncer.sync()
-    assert two.state.view("099").current_rpm == 1
-    assert (two.requests("000"), two.requests("099")) == (1, 0)
+    assert two.state.view("019").current_rpm == 1
+    assert (one.requests("019"), two.requests("019")) == (1, 0)
+    clock.now += held.HELD_SECONDS
+    for worker in (one, two):
+        worker.syncer.sync()
+        assert (worker.requests("000"), worker.requests("019")) == (1, 1)
+    assert attempts(database) == written(database) == len(MANY)
+    assert rows(database, HeldCountsRow) == []
+
+
+def test_where_few_are_asked_nothing_waits(few, make_worker, database):
+    worker = make_worker()
     for _ in range(30):
-        one.syncer.sync()
-    two.syncer.sync()
-    assert two.requests("099") == 1
-    assert sum(row["attempts"] for row in rows(database, UsageRow)) == len(many)
+        worker.measure(DONE, DONE, DONE, of=[*MANY[:2], MANY[0]])
+        worker.syncer.sync()
+        assert rows(database, HeldCountsRow) == []
+    assert attempts(database) == written(database) == 90
 
 
-def test_what_still_waits_is_written_at_once_at_the_end(faulty, database, monkeypatch):
-    monkeypatch.setattr(state_module, "AT_LEAST_ROWS", 2)
-    many = [config(f"{number:03}") for number in range(20)]
-    faulty.measure(*[DONE] * len(many), of=many)
-    faulty.syncer.sync()
-    assert len(rows(database, UsageRow)) == 2
+def test_what_still_waits_is_written_at_the_end(few, faulty, database):
+    for _ in range(2):
+        faulty.measure(*[DONE] * len(MANY), of=MANY)
+        faulty.syncer.sync()
+    faulty.measure(*[DONE] * len(MANY), of=MANY)
     faulty.database.done.clear()
     faulty.syncer.stop()
     assert faulty.database.done == ["write"]
-    assert len(rows(database, UsageRow)) == len(rows(database, InstanceStateRow)) == len(many)
+    assert attempts(database) == written(database) == 3 * len(MANY)
+    assert rows(database, HeldCountsRow) == []
 
 
-def test_a_failure_is_told_at_once_however_many_are_asked(make_worker, monkeypatch):
-    monkeypatch.setattr(state_module, "AT_LEAST_ROWS", 2)
+def test_a_failure_is_told_at_once_however_many_are_asked(few, make_worker):
     one, two = make_worker(), make_worker()
-    many = [config(f"{number:03}") for number in range(20)]
-    one.measure(*[DONE] * 19, FAILED, of=many)
+    one.measure(*[DONE] * 19, FAILED, of=MANY)
     for worker in (one, two):
         worker.syncer.sync()
     assert two.state.view("019").last_error == FAILED.error
     assert two.requests("019") == 1
+
+
+def test_of_a_killed_worker_all_that_was_written_is_counted_once(
+    few, make_worker, database, clock
+):
+    killed, other = make_worker(), make_worker()
+    for _ in range(3):
+        killed.measure(*[DONE] * len(MANY), of=MANY)
+        killed.syncer.sync()
+        other.syncer.sync()
+    killed.state.take()  # what is in its memory is gone
+    killed.syncer._held = Held()
+    for _ in range(3):
+        clock.now += HOUSEKEEPING_SECONDS + 1
+        other.syncer.sync()
+        assert attempts(database) == written(database) == 3 * len(MANY)
+    other.syncer.sync()
+    assert other.requests("019") == 3
+
+
+def test_a_worker_that_slept_so_long_that_it_was_taken_for_dead_counts_nothing_twice(
+    few, make_worker, database, clock
+):
+    slept, other = make_worker(), make_worker()
+    other.syncer.sync()
+    slept.measure(*[DONE] * len(MANY), of=MANY)
+    slept.syncer.sync()
+    clock.now += HOUSEKEEPING_SECONDS + 1
+    other.syncer.sync()
+    assert slept.requests("000") == 1
+    slept.measure(*[DONE] * len(MANY), of=MANY)
+    for _ in range(3):
+        slept.syncer.sync()
+        assert slept.requests("000") == 2
+        clock.now += held.HELD_SECONDS
+    slept.syncer.stop()
+    assert attempts(database) == written(database) == 2 * len(MANY)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_fails_the_view_is_exact_and_all_is_written_once(
+    seed, few, faulty, database, clock, monkeypatch
+):
+    random, measured = Random(seed), Counter()
+
+    def full(*_):
+        raise StoreUnavailable("The database cannot be used: disk is full.")
+
+    for _ in range(150):
+        some = random.sample(MANY, random.randrange(8))
+        faulty.measure(*[DONE] * len(some), of=some)
+        measured.update(each.name for each in some)
+        with monkeypatch.context() as patch:
+            if random.random() < 0.3:
+                late = random.choice([(usage, "add"), (client_states, "read")])
+                patch.setattr(*late, full)
+            faulty.syncer.sync()
+        clock.now += random.choice([0.2, 1.0])
+        assert all(faulty.requests(each.name) == measured[each.name] for each in MANY)
+    faulty.syncer.stop()
+    assert attempts(database) == written(database) == measured.total()
 
 
 # What a worker keeps and what it hears in differences are, at any moment, what all is.
@@ -1009,9 +1093,9 @@ class Walk:
         taken.windows = dict(worker.state._pending.windows)
         merge = worker.state.merge
 
-        def merged(shared, configs):
+        def merged(shared, *others):
             merges.append(shared.is_whole)
-            merge(shared, configs)
+            merge(shared, *others)
 
         worker.state.merge = merged
         worker.syncer.sync()
