@@ -6,8 +6,10 @@ from sqlite3 import connect
 import pytest
 from alembic import command
 
+from proxy.core.deltas import Deltas
 from proxy.store import schema, states
 from proxy.store.db import Database
+from proxy.store.held import Held
 from tests.builders import VAULT
 
 SECOND = 1_700_000_000
@@ -59,3 +61,24 @@ def test_going_back_makes_the_tables_that_were(old):
     with schema.migrating(old):
         command.downgrade(schema.alembic_config(old), "0011")
     assert tables(old) == before
+
+
+def test_what_a_killed_gateway_left_is_added_before_its_table_goes(old):
+    schema.upgrade(old)
+    deltas = Deltas()
+    for number in range(100):
+        deltas.add_totals(f"{number:03}", {"total_requests": 7})
+        deltas.add_usage((60, f"{number:03}", "gpt", "app"), {"attempts": 7})
+    with old.write() as connection:
+        Held().exchange(connection, deltas, SECOND)
+    assert sums(old) == (None, None)
+    with schema.migrating(old):
+        command.downgrade(schema.alembic_config(old), "0011")
+    assert sums(old) == (700, 700)
+
+
+def sums(database):
+    with closing(connect(database.file)) as connection:
+        (total,) = connection.execute("SELECT sum(total_requests) FROM instance_state")
+        (used,) = connection.execute("SELECT sum(attempts) FROM usage_minute")
+    return total[0], used[0]

@@ -45,7 +45,7 @@ def test_a_500_of_our_own_is_an_error_of_one_request(where, counter, world, monk
     monkeypatch.setitem(world.app.config, "PROPAGATE_EXCEPTIONS", False)
     monkeypatch.setattr(f"proxy.web.openai.{where}", broken)
     assert world.ask().status_code == 500
-    counted = list(world.parts.state.take().usage.values())
+    counted = [Counter(each) for each in world.parts.state.take().usage.values()]
     assert sum(c["requests"] for c in counted) == 1
     assert sum(c[counter] for c in counted) == 1
     assert sum(c["succeeded"] for c in counted) == 0
