@@ -122,7 +122,12 @@ OWNERS = {
         "proxy/web/config_import.py",
     ),
     "opentelemetry": ("proxy/runtime/otel.py",),
-    "orjson": ("proxy/web/", "proxy/runtime/log_forms.py", "proxy/store/held.py"),
+    "orjson": (
+        "proxy/web/",
+        "proxy/runtime/log_forms.py",
+        "proxy/store/held.py",
+        "proxy/store/states.py",
+    ),
     "rich": ("proxy/cli_",),
     "prometheus_client": ("proxy/web/metrics.py",),
     "requests": (

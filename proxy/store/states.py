@@ -1,11 +1,11 @@
 """State between memory and SQLite: deltas are added in SQL, everyone's sums read back."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any, cast
 
+import orjson
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select
 
 from proxy.core.breaker import BreakerNews
@@ -95,7 +95,7 @@ def add(connection: Connection, deltas: Deltas) -> int | None:
         _merge_rest,
     )
     if deltas.windows:
-        added = json.dumps([key + counts for key, counts in deltas.windows.items()])
+        added = orjson.dumps([key + counts for key, counts in deltas.windows.items()]).decode()
         newest = max(second for second, _, _ in deltas.windows)
         _JOURNAL.run(connection, number=number, newest_at=newest, added=added)
     return number
@@ -139,7 +139,7 @@ def _windows(rows: Iterable[Any], second: int) -> list[Added]:
     # What lies further ahead was counted by a clock that was set back since.
     newest = second + COUNTED_SECONDS
     return [
-        each for (added,) in rows for each in json.loads(added) if oldest < each[0] < newest
+        each for (added,) in rows for each in orjson.loads(added) if oldest < each[0] < newest
     ]
 
 
