@@ -200,7 +200,9 @@ class World:
         """What is counted at an instance, all minutes, models and clients together."""
         deltas = self.state.take()
         self.state.give_back(deltas)
-        counts = [c for (_, instance, _, _), c in deltas.usage.items() if instance == name]
+        counts = [
+            Counter(c) for (_, instance, _, _), c in deltas.usage.items() if instance == name
+        ]
         return +sum(counts, Counter())
 
     def in_flight(self):
