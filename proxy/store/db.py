@@ -172,7 +172,7 @@ def make_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        with _cursor(connection) as cursor:
+        with _Cursor(connection) as cursor:
             if not connection.get_execution_options().get("writes"):
                 cursor.execute("BEGIN")
                 return
@@ -275,33 +275,32 @@ class Prepared:
         self._statement = cast(ClauseElement, statement)
         self._columns = columns
         self._defaults = defaults
-        self._compiled: dict[str, tuple[str, Sequence[str] | None, dict[str, Any]]] = {}
+        self._compiled: dict[str, Compiled] = {}
 
     def rows(self, connection: Connection, **values: Any) -> list[Any]:
         """All it finds or returns, as tuples."""
         _begin(connection)
-        with _cursor(connection) as cursor:
-            sql, (only,) = self._for(connection, [values])
-            cursor.execute(sql, only)
+        with _Cursor(connection) as cursor:
+            compiled = self.compiled(connection)
+            cursor.execute(compiled.sql, compiled.given(values))
             return cast(list[Any], cursor.fetchall())
 
     def run(self, connection: Connection, **values: Any) -> None:
         """What returns nothing."""
         _begin(connection)
-        with _cursor(connection) as cursor:
-            sql, (only,) = self._for(connection, [values])
-            cursor.execute(sql, only)
+        with _Cursor(connection) as cursor:
+            compiled = self.compiled(connection)
+            cursor.execute(compiled.sql, compiled.given(values))
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Once with each row's values."""
         _begin(connection)
-        with _cursor(connection) as cursor:
-            cursor.executemany(*self._for(connection, rows))
+        with _Cursor(connection) as cursor:
+            compiled = self.compiled(connection)
+            cursor.executemany(compiled.sql, list(map(compiled.given, rows)))
 
-    def _for(
-        self, connection: Connection, rows: Sequence[Mapping[str, Any]]
-    ) -> tuple[str, list[Any]]:
-        """What the driver gets: text, and values by position or by name, as it has them."""
+    def compiled(self, connection: Connection) -> "Compiled":
+        """For the driver of this connection; made once."""
         dialect = connection.dialect
         found = self._compiled.get(dialect.name)
         if found is None:
@@ -310,29 +309,42 @@ class Prepared:
                 self._statement.compile(dialect=dialect, column_keys=self._columns),
             )
             defaults = {**compiled.params, **self._defaults}
-            found = compiled.string, compiled.positiontup, defaults
+            found = Compiled(compiled.string, compiled.positiontup, defaults)
             self._compiled[dialect.name] = found
-        sql, names, defaults = found
-        if names is None:
-            return sql, [{**defaults, **row} for row in rows]
-        # Without a dictionary for each: most columns of many tables have their defaults.
-        instead = [defaults.get(name) for name in names]
-        places = {name: place for place, name in enumerate(names)}
-        if len(places) < len(names):  # some value is asked for twice
-            return sql, [tuple(map(row.get, names, instead)) for row in rows]
-        return sql, [_placed(row, places, instead) for row in rows]
+        return found
 
 
-def _placed(
-    row: Mapping[str, Any], places: Mapping[str, int], instead: Sequence[Any]
-) -> tuple[Any, ...]:
-    """Its values in these places, and the others as they are: of many columns a row has few."""
-    values = list(instead)
-    for name, value in row.items():
-        place = places.get(name)
-        if place is not None:
-            values[place] = value
-    return tuple(values)
+class Compiled:
+    """The text for a driver, and how it has its values: by position or by name."""
+
+    def __init__(
+        self, sql: str, names: Sequence[str] | None, defaults: Mapping[str, Any]
+    ) -> None:
+        self.sql = sql
+        self._defaults = defaults
+        self.given = self._by_name
+        if names is not None:
+            self._names = names
+            self._instead = [defaults.get(name) for name in names]
+            self._places = {name: place for place, name in enumerate(names)}
+            is_once = len(self._places) == len(names)
+            self.given = self._by_place if is_once else self._by_place_again
+
+    def _by_name(self, row: Mapping[str, Any]) -> Mapping[str, Any] | tuple[Any, ...]:
+        return {**self._defaults, **row}
+
+    def _by_place(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Its values in these places, and the others as they are: of many columns a row has
+        few."""
+        values, places = self._instead[:], self._places
+        for name, value in row.items():
+            if name in places:
+                values[places[name]] = value
+        return tuple(values)
+
+    def _by_place_again(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Where some value is asked for twice."""
+        return tuple(map(row.get, self._names, self._instead))
 
 
 def _begin(connection: Connection) -> None:
@@ -341,16 +353,22 @@ def _begin(connection: Connection) -> None:
         connection.begin()
 
 
-@contextmanager
-def _cursor(connection: Connection) -> Iterator[Any]:
-    """The driver's. What it raises is as SQLAlchemy raises it."""
-    cursor = connection.connection.cursor()
-    try:
-        yield cursor
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError(None, None, error) from error
-    finally:
-        cursor.close()
+class _Cursor:
+    """The driver's, for a `with`. What it raises is as SQLAlchemy raises it."""
+
+    __slots__ = ("_connection", "_cursor")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Any:
+        self._cursor = self._connection.connection.cursor()
+        return self._cursor
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        self._cursor.close()
+        if isinstance(error, self._connection.dialect.loaded_dbapi.Error):
+            raise DBAPIError(None, None, error) from error
 
 
 class ChangeDetector:

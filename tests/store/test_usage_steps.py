@@ -16,15 +16,15 @@ def test_they_are_made_once():
 def test_each_adds_every_counter(database, made):
     for step in made():
         with database.write() as connection:
-            sql, _ = step._for(connection, [{"since": 0, "until": 1}])
+            sql = step.compiled(connection).sql
         assert all(sql.count(f"SUM({c})") == 1 for c in COUNTERS)
         assert all(f"{c} = usage_" in sql and f".{c} + excluded.{c}" in sql for c in COUNTERS)
 
 
 def test_moments_are_parameters(database):
     with database.write() as connection:
-        _, values = steps()[0]._for(connection, [{"since": 7, "until": 9}])
-    assert values == [(7, 9)]
+        values = steps()[0].compiled(connection).given({"since": 7, "until": 9})
+    assert values == (7, 9)
 
 
 def test_a_pair_is_named_by_both():
