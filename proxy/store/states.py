@@ -49,7 +49,11 @@ _CHANGED_INSTANCES = Prepared(
 )
 _ADDED = Prepared(
     select(StateJournalRow.added).where(
-        StateJournalRow.number > bindparam("since"), StateJournalRow.number != bindparam("mine")
+        StateJournalRow.number > bindparam("since"),
+        # What was committed since the number was read is in the next read: PostgreSQL shows it
+        # in this one, too, and it must not be counted twice.
+        StateJournalRow.number <= bindparam("until"),
+        StateJournalRow.number != bindparam("mine"),
     )
 )
 _JOURNAL = Prepared(insert(StateJournalRow), ("number", "newest_at", "added"))
@@ -125,7 +129,8 @@ def read(
         after = BEFORE_ALL if is_whole else since
         instances = dict(map(_shared, _CHANGED_INSTANCES.rows(connection, since=after)))
         without = BEFORE_ALL if is_whole or mine is None else mine
-        windows = _windows(_ADDED.rows(connection, since=after, mine=without), int(now))
+        rows = _ADDED.rows(connection, since=after, until=number, mine=without)
+        windows = _windows(rows, int(now))
     rests = {
         (name, deployment): Rest(until, reason, set_at)
         for name, deployment, until, reason, set_at in _RESTS.rows(connection, now=now)

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance
 from proxy.store import states
+from proxy.store.models import StateWriteRow
 from tests.builders import config
 
 NOW = 1_700_000_000.5
@@ -404,6 +406,16 @@ def test_of_seconds_a_workers_own_write_is_no_change_but_part_of_all(add, databa
         whole = states.read(connection, NOW, since=None, mine=1)
     assert changes.windows == [added(20)]
     assert whole.windows == [added(10), added(20)]
+
+
+def test_what_is_committed_while_it_is_read_is_in_the_next_read_alone(database, add):
+    """Each statement of PostgreSQL's sees what was committed before it."""
+    add(window(10), window(20))
+    with database.write() as connection:
+        connection.execute(update(StateWriteRow).values(number=1))  # as the first one saw it
+        for since in (None, 0):
+            found = states.read(connection, NOW, since)
+            assert (found.number, found.windows) == (1, [added(10)])
 
 
 def test_where_nothing_was_written_nothing_is_read(add, changes):
