@@ -161,11 +161,12 @@ def serving(
 
 
 def may_be_limited(config: InstanceConfig) -> bool:
-    """Whether a call to it can have a limit; where it cannot, nobody asks what was lately."""
-    if not config.rate_limit_enabled:
-        return False
-    own = config.max_tpm > 0 or config.max_rpm > 0
-    return own or bool(config.model_limits or config.quota_group)
+    """Whether what a call to it counts in can have a limit; where it cannot, nobody asks what
+    was lately. In a group it counts in what limits the others, too, whatever it is itself."""
+    if config.quota_group:
+        return True
+    own = config.max_tpm > 0 or config.max_rpm > 0 or bool(config.model_limits)
+    return config.rate_limit_enabled and own
 
 
 def _limits(

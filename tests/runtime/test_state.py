@@ -15,7 +15,7 @@ from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS, Peers
-from proxy.core.live import Refusal
+from proxy.core.live import LEFT_TO_OTHERS, Refusal
 from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS
@@ -759,6 +759,18 @@ def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(
     state.merge(changed(2), configs)
     state.merge(changed(2), configs)
     assert state._meters["instance", "a", ""].lately is None
+
+
+def test_of_what_a_group_used_through_one_without_limits_others_may_have_taken_as_much(clock):
+    free = config("free", quota_group="g", rate_limit_enabled=False)
+    bound = config("bound", quota_group="g")
+    state = State(clock, peers=Peers(others=1))
+    state.merge(SharedState(), {c.name: c for c in (free, bound)})
+    groups = {"g": QuotaGroup("g", max_tpm=30)}
+    state.start(limiter.serving(free, MODEL, groups), TEN)
+    state.start(limiter.serving(free, MODEL, groups), TEN)
+    refused = state.start(limiter.serving(bound, MODEL, groups), TEN)
+    assert refused.reason == LEFT_TO_OTHERS
 
 
 def test_what_was_given_back_is_counted_once_when_it_is_written(clock):
