@@ -155,9 +155,12 @@ class Deltas:
         self._add_sums(later)
 
     def add_earlier(self, earlier: "Deltas") -> None:
-        """Takes in what was measured before this; it takes as long as that is long."""
+        """Takes in what was measured before this, which is used up; it takes as long as that
+        is long, but for seconds, of which it goes through the shorter ones."""
         self.errors = earlier.errors | self.errors
         self.breakers = earlier.breakers | self.breakers
+        if len(earlier.windows) > len(self.windows):
+            self.windows, earlier.windows = earlier.windows, self.windows
         self._add_sums(earlier)
 
     def _add_sums(self, other: "Deltas") -> None:

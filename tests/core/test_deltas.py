@@ -296,3 +296,15 @@ def test_what_was_measured_before_does_not_hide_what_came_later():
     later.add_earlier(earlier)
     assert later.errors["c"].message == "again"
     assert (later.moments["a"], later.moments["b"]) == ({"last_used": 7.0}, {"last_used": 1.0})
+
+
+def test_of_seconds_measured_before_and_after_the_fewer_are_added_to_the_others():
+    earlier, later = Deltas(), Deltas()
+    for second in range(5):
+        earlier.add_window((second, "a", ""), 10, 1)
+    later.add_window((4, "a", ""), 5, 1)
+    later.add_window((5, "a", ""), 5, 1)
+    longer = earlier.windows
+    later.add_earlier(earlier)
+    assert later.windows is longer
+    assert list(later.windows.values()) == [(10, 1)] * 4 + [(15, 2), (5, 1)]
