@@ -168,10 +168,12 @@ class Syncer:
             transaction = self._database.write if writes else self._database.read
             with transaction() as connection:
                 snapshot = self._snapshots.load(connection)
+                deltas.drop_stale(snapshot.configs)
+                # First, as in `_add_abandoned`: who has its number waits for no such row.
+                added = self._held.exchange(connection, deltas, now)
                 for name in moved:
                     states.clear_rests(connection, name, now)
-                deltas.drop_stale(snapshot.configs)
-                number = self._add(connection, self._held.exchange(connection, deltas, now))
+                number = self._add(connection, added)
                 client_states.add(connection, of_clients, number)
                 shared = states.read(connection, now, self._number, number)
                 since = None if shared.is_whole else self._number

@@ -943,6 +943,40 @@ def test_what_still_waits_is_written_at_the_end(few, faulty, database):
     assert rows(database, HeldCountsRow) == []
 
 
+def test_very_much_that_still_waits_is_written_at_the_end_in_rounds(
+    few, faulty, database, monkeypatch
+):
+    monkeypatch.setattr(held, "MOST_ROWS", 1)
+    for _ in range(3):
+        faulty.measure(*[DONE] * len(MANY), of=MANY)
+        faulty.syncer.sync()
+    faulty.database.done.clear()
+    faulty.syncer.stop()
+    assert faulty.database.done == ["write"] * 3
+    assert attempts(database) == written(database) == 3 * len(MANY)
+
+
+def test_nobody_who_has_the_number_of_the_write_waits_for_what_waited(
+    few, make_worker, database, clock, statements, tmp_path
+):
+    """Who adds what was abandoned takes the one after the other, too: nobody waits for who
+    waits for him, where rows are locked one by one."""
+    path = tmp_path / "key"
+    path.write_text("old")
+    worker = make_worker()
+    add(database, config("a", api_key=f"file:{path}"))
+    worker.measure(*[DONE] * len(MANY), of=MANY)
+    worker.syncer.sync()
+    path.write_text("new-key")
+    clock.now += held.HELD_SECONDS
+    asked = statements(worker.database)
+    worker.syncer.sync()
+    changes = [s.split("(")[0].split() for s in asked if s.startswith(("DELETE", "INSERT"))]
+    tables = [words[2] for words in changes]
+    assert tables.index("held_counts") < tables.index("state_write")
+    assert tables.count("state_write") == 2  # the old key's rests are void, and a write
+
+
 def test_a_failure_is_told_at_once_however_many_are_asked(few, make_worker):
     one, two = make_worker(), make_worker()
     one.measure(*[DONE] * 19, FAILED, of=MANY)
