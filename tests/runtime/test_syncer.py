@@ -943,6 +943,15 @@ def test_what_still_waits_is_written_at_the_end(few, faulty, database):
     assert rows(database, HeldCountsRow) == []
 
 
+def test_after_another_start_many_wait_again(few, make_worker, database):
+    worker = make_worker(interval_seconds=3600)
+    worker.syncer.stop()
+    worker.syncer.start()
+    worker.measure(*[DONE] * len(MANY), of=MANY)
+    worker.syncer.sync()
+    assert len(rows(database, HeldCountsRow)) == 1
+
+
 def test_very_much_that_still_waits_is_written_at_the_end_in_rounds(
     few, faulty, database, monkeypatch
 ):
