@@ -23,6 +23,7 @@ from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.identity import Identity
 from proxy.runtime.key_watch import KeyWatch
+from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.metrics import Metrics
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
@@ -135,6 +136,7 @@ def make_parts(settings: Settings) -> Parts:
         tokens=tokens,
         estimates=estimates,
         board=board,
+        least_connections=LeastConnections(rows),
         forward=forward,
         operator=OperatorHand(database, state),
         config_hand=ConfigHand(database, state, snapshots),

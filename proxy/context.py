@@ -19,6 +19,7 @@ from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.key_watch import KeyWatch
+from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.metrics import Metrics
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.operator import OperatorHand
@@ -52,6 +53,7 @@ class Parts:
     tokens: Tokens
     estimates: Estimates
     board: Board
+    least_connections: LeastConnections
     forward: Forward
     operator: OperatorHand
     config_hand: ConfigHand

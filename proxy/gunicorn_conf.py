@@ -129,6 +129,7 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.take_row(worker.age)
     parts.board.use_row(row)
+    parts.least_connections.use_row(row)
     parts.recent.use_row(row)
     parts.alerts.use_row(row)
     parts.roster.use_row(row)
@@ -141,6 +142,7 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
     row = parts.clients.counts.free_row(worker.age)
     if row is not None:
         parts.roster.free_row(row)
+        parts.least_connections.free_row(row)
     if not worker.was_killed:
         return
     parts.alerts.use_row(row)  # nobody else writes there now

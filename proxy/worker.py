@@ -33,6 +33,7 @@ from proxy.core.request_head import is_half, is_whole, says_something
 from proxy.errors import ProxyError, RequestTimeout
 from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
+from proxy.runtime.least_connections import TAKES_NONE
 from proxy.runtime.refusals import answer, refusal_of
 from proxy.runtime.streams import Stream
 from proxy.runtime.tell import named
@@ -63,6 +64,9 @@ HELD_SECONDS = 5.0
 # Connections taken from the queue at once, before the loop looks at anything else: one for so
 # many as there are. A few clients are shared among the workers; of a crowd nobody waits long.
 CONNECTIONS_FOR_EACH = 8
+# Of a new connection, while another worker has fewer: that one is awake within this time, or is
+# too busy to be better.
+OTHERS_FIRST_SECONDS = 0.001
 
 # What becomes of a connection whose answer waits for its next event.
 WATCHED = object()
@@ -93,6 +97,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._entry = parts.entry
         self._calls = parts.open_calls
         self._streams = parts.streams
+        self._least = parts.least_connections
         parts.roster.threads = self.tpool
 
     def get_thread_pool(self) -> ThreadPool:
@@ -100,10 +105,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     # The loop's.
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        self._least.note(self.nr_conns if enabled else TAKES_NONE)
+
     def accept(self, listener: Any) -> None:
+        if self._least.is_another(self.nr_conns):
+            time.sleep(OTHERS_FIRST_SECONDS)
         for _ in range(1 + self.nr_conns // CONNECTIONS_FOR_EACH):
             before = self.nr_conns
             super().accept(listener)
+            self._least.note(self.nr_conns)
             if self.nr_conns in (before, self.worker_connections):
                 return
 
@@ -156,6 +168,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._give_up(self._leaving[0], self._leaving)
         if self.nr_conns >= self.worker_connections:
             self._make_room()
+        if self._accepting:
+            self._least.note(self.nr_conns)
         if self.tpool.is_full:
             self._relieve(now)
 

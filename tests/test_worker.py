@@ -18,6 +18,7 @@ from proxy import worker as workers
 from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
+from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.streams import Streams
 from proxy.runtime.threads import ThreadPool
@@ -69,6 +70,7 @@ def worker(paths):
     made._entry = Watched()
     made._calls = OpenCalls(10)
     made._streams = Streams()
+    made._least = LeastConnections(2)
     made.tpool = ThreadPool(1)
     made.poller = selectors.DefaultSelector()
     made.method_queue.init()
@@ -1027,6 +1029,71 @@ def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypat
         assert taken() == 2
     for end in (*clients, *(conn.sock for conn in served)):
         end.close()
+
+
+class TestOthersWithFewerConnections:
+    """`waits` has how many connections it had each time it let another one go first."""
+
+    @pytest.fixture
+    def waits(self, worker, monkeypatch):
+        found = []
+        monkeypatch.setattr(worker, "enqueue_req", lambda conn: conn.sock.close())
+        monkeypatch.setattr(workers.time, "sleep", lambda _: found.append(worker.nr_conns))
+        return found
+
+    @pytest.fixture
+    def connect(self):
+        """One more client."""
+        with contextlib.ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as server:
+            server.setblocking(False)
+
+            def connect():
+                stack.enter_context(socket.create_connection(server.getsockname()))
+                return server
+
+            yield connect
+
+    def of_another(self, worker, count):
+        worker._least.use_row(1)
+        worker._least.note(count)
+        worker._least.use_row(0)
+
+    def test_go_first(self, worker, waits, connect):
+        self.of_another(worker, 1)
+        for _ in range(4):
+            worker.accept(connect())
+        assert (worker.nr_conns, waits) == (4, [3])
+
+    def test_have_taken_it_meanwhile(self, worker, waits, connect, monkeypatch):
+        self.of_another(worker, 0)
+        worker.nr_conns = 5
+        monkeypatch.setattr(workers.time, "sleep", lambda _: listener.accept()[0].close())
+        listener = connect()
+        worker.accept(listener)
+        assert worker.nr_conns == 5
+
+    def test_hear_how_many_it_has(self, worker, waits, connect):
+        for _ in range(4):
+            worker.accept(connect())
+        worker._least.use_row(1)
+        assert worker._least.is_another(6)
+        assert not worker._least.is_another(5)
+        worker.nr_conns = 2  # two have left
+        worker._accepting = True
+        worker._least.use_row(0)
+        worker.murder_pending()
+        worker._least.use_row(1)
+        assert worker._least.is_another(4)
+
+    def test_hear_whether_it_takes_any(self, worker):
+        worker.set_accept_enabled(True)
+        worker._least.use_row(1)
+        assert worker._least.is_another(2)
+        worker._least.use_row(0)
+        worker.set_accept_enabled(False)
+        worker.murder_pending()
+        worker._least.use_row(1)
+        assert not worker._least.is_another(2)
 
 
 # Streams, of which the rest is watched.
