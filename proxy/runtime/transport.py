@@ -8,11 +8,10 @@ environment's proxies, and tries again; there is one loop that tries again, and 
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -48,7 +47,7 @@ MAX_JOINED_BYTES = 65_536
 # What we say ourselves. Compressed events could not be passed on one by one.
 _OURS = frozenset({"accept-encoding", "content-length", "host", "connection"})
 
-KEPT_WAYS = 4096
+KEPT_HOSTS = 4096
 
 
 class Outgoing(requests.PreparedRequest):
@@ -101,18 +100,18 @@ class Transport(BaseAdapter):
         assert isinstance(request, Outgoing), "requests' own are prepared for its sessions"
         connect_seconds, silence_seconds = timeout
         try:
-            way = _way(str(request.url), (proxies or {}).get("all"))
+            host, target = _way(str(request.url), (proxies or {}).get("all"))
         except ValueError:
             raise requests.exceptions.InvalidURL(NO_URL) from None
-        head = _head(request, way)
-        connection = self._connections.take(way.origin)
+        head = _head(request, host, target)
+        connection = self._connections.take(host.origin)
         if connection is not None:
             response = self._exchange(request, head, connection, silence_seconds, was_idle=True)
             if response is not None:
                 return response
         try:
             connection = self._connections.open(
-                way.origin, seconds=connect_seconds, line=request.line
+                host.origin, seconds=connect_seconds, line=request.line
             )
         except ValueError:  # of a host name that cannot be one
             raise requests.exceptions.InvalidURL(NO_URL) from None
@@ -268,30 +267,40 @@ class Body:
             self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How a URL is asked: over which connection, in which words."""
+class _Host(NamedTuple):
+    """Whom URLs with the same beginning ask: over which connection, and what each request
+    tells it. `prefix` stands before each target."""
 
     origin: Origin
-    target: str
+    prefix: str
     lines: tuple[str, ...]
 
 
-@lru_cache(KEPT_WAYS)
-def _way(url: str, proxy_url: str | None) -> _Way:
-    """Raises ValueError if there is none."""
-    origin = origin_of(url, proxy_url)
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"Host: {origin.authority}"]
+def _way(url: str, proxy_url: str | None) -> tuple[_Host, str]:
+    """How a URL is asked: whom, and for what target. Raises ValueError if there is none.
+
+    Of all the deployments of a host what comes before the path is looked at once."""
+    end = url.find("/", url.find("//") + 2)
+    if end < 0 or "#" in url or "?" in url[:end] or not url.isprintable():
+        parts = urlsplit(url)
+        host = _host(f"{parts.scheme}://{parts.netloc}", proxy_url)
+        return host, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return _host(url[:end], proxy_url), url[end:]
+
+
+@lru_cache(KEPT_HOSTS)
+def _host(base: str, proxy_url: str | None) -> _Host:
+    origin = origin_of(base, proxy_url)
+    prefix, lines = "", [f"Host: {origin.authority}"]
     if proxy_url and origin.scheme == "http":  # of https the proxy sees only the tunnel
-        target = f"http://{origin.authority}{target}"
+        prefix = f"http://{origin.authority}"
         lines += proxy_lines(origin)
-    return _Way(origin, target, tuple(lines))
+    return _Host(origin, prefix, tuple(lines))
 
 
-def _head(request: Outgoing, way: _Way) -> bytes:
-    lines = [f"{request.method} {way.target} HTTP/1.1", *way.lines, "Accept-Encoding: identity"]
+def _head(request: Outgoing, host: _Host, target: str) -> bytes:
+    first = f"{request.method} {host.prefix}{target} HTTP/1.1"
+    lines = [first, *host.lines, "Accept-Encoding: identity"]
     for name, value in request.headers.items():
         if name.lower() not in _OURS:
             lines.append(f"{name}: {value}")

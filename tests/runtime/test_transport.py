@@ -47,6 +47,36 @@ def test_an_answer_is_one_of_requests(transport, listen):
     assert response.request.body == b"{}"
 
 
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("", b"/"),
+        ("/", b"/"),
+        (
+            "/openai/deployments/a%2Fb/chat?api-version=1",
+            b"/openai/deployments/a%2Fb/chat?api-version=1",
+        ),
+        ("?a=/b", b"/?a=/b"),
+        ("/a?b#c", b"/a?b"),
+        ("#/c", b"/"),
+        ("/a\tb", b"/ab"),
+        ("//a", b"//a"),
+    ],
+)
+def test_it_asks_for_the_path_and_the_query(path, target, transport, listen):
+    heads = []
+    listener = listen(lambda p: heads.append(p.request()[0]) or p.answer())
+    answered(transport, listener, path=path)
+    host = b"Host: 127.0.0.1:%d\r\n" % listener.port
+    assert heads[0].startswith(b"POST %s HTTP/1.1\r\n%s" % (target, host))
+
+
+def test_a_url_without_a_host_is_none(transport):
+    for url in ("", "/a", "x", "http://", "http:///a", "ftp://a/b", "http://a:b/", "//a/b"):
+        with pytest.raises(requests.exceptions.InvalidURL):
+            transport.send(Outgoing("POST", url, {}, b""), timeout=(1.0, 1.0))
+
+
 def test_requests_can_iterate_over_it(transport, listen):
     listener = listen(lambda p: p.request() and p.answer(b"one\ntwo"))
     response = send(transport, listener)
