@@ -25,7 +25,8 @@ from proxy.store.models import HeldCountsRow
 HELD_SECONDS = 5.0
 # Nothing waits in a round that has no more, of instances or of usage.
 FEW_ROWS = 32
-# Of usage, folded at once: a tenth of a second, or half of one where they are late.
+# Of usage, after which no more is folded at once; what it began with may have as many. So it
+# takes a tenth of a second, or half of one where they are late.
 MOST_ROWS = 2_000
 # Who has not folded for so long is dead; if not, as after a sleep of the host, it does no harm.
 ABANDONED_SECONDS = 60.0
