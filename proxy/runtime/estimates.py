@@ -10,7 +10,7 @@ from proxy.core.tokens import MAX_TOKENS
 MAX_MODELS = 1000
 
 # After so many answers of a model, one in eight is enough.
-LEARNED_ANSWERS = 200
+LEARNED_ANSWERS = 50
 EVERY = 8
 
 
