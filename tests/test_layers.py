@@ -127,6 +127,7 @@ OWNERS = {
         "proxy/runtime/log_forms.py",
         "proxy/store/held.py",
         "proxy/store/states.py",
+        "proxy/store/db.py",
     ),
     "rich": ("proxy/cli_",),
     "prometheus_client": ("proxy/web/metrics.py",),

@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from proxy.core.deltas import Deltas, Totals, UsageKey
-from proxy.store.db import Prepared
+from proxy.store.db import Prepared, as_json
 from proxy.store.models import HeldCountsRow
 
 # Of an instance that is asked each second five requests are one row then. Less than usage's
@@ -179,7 +179,7 @@ def _as_text(deltas: Deltas) -> str:
 
 
 def _take_in(found: _Found, text: str) -> None:
-    whole = orjson.loads(text)
+    whole = as_json(text, HeldCountsRow.__tablename__)
     for name, counts in whole["totals"].items():
         found.totals[name].append(counts)
     for name, moments in whole["moments"].items():

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert,
 from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
-from proxy.store.db import Prepared, upsert, upsert_statement
+from proxy.store.db import Prepared, as_json, upsert, upsert_statement
 from proxy.store.models import (
     DeploymentStateRow,
     InstanceStateRow,
@@ -143,9 +143,9 @@ def _windows(rows: Iterable[Any], second: int) -> list[Added]:
     oldest = second - COUNTED_SECONDS
     # What lies further ahead was counted by a clock that was set back since.
     newest = second + COUNTED_SECONDS
-    return [
-        each for (added,) in rows for each in orjson.loads(added) if oldest < each[0] < newest
-    ]
+    table = StateJournalRow.__tablename__
+    read = (as_json(added, table) for (added,) in rows)
+    return [each for added in read for each in added if oldest < each[0] < newest]
 
 
 def read_one(connection: Connection, name: str) -> SharedInstance | None:

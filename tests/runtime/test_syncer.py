@@ -312,6 +312,30 @@ def test_a_worker_that_still_uses_an_old_key_lets_nobody_rest(make_worker):
         assert worker.state.view("a").status == "healthy"
 
 
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("state_journal", "(number, newest_at, added) VALUES (9, 9, '[[')"),
+        ("held_counts", "(owner, number, written_at, added) VALUES ('x', 1, 0.0, '{')"),
+    ],
+)
+def test_a_damaged_row_is_told_of_and_keeps_no_worker_from_its_work(
+    table, columns, make_worker, database
+):
+    with database.write() as connection:
+        connection.exec_driver_sql(f"INSERT INTO {table} {columns}")
+        connection.exec_driver_sql("INSERT OR REPLACE INTO state_write VALUES (1, 9)")
+    worker = make_worker()
+    worker.syncer.sync()
+    assert f"A row of the table {table} is damaged." in worker.syncer.problem
+    worker.measure(DONE)
+    with database.write() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {table}")
+    worker.syncer.sync()
+    assert worker.syncer.problem is None
+    assert worker.requests() == 1
+
+
 def test_a_quiet_round_asks_the_database_for_nothing(faulty):
     faulty.syncer.sync()
     faulty.syncer.sync()
