@@ -7,6 +7,7 @@ sent.
 """
 
 import logging
+import os
 import select
 import time
 from collections.abc import Callable
@@ -75,6 +76,7 @@ class Streams:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._poll: select.epoll | None = None
+        self._waker: int | None = None  # wakes who waits, at the end
         # Adding, and taking one out, is atomic; only the thread of `start` takes out.
         self._streams: dict[int, Stream] = {}
         self._stopping = Event()
@@ -88,6 +90,8 @@ class Streams:
     def open(self) -> None:
         """What `start` does first; for who calls `look` instead."""
         self._poll = select.epoll()
+        self._waker = os.eventfd(0)
+        self._poll.register(self._waker, select.EPOLLIN)
 
     def start(self) -> None:
         self.open()
@@ -97,11 +101,16 @@ class Streams:
     def stop(self) -> None:
         """What is still here goes nowhere. Idempotent."""
         self._stopping.set()
+        waker, self._waker = self._waker, None
+        if waker is not None:
+            os.eventfd_write(waker, 1)
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
         if self._poll is not None:
             self._poll.close()
+        if waker is not None:
+            os.close(waker)
 
     def add(self, stream: Stream) -> None:
         """From now on it is nobody else's, until `go_on` is called."""
@@ -121,7 +130,9 @@ class Streams:
         ready = self._poll.poll(seconds)
         now = self._clock()
         for number, _ in ready:
-            self._pass_on(self._streams[number], now)
+            stream = self._streams.get(number)
+            if stream is not None:  # it is none where only the waker was told
+                self._pass_on(stream, now)
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             for stream in list(self._streams.values()):

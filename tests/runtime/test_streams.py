@@ -1,10 +1,12 @@
 import math
 import socket
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from proxy.runtime import streams as module
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.streams import LOOK_SECONDS, Stream, Streams
 from tests.runtime.world import Clock
@@ -322,6 +324,17 @@ def test_a_look_that_fails_is_told_and_not_the_last(caplog, monkeypatch):
     assert looked.wait(WAIT_SECONDS)
     streams.stop()
     assert "could not be looked at" in caplog.text
+
+
+def test_its_thread_is_woken_to_end(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 2 * WAIT_SECONDS)
+    streams = Streams()
+    streams.start()
+    thread = streams._thread
+    began = time.monotonic()
+    streams.stop()
+    assert not thread.is_alive()
+    assert time.monotonic() - began < WAIT_SECONDS
 
 
 def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
