@@ -144,6 +144,28 @@ def test_a_key_is_made_shown_once_and_rotated(page, go):
     expect(page.locator("#made-key")).not_to_have_text(key)
 
 
+def test_a_form_that_is_sent_before_the_scripts_are_there_waits_for_them(page, gateway):
+    held = []
+    page.route("**/htmx.min.js", lambda route: held.append(route))
+    page.goto(f"{gateway.url}/admin/ui/key/new", wait_until="commit")
+    page.get_by_label("Name").fill("early")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    held[0].continue_()
+    expect(page.get_by_role("button", name="Save")).to_be_visible()
+
+
+def test_without_the_scripts_a_form_says_so_and_changes_nothing(gateway, chromium, signed_in):
+    context = chromium.new_context(storage_state=signed_in)
+    page = context.new_page()
+    page.route("**/htmx.min.js", lambda route: route.abort())
+    page.goto(f"{gateway.url}/admin/ui/key/new", wait_until="commit")
+    page.get_by_label("Name").fill("early")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.get_by_role("alert").first).to_contain_text("Load the page again")
+    context.close()
+
+
 def test_a_hidden_page_asks_nothing(page, go):
     go(page, "instances")
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
