@@ -111,11 +111,11 @@ def roll_up(connection: Connection, now: float) -> bool:
         return False
     until = min(newest, first + MOST_SECONDS, _next_step(connection, first))
     for step in steps():
-        step.run(connection, since=first, until=until)
+        step.statement.run(connection, since=first, until=until, **step.values)
     paired, over = paired_until(rolled), paired_until(until)
     if paired < over:
         for step in steps_of_pairs():
-            step.run(connection, since=paired, until=over)
+            step.statement.run(connection, since=paired, until=over, **step.values)
     upsert(connection, UsageRolledRow, [{"id": 1, "until": until}], _until)
     return until < newest
 

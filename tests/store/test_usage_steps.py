@@ -16,14 +16,14 @@ def test_they_are_made_once():
 def test_each_adds_every_counter(database, made):
     for step in made():
         with database.write() as connection:
-            sql = step.compiled(connection).sql
+            sql = step.statement.compiled(connection).sql
         assert all(sql.count(f"SUM({c})") == 1 for c in COUNTERS)
         assert all(f"{c} = usage_" in sql and f".{c} + excluded.{c}" in sql for c in COUNTERS)
 
 
 def test_moments_are_parameters(database):
     with database.write() as connection:
-        values = steps()[0].compiled(connection).given({"since": 7, "until": 9})
+        values = steps()[0].statement.compiled(connection).given({"since": 7, "until": 9})
     assert values == (7, 9)
 
 
