@@ -90,8 +90,8 @@ NO_TLS = "certfile, keyfile: TLS belongs to a server in front (nginx, Caddy); le
 # back wherever it waits, so nobody waits so long for anything but arithmetic.
 SWITCH_SECONDS = 0.05
 
-# A request leaves eight objects in a circle (the router's), so there is little to
-# look for: every 2,500 requests is often enough, and old objects rarely.
+# A call leaves nothing in a circle, and what else is asked little: there is nothing to be
+# looked for often, and of old objects rarely.
 GC_THRESHOLDS = (20_000, 20, 100)
 
 KILLED = "it was killed, perhaps for want of memory"

@@ -1,6 +1,6 @@
 """Speaks: Flask and marshmallow at the edge."""
 
-from flask import Flask, request
+from flask import request
 
 from proxy.context import parts
 from proxy.web import (
@@ -14,9 +14,11 @@ from proxy.web import (
     retired,
     ui,
 )
+from proxy.web.app import Gateway
+from proxy.web.routes import Routes
 
 
-def register(app: Flask, *, version: str) -> None:
+def register(app: Gateway, *, version: str) -> None:
     """Everything that answers HTTP."""
     with app.app_context():
         app.config["MAX_CONTENT_LENGTH"] = parts().settings.max_body_bytes
@@ -26,6 +28,7 @@ def register(app: Flask, *, version: str) -> None:
     requests_log.register(app)
     limits.register(app)
     openai.register(app)
+    app.routes = Routes(openai.CALLS)
     health.register(app)
     metrics.register(app)
     retired.register(app)

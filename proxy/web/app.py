@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import Headers
+from werkzeug.routing import MapAdapter
 
 from proxy.core.types import Bytes
 from proxy.runtime.tell import tell
+from proxy.web.routes import Routes
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,13 @@ class _NoSessions(SessionInterface):
 
 class Gateway(Flask):
     session_interface = _NoSessions()
+    routes = Routes(())
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        make = super().create_url_adapter
+        if request is None:
+            return make(None)
+        return self.routes.adapter(request.environ, partial(make, request))
 
     def log_exception(self, exc_info: Any) -> None:
         """What nobody foresaw; the client gets a 500."""

@@ -1,0 +1,88 @@
+import pytest
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import Map, Rule
+
+from proxy.web.routes import MOST_CHARACTERS, MOST_PATHS, Routes
+
+RULES = Map(
+    [
+        Rule("/v1/chat", endpoint="chat", methods=["POST"], defaults={"style": "v1"}),
+        Rule("/of/<path:model>/chat", endpoint="chat-of", methods=["POST"]),
+        Rule("/other", endpoint="other", methods=["POST"]),
+    ],
+    merge_slashes=False,
+)
+
+
+class Requests:
+    """Each asks for its rule as Flask does; `made` counts the router's adapters."""
+
+    def __init__(self):
+        self.routes = Routes({"chat", "chat-of"})
+        self.made = 0
+
+    def adapter(self, path, method="POST"):
+        def make():
+            self.made += 1
+            return RULES.bind("gateway.example", path_info=path, default_method=method)
+
+        return self.routes.adapter({"REQUEST_METHOD": method, "PATH_INFO": path}, make)
+
+    def match(self, path, method="POST"):
+        rule, values = self.adapter(path, method).match(return_rule=True)
+        return rule.endpoint, values
+
+
+@pytest.fixture
+def requests():
+    return Requests()
+
+
+def test_the_router_is_asked_once_for_a_path(requests):
+    found = [requests.match("/v1/chat") for _ in range(3)]
+    assert found == [("chat", {"style": "v1"})] * 3
+    assert requests.made == 1
+
+
+def test_each_deployment_is_a_path_of_its_own(requests):
+    for model in ("a", "b/c", "a", "b/c"):
+        assert requests.match(f"/of/{model}/chat") == ("chat-of", {"model": model})
+    assert requests.made == 2
+
+
+def test_what_a_view_does_to_its_values_no_other_sees(requests):
+    requests.match("/v1/chat")[1]["style"] = "planted"
+    requests.match("/v1/chat")[1]["style"] = "planted again"
+    assert requests.match("/v1/chat") == ("chat", {"style": "v1"})
+
+
+def test_other_methods_ask_the_router_each_time(requests):
+    requests.match("/v1/chat")
+    for _ in range(2):
+        with pytest.raises(MethodNotAllowed):
+            requests.match("/v1/chat", "GET")
+    assert requests.made == 3
+
+
+@pytest.mark.parametrize("path", ["/other", f"/of/{'m' * MOST_CHARACTERS}/chat"])
+def test_what_is_no_call_or_too_long_is_not_kept(requests, path):
+    assert requests.match(path) == requests.match(path)
+    assert requests.made == 2
+
+
+def test_clients_cannot_make_it_keep_more_and_more(requests):
+    for number in range(MOST_PATHS + 1):
+        requests.match(f"/of/{number}/chat")
+    assert len(requests.routes._found) == 1
+    requests.match(f"/of/{MOST_PATHS}/chat")
+    assert requests.made == MOST_PATHS + 1
+
+
+def test_for_all_else_the_routers_own_is_made_once(requests):
+    requests.match("/v1/chat")
+    adapter = requests.adapter("/v1/chat")
+    assert adapter.build("chat-of", {"model": "a"}) == "/of/a/chat"
+    assert adapter.match() == ("chat", {"style": "v1"})
+    assert adapter.match("/other") == ("other", {})
+    assert adapter.allowed_methods() == ["POST"]
+    assert requests.made == 2
