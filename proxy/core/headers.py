@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import Any
 
 # They speak about one connection, not about the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2; and
 # HTTP/2's own).
@@ -92,8 +93,18 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 KNOWN_NAMES = 256
+CONNECTION_CHARACTERS = len("connection")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def of_environ(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The client's headers, as PEP 3333 has them."""
+    return [
+        (name, value)
+        for key, value in environ.items()
+        if (name := _name_of(key)) is not None and (value or key != "CONTENT_TYPE")
+    ]
 
 
 def for_upstream(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -139,6 +150,13 @@ def for_client_stream(
 
 
 # The same few names come with every message.
+@lru_cache(KNOWN_NAMES)
+def _name_of(key: str) -> str | None:
+    """As whoever reads the upstream's log is used to it: the client's spelling is lost."""
+    is_header = key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
+    return key.removeprefix("HTTP_").replace("_", "-").title() if is_header else None
+
+
 @lru_cache(KNOWN_NAMES)
 def _may_go_upstream(name: str) -> bool:
     lower = name.lower()
@@ -242,6 +260,6 @@ def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
     return {
         token.strip().lower()
         for name, value in headers
-        if len(name) == len("connection") and name.lower() == "connection"
+        if len(name) == CONNECTION_CHARACTERS and name.lower() == "connection"
         for token in value.split(",")
     }

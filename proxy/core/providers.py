@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 from proxy.core.types import ENTRA, InstanceConfig
@@ -10,6 +11,8 @@ NO_KEY = "NONE"  # the old program's word for "send no key"
 
 # Azure rejects `stream_options` at this version and all before it.
 LAST_WITHOUT_STREAM_OPTIONS = "2024-06-01"
+
+KEPT_NAMES = 1024  # of deployments, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,14 @@ class Provider:
 
 def _azure_url(config: InstanceConfig, path: str, deployment: str) -> str:
     return (
-        f"{config.api_base.rstrip('/')}/openai/deployments/{quote(deployment, safe='')}"
-        f"/{path}?api-version={quote(config.api_version, safe='')}"
+        f"{config.api_base.rstrip('/')}/openai/deployments/{_quoted(deployment)}"
+        f"/{path}?api-version={_quoted(config.api_version)}"
     )
+
+
+@lru_cache(KEPT_NAMES)
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
 
 
 def _azure_v1_url(config: InstanceConfig, path: str, _deployment: str) -> str:

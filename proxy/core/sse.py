@@ -26,6 +26,7 @@ _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
+_DECODER = json.JSONDecoder()
 
 ERROR_CHARACTERS = 300
 
@@ -206,7 +207,7 @@ def usage_of_answer(body: Bytes) -> Usage | None:
         found = _USAGE.match(body, start)
     text = body[found.end() : found.end() + _USAGE_MAX_BYTES].decode("utf-8", "replace")
     try:
-        value, _ = json.JSONDecoder().raw_decode(text)
+        value, _ = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
     return read_usage(value)

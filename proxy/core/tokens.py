@@ -3,7 +3,7 @@
 The counts of a prompt become tokens by an estimator (core/estimator.py).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -85,8 +85,10 @@ def _whole(
     return counts
 
 
-def _counts(texts: Iterable[str]) -> tuple[int, ...]:
+def _counts(texts: Sequence[str]) -> tuple[int, ...]:
     """Of all, with a line end between each and the next."""
+    if sum(map(len, texts)) < PART_CHARACTERS:
+        return _counts_of("\n".join(texts))
     counts = [_counts_of(part)[1:] for part in _parts(texts)]
     return (1, *map(sum, zip(*counts, strict=True)))
 

@@ -53,6 +53,7 @@ class AnswerReader:
         "_inflate",
         "_keep_alive",
         "_length_known",
+        "_lines",
         "_parser",
         "_pieces",
         "_receive",
@@ -69,6 +70,7 @@ class AnswerReader:
         self.complete = False  # the body's last byte has arrived
         self.received_bytes = 0
         self._receive = receive
+        self._lines: list[tuple[bytes, bytes]] = []  # of the head, as they came
         self._pieces: list[bytes] = []
         self._head_done = False
         self._length_known = False
@@ -154,19 +156,19 @@ class AnswerReader:
         self._surplus = self._surplus or self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:
-            return  # a trailer
-        if len(self.headers) >= MAX_HEADERS:
-            raise BrokenAnswer(TOO_LARGE)
-        self.headers.append((_name(name), value.decode("latin-1").strip(" \t")))
+        if not self._head_done:  # else it is a trailer
+            self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._head_done:
             return
         self.status = self._parser.get_status_code()
+        lines, self._lines = self._lines, []
+        if len(lines) > MAX_HEADERS:
+            raise BrokenAnswer(TOO_LARGE)
         if self.status < 200:
-            self.headers.clear()  # RFC 9110, 15.2: there may be several before the answer
-            return
+            return  # RFC 9110, 15.2: there may be several before the answer
+        self.headers = [(_name(n), v.decode("latin-1").strip(" \t")) for n, v in lines]
         self._head_done = True
         self._length_known = self.status in BODILESS
         for name, value in self.headers:

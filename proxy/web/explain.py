@@ -60,7 +60,7 @@ class Explain(MethodView):
         if not isinstance(fields, dict):
             raise Unprocessable("A JSON object is needed: the body of a client's request.")
         more: dict[str, Any] = {"client": known.client} if known else {}
-        call = call_of(_endpoint(fields), model_of(fields), body, fields, **more)
+        call = call_of(parts(), _endpoint(fields), model_of(fields), body, fields, **more)
         rows = list(parts().forward.explain(call))
         return {
             "model": call.model,

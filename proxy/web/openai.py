@@ -75,27 +75,29 @@ def register(app: Flask) -> None:
 
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
-    mine = parts()
-    g.endpoint = endpoint
+    # Each look through one of these takes as long as some of what follows.
+    mine, environ, seen = parts(), request.environ, g._get_current_object()
+    seen.endpoint = endpoint
     if mine.traces is not None:
-        g.trace = mine.traces.begin(request.environ)
+        seen.trace = mine.traces.begin(environ)
     try:
-        return _served(mine, endpoint, model)
+        return _served(mine, environ, seen, model)
     except BaseException as error:
         count_refusal(mine, error)
         raise
 
 
-def _served(mine: Parts, endpoint: str, model: str | None) -> Response:
-    environ = request.environ
-    client = g.client = client_of(mine, environ)
+def _served(mine: Parts, environ: Mapping[str, Any], seen: Any, model: str | None) -> Response:
+    """`seen` is what is remembered of the request: flask.g."""
+    seen.client = client_of(mine, environ)
     calls, ends_at = mine.open_calls, _ends_at(mine, environ)
     line = calls.begin(environ.get("gunicorn.socket"))
     try:
         calls.end_by(line, min(ends_at, time.monotonic() + BODY_SECONDS))
         body = read_body(mine, environ)
         calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
-        attempt = g.attempt = _forwarded(mine, endpoint, model, client, line, body, ends_at)
+        call = _call(mine, environ, seen, model, body, ends_at)
+        attempt = seen.attempt = _forwarded(mine, call, seen.trail, line)
         response = _answered(mine, attempt)
     except BaseException:
         calls.end(line)
@@ -106,6 +108,7 @@ def _served(mine: Parts, endpoint: str, model: str | None) -> Response:
 
 
 def call_of(
+    mine: Parts,
     endpoint: str,
     model: str,
     body: Bytes,
@@ -115,7 +118,6 @@ def call_of(
 ) -> Call:
     """`body` in our words; `fields` is what its JSON says, but for what is `omitted`; `more`
     what it does not."""
-    mine = parts()
     prompt = tokens.prompt(fields, ENDPOINTS[endpoint].prompt_fields, omitted)
     prompt_tokens = mine.estimates.tokens(model, prompt)
     in_body = fields.get("model")
@@ -136,42 +138,39 @@ def call_of(
     )
 
 
-def _forwarded(
-    mine: Parts,
-    endpoint: str,
-    model: str | None,
-    client: Client,
-    line: Line,
-    body: Bytes,
-    ends_at: float,
-) -> Attempt:
+def _forwarded(mine: Parts, call: Call, trail: Trail, line: Line) -> Attempt:
     """The attempt to answer with; whatever it waits for ends when the line is cut."""
-    call = _call(endpoint, model, client, body, ends_at)
     ticket = limits.let_in(mine, call)
     try:
-        return mine.forward.forward(call, g.trail, line, ticket.settle)
+        return mine.forward.forward(call, trail, line, ticket.settle)
     except BaseException:
         ticket.settle()  # no attempt will
         raise
 
 
 def _call(
-    endpoint: str, model: str | None, client: Client, body: Bytes, ends_at: float
+    mine: Parts,
+    environ: Mapping[str, Any],
+    seen: Any,
+    model: str | None,
+    body: Bytes,
+    ends_at: float,
 ) -> Call:
     """What its JSON holds is given up before anybody waits."""
+    endpoint, client = seen.endpoint, seen.client
     fields, omitted = _parsed(endpoint, body)
-    seen = g._get_current_object()
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
     seen.trail = Trail()
-    passed = headers.for_upstream(request.headers.items())
+    passed = headers.for_upstream(headers.of_environ(environ))
     trace = seen.__dict__.get("trace")
     if trace is not None:
         passed = headers.without_trace(passed)
         seen.trail.begin_attempt = trace.begin_attempt
     seen.request_bytes = len(body)
     return call_of(
+        mine,
         endpoint,
         asked,
         body,
@@ -182,7 +181,7 @@ def _call(
         request_id=seen.request_id,
         began_at=seen.started,
         ends_at=ends_at,
-        is_hurried=TIMEOUT_KEY in request.environ,
+        is_hurried=TIMEOUT_KEY in environ,
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, Response, g, request
+from flask.globals import request_ctx
 
 from proxy.context import parts
 from proxy.core.headers import request_id
@@ -37,19 +38,18 @@ def begin() -> None:
 
 
 def finish(response: Response) -> Response:
-    seen = g._get_current_object().__dict__
+    seen, asked = g._get_current_object().__dict__, request_ctx.request
     if isinstance(response, Relayed):
         response.headers.add("x-request-id", seen["request_id"])  # its upstream's was left out
     else:
         response.headers["x-request-id"] = seen["request_id"]
-    environ = request.environ
     # When the last byte is out: only then a stream's tokens and duration are known.
     response.call_on_close(
         partial(
             tell,
             parts().log_writer.tell_request,
-            environ["REQUEST_METHOD"],
-            request.path,
+            asked.method,
+            asked.path,
             response.status_code,
             seen.copy(),
         )

@@ -1,5 +1,6 @@
 import pytest
 from requests.structures import CaseInsensitiveDict
+from werkzeug.datastructures import EnvironHeaders
 
 from proxy.core.headers import (
     HOP_BY_HOP,
@@ -11,6 +12,7 @@ from proxy.core.headers import (
     for_client,
     for_client_stream,
     for_upstream,
+    of_environ,
     request_id,
     retry_after_seconds,
     without_trace,
@@ -142,6 +144,19 @@ def test_what_is_not_for_the_upstream_stays_here(name, spelled):
 )
 def test_what_the_client_says_to_the_upstream_goes_on_as_it_is_spelled(name):
     assert for_upstream([(name, "1")]) == {name: "1"}
+
+
+def test_a_requests_headers_are_those_that_the_framework_knows():
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "wsgi.url_scheme": "http",
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": "2",
+        "HTTP_X_STAINLESS_OS": "Linux",
+        "HTTP_ACCEPT": "",
+    }
+    assert of_environ(environ) == list(EnvironHeaders(environ))
+    assert of_environ({"CONTENT_TYPE": ""}) == []
 
 
 def test_who_takes_part_in_a_trace_passes_on_nothing_that_the_client_says_of_it():
