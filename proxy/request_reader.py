@@ -2,8 +2,9 @@
 
 The heads of a client's requests are made of the same lines, but for the body's length. From the
 third request of a connection on, a line that came before means what gunicorn found it to mean
-then, a new one is read alone, and what is unusual goes gunicorn's whole way, as the first two
-do: nothing is accepted here that it would refuse.
+then, and all of them together what they meant together. A new one is read alone, and what is
+unusual goes gunicorn's whole way, as the first two do: nothing is accepted here that it would
+refuse.
 """
 
 import io
@@ -25,6 +26,8 @@ MOST_TARGETS = 8
 TARGET_BYTES = 512
 # Of a line about the body's length, which is hardly ever the same.
 LENGTH_BYTES = 64
+LENGTH_LINE = b"\r\ncontent-length:"
+MOST_HEAD_BYTES = 4_096
 
 # What changes how the rest is read, and what does so if it does not say "keep-alive".
 UNUSUAL = frozenset(
@@ -97,6 +100,9 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         self._lines: dict[bytes, tuple[str, str]] = {}
         self._lines_bytes = 0
         self._targets: dict[bytes, Environ] = {}
+        # The last head that was put together from lines, without its body's length.
+        self._head = b""
+        self._of_head: Environ = {}
         self._target = b""  # the request line of what gunicorn read last
         self._last_read: Any = None  # by gunicorn
         self.goes_on = False  # the answer to the last one does: that one is the next
@@ -157,7 +163,7 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         end = received.find(HEAD_END)
         if template is None or end <= len(target):
             return None
-        environ = self._environ(template, received[len(target) + 2 : end].split(b"\r\n"))
+        environ = self._told(template, target, received[:end])
         if environ is None:
             return None
         rest = received[end + len(HEAD_END) :]
@@ -170,6 +176,23 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             self.unreader.unread(rest[length:])
             rest = rest[:length]
         return KnownRequest(environ, WholeBody(rest))
+
+    def _told(self, template: Environ, target: bytes, head: bytes) -> Environ | None:
+        """As `_environ`; of one that differs from the last in nothing but its body's length, no
+        line is looked at."""
+        rest, length = _without_length(head)
+        if rest and rest == self._head:
+            known = self._read(length)
+            if known is None:
+                return None
+            environ = self._of_head.copy()
+            environ[known[0]] = known[1]
+            return environ
+        found = self._environ(template, head[len(target) + 2 :].split(b"\r\n"))
+        if found is not None and 0 < len(rest) <= MOST_HEAD_BYTES:
+            self._head, self._of_head = rest, found.copy()
+            del self._of_head["CONTENT_LENGTH"]
+        return found
 
     def _environ(self, template: Environ, lines: list[bytes]) -> Environ | None:
         """None where one is unusual, or has a name that came before."""
@@ -210,6 +233,18 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             self._lines_bytes = len(line)
         if self._lines_bytes <= MOST_LINES_BYTES:
             self._lines[line] = read
+
+
+def _without_length(head: bytes) -> tuple[bytes, bytes]:
+    """The head without the line about its body's length, and that line. Empty where there is
+    none, or more than one."""
+    lower = head.lower()
+    begin = lower.find(LENGTH_LINE)
+    if begin < 0 or lower.count(LENGTH_LINE) > 1:
+        return b"", b""
+    end = head.find(b"\r\n", begin + 2)
+    end = len(head) if end < 0 else end
+    return head[:begin] + head[end:], head[begin + 2 : end]
 
 
 def _is_unusual(name: str, value: str, of_scheme: Mapping[str, str]) -> bool:

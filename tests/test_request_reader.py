@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxy import gunicorn_conf
 from proxy.request_reader import (
+    MOST_HEAD_BYTES,
     MOST_LINES,
     MOST_LINES_BYTES,
     MOST_TARGETS,
@@ -407,6 +408,61 @@ def test_by_a_socket_of_the_file_system_nothing_is_known():
         told, *_ = connection.ask(call(lines=(b"Host: " + host, *LINES[1:])))
         assert told["SERVER_NAME"] == host.partition(b":")[0].decode()
         assert not isinstance(connection.read, KnownRequest)
+
+
+def test_of_a_head_like_the_last_no_line_is_looked_at(connection, monkeypatch):
+    looked = []
+    environ_of = RequestReader._environ
+
+    def look(self, template, lines):
+        looked.append(lines)
+        return environ_of(self, template, lines)
+
+    monkeypatch.setattr(RequestReader, "_environ", look)
+    for body in (b"{}", b"", b"1234567890", b"{}"):
+        told, read, *_ = connection.ask(call(body))
+        assert told["CONTENT_LENGTH"] == str(len(body))
+        assert told["HTTP_X_STAINLESS_LANG"] == "python"
+        assert read == body
+        assert isinstance(connection.read, KnownRequest)
+    assert len(looked) == 1
+    told, *_ = connection.ask(call(lines=(*LINES, b"X-New: 1")))
+    assert told["HTTP_X_NEW"] == "1"
+    told, *_ = connection.ask(call())
+    assert "HTTP_X_NEW" not in told
+    assert len(looked) == 3
+
+
+def test_what_the_app_writes_into_one_like_the_last_the_next_does_not_see(connection):
+    for _ in range(3):
+        connection.ask(call())
+        assert "planted" not in connection.environ
+        connection.environ["planted"] = "1"
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        b"Content-Length: two",
+        b"Content-Length: -2",
+        b"Content-Length: 2, 2",
+        b"Content-Length:",
+    ],
+)
+def test_nor_is_a_length_believed_that_is_none(length):
+    both(call(), call(), call(), head(*LINES, length) + b"{}")
+
+
+def test_two_lengths_are_what_gunicorn_says():
+    twice = head(*LINES, b"Content-Length: 2", b"content-length: 2") + b"{}"
+    both(call(), call(), call(), twice)
+
+
+def test_a_large_head_is_not_kept_as_a_whole(connection):
+    large = b"X-Large: " + b"x" * MOST_HEAD_BYTES
+    for _ in range(3):
+        connection.ask(call(lines=(*LINES, large)))
+        assert connection.parser._head == b""
 
 
 def test_what_is_kept_of_a_connection_is_bounded(connection):

@@ -13,6 +13,7 @@ every other one did as much as itself lately, and leaves so much of the room to 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.core.types import InstanceConfig, Limit, MeterKey, QuotaGroup, Serving
 from proxy.core.window import WINDOW_SECONDS, Window
@@ -31,6 +32,8 @@ LEAST_EVEN_SECONDS = 0.01
 COUNTED_SECONDS = WINDOW_SECONDS + EDGE_SECONDS
 
 DEPLOYMENT = "deployment"  # the kind of a meter
+
+KNOWN_LIMITS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ def _model(config: InstanceConfig, deployment: str) -> str:
     return deployment.lower()
 
 
+@lru_cache(KNOWN_LIMITS)
 def request_window(max_rpm: int) -> tuple[int, int]:
     """(how many requests, in how many whole seconds) a limit a minute allows.
 
@@ -233,8 +237,9 @@ def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:
         wait = meter.tokens.seconds_until(room_for, second) or 0
     if limit.max_rpm > 0:
         size, seconds = request_window(limit.max_rpm)
-        span = seconds + EDGE_SECONDS
-        wait = max(wait, meter.requests.seconds_until(size - 1, second, span) or 0)
+        if meter.requests.total(second) >= size:  # else fewer seconds have no more
+            span = seconds + EDGE_SECONDS
+            wait = max(wait, meter.requests.seconds_until(size - 1, second, span) or 0)
     return wait
 
 
@@ -262,26 +267,31 @@ def is_left_to_others(
     """Whether the room that a call of `tokens` has is one that others may have taken.
 
     However long nothing is heard of them, they have no more than their part: a worker always
-    has its own.
+    has its own. Where there is room for all of that, nothing of what was lately is summed up.
     """
     mine = meter.lately
     if mine is None or not others:
         return False
     if limit.max_tpm > 0:
-        theirs = _theirs(mine.tokens(second), limit.max_tpm, others)
-        used = meter.tokens.total(second) + theirs
-        if theirs and used + min(tokens, limit.max_tpm) > limit.max_tpm:
-            return True
+        part = _part(limit.max_tpm, others)
+        used = meter.tokens.total(second) + min(tokens, limit.max_tpm)
+        if used + part > limit.max_tpm:
+            theirs = min(others * mine.tokens(second), part)
+            if theirs and used + theirs > limit.max_tpm:
+                return True
     if limit.max_rpm > 0:
         size, seconds = request_window(limit.max_rpm)
-        span = seconds + EDGE_SECONDS
-        theirs = _theirs(mine.requests(second, span), size, others)
-        return theirs > 0 and meter.requests.recent(second, span) + theirs + 1 > size
+        part = _part(size, others)
+        if meter.requests.total(second) + part + 1 > size:
+            span = seconds + EDGE_SECONDS
+            theirs = min(others * mine.requests(second, span), part)
+            return theirs > 0 and meter.requests.recent(second, span) + theirs + 1 > size
     return False
 
 
-def _theirs(mine: int, limit: int, others: int) -> int:
-    return min(others * mine, limit * others // (others + 1))
+def _part(limit: int, others: int) -> int:
+    """All that the others may have of it."""
+    return limit * others // (others + 1)
 
 
 def used_share(limit: Limit, meter: Meter, second: int) -> float:

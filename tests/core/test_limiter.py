@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.core.limiter import (
     COUNTED_SECONDS,
@@ -275,6 +277,40 @@ def test_however_long_nothing_is_heard_a_worker_has_its_own_part(others):
 def test_what_was_given_back_is_nothing_that_others_take():
     meter = lately(-100)
     assert not is_left_to_others(Limit(KEY, max_tpm=10), meter, 10, NOW, 9)
+
+
+@given(
+    added=st.lists(
+        st.tuples(st.integers(0, 70), st.integers(-50, 400), st.integers(0, 4), st.booleans()),
+        max_size=30,
+    ),
+    limit=st.builds(
+        Limit, st.just(KEY), max_tpm=st.integers(0, 2_000), max_rpm=st.integers(0, 200)
+    ),
+    tokens=st.integers(0, 2_500),
+    others=st.integers(0, 4),
+)
+def test_nothing_is_summed_up_where_it_could_not_matter(added, limit, tokens, others):
+    """And the answer is as if it were."""
+    meter = Meter()
+    for age, amount, requests, is_mine in sorted(added, reverse=True):
+        meter.add(amount, requests, NOW - age)
+        if is_mine:
+            meter.note_lately(amount, requests, NOW - age)
+    wait, left, mine = 0, False, meter.lately or Lately()
+    if limit.max_tpm:
+        room_for = limit.max_tpm - min(tokens, limit.max_tpm)
+        wait = meter.tokens.seconds_until(room_for, NOW) or 0
+        theirs = min(others * mine.tokens(NOW), limit.max_tpm * others // (others + 1))
+        left = theirs > 0 and meter.tokens.total(NOW) + theirs > room_for
+    if limit.max_rpm:
+        size, seconds = request_window(limit.max_rpm)
+        wait = max(wait, meter.requests.seconds_until(size - 1, NOW, seconds + 1) or 0)
+        theirs = min(others * mine.requests(NOW, seconds + 1), size * others // (others + 1))
+        had = meter.requests.recent(NOW, seconds + 1)
+        left = left or (theirs > 0 and had + theirs + 1 > size)
+    assert wait_seconds(limit, meter, tokens, NOW) == wait
+    assert is_left_to_others(limit, meter, tokens, NOW, others) is left
 
 
 # 61,000 tokens a minute: 1,000 for each of the seconds that count.
