@@ -105,6 +105,7 @@ def on_starting(server: Arbiter) -> None:
     """However gunicorn was started: what cannot work stops it here, with a sentence."""
     if server.cfg.is_ssl:
         sys.exit(NO_TLS)
+    large_memory.give_back()
     parts = _parts(server.app.wsgi())
     server.stop = partial(_stop, server, server.stop, parts)
     try:
@@ -159,7 +160,6 @@ def post_worker_init(worker: Worker) -> None:
     """Threads do not survive a fork, so they start here and not in the parent."""
     # What was made before the fork lives as long as we do; not looking at it again keeps
     # its memory shared.
-    large_memory.give_back()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -2,7 +2,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-from proxy.runtime.large_memory import LARGE_BYTES, M_MMAP_THRESHOLD, give_back
+from proxy.runtime.large_memory import LARGE_BYTES, M_ARENA_MAX, M_MMAP_THRESHOLD, give_back
 from proxy.settings import ROOT
 
 # The first that is freed would raise the bound above the second.
@@ -35,11 +35,42 @@ def test_the_system_gets_back_what_a_large_body_took():
     assert int(kept) < 5_000_000
 
 
-def test_the_bound_is_told_to_the_library():
+# Each thread would have a heap of its own, of 132 KB at least.
+HEAPS = """
+import ctypes, sys, threading
+sys.path.insert(0, sys.argv[1])
+from proxy.runtime.large_memory import give_back
+
+known = give_back()
+release, held = threading.Event(), []
+
+def hold():
+    held.append(bytearray(100_000))
+    release.wait()
+
+threads = [threading.Thread(target=hold) for _ in range(8)]
+for thread in threads:
+    thread.start()
+with open("/proc/self/maps") as maps:
+    heap = next(line for line in maps if line.endswith("[heap]\\n"))
+begin, end = (int(place, 16) for place in heap.split()[0].split("-"))
+places = [ctypes.addressof(ctypes.c_char.from_buffer(each)) for each in held]
+release.set()
+print(sum(begin <= place < end for place in places) if known else 8)
+"""
+
+
+def test_threads_share_one_heap():
+    command = [sys.executable, "-c", HEAPS, str(ROOT)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(found) == 8
+
+
+def test_the_settings_are_told_to_the_library():
     asked = []
     libc = SimpleNamespace(mallopt=lambda *arguments: asked.append(arguments) or 1)
     assert give_back(libc)
-    assert asked == [(M_MMAP_THRESHOLD, LARGE_BYTES)]
+    assert asked == [(M_MMAP_THRESHOLD, LARGE_BYTES), (M_ARENA_MAX, 1)]
 
 
 def test_a_library_without_that_setting_is_left_alone():

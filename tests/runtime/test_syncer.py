@@ -121,6 +121,9 @@ class Faulty:
         self.done.append("write")
         self.written.set()
 
+    def dispose(self):
+        self._database.dispose()
+
     def _fail(self):
         if self.fault is not None:
             self.failed.set()
@@ -869,6 +872,18 @@ def test_housekeeping_is_done_now_and_then(make_worker, database, clock):
     clock.now += 1
     worker.syncer.sync()
     assert count(database) == (0, 0)
+
+
+def test_what_housekeeping_needs_is_not_kept_until_the_next(make_worker, clock):
+    """Its statements take a megabyte where a connection remembers them."""
+    worker = make_worker()
+    pool = worker.database.engine.pool
+    worker.syncer.sync()
+    assert worker.database.engine.pool is not pool
+    pool = worker.database.engine.pool
+    clock.now += HOUSEKEEPING_SECONDS - 1
+    worker.syncer.sync()
+    assert worker.database.engine.pool is pool
 
 
 def test_housekeeping_goes_on_where_the_clock_was_set_back(make_worker, database, clock):
