@@ -1,8 +1,8 @@
 """What a client's key opens, and whether it does now."""
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from proxy.core.sources import ready
 from proxy.core.types import Client
@@ -16,8 +16,7 @@ FOLLOWED = "replaced"  # by another key, and its grace time is over
 ELSEWHERE = "elsewhere"  # its client may not call from there
 
 
-@dataclass(frozen=True, slots=True)
-class KnownKey:
+class KnownKey(NamedTuple):
     """Made ready for requests when a snapshot is made. `is_plain`: it opens always and from
     everywhere, as most do, so that there is nothing to look at."""
 
