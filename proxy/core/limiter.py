@@ -48,45 +48,43 @@ class Lately:
     """Tokens and requests of few seconds, so it has none of the room that a window has; by the
     round in which they are written, so that what all have heard of can be forgotten."""
 
-    __slots__ = ("_rounds",)
+    __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        # Round -> second -> tokens and requests.
-        self._rounds: dict[int, dict[int, tuple[int, int]]] = {}
+        # Round, second, tokens and requests of each; those that grow now are the last.
+        self._counts: list[list[int]] = []
 
     def add(self, tokens: int, requests: int, second: int, in_round: int = 0) -> bool:
         """True if it is the first in that round."""
-        seconds = self._rounds.get(in_round)
-        if seconds is None:
-            self._rounds[in_round] = {second: (tokens, requests)}
-            return True
-        if len(seconds) > 2 * COUNTED_SECONDS:  # no sync for long
+        is_first = True
+        for each in reversed(self._counts):
+            if each[0] != in_round:
+                continue
+            if each[1] == second:
+                each[2] += tokens
+                each[3] += requests
+                return False
+            is_first = False
+        if len(self._counts) > 2 * COUNTED_SECONDS:  # no sync for long
             oldest = second - COUNTED_SECONDS
-            seconds = {at: n for at, n in seconds.items() if at > oldest}
-            self._rounds[in_round] = seconds
-        tokens_before, requests_before = seconds.get(second, (0, 0))
-        seconds[second] = (tokens_before + tokens, requests_before + requests)
-        return False
+            self._counts = [each for each in self._counts if each[1] > oldest]
+        self._counts.append([in_round, second, tokens, requests])
+        return is_first
 
     def forget(self, before_round: int) -> bool:
         """The rounds before that one; true if that is all there was."""
-        for each in [r for r in self._rounds if r < before_round]:
-            del self._rounds[each]
-        return not self._rounds
+        self._counts = [each for each in self._counts if each[0] >= before_round]
+        return not self._counts
 
     def tokens(self, second: int) -> int:
         """The sum as of `second`; never below 0."""
-        return max(sum(tokens for tokens, _ in self._since(second - COUNTED_SECONDS)), 0)
+        oldest = second - COUNTED_SECONDS
+        return max(sum([each[2] for each in self._counts if each[1] > oldest]), 0)
 
     def requests(self, second: int, seconds: int = COUNTED_SECONDS) -> int:
         """The sum over so many seconds, as of `second`."""
-        return sum(requests for _, requests in self._since(second - seconds))
-
-    def _since(self, oldest: int) -> Iterator[tuple[int, int]]:
-        for seconds in self._rounds.values():
-            for at, counts in seconds.items():
-                if at > oldest:
-                    yield counts
+        oldest = second - seconds
+        return sum([each[3] for each in self._counts if each[1] > oldest])
 
 
 class Meter:
