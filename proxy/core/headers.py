@@ -153,8 +153,10 @@ def for_client_stream(
 @lru_cache(KNOWN_NAMES)
 def _name_of(key: str) -> str | None:
     """As whoever reads the upstream's log is used to it: the client's spelling is lost."""
-    is_header = key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
-    return key.removeprefix("HTTP_").replace("_", "-").title() if is_header else None
+    name = key.removeprefix("HTTP_")
+    # Two have no such prefix, and nobody else's of these names is the client's.
+    is_header = (name != key) != (name in ("CONTENT_TYPE", "CONTENT_LENGTH"))
+    return name.replace("_", "-").title() if is_header else None
 
 
 @lru_cache(KNOWN_NAMES)

@@ -156,16 +156,17 @@ class AnswerReader:
         self._surplus = self._surplus or self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_done:  # else it is a trailer
-            self._lines.append((name, value))
+        if self._head_done:
+            return  # a trailer
+        if len(self._lines) >= MAX_HEADERS:
+            raise BrokenAnswer(TOO_LARGE)
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._head_done:
             return
         self.status = self._parser.get_status_code()
         lines, self._lines = self._lines, []
-        if len(lines) > MAX_HEADERS:
-            raise BrokenAnswer(TOO_LARGE)
         if self.status < 200:
             return  # RFC 9110, 15.2: there may be several before the answer
         self.headers = [(_name(n), v.decode("latin-1").strip(" \t")) for n, v in lines]

@@ -250,14 +250,12 @@ class Syncer:
         self._add_abandoned(now)
         self._roll_up(now)
         believes = self._believes_the_clock(now)
-        with self._database.write() as connection:
+        with self._database.write(by_itself=True) as connection:
             states.forget_old(connection, now)
             client_states.forget_old_seconds(connection, now)
             if believes:
                 client_states.forget_old_days(connection, now)
                 usage.forget_old(connection, now, self._kept)
-        # With them goes what the driver knows of these statements: a megabyte, for a minute.
-        self._database.dispose()
 
     def _believes_the_clock(self, now: float) -> bool:
         """What it says of the past cannot be deleted by a mistake of an hour."""
@@ -272,7 +270,7 @@ class Syncer:
         """Of workers that were killed. In transactions as those of `_roll_up`."""
         is_behind = True
         while is_behind:
-            with self._database.write() as connection:
+            with self._database.write(by_itself=True) as connection:
                 deltas = held.fold_abandoned(connection, now)
                 is_behind = bool(deltas)
                 self._add(connection, deltas)
@@ -281,7 +279,7 @@ class Syncer:
         """In transactions of its own, which are short: others may write in between."""
         is_behind = True
         while is_behind:
-            with self._database.write() as connection:
+            with self._database.write(by_itself=True) as connection:
                 is_behind = usage.is_to_be_rolled_up(connection, now)
                 if is_behind:
                     # Keeps others from adding, and from rolling up the same, until it is over.

@@ -89,12 +89,25 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that holds the write lock from its first statement."""
-        with translated(), self.engine.connect() as connection:
+    def write(self, *, by_itself: bool = False) -> Iterator[Connection]:
+        """A transaction that holds the write lock from its first statement. `by_itself`: on a
+        connection that is closed after it. What a driver remembers of a large statement, for as
+        long as the connection stands, is 100 KB."""
+        with translated(), self._connected(by_itself=by_itself) as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _connected(self, *, by_itself: bool) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            if not by_itself:
+                yield connection
+                return
+            # Besides the pool's, which knows the statements of each round.
+            with self.engine.connect() as own:
+                own.detach()
+                yield own
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -168,6 +181,7 @@ def make_engine(url: str) -> Engine:
         connect_args={"timeout": timeout_seconds},
         poolclass=QueuePool,
         pool_timeout=timeout_seconds,
+        pool_use_lifo=True,  # the one that knows the statements which were asked last
         hide_parameters=True,  # in errors, which somebody may log: there are keys among them
     )
 

@@ -9,6 +9,7 @@ from werkzeug.routing import MapAdapter, Rule
 # Clients choose the names of deployments, and so the paths.
 MOST_PATHS = 1_000
 MOST_CHARACTERS = 300
+MOST_HOSTS = 64
 
 
 class Routes:
@@ -17,38 +18,47 @@ class Routes:
     def __init__(self, endpoints: Collection[str]) -> None:
         self._endpoints = endpoints
         self._found: dict[str, tuple[Rule, dict[str, Any]]] = {}
+        # That were let through: the router refuses what can be no host.
+        self._hosts: set[str] = set()
 
     def adapter(
         self, environ: Mapping[str, Any], make: Callable[[], MapAdapter | None]
     ) -> MapAdapter | None:
         """What Flask asks for this request's rule; `make` makes the router's own."""
-        if environ["REQUEST_METHOD"] != "POST":
+        if environ["REQUEST_METHOD"] != "POST" or "HTTP_UPGRADE" in environ:
             return make()
-        return cast(MapAdapter, _Adapter(self, environ["PATH_INFO"], make))
+        path, host = environ["PATH_INFO"], environ.get("HTTP_HOST", "")
+        return cast(MapAdapter, _Adapter(self, path, host, make))
 
-    def known(self, path: str) -> tuple[Rule, dict[str, Any]] | None:
+    def known(self, path: str, host: str) -> tuple[Rule, dict[str, Any]] | None:
         """The rule, and what its view is given."""
         found = self._found.get(path)
-        return None if found is None else (found[0], found[1].copy())
+        if found is None or host not in self._hosts:
+            return None
+        return found[0], found[1].copy()
 
-    def note(self, path: str, rule: Rule, values: Mapping[str, Any]) -> None:
-        if rule.endpoint not in self._endpoints or len(path) > MOST_CHARACTERS:
+    def note(self, path: str, host: str, rule: Rule, values: Mapping[str, Any]) -> None:
+        if rule.endpoint not in self._endpoints or len(path) + len(host) > MOST_CHARACTERS:
             return
         if len(self._found) >= MOST_PATHS:
             self._found.clear()
+        if len(self._hosts) >= MOST_HOSTS:
+            self._hosts.clear()
+        self._hosts.add(host)
         self._found[path] = rule, dict(values)
 
 
 class _Adapter:
     """The router's own, which is made when it is needed."""
 
-    __slots__ = ("_made", "_make", "_path", "_routes")
+    __slots__ = ("_host", "_made", "_make", "_path", "_routes")
 
     def __init__(
-        self, routes: Routes, path: str, make: Callable[[], MapAdapter | None]
+        self, routes: Routes, path: str, host: str, make: Callable[[], MapAdapter | None]
     ) -> None:
         self._routes = routes
         self._path = path
+        self._host = host
         self._make = make
         self._made: MapAdapter | None = None
 
@@ -56,11 +66,11 @@ class _Adapter:
         """As Flask asks: the rule, and what its view is given."""
         if given or named != {"return_rule": True}:
             return self._own().match(*given, **named)
-        known = self._routes.known(self._path)
+        known = self._routes.known(self._path, self._host)
         if known is not None:
             return known
         rule, values = self._own().match(return_rule=True)
-        self._routes.note(self._path, rule, values)
+        self._routes.note(self._path, self._host, rule, values)
         return rule, values
 
     def _own(self) -> MapAdapter:

@@ -149,10 +149,32 @@ def test_a_form_that_is_sent_before_the_scripts_are_there_waits_for_them(page, g
     page.route("**/htmx.min.js", lambda route: held.append(route))
     page.goto(f"{gateway.url}/admin/ui/key/new", wait_until="commit")
     page.get_by_label("Name").fill("early")
-    page.get_by_role("button", name="Show what changes").click()
+    asked = []
+    page.on("request", lambda request: request.method == "POST" and asked.append(request.url))
+    for _ in range(2):
+        page.get_by_role("button", name="Show what changes").click()
     expect(page.get_by_role("button", name="Save")).to_have_count(0)
     held[0].continue_()
     expect(page.get_by_role("button", name="Save")).to_be_visible()
+    page.wait_for_load_state()
+    assert len(asked) == 1
+
+
+def test_a_form_that_is_sent_while_a_picture_is_loaded_is_sent_once(page, gateway):
+    held = []
+    page.route("**/icon.svg", lambda route: held.append(route))
+    page.goto(f"{gateway.url}/admin/ui/key/new", wait_until="domcontentloaded")
+    asked = []
+    page.on("request", lambda request: request.method == "POST" and asked.append(request.url))
+    page.get_by_label("Name").fill("early")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.get_by_role("button", name="Save")).to_be_visible()
+    assert held
+    page.unroute("**/icon.svg")  # they go on
+    page.wait_for_load_state()
+    with page.expect_response("**/key/preview"):
+        page.get_by_role("button", name="Show what changes").click()
+    assert len(asked) == 2
 
 
 def test_without_the_scripts_a_form_says_so_and_changes_nothing(gateway, chromium, signed_in):

@@ -154,6 +154,7 @@ def test_a_requests_headers_are_those_that_the_framework_knows():
         "CONTENT_LENGTH": "2",
         "HTTP_X_STAINLESS_OS": "Linux",
         "HTTP_ACCEPT": "",
+        "HTTP_CONTENT_TYPE": "text/planted",
     }
     assert of_environ(environ) == list(EnvironHeaders(environ))
     assert of_environ({"CONTENT_TYPE": ""}) == []

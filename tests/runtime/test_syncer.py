@@ -11,7 +11,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.exc import OperationalError
 
 from proxy.core import verdict as verdicts
@@ -114,15 +114,12 @@ class Faulty:
         self.done.append("read")
 
     @contextmanager
-    def write(self):
+    def write(self, *, by_itself=False):
         self._fail()
-        with self._database.write() as connection:
+        with self._database.write(by_itself=by_itself) as connection:
             yield connection
         self.done.append("write")
         self.written.set()
-
-    def dispose(self):
-        self._database.dispose()
 
     def _fail(self):
         if self.fault is not None:
@@ -877,13 +874,23 @@ def test_housekeeping_is_done_now_and_then(make_worker, database, clock):
 def test_what_housekeeping_needs_is_not_kept_until_the_next(make_worker, clock):
     """Its statements take a megabyte where a connection remembers them."""
     worker = make_worker()
-    pool = worker.database.engine.pool
+    asked = []
+
+    @event.listens_for(worker.database.engine, "before_cursor_execute")
+    def note(connection, cursor, sql, *_):
+        asked.append((sql.partition(" ")[0], connection.connection.is_detached))
+
+    worker.measure(DONE)
     worker.syncer.sync()
-    assert worker.database.engine.pool is not pool
-    pool = worker.database.engine.pool
-    clock.now += HOUSEKEEPING_SECONDS - 1
-    worker.syncer.sync()
-    assert worker.database.engine.pool is pool
+    assert ("DELETE", True) in asked
+    assert ("DELETE", False) not in asked
+    made = []
+    event.listen(worker.database.engine, "connect", lambda *_: made.append(1))
+    for _ in range(3):
+        clock.now += 1
+        worker.measure(DONE)
+        worker.syncer.sync()
+    assert made == []
 
 
 def test_housekeeping_goes_on_where_the_clock_was_set_back(make_worker, database, clock):

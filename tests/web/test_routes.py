@@ -2,7 +2,7 @@ import pytest
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import Map, Rule
 
-from proxy.web.routes import MOST_CHARACTERS, MOST_PATHS, Routes
+from proxy.web.routes import MOST_CHARACTERS, MOST_HOSTS, MOST_PATHS, Routes
 
 RULES = Map(
     [
@@ -21,15 +21,16 @@ class Requests:
         self.routes = Routes({"chat", "chat-of"})
         self.made = 0
 
-    def adapter(self, path, method="POST"):
+    def adapter(self, path, method="POST", **more):
         def make():
             self.made += 1
             return RULES.bind("gateway.example", path_info=path, default_method=method)
 
-        return self.routes.adapter({"REQUEST_METHOD": method, "PATH_INFO": path}, make)
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, **more}
+        return self.routes.adapter(environ, make)
 
-    def match(self, path, method="POST"):
-        rule, values = self.adapter(path, method).match(return_rule=True)
+    def match(self, path, method="POST", **more):
+        rule, values = self.adapter(path, method, **more).match(return_rule=True)
         return rule.endpoint, values
 
 
@@ -68,6 +69,22 @@ def test_other_methods_ask_the_router_each_time(requests):
 def test_what_is_no_call_or_too_long_is_not_kept(requests, path):
     assert requests.match(path) == requests.match(path)
     assert requests.made == 2
+
+
+def test_what_the_router_refuses_it_refuses_also_where_the_path_is_known(shared_world):
+    path, key = "/v1/chat/completions", {"Authorization": "Bearer none"}
+    asked = [{}, {"Host": "a..b"}, {"Connection": "Upgrade", "Upgrade": "websocket"}] * 2
+    answers = [shared_world.client.post(path, headers=key | more) for more in asked]
+    assert [answer.status_code for answer in answers] == [401, 400, 400] * 2
+
+
+def test_a_host_that_is_new_is_for_the_router_to_judge(requests):
+    for host in ("a.example", "b.example", "a.example", "b.example"):
+        requests.match("/v1/chat", HTTP_HOST=host)
+    assert requests.made == 2
+    for number in range(MOST_HOSTS):
+        requests.match("/v1/chat", HTTP_HOST=f"{number}.example")
+        assert len(requests.routes._hosts) <= MOST_HOSTS
 
 
 def test_clients_cannot_make_it_keep_more_and_more(requests):
