@@ -65,6 +65,7 @@ def memory(stage: Stage) -> None:
             f"Memory after {MANY_REQUESTS:,} requests was left out: --long measures it."
         )
     with our_gateway(stage.folder / "memory", stage.upstream.url) as started:
+        time.sleep(IDLE_SECONDS)  # until both workers are there: one would have all requests
         _make(stage, started, FEW_REQUESTS)
         few_mb = worker_mb(started)
         stage.results.note(Measure(_title(FEW_REQUESTS), "MB"), GATEWAY, few_mb)
