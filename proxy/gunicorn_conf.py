@@ -90,8 +90,8 @@ NO_TLS = "certfile, keyfile: TLS belongs to a server in front (nginx, Caddy); le
 # back wherever it waits, so nobody waits so long for anything but arithmetic.
 SWITCH_SECONDS = 0.05
 
-# A call leaves nothing in a circle, and what else is asked little: there is nothing to be
-# looked for often, and of old objects rarely.
+# A call leaves nothing in a circle, and whatever else is asked (the admin API, the console)
+# little: new objects are looked through rarely, and old ones hardly ever.
 GC_THRESHOLDS = (20_000, 20, 100)
 
 KILLED = "it was killed, perhaps for want of memory"

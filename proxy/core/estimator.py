@@ -7,7 +7,6 @@ depends on the model's tokenizer. The weights are found by recursive least squar
 """
 
 from collections.abc import Sequence
-from operator import mul
 
 # Letters, spaces, digits, other ASCII, characters of two bytes, and of three or four; before
 # them what any prompt costs. The first weights are about those of OpenAI's o200k_base.
@@ -40,8 +39,7 @@ class Estimator:
 
     def tokens(self, counts: Sequence[int]) -> float:
         """`counts` as `tokens.Prompt` has them. At least 1."""
-        tokens: float = sum(map(mul, self.weights, counts))
-        return max(1.0, tokens)
+        return max(1.0, sum([w * n for w, n in zip(self.weights, counts, strict=True)]))
 
     def learn(self, counts: Sequence[int], tokens: int) -> None:
         """A prompt of these counts had `tokens` tokens."""

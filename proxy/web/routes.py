@@ -27,7 +27,7 @@ class Routes:
         """What Flask asks for this request's rule; `make` makes the router's own."""
         if environ["REQUEST_METHOD"] != "POST" or "HTTP_UPGRADE" in environ:
             return make()
-        path, host = environ["PATH_INFO"], environ.get("HTTP_HOST", "")
+        path, host = environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")
         return cast(MapAdapter, _Adapter(self, path, host, make))
 
     def known(self, path: str, host: str) -> tuple[Rule, dict[str, Any]] | None:

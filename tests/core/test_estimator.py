@@ -87,3 +87,8 @@ def test_no_weight_is_below_nothing():
         of = counts(rng)
         estimator.learn(of, max(1, round(estimator.tokens(of) * rng.uniform(0.3, 3))))
         assert min(estimator.weights) >= 0
+
+
+def test_counts_of_another_kind_are_no_prompts():
+    with pytest.raises(ValueError, match="shorter"):
+        Estimator().tokens((1, 2))
