@@ -5,8 +5,9 @@ It has plain values only: {"instances": [...], "quota_groups": [...], "clients":
 clients and of admins are no part of it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from proxy.core.masking import masked
@@ -43,20 +44,19 @@ class Section:
 
 
 def _section(
-    name: str, kind: str, of: type, *, without: tuple[str, ...] = (), is_limits: bool = False
+    name: str,
+    kind: str,
+    of: Callable[..., Any],
+    *,
+    without: tuple[str, ...] = (),
+    is_limits: bool = False,
 ) -> Section:
-    required: list[str] = []
-    defaults: dict[str, Any] = {}
-    for each in fields(of):
-        if each.name in without:
-            continue
-        if each.default is not MISSING:
-            defaults[each.name] = plain(each.default)
-        elif each.default_factory is not MISSING:
-            defaults[each.name] = plain(each.default_factory())
-        else:
-            required.append(each.name)
-    return Section(name, kind, "name", tuple(required), defaults, is_limits)
+    """`of` makes one of the kind; what it is to be told is what it has."""
+    told = {n: p for n, p in signature(of).parameters.items() if n not in without}
+    required = tuple(n for n, p in told.items() if p.default is p.empty)
+    one = of(**dict.fromkeys(required, ""))
+    defaults = {n: plain(getattr(one, n)) for n in told if n not in required}
+    return Section(name, kind, "name", required, defaults, is_limits)
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -28,27 +28,32 @@ KIND = "client"
 PEPPER = "key_pepper"  # the row of `secret` with what hashes are keyed with
 
 # What an operator sets of a client: columns and fields have the same names.
-FIELDS = tuple(f.name for f in fields(Client) if f.name != "number")
+FIELDS = tuple(name for name in Client._fields if name != "number")
 _LISTS = ("allowed_models", "allowed_instances", "allowed_networks")
-_LIST_COUNT = len(_LISTS)
 # Who comes with a key that was followed by another is told so, for a while: of a client's those
 # that ended last.
 REMEMBERED_SECONDS = 90 * 86_400.0
 MOST_REMEMBERED = 5
 _DEFAULTS = Client(name="")
-# As most have it, in a column of JSON, which is text to SQLite's driver; and what it says.
+# As most have it, in a column of JSON, which is text to SQLite's driver.
 EMPTY = "[]"
-NOTHING: tuple[str, ...] = ()
 # There may be thousands, and each change of config reads all: without what SQLAlchemy does for
-# each row and column it takes half the time.
+# each row and column it takes half the time. The type's fields come in its order.
+_COLUMNS = {"number": ClientKeyRow.id}
 _ALL = Prepared(
     select(
-        ClientKeyRow.id,
         ClientKeyRow.key_hash,
         ClientKeyRow.former_keys,
-        *(getattr(ClientKeyRow, name) for name in FIELDS),
+        *(_COLUMNS.get(name) or getattr(ClientKeyRow, name) for name in Client._fields),
     )
 )
+
+
+# Where they are in the type.
+_ENABLED = Client._fields.index("enabled")
+_LISTS_AT = slice(Client._fields.index(_LISTS[0]), Client._fields.index(_LISTS[-1]) + 1)
+_NO_LISTS = [EMPTY] * len(_LISTS)
+_NOTHING: tuple[tuple[str, ...], ...] = ((),) * len(_LISTS)
 
 
 class KeysClosed(Unavailable):
@@ -123,20 +128,24 @@ def pepper(connection: Connection) -> bytes | None:
 def load_all(connection: Connection) -> dict[str, tuple[Client, float | None]]:
     """Clients by the hash of their key, and of former ones with the end of their grace."""
     found: dict[str, tuple[Client, float | None]] = {}
-    # By position, in the order of the type's fields: by their names it takes a fifth longer.
-    for number, hashed, former, name, enabled, expires_at, *more in _ALL.rows(connection):
-        # Mostly nothing: to find that out here takes half of asking for it.
-        for place in range(_LIST_COUNT):
-            more[place] = NOTHING if more[place] == EMPTY else _names(more[place])
-        labels = more[-1]
-        more[-1] = _DEFAULTS.labels if labels == "{}" else _decoded(labels)
-        client = Client(name, number, bool(enabled), expires_at, *more)
+    for hashed, former, *values in _ALL.rows(connection):
+        client = _client_of(values)
         if former != EMPTY:
             for key in _decoded(former):
                 found[key["key_hash"]] = client, key["valid_until"]
         if hashed is not None:
             found[hashed] = client, None
     return found
+
+
+def _client_of(values: list[Any]) -> Client:
+    """Of a row, in the order of the type's fields. Mostly a list holds nothing: to find that
+    out first takes half of asking for it."""
+    values[_ENABLED] = bool(values[_ENABLED])
+    lists = values[_LISTS_AT]
+    values[_LISTS_AT] = _NOTHING if lists == _NO_LISTS else map(_names, lists)
+    values[-1] = _DEFAULTS.labels if values[-1] == "{}" else _decoded(values[-1])
+    return Client._make(values)
 
 
 def is_any(connection: Connection) -> bool:

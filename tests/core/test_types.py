@@ -21,8 +21,9 @@ VALUES = (config(), ANONYMOUS, NO_USAGE, call(), serving(), Candidate(serving())
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: type(v).__name__)
 def test_values_are_frozen(value):
-    with pytest.raises(FrozenInstanceError):
-        setattr(value, next(iter(type(value).__slots__)), "changed")
+    names = getattr(type(value), "_fields", type(value).__slots__)
+    with pytest.raises((FrozenInstanceError, AttributeError)):
+        setattr(value, next(iter(names)), "changed")
 
 
 def test_a_configs_repr_shows_no_secrets():

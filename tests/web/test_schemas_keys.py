@@ -1,5 +1,3 @@
-from dataclasses import MISSING, fields
-
 import pytest
 
 from proxy.core.types import Client
@@ -13,12 +11,11 @@ DAY_SECONDS = 86_400
 def test_type_and_schema_have_the_same_fields_and_defaults():
     assert set(WHOLE.fields) == set(FIELDS)
     loaded = checked_client({"name": "app"})
-    for field in fields(Client):
-        if field.name in ("name", "number"):
+    for name, default in Client._field_defaults.items():
+        if name == "number":
             continue
-        default = field.default if field.default is not MISSING else {}
         default = list(default) if isinstance(default, tuple) else default
-        assert loaded[field.name] == default, field.name
+        assert loaded[name] == default, name
 
 
 def test_of_a_change_only_what_is_given_is_there():
