@@ -39,12 +39,12 @@ _DEFAULTS = Client(name="")
 EMPTY = "[]"
 # There may be thousands, and each change of config reads all: without what SQLAlchemy does for
 # each row and column it takes half the time. The type's fields come in its order.
-_COLUMNS = {"number": ClientKeyRow.id}
+_COLUMNS = {"number": "id"}
 _ALL = Prepared(
     select(
         ClientKeyRow.key_hash,
         ClientKeyRow.former_keys,
-        *(_COLUMNS.get(name) or getattr(ClientKeyRow, name) for name in Client._fields),
+        *(getattr(ClientKeyRow, _COLUMNS.get(name, name)) for name in Client._fields),
     )
 )
 
