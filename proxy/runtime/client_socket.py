@@ -19,8 +19,9 @@ class ClientSocket:
     call, and where many threads wait for it, to get it back takes longer than the call.
 
     An answer's head, which is sent first, goes out with what comes next. How long to wait is
-    told to the system only when there is something to wait for: gunicorn changes it several
-    times a request. `before_send` is called before anything is sent: its client may not read.
+    told to the system only when there is something to wait for, and only when that is another
+    time than before: gunicorn changes it several times a request, and we for a moment behind
+    each. `before_send` is called before anything is sent: its client may not read.
 
     What the worker knows of the connection, in monotonic seconds: its request was begun at
     `begun_at`, the head of which half is there must be whole at `head_until`; infinity where
@@ -37,6 +38,7 @@ class ClientSocket:
         "_before_send",
         "_head",
         "_is_answering",
+        "_receive_ms",
         "_set",
         "_sock",
         "_wanted",
@@ -53,6 +55,7 @@ class ClientSocket:
         self._sock = sock
         self._before_send = before_send
         self._wanted = self._set = sock.gettimeout()
+        self._receive_ms = math.inf  # the system's own limit for each receiving
         self._head = b""
         self._is_answering = True
         self.begun_at = math.inf
@@ -111,11 +114,11 @@ class ClientSocket:
         return self._waiting().sendfile(*args, **options)
 
     def recv(self, size: int) -> bytes:
-        return self._waiting().recv(size)
+        return self._receiving().recv(size)
 
     def peeked(self) -> bytes:
         """What has arrived, and can still be received."""
-        return self._waiting().recv(READ_BYTES, socket.MSG_PEEK)
+        return self._receiving().recv(READ_BYTES, socket.MSG_PEEK)
 
     def setblocking(self, is_blocking: bool) -> None:
         self._wanted = None if is_blocking else 0.0
@@ -131,21 +134,18 @@ class ClientSocket:
         buffer = thread_buffer(READ_BYTES)
         size = short_calls.received(self._sock, thread_address(), READ_BYTES)
         if size is None:
-            size = self._waiting().recv_into(buffer)
+            size = self._receiving().recv_into(buffer)
         return bytes(buffer[:size])
 
     def received_within(self, milliseconds: int) -> bytes | None:
         """What arrives within that time: b"" is the end, None is nothing."""
         self.setblocking(True)
-        sock = self._waiting()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(milliseconds / 1000))
+        sock = self._receiving(milliseconds)
         try:
             buffer = thread_buffer(READ_BYTES)
             return bytes(buffer[: sock.recv_into(buffer)])
         except BlockingIOError:
             return None
-        finally:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(math.inf))
 
     def is_readable(self, milliseconds: int) -> bool:
         """Within that time; also where its end can be read."""
@@ -169,6 +169,15 @@ class ClientSocket:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has gone
+
+    def _receiving(self, milliseconds: float = math.inf) -> socket.socket:
+        """As `_waiting`, and each receiving ends after that time with BlockingIOError."""
+        sock = self._waiting()
+        if self._receive_ms != milliseconds:
+            limit = timeval(milliseconds / 1000)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._receive_ms = milliseconds
+        return sock
 
     def _waiting(self) -> socket.socket:
         """The socket, as long as it is wanted to wait."""

@@ -18,3 +18,11 @@ def give_back(libc: Any = None) -> bool:
     mallopt = getattr(libc or ctypes.CDLL(None), "mallopt", None)
     asked = (M_MMAP_THRESHOLD, LARGE_BYTES), (M_ARENA_MAX, 1)
     return mallopt is not None and all(mallopt(*each) for each in asked)
+
+
+def trim(libc: Any = None) -> bool:
+    """What lies free between what is used is given back to the system, by whole pages: after
+    work that is done rarely, and takes much for a moment. Takes a millisecond or a few, for
+    which nobody else has memory from the C library. False where that cannot (musl)."""
+    malloc_trim = getattr(libc or ctypes.CDLL(None), "malloc_trim", None)
+    return malloc_trim is not None and bool(malloc_trim(ctypes.c_size_t(0)))

@@ -10,6 +10,7 @@ from proxy.core.clock_jumps import ClockJumps
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import COUNTED_SECONDS
 from proxy.core.usage import Kept
+from proxy.runtime import large_memory
 from proxy.runtime.clients import ClientState
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
@@ -256,6 +257,7 @@ class Syncer:
             if believes:
                 client_states.forget_old_days(connection, now)
                 usage.forget_old(connection, now, self._kept)
+        large_memory.trim()  # its statements, and whatever was asked since, as a large report
 
     def _believes_the_clock(self, now: float) -> bool:
         """What it says of the past cannot be deleted by a mistake of an hour."""

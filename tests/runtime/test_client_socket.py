@@ -44,6 +44,41 @@ def test_after_such_a_wait_others_have_no_end(ends):
     thread.join()
 
 
+@pytest.mark.parametrize("receive", [lambda ours: ours.recv(10), ClientSocket.peeked])
+def test_whoever_receives_after_such_a_wait_waits_as_long_as_it_takes(ends, receive):
+    client, ours = ends
+    assert ours.received_within(1) is None
+    thread = threading.Timer(0.02, client.sendall, [b"late"])
+    thread.start()
+    assert receive(ours) == b"late"
+    thread.join()
+
+
+def test_how_long_to_wait_is_told_only_where_it_changes(ends):
+    client, ours = ends
+    told = []
+
+    class Noted:
+        def __init__(self, sock):
+            self.sock = sock
+
+        def setsockopt(self, *arguments):
+            told.append(arguments)
+            self.sock.setsockopt(*arguments)
+
+        def __getattr__(self, name):
+            return getattr(self.sock, name)
+
+    ours._sock = Noted(ours._sock)
+    for _ in range(3):
+        assert ours.received_within(1) is None
+    assert len(told) == 1
+    assert ours.received_within(2) is None
+    client.sendall(b"words")
+    assert ours.recv(10) == b"words"
+    assert len(told) == 3
+
+
 def test_whether_its_client_takes_more(ends):
     client, ours = ends
     assert ours.is_writable()

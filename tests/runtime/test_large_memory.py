@@ -2,7 +2,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-from proxy.runtime.large_memory import LARGE_BYTES, M_ARENA_MAX, M_MMAP_THRESHOLD, give_back
+from proxy.runtime.large_memory import (
+    LARGE_BYTES,
+    M_ARENA_MAX,
+    M_MMAP_THRESHOLD,
+    give_back,
+    trim,
+)
 from proxy.settings import ROOT
 
 # The first that is freed would raise the bound above the second.
@@ -76,3 +82,32 @@ def test_the_settings_are_told_to_the_library():
 def test_a_library_without_that_setting_is_left_alone():
     assert not give_back(SimpleNamespace())
     assert not give_back(SimpleNamespace(mallopt=lambda *_: 0))
+
+
+# Every eighth stays, so that the heap's end does not move.
+HOLES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from proxy.runtime.large_memory import give_back, trim
+
+def resident_bytes():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+give_back()
+pieces = [bytes(20_000) for _ in range(4_000)]
+kept = pieces[::8]
+del pieces
+before = resident_bytes()
+print(before - resident_bytes() if trim() else 70_000_000)
+"""
+
+
+def test_what_lies_free_between_the_used_is_given_back():
+    command = [sys.executable, "-c", HOLES, str(ROOT)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(found) > 50_000_000
+
+
+def test_a_library_that_cannot_is_left_alone():
+    assert not trim(SimpleNamespace())

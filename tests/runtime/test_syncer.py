@@ -871,6 +871,19 @@ def test_housekeeping_is_done_now_and_then(make_worker, database, clock):
     assert count(database) == (0, 0)
 
 
+def test_memory_that_nobody_uses_is_given_back_with_the_housekeeping(
+    make_worker, clock, monkeypatch
+):
+    trimmed = []
+    monkeypatch.setattr(syncer.large_memory, "trim", lambda: trimmed.append(clock.now))
+    worker = make_worker()
+    for _ in range(3):
+        worker.syncer.sync()
+    clock.now += HOUSEKEEPING_SECONDS
+    worker.syncer.sync()
+    assert trimmed == [clock.now - HOUSEKEEPING_SECONDS, clock.now]
+
+
 def test_what_housekeeping_needs_is_not_kept_until_the_next(make_worker, clock):
     """Its statements take a megabyte where a connection remembers them."""
     worker = make_worker()
