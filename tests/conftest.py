@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from proxy.settings import load_settings
 from proxy.store import schema
@@ -58,6 +59,28 @@ def nothing_told_a_secret_at_the_end():
     yield
     found = planted.taken()
     assert not found, "told a secret:\n" + "\n".join(found)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open():
+    """Fails the test that leaves a connection to an SQLite database open. Python says so, too,
+    from 3.13 on, but when and where its garbage collector finds it."""
+    made = []
+
+    def note(connection, _record):
+        made.append(connection)
+
+    event.listen(Engine, "connect", note)
+    yield
+    event.remove(Engine, "connect", note)
+    assert not list(filter(is_open, made)), "connections that nobody closed"
+
+
+def is_open(connection):
+    try:
+        return isinstance(connection, sqlite3.Connection) and connection.total_changes >= 0
+    except sqlite3.ProgrammingError:
+        return False
 
 
 @pytest.fixture(scope="session")

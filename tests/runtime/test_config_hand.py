@@ -1,6 +1,7 @@
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -289,9 +290,10 @@ def step(worker, what, name, values):
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(steps=st.lists(STEPS, min_size=1, max_size=14), choice=st.randoms(use_true_random=False))
 def test_whatever_was_changed_each_revision_can_be_brought_back(migrated_file, steps, choice):
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = shutil.copy(migrated_file, Path(folder) / "proxy.db")
         worker = Worker(Database(f"sqlite:///{file}", VAULT))
+        stack.callback(worker.database.dispose)
         known = {0: document()}
         for each in steps:
             try:
@@ -313,4 +315,3 @@ def test_whatever_was_changed_each_revision_can_be_brought_back(migrated_file, s
         exported = shown(worker.now)
         again = worker.bring(lambda present: meant(exported, present, prune=True))
         assert (again.plan.changes, again.plan.notes) == ((), ())
-        worker.database.dispose()

@@ -1,5 +1,6 @@
 """What is read when /metrics is asked, of one worker or another."""
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -56,16 +57,20 @@ class Worker:
 @pytest.fixture
 def make_worker(database):
     """A function from configs that are in the database from the first time on."""
+    known = set()
+    with ExitStack() as stack:
 
-    def make(*configs, **options):
-        known = Worker(database).snapshots.current.instances
-        new = [each for each in configs if each.name not in known]
-        if new:
-            with database.session() as session:
-                instances.add(session, new, author=AUTHOR)
-        return Worker(database, *configs, **options)
+        def make(*configs, **options):
+            new = [each for each in configs if each.name not in known]
+            if new:
+                known.update(each.name for each in new)
+                with database.session() as session:
+                    instances.add(session, new, author=AUTHOR)
+            worker = Worker(database, *configs, **options)
+            stack.callback(worker.syncer.stop)
+            return worker
 
-    return make
+        yield make
 
 
 A = config("a", supported_models=(MODEL,), max_tpm=1000)
