@@ -61,10 +61,10 @@ def nothing_told_a_secret_at_the_end():
     assert not found, "told a secret:\n" + "\n".join(found)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def nothing_stays_open():
-    """Fails the test that leaves a connection to an SQLite database open. Python says so, too,
-    from 3.13 on, but when and where its garbage collector finds it."""
+    """Fails the last test of a module that leaves a connection to an SQLite database open.
+    Python says so, too, from 3.13 on, but when and where its garbage collector finds it."""
     made = []
 
     def note(connection, _record):
