@@ -21,7 +21,8 @@ class ClientSocket:
     An answer's head, which is sent first, goes out with what comes next. How long to wait is
     told to the system only when there is something to wait for, and only when that is another
     time than before: gunicorn changes it several times a request, and we for a moment behind
-    each. `before_send` is called before anything is sent: its client may not read.
+    each. So it is to be received from by these methods alone: the socket's own would end where
+    the last wait did. `before_send` is called before anything is sent: its client may not read.
 
     What the worker knows of the connection, in monotonic seconds: its request was begun at
     `begun_at`, the head of which half is there must be whole at `head_until`; infinity where

@@ -10,8 +10,8 @@ from proxy.core.clock_jumps import ClockJumps
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import COUNTED_SECONDS
 from proxy.core.usage import Kept
-from proxy.runtime import large_memory
 from proxy.runtime.clients import ClientState
+from proxy.runtime.large_memory import Heap
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
@@ -79,6 +79,7 @@ class Syncer:
         self._is_late = False
         self._watching = Periodic("sync-watch", LATE_SECONDS / 2, self.watch)
         self._kept_house_at = 0.0
+        self._heap = Heap()
         self._uptime = uptime
         self._jumps = ClockJumps(clock(), uptime())
         self.problem: str | None = None
@@ -257,7 +258,7 @@ class Syncer:
             if believes:
                 client_states.forget_old_days(connection, now)
                 usage.forget_old(connection, now, self._kept)
-        large_memory.trim()  # its statements, and whatever was asked since, as a large report
+        self._heap.trim()  # its statements, and whatever was asked since, as a large report
 
     def _believes_the_clock(self, now: float) -> bool:
         """What it says of the past cannot be deleted by a mistake of an hour."""

@@ -3,11 +3,12 @@ import sys
 from types import SimpleNamespace
 
 from proxy.runtime.large_memory import (
+    GROWN_BYTES,
     LARGE_BYTES,
     M_ARENA_MAX,
     M_MMAP_THRESHOLD,
+    Heap,
     give_back,
-    trim,
 )
 from proxy.settings import ROOT
 
@@ -88,18 +89,15 @@ def test_a_library_without_that_setting_is_left_alone():
 HOLES = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from proxy.runtime.large_memory import give_back, trim
+from proxy.runtime.large_memory import Heap, give_back, resident_bytes
 
-def resident_bytes():
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * 4096
-
-give_back()
+knows = give_back()
 pieces = [bytes(20_000) for _ in range(4_000)]
 kept = pieces[::8]
 del pieces
 before = resident_bytes()
-print(before - resident_bytes() if trim() else 70_000_000)
+Heap().trim()
+print(before - resident_bytes() if knows else 70_000_000)
 """
 
 
@@ -109,5 +107,22 @@ def test_what_lies_free_between_the_used_is_given_back():
     assert int(found) > 50_000_000
 
 
+def test_the_heap_is_gone_through_only_where_the_process_has_grown():
+    resident, trimmed = [40_000_000], []
+
+    def trim(_pad):
+        trimmed.append(resident[0])
+        resident[0] -= 1_000_000
+
+    heap = Heap(SimpleNamespace(malloc_trim=trim), lambda: resident[0])
+    assert heap.trim()
+    assert not heap.trim()
+    resident[0] += GROWN_BYTES - 1
+    assert not heap.trim()
+    resident[0] += 1
+    assert heap.trim()
+    assert trimmed == [40_000_000, 39_000_000 + GROWN_BYTES]
+
+
 def test_a_library_that_cannot_is_left_alone():
-    assert not trim(SimpleNamespace())
+    assert not Heap(SimpleNamespace()).trim()

@@ -875,7 +875,7 @@ def test_memory_that_nobody_uses_is_given_back_with_the_housekeeping(
     make_worker, clock, monkeypatch
 ):
     trimmed = []
-    monkeypatch.setattr(syncer.large_memory, "trim", lambda: trimmed.append(clock.now))
+    monkeypatch.setattr(syncer.Heap, "trim", lambda _: trimmed.append(clock.now))
     worker = make_worker()
     for _ in range(3):
         worker.syncer.sync()
