@@ -47,16 +47,20 @@ class Estimator:
         if not estimate / BELIEVED_RATIO <= tokens <= estimate * BELIEVED_RATIO:
             return
         self.answers += 1
-        # Of the relative error: a long prompt is not to count more than a short one.
-        x = [n / tokens for n in counts]
+        # Of the relative error: a long prompt is not to count more than a short one. What it
+        # has nothing of adds nothing, and most prompts are letters, spaces and a few signs.
+        x = [(j, n / tokens) for j, n in enumerate(counts) if n]
         doubt = self._doubt
-        px = [sum(p * n for p, n in zip(row, x, strict=True)) for row in doubt]
-        gain = 1.0 / (NOISE + sum(p * n for p, n in zip(px, x, strict=True)))
-        error = 1.0 - sum(w * n for w, n in zip(self.weights, x, strict=True))
+        px = [sum([row[j] * n for j, n in x]) for row in doubt]
+        gain = 1.0 / (NOISE + sum([px[j] * n for j, n in x]))
+        error = 1.0 - sum([self.weights[j] * n for j, n in x])
         self.weights = tuple(
-            max(0.0, w + gain * p * error) for w, p in zip(self.weights, px, strict=True)
+            [max(0.0, w + gain * p * error) for w, p in zip(self.weights, px, strict=True)]
         )
+        changed = [(i, p) for i, p in enumerate(px) if p]
+        for i, p in changed:
+            row = doubt[i]
+            for j, q in changed:
+                row[j] -= gain * p * q
         for i, row in enumerate(doubt):
-            for j in range(len(row)):
-                row[j] -= gain * px[i] * px[j]
             row[i] = min(row[i] + DOUBTS[i] * FORGETTING_SHARE, DOUBTS[i])
