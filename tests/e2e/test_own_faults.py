@@ -221,8 +221,11 @@ class TestDatabase:
         backups = fresh.folder / "backups"
         self.backup_monitor(fresh, "backup", "--folder", str(backups))
         self.spoil(fresh.database)
-        until(lambda: health(fresh)["status"] == "degraded", "it is noticed")
-        assert ask(fresh, 50) == {200: 50}
+        with load(fresh) as outcomes:  # who is asked nothing may have read it all before
+            until(lambda: health(fresh)["status"] == "degraded", "it is noticed")
+            noticed_after = sum(outcomes.values())
+            until(lambda: served(outcomes, noticed_after + 50), "load after it")
+        assert set(outcomes) == {"200"}
         fresh.stop()
         for _ in range(2):  # and a supervisor's second try makes no empty one
             refused = self.started(fresh)
