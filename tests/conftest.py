@@ -116,7 +116,12 @@ def statements():
         def trace(connection, *_):
             connection.set_trace_callback(asked.append)
 
+        def trace_held(connection):
+            trace(connection.connection.dbapi_connection)
+
         event.listen(database.engine, "checkout", trace)
+        # Of connections that somebody has already; their first BEGIN is over then.
+        event.listen(database.engine, "begin", trace_held)
         return asked
 
     return listen

@@ -3,7 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from proxy.core.client_deltas import ClientDeltas
 from proxy.core.clock_jumps import ClockJumps
@@ -17,15 +18,10 @@ from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.tell import tell
 from proxy.store import client_states, held, states, usage
-from proxy.store.db import (
-    ChangeDetector,
-    Connection,
-    Database,
-    FileWatch,
-    StoreUnavailable,
-)
+from proxy.store.db import Connection, Database, FileWatch, StoreUnavailable
 from proxy.store.held import Held
 from proxy.store.model_names import ModelNames
+from proxy.store.own_connection import OwnConnection
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +61,8 @@ class Syncer:
         self._clients = clients or ClientState()
         self._kept = kept
         self._clock = clock
-        self._detector: ChangeDetector | None = None
+        self._connection: OwnConnection | None = None
+        self._has_written = False  # in the last round that asked the database
         self._file = FileWatch(database)
         self._names = ModelNames()
         self._held = Held()
@@ -100,7 +97,7 @@ class Syncer:
         self.sync()
         while (self._held or self._state.has_usage()) and not self.problem:
             self.sync()
-        self._close_detector()
+        self._close_connection()
 
     def age_seconds(self) -> float | None:
         """Since the last round that succeeded; None while that is not too long ago."""
@@ -136,7 +133,7 @@ class Syncer:
             self._exchange()
             self._keep_house()
         except StoreUnavailable as error:
-            self._close_detector()
+            self._close_connection()
             self._note(error.message)
         else:
             self.synced_at = self._clock()
@@ -167,8 +164,7 @@ class Syncer:
             if not writes and not self._is_something_new():
                 self._give_back(deltas, of_clients)
                 return
-            transaction = self._database.write if writes else self._database.read
-            with transaction() as connection:
+            with self._transaction(writes=writes) as connection:
                 snapshot = self._snapshots.load(connection)
                 deltas.drop_stale(snapshot.configs)
                 # First, as in `_add_abandoned`: who has its number waits for no such row.
@@ -191,6 +187,13 @@ class Syncer:
         self._clients.merge(clients)
         self._number = shared.number
 
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        transaction = self._database.write if writes else self._database.read
+        with transaction(on=self._own().for_transactions) as connection:
+            yield connection
+        self._has_written = writes
+
     def _add(self, connection: Connection, deltas: Deltas) -> int | None:
         """The number of this write; None if nothing was to be added."""
         number = states.add(connection, deltas)
@@ -211,7 +214,7 @@ class Syncer:
                 "database_replaced",
                 "The database's file was replaced; it is opened anew.",
             )
-            self._close_detector()
+            self._close_connection()
             self._database.dispose()
             self._snapshots.forget()
             self._names.forget()
@@ -226,7 +229,9 @@ class Syncer:
         return moved
 
     def _is_something_new(self) -> bool:
-        return self._snapshots.is_outdated or self._someone_else_wrote()
+        """Also that others have read what was written here: once that is known, this worker may
+        use more of what is left."""
+        return self._snapshots.is_outdated or self._own().others_wrote() or self._has_written
 
     def _now(self) -> float:
         """Where the clock was set back, seconds count again that were over: all is read."""
@@ -238,10 +243,10 @@ class Syncer:
         self._began_at = now
         return now
 
-    def _someone_else_wrote(self) -> bool:
-        if self._detector is None:
-            self._detector = ChangeDetector(self._database)
-        return self._detector.changed()
+    def _own(self) -> OwnConnection:
+        if self._connection is None:
+            self._connection = OwnConnection(self._database)
+        return self._connection
 
     def _keep_house(self) -> None:
         now = self._clock()
@@ -301,11 +306,12 @@ class Syncer:
             self._is_late = False
         self.problem = problem
 
-    def _close_detector(self) -> None:
-        detector, self._detector = self._detector, None
-        if detector is None:
+    def _close_connection(self) -> None:
+        """The next round opens another."""
+        own, self._connection = self._connection, None
+        if own is None:
             return
         try:
-            detector.close()
+            own.close()
         except StoreUnavailable:
             pass  # it is closed because it is broken; what broke it is known already

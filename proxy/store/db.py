@@ -19,7 +19,6 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
-    text,
 )
 from sqlalchemy import Connection as Connection  # what transactions give, for all
 from sqlalchemy.dialects import sqlite
@@ -83,19 +82,33 @@ class Database:
         return None if name is None else Path(name)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that only reads. Raises StoreUnavailable."""
-        with translated(), self.engine.connect() as connection:
-            yield connection
+    def read(self, *, on: Connection | None = None) -> Iterator[Connection]:
+        """A transaction that only reads, `on` a connection that the caller has, or on one of
+        the pool. Raises StoreUnavailable."""
+        with translated():
+            if on is not None:
+                with _begun(on, writes=False):
+                    yield on
+                return
+            with self.engine.connect() as connection:
+                yield connection
 
     @contextmanager
-    def write(self, *, by_itself: bool = False) -> Iterator[Connection]:
-        """A transaction that holds the write lock from its first statement. `by_itself`: on a
-        connection that is closed after it. What a driver remembers of a large statement, for as
-        long as the connection stands, is 100 KB."""
-        with translated(), self._connected(by_itself=by_itself) as connection:
-            connection = connection.execution_options(writes=True)
-            with connection.begin():
+    def write(
+        self, *, on: Connection | None = None, by_itself: bool = False
+    ) -> Iterator[Connection]:
+        """A transaction that holds the write lock from its first statement; `on` as in `read`.
+        `by_itself`: on a connection that is closed after it. What a driver remembers of a large
+        statement, for as long as the connection stands, is 100 KB. Raises StoreUnavailable."""
+        with translated():
+            if on is not None:
+                with _begun(on, writes=True):
+                    yield on
+                return
+            with (
+                self._connected(by_itself=by_itself) as connection,
+                _begun(connection, writes=True),
+            ):
                 yield connection
 
     @contextmanager
@@ -104,7 +117,7 @@ class Database:
             if not by_itself:
                 yield connection
                 return
-            # Besides the pool's, which knows the statements of each round.
+            # Besides the pool's, which knows the statements that are asked again.
             with self.engine.connect() as own:
                 own.detach()
                 yield own
@@ -118,6 +131,14 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
+
+
+@contextmanager
+def _begun(connection: Connection, *, writes: bool) -> Iterator[None]:
+    if connection.get_execution_options().get("writes", False) != writes:
+        connection.execution_options(writes=writes)
+    with connection.begin():
+        yield
 
 
 class FileWatch:
@@ -198,7 +219,7 @@ def make_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        with _Cursor(connection) as cursor:
+        with Cursor(connection) as cursor:
             if not connection.get_execution_options().get("writes"):
                 cursor.execute("BEGIN")
                 return
@@ -306,7 +327,7 @@ class Prepared:
     def rows(self, connection: Connection, **values: Any) -> list[Any]:
         """All it finds or returns, as tuples."""
         _begin(connection)
-        with _Cursor(connection) as cursor:
+        with Cursor(connection) as cursor:
             compiled = self.compiled(connection)
             cursor.execute(compiled.sql, compiled.given(values))
             return cast(list[Any], cursor.fetchall())
@@ -314,14 +335,14 @@ class Prepared:
     def run(self, connection: Connection, **values: Any) -> None:
         """What returns nothing."""
         _begin(connection)
-        with _Cursor(connection) as cursor:
+        with Cursor(connection) as cursor:
             compiled = self.compiled(connection)
             cursor.execute(compiled.sql, compiled.given(values))
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Once with each row's values."""
         _begin(connection)
-        with _Cursor(connection) as cursor:
+        with Cursor(connection) as cursor:
             compiled = self.compiled(connection)
             cursor.executemany(compiled.sql, list(map(compiled.given, rows)))
 
@@ -379,8 +400,9 @@ def _begin(connection: Connection) -> None:
         connection.begin()
 
 
-class _Cursor:
-    """The driver's, for a `with`. What it raises is as SQLAlchemy raises it."""
+class Cursor:
+    """The driver's, for a `with`. It begins no transaction. What it raises is as SQLAlchemy
+    raises it."""
 
     __slots__ = ("_connection", "_cursor")
 
@@ -393,35 +415,7 @@ class _Cursor:
 
     def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         self._cursor.close()
+        if error is None:
+            return
         if isinstance(error, self._connection.dialect.loaded_dbapi.Error):
             raise DBAPIError(None, None, error) from error
-
-
-class ChangeDetector:
-    """Whether another connection committed something since the last look. Cheap.
-
-    Holds one connection until `close`. Not thread-safe.
-    """
-
-    def __init__(self, database: Database) -> None:
-        with translated():
-            self._connection = database.engine.connect()
-            # Not the pool's any more: to one that was disposed of meanwhile it would be given
-            # back, and never be closed.
-            self._connection.detach()
-        self._last: int | None = None
-
-    def changed(self) -> bool:
-        """True at the first look, and always where the database cannot tell."""
-        if self._connection.dialect.name != "sqlite":
-            return True
-        with translated():
-            version: int = self._connection.execute(text("PRAGMA data_version")).scalar_one()
-            self._connection.rollback()
-        changed = version != self._last
-        self._last = version
-        return changed
-
-    def close(self) -> None:
-        with translated():
-            self._connection.close()

@@ -119,9 +119,9 @@ def read(
     connection: Connection, now: float, since: int | None = None, mine: int | None = None
 ) -> SharedState:
     """What all workers measured, as of now; with `since` only what changed after the read that
-    gave that number, and of windows nothing of the write `mine`. All, too, if the database
-    never had it: it is another one."""
-    number = next((number for (number,) in _NUMBER.rows(connection)), 0)
+    gave that number, and of windows nothing of the write `mine`, this transaction's. All, too,
+    if the database never had it: it is another one."""
+    number = _newest(connection) if mine is None else mine  # nobody else writes meanwhile
     is_whole = since is None or number < since
     instances: dict[str, SharedInstance] = {}
     windows: list[Added] = []
@@ -136,6 +136,10 @@ def read(
         for name, deployment, until, reason, set_at in _RESTS.rows(connection, now=now)
     }
     return SharedState(instances, rests, windows, number, is_whole)
+
+
+def _newest(connection: Connection) -> int:
+    return next((number for (number,) in _NUMBER.rows(connection)), 0)
 
 
 def _windows(rows: Iterable[Any], second: int) -> list[Added]:

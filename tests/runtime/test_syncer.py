@@ -107,16 +107,16 @@ class Faulty:
         return self._database.engine
 
     @contextmanager
-    def read(self):
+    def read(self, *, on=None):
         self._fail()
-        with self._database.read() as connection:
+        with self._database.read(on=on) as connection:
             yield connection
         self.done.append("read")
 
     @contextmanager
-    def write(self, *, by_itself=False):
+    def write(self, *, on=None, by_itself=False):
         self._fail()
-        with self._database.write(by_itself=by_itself) as connection:
+        with self._database.write(on=on, by_itself=by_itself) as connection:
             yield connection
         self.done.append("write")
         self.written.set()
@@ -558,7 +558,7 @@ def test_a_full_disk_has_a_name_of_its_own(faulty, monkeypatch, message, event):
 
 def test_a_database_that_fails_while_nothing_is_to_be_written_is_a_problem_too(faulty):
     faulty.syncer.sync()
-    faulty.syncer._close_detector()
+    faulty.syncer._close_connection()
     faulty.database.fault = StoreUnavailable(LOCKED)
     faulty.syncer.sync()
     assert faulty.syncer.problem == LOCKED
@@ -623,6 +623,7 @@ class BrokenEngine:
 
     def __init__(self, dialect):
         self.dialect = dialect
+        self.connection = self
 
     def connect(self):
         return self
@@ -630,7 +631,7 @@ class BrokenEngine:
     def detach(self):
         pass
 
-    def execute(self, _statement):
+    def cursor(self):
         raise OperationalError("", {}, Exception("disk I/O error"))
 
     def close(self):
@@ -639,7 +640,7 @@ class BrokenEngine:
 
 def test_a_connection_that_cannot_even_be_closed_is_a_problem_like_others(faulty, database):
     faulty.syncer.sync()
-    faulty.syncer._close_detector()
+    faulty.syncer._close_connection()
     faulty.database._database = SimpleNamespace(engine=BrokenEngine(database.engine.dialect))
     faulty.syncer.sync()
     assert faulty.syncer.problem == "The database cannot be used: disk I/O error."

@@ -1,8 +1,7 @@
 import os
 import shutil
 import sqlite3
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import ExitStack
 from threading import Thread
 from types import SimpleNamespace
 
@@ -14,13 +13,7 @@ from proxy.core.deltas import Deltas
 from proxy.errors import Conflict
 from proxy.settings import SettingError
 from proxy.store import db, states
-from proxy.store.db import (
-    ChangeDetector,
-    Database,
-    FileWatch,
-    StoreUnavailable,
-    translated,
-)
+from proxy.store.db import Database, FileWatch, StoreUnavailable, translated
 from proxy.store.models import ClientKeyRow, InstanceStateRow
 from tests.builders import VAULT
 
@@ -64,13 +57,6 @@ def impatient(database_file, monkeypatch):
     database = Database(f"sqlite:///{database_file}", VAULT)
     yield database
     database.dispose()
-
-
-@pytest.fixture
-def other_process(database_file):
-    """A connection that knows nothing of ours, as another process has one."""
-    with closing(sqlite3.connect(database_file, timeout=0, isolation_level=None)) as connection:
-        yield connection
 
 
 def test_what_was_written_is_read(database):
@@ -266,62 +252,6 @@ def test_an_upsert_inserts_what_is_new_and_merges_what_is_there(database):
             text("SELECT instance_name, total_requests FROM instance_state ORDER BY 1")
         ).all()
     assert found == [("a", 3), ("b", 4)]
-
-
-@pytest.fixture
-def detector(database):
-    detector = ChangeDetector(database)
-    yield detector
-    detector.close()
-
-
-def test_the_first_look_is_a_change_and_the_second_is_not(detector):
-    assert [detector.changed(), detector.changed()] == [True, False]
-
-
-def test_what_another_process_committed_is_a_change_once(detector, other_process):
-    detector.changed()
-    other_process.execute(ADD_B)
-    assert [detector.changed(), detector.changed()] == [True, False]
-
-
-def test_what_this_process_committed_on_another_connection_is_a_change(detector, database):
-    detector.changed()
-    with database.write() as connection:
-        add_key(connection)
-    assert [detector.changed(), detector.changed()] == [True, False]
-
-
-def test_what_was_rolled_back_is_no_change(detector, other_process):
-    detector.changed()
-    other_process.execute("BEGIN IMMEDIATE")
-    other_process.execute(ADD_B)
-    assert not detector.changed()
-    other_process.execute("ROLLBACK")
-    assert not detector.changed()
-
-
-def test_what_is_seen_as_changed_can_be_read(detector, database, other_process):
-    detector.changed()
-    other_process.execute(ADD_B)
-    assert detector.changed()
-    assert names(database) == ["b"]
-
-
-def test_its_connection_is_closed_with_it_also_after_a_dispose(database, database_file):
-    detector = ChangeDetector(database)
-    detector.changed()
-    database.dispose()
-    detector.close()
-    links = (os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
-    assert [each for each in links if each.startswith(str(database_file))] == []
-
-
-def test_a_look_holds_no_snapshot_that_would_keep_the_log_growing(detector, other_process):
-    detector.changed()
-    other_process.execute(ADD_B)
-    busy, _, _ = other_process.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    assert not busy
 
 
 # A file that goes away, or becomes another.

@@ -402,9 +402,9 @@ def test_the_first_look_finds_all_and_the_next_what_was_written_since(add, chang
 def test_of_seconds_a_workers_own_write_is_no_change_but_part_of_all(add, database):
     add(window(10), window(20))
     with database.read() as connection:
-        changes = states.read(connection, NOW, since=0, mine=1)
-        whole = states.read(connection, NOW, since=None, mine=1)
-    assert changes.windows == [added(20)]
+        changes = states.read(connection, NOW, since=0, mine=2)
+        whole = states.read(connection, NOW, since=None, mine=2)
+    assert (changes.number, changes.windows) == (2, [added(10)])
     assert whole.windows == [added(10), added(20)]
 
 
