@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from proxy.core.client_deltas import ClientDeltas
 from proxy.core.clock_jumps import ClockJumps
@@ -254,16 +254,22 @@ class Syncer:
         if self._kept_house_at <= now < self._kept_house_at + HOUSEKEEPING_SECONDS:
             return
         self._kept_house_at = now
-        self._add_abandoned(now)
-        self._roll_up(now)
+        # What a driver remembers of a large statement, for as long as its connection stands, is
+        # 100 KB.
+        with closing(OwnConnection(self._database)) as own:
+            self._tidy(own.for_transactions, now)
+        self._heap.trim()  # its statements, and whatever was asked since, as a large report
+
+    def _tidy(self, on: Connection | None, now: float) -> None:
+        self._add_abandoned(on, now)
+        self._roll_up(on, now)
         believes = self._believes_the_clock(now)
-        with self._database.write(by_itself=True) as connection:
+        with self._database.write(on=on) as connection:
             states.forget_old(connection, now)
             client_states.forget_old_seconds(connection, now)
             if believes:
                 client_states.forget_old_days(connection, now)
                 usage.forget_old(connection, now, self._kept)
-        self._heap.trim()  # its statements, and whatever was asked since, as a large report
 
     def _believes_the_clock(self, now: float) -> bool:
         """What it says of the past cannot be deleted by a mistake of an hour."""
@@ -274,20 +280,20 @@ class Syncer:
             tell(logger, "clock_jumped", said, jumped, seconds=int(jumped))
         return self._jumps.is_believed(uptime_seconds)
 
-    def _add_abandoned(self, now: float) -> None:
+    def _add_abandoned(self, on: Connection | None, now: float) -> None:
         """Of workers that were killed. In transactions as those of `_roll_up`."""
         is_behind = True
         while is_behind:
-            with self._database.write(by_itself=True) as connection:
+            with self._database.write(on=on) as connection:
                 deltas = held.fold_abandoned(connection, now)
                 is_behind = bool(deltas)
                 self._add(connection, deltas)
 
-    def _roll_up(self, now: float) -> None:
+    def _roll_up(self, on: Connection | None, now: float) -> None:
         """In transactions of its own, which are short: others may write in between."""
         is_behind = True
         while is_behind:
-            with self._database.write(by_itself=True) as connection:
+            with self._database.write(on=on) as connection:
                 is_behind = usage.is_to_be_rolled_up(connection, now)
                 if is_behind:
                     # Keeps others from adding, and from rolling up the same, until it is over.

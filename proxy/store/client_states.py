@@ -55,6 +55,12 @@ _CHANGED = Prepared(
         ).where(ClientSpendingRow.day_at >= bindparam("first_day")),
     )
 )
+_OLD_WINDOWS = Prepared(
+    delete(ClientWindowRow).where(ClientWindowRow.second_at < bindparam("before"))
+)
+_OLD_SPENDING = Prepared(
+    delete(ClientSpendingRow).where(ClientSpendingRow.day_at < bindparam("before"))
+)
 
 
 def add(connection: Connection, deltas: ClientDeltas, number: int | None = None) -> None:
@@ -132,13 +138,13 @@ def read(
 def forget_old_seconds(connection: Connection, now: float) -> None:
     """Deletes those that no limit asks for any more."""
     before = int(now) - KEPT_WINDOW_SECONDS
-    connection.execute(delete(ClientWindowRow).where(ClientWindowRow.second_at < before))
+    _OLD_WINDOWS.run(connection, before=before)
 
 
 def forget_old_days(connection: Connection, now: float) -> None:
     """Deletes those that no budget and no report asks for any more."""
     before = int(now) - KEPT_DAYS * DAY_SECONDS
-    connection.execute(delete(ClientSpendingRow).where(ClientSpendingRow.day_at < before))
+    _OLD_SPENDING.run(connection, before=before)
 
 
 def _merge_use(present: Table, given: Any) -> dict[str, Any]:

@@ -94,33 +94,16 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(
-        self, *, on: Connection | None = None, by_itself: bool = False
-    ) -> Iterator[Connection]:
+    def write(self, *, on: Connection | None = None) -> Iterator[Connection]:
         """A transaction that holds the write lock from its first statement; `on` as in `read`.
-        `by_itself`: on a connection that is closed after it. What a driver remembers of a large
-        statement, for as long as the connection stands, is 100 KB. Raises StoreUnavailable."""
+        Raises StoreUnavailable."""
         with translated():
             if on is not None:
                 with _begun(on, writes=True):
                     yield on
                 return
-            with (
-                self._connected(by_itself=by_itself) as connection,
-                _begun(connection, writes=True),
-            ):
+            with self.engine.connect() as connection, _begun(connection, writes=True):
                 yield connection
-
-    @contextmanager
-    def _connected(self, *, by_itself: bool) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
-            if not by_itself:
-                yield connection
-                return
-            # Besides the pool's, which knows the statements that are asked again.
-            with self.engine.connect() as own:
-                own.detach()
-                yield own
 
     @contextmanager
     def session(self) -> Iterator[Session]:

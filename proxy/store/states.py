@@ -66,6 +66,12 @@ _RESTS = Prepared(
         DeploymentStateRow.rest_set_at,
     ).where(DeploymentStateRow.rate_limited_until > bindparam("now"))
 )
+_OVER_RESTS = Prepared(
+    delete(DeploymentStateRow).where(DeploymentStateRow.rate_limited_until < bindparam("now"))
+)
+_OLD_JOURNAL = Prepared(
+    delete(StateJournalRow).where(StateJournalRow.newest_at < bindparam("before"))
+)
 
 BEFORE_ALL = -1
 
@@ -170,14 +176,8 @@ def clear_rests(connection: Connection, name: str, now: float) -> None:
 
 def forget_old(connection: Connection, now: float) -> None:
     """Deletes windows that no limit asks for any more, and rests that are over."""
-    connection.execute(
-        delete(DeploymentStateRow).where(DeploymentStateRow.rate_limited_until < now)
-    )
-    connection.execute(
-        delete(StateJournalRow).where(
-            StateJournalRow.newest_at < int(now) - KEPT_WINDOW_SECONDS
-        )
-    )
+    _OVER_RESTS.run(connection, now=now)
+    _OLD_JOURNAL.run(connection, before=int(now) - KEPT_WINDOW_SECONDS)
 
 
 def _clear(

@@ -58,7 +58,7 @@ MOST_SECONDS = HOUR_SECONDS
 MOST_ROWS = 2_000
 
 _MINUTE, _SERIES = UsageRow.__table__, UsageSeriesRow.__table__
-_DAY, _PAIR = UsageDayRow.__table__, UsagePairRow.__table__
+_HOUR, _DAY, _PAIR = UsageHourRow.__table__, UsageDayRow.__table__, UsagePairRow.__table__
 _TOTAL = UsageTotalRow.__table__
 _ROLLED = Prepared(select(UsageRolledRow.until))
 _SINCE: Any = bindparam("since")
@@ -70,6 +70,23 @@ _NEXT_STEP = Prepared(
     .order_by(_MINUTE.c.minute_at)
     .limit(1)
     .offset(bindparam("most"))
+)
+_BEFORE: Any = bindparam("before")
+# Of minutes, hours and days.
+_OLD_ROWS = [
+    Prepared(delete(_MINUTE).where(_MINUTE.c.minute_at < _BEFORE)),
+    Prepared(delete(_HOUR).where(_HOUR.c.hour_at < _BEFORE)),
+    Prepared(delete(_DAY).where(_DAY.c.day_at < _BEFORE)),
+]
+_OLD_PAIRS = Prepared(
+    delete(_PAIR).where(_PAIR.c.pair == bindparam("pair"), _PAIR.c.day_at < _BEFORE)
+)
+_OLD_SERIES = Prepared(
+    delete(_SERIES).where(
+        _SERIES.c.period_seconds == bindparam("period"),
+        _SERIES.c.dimension == bindparam("dimension"),
+        _SERIES.c.begins_at < _BEFORE,
+    )
 )
 _OVER = (_MINUTE.c.minute_at >= _SINCE) & (_MINUTE.c.minute_at < _UNTIL)
 
@@ -160,30 +177,17 @@ def forget_old(connection: Connection, now: float, kept: Kept) -> None:
     """Deletes what is older, but no minute that is not in the sums yet."""
     minutes = min(int(now) - kept.minutes, rolled_until(connection))
     hours, days = int(now) - kept.hours, int(now) - kept.days
-    for model, at, before in (
-        (UsageRow, "minute_at", minutes),
-        (UsageHourRow, "hour_at", hours),
-        (UsageDayRow, "day_at", days),
-    ):
-        table = model.__table__
-        connection.execute(delete(table).where(table.c[at] < before))
+    for old, before in zip(_OLD_ROWS, (minutes, hours, days), strict=True):
+        old.run(connection, before=before)
     for pair in PAIRS:  # named all: the key begins with them
-        connection.execute(
-            delete(_PAIR).where(_PAIR.c.pair == name_of(pair), _PAIR.c.day_at < days)
-        )
+        _OLD_PAIRS.run(connection, pair=name_of(pair), before=days)
     for seconds, before in (
         (MINUTE_SECONDS, minutes),
         (HOUR_SECONDS, hours),
         (DAY_SECONDS, days),
     ):
         for dimension in (OVERALL, *DIMENSIONS):
-            connection.execute(
-                delete(_SERIES).where(
-                    _SERIES.c.period_seconds == seconds,
-                    _SERIES.c.dimension == dimension,
-                    _SERIES.c.begins_at < before,
-                )
-            )
+            _OLD_SERIES.run(connection, period=seconds, dimension=dimension, before=before)
 
 
 def _newest(now: float) -> int:

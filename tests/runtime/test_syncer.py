@@ -114,9 +114,9 @@ class Faulty:
         self.done.append("read")
 
     @contextmanager
-    def write(self, *, on=None, by_itself=False):
+    def write(self, *, on=None):
         self._fail()
-        with self._database.write(on=on, by_itself=by_itself) as connection:
+        with self._database.write(on=on) as connection:
             yield connection
         self.done.append("write")
         self.written.set()
@@ -888,18 +888,19 @@ def test_memory_that_nobody_uses_is_given_back_with_the_housekeeping(
 def test_what_housekeeping_needs_is_not_kept_until_the_next(make_worker, clock):
     """Its statements take a megabyte where a connection remembers them."""
     worker = make_worker()
-    asked = []
+    made = []  # each connection, with what it was asked
 
-    @event.listens_for(worker.database.engine, "before_cursor_execute")
-    def note(connection, cursor, sql, *_):
-        asked.append((sql.partition(" ")[0], connection.connection.is_detached))
+    @event.listens_for(worker.database.engine, "connect")
+    def note(connection, _record):
+        made.append((connection, []))
+        connection.set_trace_callback(made[-1][1].append)
 
     worker.measure(DONE)
     worker.syncer.sync()
-    assert ("DELETE", True) in asked
-    assert ("DELETE", False) not in asked
-    made = []
-    event.listen(worker.database.engine, "connect", lambda *_: made.append(1))
+    (tidied,) = [c for c, asked in made if any(sql.startswith("DELETE") for sql in asked)]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        tidied.execute("SELECT 1")
+    made.clear()
     for _ in range(3):
         clock.now += 1
         worker.measure(DONE)
