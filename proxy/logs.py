@@ -149,11 +149,9 @@ class Request(NamedTuple):
     seen: Seen
 
 
-class _Line(NamedTuple):
-    """What is to be written of one."""
-
-    level: int
-    values: Record
+# In each of the forms that are asked for.
+_Line = tuple[str, ...]
+NO_LINE: _Line = ()
 
 
 class _Sink(NamedTuple):
@@ -164,8 +162,8 @@ class _Sink(NamedTuple):
 
 
 class _Waiting(logging.Handler):
-    """Takes lines from all threads, for the one that keeps records and tells alerts, and that
-    leaves them to the one that writes. A line is put into words only then."""
+    """Takes what is told by all threads, for the one that keeps records, tells alerts and puts
+    into words what the other one writes."""
 
     def __init__(
         self,
@@ -182,7 +180,7 @@ class _Waiting(logging.Handler):
         self._traced = traced
         # Adding and taking are atomic.
         self._records: deque[logging.LogRecord | Request] = deque()
-        self._lines: deque[logging.LogRecord | _Line] = deque()
+        self._lines: deque[_Line] = deque()
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock that handlers have."""
@@ -194,59 +192,50 @@ class _Waiting(logging.Handler):
             self._records.append(record)
 
     def keep(self) -> None:
-        """Records and alerts of all that wait now. Writes nothing: that may take for ever."""
+        """Records, alerts and lines of all that wait now. Writes nothing: that may take for
+        ever."""
         for _ in range(len(self._records)):  # what comes meanwhile is the next round's
             line = self._kept(self._records.popleft())
-            if line is not None and len(self._lines) < MAX_WAITING_LINES:
+            if line and len(self._lines) < MAX_WAITING_LINES:
                 self._lines.append(line)
 
     def write(self) -> None:
         """All that wait for it now, in chunks."""
-        lines: list[tuple[str, ...]] = []
+        lines: list[_Line] = []
         size = 0
         for _ in range(len(self._lines)):
-            line = self._words(self._lines.popleft())
-            if not line:
-                continue
-            lines.append(line)
-            size += len(line[0])
+            lines.append(self._lines.popleft())
+            size += len(lines[-1][0])
             if size >= FILE_CHUNK_BYTES:
                 self._write(lines)
                 lines, size = [], 0
         if lines:
             self._write(lines)
 
-    def _kept(self, record: logging.LogRecord | Request) -> logging.LogRecord | _Line | None:
-        """What is to be written of it, if anything."""
+    def _kept(self, record: logging.LogRecord | Request) -> _Line:
         try:
             if isinstance(record, Request):
                 return self._of_request(*record)
             self._alert(record)
+            return self._words(record)
         except Exception:  # noqa: BLE001  # whatever its arguments raise
             said = {"msg": "what was told could not be kept", "levelname": "ERROR"}
-            return logging.makeLogRecord(said | {"exc_info": sys.exc_info()})
-        return record
+            return self._words(logging.makeLogRecord(said | {"exc_info": sys.exc_info()}))
 
-    def _words(self, line: logging.LogRecord | _Line) -> tuple[str, ...]:
-        """In each of the forms; empty: it has none."""
-        try:
-            if isinstance(line, _Line):
-                return tuple(form.of_request(*line) for form in self._forms)
-            return tuple(form.format(line) for form in self._forms)
-        except Exception:  # noqa: BLE001  # whatever its arguments raise
-            if isinstance(line, _Line):
-                line = logging.makeLogRecord({"msg": "the line of a request"})
-            self.handleError(line)
-            return ()
+    def _words(self, record: logging.LogRecord) -> _Line:
+        return tuple(form.format(record) for form in self._forms)
 
-    def _of_request(self, level: int, seen: Seen) -> _Line | None:
+    def _of_request(self, level: int, seen: Seen) -> _Line:
         values = record(seen)
+        as_json = json_bytes(values)
         # Of those whose client is known: nobody else is to push them out.
         if seen.endpoint is not None and seen.client is not None:
-            self._recent.add(fitted(values, MAX_BYTES, json_bytes), seen.ended_at)
+            self._recent.add(fitted(values, as_json, MAX_BYTES, json_bytes), seen.ended_at)
         if seen.trace is not None and self._traced is not None:
             self._traced(seen.trace, values)
-        return _Line(level, values) if LOGGER.isEnabledFor(level) else None
+        if not LOGGER.isEnabledFor(level):
+            return NO_LINE
+        return tuple(form.of_request(level, values, as_json) for form in self._forms)
 
     def _alert(self, record: logging.LogRecord) -> None:
         event = getattr(record, EVENT, None)
@@ -254,7 +243,7 @@ class _Waiting(logging.Handler):
             fields = getattr(record, FIELDS, {})
             self._alerts(Alert(event, record.created, record.getMessage(), fields))
 
-    def _write(self, lines: Sequence[tuple[str, ...]]) -> None:
+    def _write(self, lines: Sequence[_Line]) -> None:
         for number, form in enumerate(self._forms):
             text = "\n".join(line[number] for line in lines)
             chunk = logging.makeLogRecord({"msg": text})

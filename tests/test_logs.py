@@ -77,7 +77,7 @@ def test_once_started_lines_still_go_to_stderr(make_writer, capsys):
     assert re.fullmatch(LINE % ("WARNING", "a line"), capsys.readouterr().err)
 
 
-def test_a_line_is_put_into_words_by_the_thread_that_writes_it(make_writer, capsys):
+def test_no_line_is_put_into_words_by_a_requests_thread(make_writer, capsys):
     class Said:
         by = None
         told = threading.Event()
@@ -93,7 +93,7 @@ def test_a_line_is_put_into_words_by_the_thread_that_writes_it(make_writer, caps
     assert Said.told.wait(WAIT_SECONDS)
     writer.stop()
     assert "in words\n" in capsys.readouterr().err
-    assert Said.by == "log"
+    assert Said.by == "records"
 
 
 def test_stdout_is_left_alone(make_writer, capsys):
@@ -354,6 +354,7 @@ def test_stopping_twice_is_stopping_once(make_writer, capsys):
     assert "a line after it" in capsys.readouterr().err
 
 
+@pytest.mark.tells_secrets("the name of a file of ours is in the traceback: planted.py")
 def test_a_line_that_cannot_be_made_stops_nobody(make_writer, capsys):
     writer = make_writer()
     writer.start()
@@ -361,6 +362,7 @@ def test_a_line_that_cannot_be_made_stops_nobody(make_writer, capsys):
     logger.info("the next")
     writer.stop()
     error = capsys.readouterr().err
+    assert re.match(LINE % ("ERROR", "what was told could not be kept"), error)
     assert "TypeError" in error
     assert "INFO" in error.splitlines()[-1]
     assert error.endswith("the next\n")

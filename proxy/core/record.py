@@ -201,10 +201,11 @@ def _told(attempt: Mapping[str, Any]) -> object:
     return attempt.get("status") or attempt["outcome"]
 
 
-def fitted(values: Record, most_bytes: int, words: Callable[[Record], bytes]) -> bytes:
-    """The record in `words`, with less of it where that would be too much: what tells most of
-    it stays, and `cut` says so."""
-    whole = words(values)
+def fitted(
+    values: Record, whole: bytes, most_bytes: int, words: Callable[[Record], bytes]
+) -> bytes:
+    """The record in `words`, of which it is the `whole`, with less of it where that would be
+    too much: what tells most of it stays, and `cut` says so."""
     if len(whole) <= most_bytes:
         return whole
     short = {name: _cut(value) for name, value in values.items()} | {"cut": True}

@@ -27,7 +27,8 @@ class Form(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802
         return self._moment.words(record.created)
 
-    def of_request(self, level: int, record: Record) -> str:
+    def of_request(self, level: int, record: Record, as_json: bytes) -> str:  # noqa: ARG002
+        """`as_json` is the whole record, which is put into JSON once for all who take it."""
         when, name = self._moment.words(record["ended_at"]), logging.getLevelName(level)
         return f"{when} {name} [{os.getpid()}] request {text_of(text_fields(record))}"
 
@@ -49,11 +50,11 @@ class _JsonForm(Form):
             values["traceback"] = self.formatException(record.exc_info)
         return json_bytes(values).decode()
 
-    def of_request(self, level: int, record: Record) -> str:
+    def of_request(self, level: int, record: Record, as_json: bytes) -> str:
         said = f"{record['method']} {record['path']} {record['status']}"
         head = self._head(record["ended_at"], logging.getLevelName(level), said)
         head[EVENT] = "request"
-        return json_bytes(head | record).decode()
+        return f"{json_bytes(head)[:-1].decode()},{as_json[1:].decode()}"
 
     def _head(self, moment: float, level: str, message: str) -> Record:
         when = self._moment.words(moment)

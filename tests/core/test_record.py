@@ -136,19 +136,23 @@ def words(values):
     return json.dumps(values).encode()
 
 
+def fit(values, most_bytes):
+    return fitted(values, words(values), most_bytes, words)
+
+
 def test_what_fits_is_left_as_it_is():
     values = record(seen(trail=Trail("failover", [tried()]), ended=ended()))
-    assert fitted(values, 4000, words) == words(values)
+    assert fit(values, 4000) == words(values)
 
 
 def test_of_what_is_too_much_as_little_as_possible_is_left_out():
     attempts = [tried(str(number), error="x" * 500) for number in range(50)]
     passed = {f"p{number}": ("no_room", 1.0) for number in range(50)}
     values = record(seen(path="/" + "p" * 4000, trail=Trail("failover", attempts, passed)))
-    found = json.loads(fitted(values, 4000, words))
+    found = json.loads(fit(values, 4000))
     names = [attempt["instance"] for attempt in found["attempts"]]
     assert names == [*(str(n) for n in range(MOST_ATTEMPTS - 1)), "49"]
     assert (found["id"], found["status"]) == ("mine", 200)
     assert found["cut"] is True
-    assert len(fitted(values, 400, words)) <= 400
-    assert fitted(values, 10, words) == b""
+    assert len(fit(values, 400)) <= 400
+    assert fit(values, 10) == b""

@@ -44,9 +44,10 @@ RECORD = {"id": "mine", "ended_at": MOMENT, "method": "GET", "path": "/a b", "st
 
 
 def test_a_requests_line_is_its_record():
-    found = json.loads(JSON.of_request(logging.INFO, RECORD))
+    as_json = json_bytes(RECORD)
+    found = json.loads(JSON.of_request(logging.INFO, RECORD, as_json))
     assert found.items() >= RECORD.items()
     assert (found["event"], found["message"]) == ("request", "GET /a b 200")
-    assert TEXT.of_request(logging.INFO, RECORD).endswith(
+    assert TEXT.of_request(logging.INFO, RECORD, as_json).endswith(
         ' request id=mine method=GET path="/a b" status=200'
     )
