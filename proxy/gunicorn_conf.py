@@ -14,7 +14,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from proxy.context import EXTENSION, Parts
-from proxy.runtime import large_memory, open_files
+from proxy.runtime import cpu_affinity, large_memory, open_files
 from proxy.runtime.log_forms import JSON, form_of_stderr
 from proxy.runtime.tell import tell
 from proxy.settings import ROOT, SettingError, load_settings
@@ -126,7 +126,9 @@ def on_starting(server: Arbiter) -> None:
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
-    """In the parent: the next worker's row of what all workers share."""
+    """In the parent: the next worker's row of what all workers share, and its cores."""
+    numbers = (each.number for each in server.WORKERS.values())
+    worker.number = cpu_affinity.free_number(numbers, workers)
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.take_row(worker.age)
     parts.board.use_row(row)
@@ -134,6 +136,12 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     parts.recent.use_row(row)
     parts.alerts.use_row(row)
     parts.roster.use_row(row)
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    """Before the worker has any other thread."""
+    if _settings.cpu_affinity:
+        cpu_affinity.stay(worker.number, workers)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

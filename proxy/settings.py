@@ -194,6 +194,9 @@ SETTINGS: tuple[Setting, ...] = (
             "Worker processes; `auto` is one for each core."),
     Setting("PROXY_THREADS", "threads", "512", *_whole(1, 10000),
             "Calls that a worker can hold open, and threads it may have for them."),
+    Setting("PROXY_CPU_AFFINITY", "cpu_affinity", "true", *_SWITCH,
+            "Whether each worker stays on its own share of the cores: with one for each core,"
+            " on one."),
     Setting("PROXY_SYNC_INTERVAL_MS", "sync_interval_ms", "200", *_whole(10, 60000),
             "How often a worker writes its counts, and reads others' and new config, in ms."),
     Setting("PROXY_CLIENT_AUTH", "client_auth", "key", *_choice("key", "off"),
@@ -303,6 +306,7 @@ class Settings:
     database_url: str
     workers: int
     threads: int
+    cpu_affinity: bool
     sync_interval_ms: int
     client_auth: str
     trusted_proxies: tuple[Network, ...]

@@ -78,6 +78,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.alive: bool
+        self.number = 0  # by which it has its cores; the parent gives it, and looks at it
         self._end = mmap.mmap(-1, 1)  # the parent sees it too
         self._at_work: set[Any] = set()  # connections that have a thread
         self._leaving: deque[Any] = deque()  # those that are to close, the first to close first

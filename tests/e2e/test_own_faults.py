@@ -20,6 +20,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.runtime.cpu_affinity import share
 from proxy.settings import ROOT
 from proxy.simulator import Simulator
 from tests.e2e.conftest import Gateway, add_instance, free_port, until
@@ -40,6 +41,10 @@ def fresh(tmp_path: Path) -> Iterator[Gateway]:
 def workers(gateway: Gateway) -> list[int]:
     children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children")
     return [int(pid) for pid in children.read_text().split()]
+
+
+def cores(gateway: Gateway) -> list[list[int]]:
+    return sorted(sorted(os.sched_getaffinity(pid)) for pid in workers(gateway))
 
 
 @contextmanager
@@ -108,7 +113,9 @@ class TestWorkers:
         fresh.start(PROXY_LOG_DIR=str(fresh.folder / "logs"))
         for resource in simulator.resources.values():
             add_instance(fresh, resource)
-        before = workers(fresh)
+        until(lambda: len(workers(fresh)) == 2, "both are there")
+        other, victim = workers(fresh)
+        cores_before = cores(fresh)
         counted: list[float] = []
 
         def served_and_counted(number: int) -> bool:
@@ -117,16 +124,17 @@ class TestWorkers:
 
         with load(fresh) as outcomes:
             until(lambda: served_and_counted(200), "load")
-            os.kill(before[0], signal.SIGKILL)
-            until(lambda: killed(fresh) == [before[0]], "it is told")
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: killed(fresh) == [victim], "it is told")
             until(lambda: served(outcomes, 300), "more load")
             until(lambda: served_and_counted(600), "even more load")
         # Whichever worker is asked, counters never fall.
         assert counted == sorted(counted)
         assert counted[-1] > 300
         until(lambda: len(workers(fresh)) == 2, "it is replaced")
+        until(lambda: cores(fresh) == cores_before, "the new one has the cores of the old one")
         until(lambda: len(told(fresh, "gateway_threads_busy")) == 2, "the new one is told of")
-        assert before[1] in workers(fresh)
+        assert other in workers(fresh)
         lost = sum(n for outcome, n in outcomes.items() if outcome != "200")
         assert lost <= CONNECTIONS, outcomes  # at most what it was just at
         for name in simulator.resources:
@@ -135,7 +143,7 @@ class TestWorkers:
                 "what others used is known to the new one",
             )
         assert fresh.stop() == 0
-        assert killed(fresh) == [before[0]]  # the others were told to end
+        assert killed(fresh) == [victim]  # the others were told to end
         # What the killed one counted and had not written yet: one sync interval.
         assert requests_in_database(fresh) >= outcomes["200"] - lost - 200
 
@@ -143,6 +151,8 @@ class TestWorkers:
         fresh.start()
         for resource in simulator.resources.values():
             add_instance(fresh, resource)
+        shares = sorted(sorted(share(os.sched_getaffinity(0), n, 2)) for n in range(2))
+        until(lambda: cores(fresh) == shares, "each has its cores")
         with load(fresh) as outcomes:
             for number in range(1, 4):
                 old = set(workers(fresh))
@@ -154,6 +164,7 @@ class TestWorkers:
                 )
             until(lambda: served(outcomes, 1200), "load after it")
         assert set(outcomes) == {"200"}
+        until(lambda: cores(fresh) == shares, "the new ones have the cores of the old ones")
         assert fresh.stop() == 0
         assert requests_in_database(fresh) == outcomes["200"]
 

@@ -1,0 +1,31 @@
+"""On which cores a worker runs.
+
+Its threads take turns at the interpreter, so they gain little from more than one core, and lose
+what that one's caches have of theirs wherever the system wakes one of them on another.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+
+def share(cores: Iterable[int], number: int, workers: int) -> set[int]:
+    """Of these cores those of the worker with that number, of so many. Each core is somebody's;
+    where there are fewer cores than workers, some have the same one."""
+    ordered = sorted(cores)
+    return set(ordered[number % len(ordered) :: workers])
+
+
+def free_number(taken: Iterable[int], workers: int) -> int:
+    """The next worker's: one that nobody has; while a reload replaces all, what fewest have."""
+    counts = Counter(taken)
+    return min(range(workers), key=lambda number: counts[number])
+
+
+def stay(number: int, workers: int) -> None:
+    """This process, and all threads that it makes from now on, stay on its share of the cores
+    it may run on. Where the system does not let it, all is as before."""
+    try:
+        os.sched_setaffinity(0, share(os.sched_getaffinity(0), number, workers))
+    except OSError:
+        pass  # a sandbox that allows no such call
