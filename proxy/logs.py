@@ -25,6 +25,7 @@ from proxy.settings import SettingError, Settings
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 # A log that nobody takes (a full disk, a stuck pipe) costs lines, never memory or requests.
 MAX_WAITING_LINES = 50_000
+MAX_WAITING_CHARACTERS = 50_000_000
 # Lines wait so long for others to be written with them: a thread that woke for each one would
 # take the interpreter from requests as often.
 WRITE_SECONDS = 0.1
@@ -181,6 +182,8 @@ class _Waiting(logging.Handler):
         # Adding and taking are atomic.
         self._records: deque[logging.LogRecord | Request] = deque()
         self._lines: deque[_Line] = deque()
+        # Of all lines there ever were; each is counted by one thread.
+        self._kept_characters = self._written_characters = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock that handlers have."""
@@ -196,7 +199,8 @@ class _Waiting(logging.Handler):
         ever."""
         for _ in range(len(self._records)):  # what comes meanwhile is the next round's
             line = self._kept(self._records.popleft())
-            if line and len(self._lines) < MAX_WAITING_LINES:
+            if line:
+                self._kept_characters += _size(line)
                 self._lines.append(line)
 
     def write(self) -> None:
@@ -204,23 +208,38 @@ class _Waiting(logging.Handler):
         lines: list[_Line] = []
         size = 0
         for _ in range(len(self._lines)):
-            lines.append(self._lines.popleft())
-            size += len(lines[-1][0])
+            line = self._lines.popleft()
+            self._written_characters += _size(line)
+            lines.append(line)
+            size += len(line[0])
             if size >= FILE_CHUNK_BYTES:
                 self._write(lines)
                 lines, size = [], 0
         if lines:
             self._write(lines)
 
+    def _has_room(self) -> bool:
+        return (
+            len(self._lines) < MAX_WAITING_LINES
+            and self._kept_characters - self._written_characters < MAX_WAITING_CHARACTERS
+        )
+
     def _kept(self, record: logging.LogRecord | Request) -> _Line:
         try:
             if isinstance(record, Request):
                 return self._of_request(*record)
             self._alert(record)
-            return self._words(record)
+            return self._words(record) if self._has_room() else NO_LINE
         except Exception:  # noqa: BLE001  # whatever its arguments raise
-            said = {"msg": "what was told could not be kept", "levelname": "ERROR"}
+            return self._of_failed(record)
+
+    def _of_failed(self, record: logging.LogRecord | Request) -> _Line:
+        who = "a request" if isinstance(record, Request) else f"{record.name}:{record.lineno}"
+        said = {"msg": f"what {who} told could not be kept", "levelname": "ERROR"}
+        try:
             return self._words(logging.makeLogRecord(said | {"exc_info": sys.exc_info()}))
+        except Exception:  # noqa: BLE001  # there is no end to what an error can raise
+            return self._words(logging.makeLogRecord(said))
 
     def _words(self, record: logging.LogRecord) -> _Line:
         return tuple(form.format(record) for form in self._forms)
@@ -233,7 +252,7 @@ class _Waiting(logging.Handler):
             self._recent.add(fitted(values, as_json, MAX_BYTES, json_bytes), seen.ended_at)
         if seen.trace is not None and self._traced is not None:
             self._traced(seen.trace, values)
-        if not LOGGER.isEnabledFor(level):
+        if not (LOGGER.isEnabledFor(level) and self._has_room()):
             return NO_LINE
         return tuple(form.of_request(level, values, as_json) for form in self._forms)
 
@@ -250,6 +269,10 @@ class _Waiting(logging.Handler):
             for sink in self.sinks:
                 if sink.form is form:
                     sink.handler.handle(chunk)
+
+
+def _size(line: _Line) -> int:
+    return sum(map(len, line))
 
 
 def _starting(line: str) -> str:

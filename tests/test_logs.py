@@ -319,6 +319,21 @@ def test_a_pipe_nobody_reads_costs_lines_and_stops_nobody(make_writer, monkeypat
     assert threads() == []
 
 
+def test_a_pipe_nobody_reads_costs_lines_by_their_length_too(make_writer, monkeypatch):
+    pipe = Stuck()
+    monkeypatch.setattr(logs, "MAX_WAITING_CHARACTERS", 500)
+    monkeypatch.setattr(sys, "stderr", pipe)
+    writer = make_writer()
+    writer.start()
+    logger.info("line 0")
+    assert pipe.reached.wait(WAIT_SECONDS)
+    for number in range(1, 5):
+        logger.info("line %d %s", number, "x" * 300)
+    pipe.opened.set()
+    writer.stop()
+    assert re.findall(r"line \d+", pipe.text) == ["line 0", "line 1", "line 2"]
+
+
 def test_a_pipe_nobody_reads_keeps_no_record_and_no_alert_back(make_writer, monkeypatch):
     pipe, recent, heard = Stuck(), Recent(kept=9), threading.Event()
     monkeypatch.setattr(sys, "stderr", pipe)
@@ -362,9 +377,34 @@ def test_a_line_that_cannot_be_made_stops_nobody(make_writer, capsys):
     logger.info("the next")
     writer.stop()
     error = capsys.readouterr().err
-    assert re.match(LINE % ("ERROR", "what was told could not be kept"), error)
+    said = r"what proxy\.anything:\d+ told could not be kept"
+    assert re.match(LINE % ("ERROR", said), error)
     assert "TypeError" in error
     assert "INFO" in error.splitlines()[-1]
+    assert error.endswith("the next\n")
+
+
+def test_an_error_that_cannot_even_be_told_stops_nobody(make_writer, capsys):
+    class Odd(Exception):
+        def __str__(self):
+            raise Odd
+
+        @property
+        def __notes__(self):
+            raise Odd
+
+    class Said:
+        def __str__(self):
+            raise Odd
+
+    writer = make_writer()
+    writer.start()
+    logger.info("%s", Said())
+    logger.info("the next")
+    writer.stop()
+    error = capsys.readouterr().err
+    said = r"what proxy\.anything:\d+ told could not be kept"
+    assert re.match(LINE % ("ERROR", said), error)
     assert error.endswith("the next\n")
 
 

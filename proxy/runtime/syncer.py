@@ -155,8 +155,8 @@ class Syncer:
     def _exchange(self) -> None:
         """All in one transaction: what is read back holds what was just written, a failure
         leaves neither, and the config cannot move in between."""
-        self._follow_the_file()
         moved = self._follow_references()
+        self._follow_the_file()
         now = self._now()
         deltas, of_clients = self._state.take(), self._clients.take()
         try:

@@ -618,15 +618,27 @@ def test_a_change_of_others_that_could_not_be_read_is_read_later(faulty, make_wo
     assert list(faulty.snapshots.current.instances) == ["a"]
 
 
+class BrokenDriver:
+    def close(self):
+        raise sqlite3.OperationalError("disk I/O error")
+
+
 class BrokenEngine:
     """Connects, and then nothing works: not even closing."""
 
     def __init__(self, dialect):
         self.dialect = dialect
         self.connection = self
+        self.dbapi_connection = BrokenDriver()
 
     def connect(self):
         return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
     def detach(self):
         pass
@@ -722,6 +734,24 @@ def test_a_restored_database_is_followed_though_its_revision_is_older(
     assert set(worker.snapshots.current.instances) == {"c"}
     worker.measure(DONE)
     worker.syncer.sync()
+    assert written(worker.database) == 1
+
+
+def test_a_database_that_is_replaced_while_files_of_secrets_are_read_is_followed(
+    make_worker, database_file, migrated_file, monkeypatch
+):
+    worker = make_worker()
+    worker.syncer.sync()
+    worker.measure(DONE)
+
+    def replaced():
+        for side in ("-wal", "-shm"):
+            os.remove(f"{database_file}{side}")
+        os.replace(shutil.copy(migrated_file, f"{database_file}.backup"), database_file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.snapshots, "follow", replaced)
+        worker.syncer.sync()
     assert written(worker.database) == 1
 
 

@@ -1,8 +1,10 @@
 import os
+import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import create_mock_engine, event, text
+from sqlalchemy import event, text
 
 from proxy.errors import Conflict
 from proxy.store import db
@@ -165,25 +167,44 @@ def test_it_is_closed_by_close_also_after_a_dispose(database, database_file):
     assert [each for each in links if each.startswith(str(database_file))] == []
 
 
-class Server:
-    """A database that is no file, as far as it is asked here."""
-
-    def __init__(self):
-        self.engine = self
-        self.dialect = create_mock_engine("postgresql://", lambda *_: None).dialect
-        self.is_closed = False
-
-    def connect(self):
-        return self
-
-    def detach(self):
-        pass
-
-    def close(self):
-        self.is_closed = True
+def test_the_log_of_changes_outlives_it(database, database_file):
+    """Where the disk is full nobody could make it anew."""
+    own = OwnConnection(database)
+    with database.write(on=own.for_transactions) as connection:
+        connection.execute(text(WRITE))
+    own.close()
+    assert Path(f"{database_file}-wal").stat().st_size > 0
+    assert Path(f"{database_file}-shm").exists()
 
 
-def test_of_a_server_the_pool_gives_connections_and_each_look_is_a_change():
-    own = OwnConnection(Server())
+def test_one_that_cannot_be_rolled_back_is_closed_all_the_same(
+    database, other_process, monkeypatch
+):
+    def fail(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    own = OwnConnection(database)
+    with monkeypatch.context() as patch:
+        patch.setattr(database.engine.dialect, "do_commit", fail)
+        patch.setattr(database.engine.dialect, "do_rollback", fail)
+        with pytest.raises(StoreUnavailable, match="disk I/O error"):
+            write_on(own, database)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other_process.execute("BEGIN IMMEDIATE")
+        own.close()
+    other_process.execute("BEGIN IMMEDIATE")
+    assert numbers_of(other_process) == []
+    other_process.execute("ROLLBACK")
+
+
+def write_on(own, database):
+    with database.write(on=own.for_transactions) as connection:
+        connection.execute(text(WRITE))
+
+
+def test_of_a_server_there_is_none_and_each_look_is_a_change():
+    server = SimpleNamespace(dialect=SimpleNamespace(name="postgresql"))  # nobody connects
+    own = OwnConnection(SimpleNamespace(engine=server))
     assert own.for_transactions is None
     assert [own.others_wrote(), own.others_wrote()] == [True, True]
+    own.close()
