@@ -141,7 +141,9 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 def post_fork(server: Arbiter, worker: Worker) -> None:
     """Before the worker has any other thread."""
     if _settings.cpu_affinity:
-        cpu_affinity.stay(worker.number, workers)
+        cores = os.sched_getaffinity(0)
+        _parts(server.app.wsgi()).streams.cores = cores
+        cpu_affinity.run_on(cpu_affinity.share(cores, worker.number, workers))
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

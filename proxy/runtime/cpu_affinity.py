@@ -22,10 +22,10 @@ def free_number(taken: Iterable[int], workers: int) -> int:
     return min(range(workers), key=lambda number: counts[number])
 
 
-def stay(number: int, workers: int) -> None:
-    """This process, and all threads that it makes from now on, stay on its share of the cores
-    it may run on. Where the system does not let it, all is as before."""
+def run_on(cores: set[int]) -> None:
+    """This thread, and all that it makes from now on. Where the system does not let it, all is
+    as before."""
     try:
-        os.sched_setaffinity(0, share(os.sched_getaffinity(0), number, workers))
+        os.sched_setaffinity(0, cores)
     except OSError:
         pass  # a sandbox that allows no such call

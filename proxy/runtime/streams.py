@@ -15,6 +15,7 @@ from threading import Event, Thread
 from typing import Protocol
 
 from proxy.runtime.client_socket import ClientSocket
+from proxy.runtime.cpu_affinity import run_on
 from proxy.runtime.tell import tell
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,14 @@ class Stream:
 
 
 class Streams:
-    """`start` once a process, after the fork. `add` is for any thread."""
+    """`start` once a process, after the fork. `add` is for any thread.
+
+    `cores`, where its worker has a part of them: the thread may run on each of these. It mostly
+    receives and sends, and who comes as fast as that would have to wait for the worker's own.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cores: set[int] | None = None
         self._clock = clock
         self._poll: select.epoll | None = None
         self._waker: int | None = None  # wakes who waits, at the end
@@ -143,6 +149,8 @@ class Streams:
                     self._give_back(stream)
 
     def _run(self) -> None:
+        if self.cores:
+            run_on(self.cores)
         while not self._stopping.is_set():
             try:
                 self.look(LOOK_SECONDS)

@@ -47,6 +47,10 @@ def cores(gateway: Gateway) -> list[list[int]]:
     return sorted(sorted(os.sched_getaffinity(pid)) for pid in workers(gateway))
 
 
+def cores_of_threads(pid: int) -> set[frozenset[int]]:
+    return {frozenset(os.sched_getaffinity(int(t))) for t in os.listdir(f"/proc/{pid}/task")}
+
+
 @contextmanager
 def load(gateway: Gateway, connections: int = CONNECTIONS) -> Iterator[Counter[str]]:
     """Requests on so many kept connections until the end of the block, counted by what came of
@@ -153,6 +157,11 @@ class TestWorkers:
             add_instance(fresh, resource)
         shares = sorted(sorted(share(os.sched_getaffinity(0), n, 2)) for n in range(2))
         until(lambda: cores(fresh) == shares, "each has its cores")
+        for pid in workers(fresh):  # and one thread has all
+            until(
+                lambda p=pid: frozenset(os.sched_getaffinity(0)) in cores_of_threads(p),
+                "events are passed on wherever there is room",
+            )
         with load(fresh) as outcomes:
             for number in range(1, 4):
                 old = set(workers(fresh))

@@ -2,8 +2,7 @@ import os
 
 import pytest
 
-from proxy.runtime import cpu_affinity
-from proxy.runtime.cpu_affinity import free_number, share
+from proxy.runtime.cpu_affinity import free_number, run_on, share
 
 
 @pytest.mark.parametrize(
@@ -44,23 +43,14 @@ def test_the_next_worker_goes_where_fewest_are(taken, number):
     assert free_number(taken, 2) == number
 
 
-@pytest.fixture
-def system(monkeypatch):
-    """Two cores, and what was asked of it."""
+def test_a_thread_runs_where_it_is_told_to(monkeypatch):
     asked = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(os, "sched_setaffinity", lambda *given: asked.append(given))
-    return asked
+    run_on({1})
+    assert asked == [(0, {1})]
 
 
-def test_a_process_stays_on_its_share(system):
-    cpu_affinity.stay(1, 2)
-    assert system == [(0, {1})]
-
-
-def test_where_the_system_does_not_let_it_all_is_as_before(system, monkeypatch):
-    def refuse(*_):
-        raise PermissionError
-
-    monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    cpu_affinity.stay(1, 2)
+def test_where_the_system_does_not_let_it_all_is_as_before():
+    before = os.sched_getaffinity(0)
+    run_on({100_000})  # there is no such core
+    assert os.sched_getaffinity(0) == before

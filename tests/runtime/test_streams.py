@@ -359,3 +359,18 @@ def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
     assert "streams" not in {thread.name for thread in threading.enumerate()}
     for end in (upstream.peer, upstream.ours, client):
         end.close()
+
+
+@pytest.mark.parametrize("cores", [{0, 1}, None])
+def test_its_thread_may_run_on_all_cores_where_its_worker_has_a_part_of_them(
+    cores, monkeypatch
+):
+    told, looked = [], threading.Event()
+    monkeypatch.setattr(module, "run_on", told.append)
+    monkeypatch.setattr(Streams, "look", lambda *_: looked.set())
+    streams = Streams()
+    streams.cores = cores
+    streams.start()
+    assert looked.wait(WAIT_SECONDS)
+    streams.stop()
+    assert told == ([cores] if cores else [])
