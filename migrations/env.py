@@ -1,6 +1,8 @@
 """What alembic runs: the proxy's models and settings, so that there is one truth of each."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import getLogger
 from logging.config import fileConfig
 
@@ -30,12 +32,24 @@ def main() -> None:
         _check_x_arguments()
         settings = load_settings()
         vault = Vault(settings.secret_key, settings.secret_key_file)
-        database = Database(settings.database_url, vault)
-        with migrating(database):
+        with (
+            _connected(Database(settings.database_url, vault)) as database,
+            migrating(database),
+        ):
             run_migrations(database.engine)
         _tell_if_nothing_was_imported()
     except (SettingError, SchemaProblem) as error:
         sys.exit(str(error))
+
+
+@contextmanager
+def _connected(database: Database) -> Iterator[Database]:
+    """At the end no connection is left: what was written is in the database's file, and not
+    beside it, where who copies the file alone would lose it."""
+    try:
+        yield database
+    finally:
+        database.dispose()
 
 
 def run_migrations(engine: Engine) -> None:

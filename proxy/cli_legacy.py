@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,12 +74,23 @@ def _lines(plan: Plan, found: Result | str | None) -> list[str]:
     return run.result_lines(found, verb)
 
 
+@contextmanager
+def _reported() -> Iterator[None]:
+    """What was found is no error: it can be read page by page, and kept."""
+    try:
+        yield
+    except run.ImportRefused as error:
+        if error.report:
+            click.echo(error.report)
+        raise click.ClickException(error.said) from error
+
+
 @legacy_cli.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--skip-bad", is_flag=True, help="Import the rest if a record cannot be carried.")
 def import_legacy(path: Path, skip_bad: bool) -> None:
     """Carry an older proxy's files at PATH, a file or a folder, into the database."""
-    with told():
+    with told(), _reported():
         database = parts().database
         with database.read() as connection:
             backups = schema.private_parent(connection)

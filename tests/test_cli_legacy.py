@@ -105,7 +105,7 @@ def test_inspecting_tells_what_the_database_holds_already(run, old, database):
         "Kept as it is, because it exists: a; the file differs in max_tpm\n"
         "Kept as it is, because it exists: c\n"
         "Left out, because it was removed after an import: b\n"
-        "State not added, because the database has it already: a\n"
+        "State not added, because one was added before: a\n"
         "Would be written: 0 configs, 0 states.\n"
     )
     told = json.loads(run("inspect", old, "--json").stdout)["database"]
@@ -114,7 +114,7 @@ def test_inspecting_tells_what_the_database_holds_already(run, old, database):
         "kept": {"a": ["max_tpm"], "c": []},
         "removed": ["b"],
         "states": [],
-        "states_kept": ["a"],
+        "states_kept": {"a": []},
     }
     assert contents(database) == before
 
@@ -215,9 +215,12 @@ def test_a_bad_record_stops_it_with_the_report_and_nothing_is_written(run, old, 
     spoil(old)
     before = contents(database)
     result = run("import", old)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "key 'b' ('b'): max_tpm:" in result.stderr
-    assert "flask legacy import --skip-bad" in result.stderr
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Files:")
+    assert "key 'b' ('b'): max_tpm:" in result.stdout
+    assert result.stderr.startswith("Error: Nothing was imported; the files are copied to ")
+    assert f"alembic -x legacy={old} -x skip_bad=yes upgrade head" in result.stderr
+    assert f"flask legacy import --skip-bad {old}" in result.stderr
     assert contents(database) == before
 
 
@@ -229,6 +232,21 @@ def test_the_bad_can_be_skipped(run, old, database):
     assert "4 records found = 2 imported + 1 merged + 1 rejected." in result.stdout
     (backup,) = old.parent.glob("backup_*")
     assert (backup / "rejected.json").is_file()
+    assert result.stdout.endswith(
+        f"Left out, as they cannot be carried: 1 records; see {backup}/rejected.json\n"
+    )
+
+
+def test_what_only_a_file_that_came_too_late_has_is_named(run, old):
+    """Files that are imported one after the other: only the first one's state is added."""
+    write(old, "instance_states.json", {"a": {"error_count": 2, "last_error": "429: slow"}})
+    write(old, "instance_state.json", {"instances": [record() | STATE]})
+    run("import", old / "instance_states.json")
+    shown = run("import", old / "instance_state.json").stdout
+    assert (
+        "State not added, because one was added before: a; only the file has total_requests\n"
+        in shown
+    )
 
 
 @pytest.mark.parametrize("arguments", [("inspect",), ("import",), ("inspect", "--json")])

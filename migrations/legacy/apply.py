@@ -48,6 +48,9 @@ ADDED = (
 # Kept as they were for the way back: what ours does not count, and what it derives.
 KEPT = (*OLD_TOTALS, "avg_latency_ms", "successful_requests")
 
+# Of a state that was added before, what a row has, or had when it was added.
+COMPARED = frozenset((*ADDED, *KEPT, "last_used", "last_error", "last_error_time"))
+
 Row = dict[str, Any]
 
 
@@ -55,13 +58,14 @@ Row = dict[str, Any]
 class Result:
     """`kept`: exists already, with the fields in which the file differs. `removed`: was
     imported before, and an operator removed it since. `states_kept`: their totals were added
-    before, or a downgrade wrote them into the old program's files."""
+    before, or a downgrade wrote them into the old program's files; with what of the file's the
+    database has nothing of, as where the files were imported one by one."""
 
     imported: list[str] = field(default_factory=list)
     kept: dict[str, list[str]] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
-    states_kept: list[str] = field(default_factory=list)
+    states_kept: dict[str, list[str]] = field(default_factory=dict)
 
 
 def apply(
@@ -237,8 +241,17 @@ def _added_states(
     some = [each for each in plan.instances if _has_state(each)]
     added = [each for each in some if each.name not in done]
     result.states = [each.name for each in added]
-    result.states_kept = [each.name for each in some if each.name in done]
+    result.states_kept = {
+        each.name: _only_in_file(each, present[each.name]) for each in some if each.name in done
+    }
     return added, present
+
+
+def _only_in_file(each: Imported, present: Mapping[Any, Any]) -> list[str]:
+    """Totals and moments of which the row has none."""
+    kept = present["legacy_state"] or {}
+    known = {*kept, *(name for name, value in present.items() if value)}
+    return sorted(k for k, v in each.state.items() if v and k in COMPARED and k not in known)
 
 
 def _has_state(each: Imported) -> bool:

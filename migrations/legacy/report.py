@@ -21,6 +21,7 @@ from proxy.core.masking import masked
 
 TAKEN = frozenset((*CARRIED_STATE_KEYS, *OLD_TOTALS))
 DERIVED = re.compile(r"status|current_\w+|utilization_percentage")
+WITH_ANOTHER = "another record of this instance cannot be carried"
 NOTHING: tuple[object, ...] = (None, "", "unknown", {}, 0)
 
 
@@ -47,6 +48,8 @@ def as_text(plan: Plan) -> str:
         lines += ["", "Notes:", *notes]
     if plan.problems:
         lines += ["", "Cannot be carried:", *(_problem_line(p) for p in plan.problems)]
+        with_others = [record for record, problems in plan.rejected if not problems]
+        lines += [f"  {_where(record)}: {WITH_ANOTHER}." for record in with_others]
     return "\n".join([*lines, "", counts_line(plan)])
 
 
@@ -210,7 +213,7 @@ def _left_behind(instance: Imported) -> list[str]:
 
 def _why_rejected(problems: list[Problem]) -> str:
     if not problems:
-        return "another record of this instance cannot be carried"
+        return WITH_ANOTHER
     return " ".join(dict.fromkeys(p.message for p in problems))
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +32,13 @@ OF_THE_HOME = (
 
 
 class ImportRefused(SchemaProblem):
-    """Nothing was written. The message is the report, and what can be done."""
+    """Nothing was written. `said` is why, and what can be done; `report`, where there is one,
+    is what was found."""
+
+    def __init__(self, said: str, report: str = "") -> None:
+        super().__init__(f"{report}\n\n{said}" if report else said)
+        self.said = said
+        self.report = report
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,12 @@ class Outcome:
 
     def as_text(self) -> str:
         lines = [report.as_text(self.plan), f"Backup: {self.backup}"]
-        return "\n".join([*lines, *result_lines(self.result, "Written")])
+        lines += result_lines(self.result, "Written")
+        if self.plan.problems:
+            records = len(self.plan.rejected)
+            whole = self.backup / REJECTED
+            lines.append(f"Left out, as they cannot be carried: {records} records; see {whole}")
+        return "\n".join(lines)
 
 
 def result_lines(result: Result, verb: str) -> list[str]:
@@ -64,8 +76,9 @@ def result_lines(result: Result, verb: str) -> list[str]:
         lines.append(f"Kept as it is, because it exists: {name}{differs}")
     for name in sorted(result.removed):
         lines.append(f"Left out, because it was removed after an import: {name}")
-    for name in sorted(result.states_kept):
-        lines.append(f"State not added, because the database has it already: {name}")
+    for name, fields in sorted(result.states_kept.items()):
+        besides = f"; only the file has {', '.join(fields)}" if fields else ""
+        lines.append(f"State not added, because one was added before: {name}{besides}")
     return [*lines, f"{verb}: {len(result.imported)} configs, {len(result.states)} states."]
 
 
@@ -107,7 +120,7 @@ def prepared(
         backup = make_backup(files, backups)
         with _uncollected():
             plan = _plan(path, files, environ)
-        _check(plan, backup, skip_bad=skip_bad)
+        _check(plan, path, backup, skip_bad=skip_bad)
     except BackupFailed as error:
         raise ImportRefused(f"Nothing was imported. {error}") from error
     return Prepared(path, plan, backup)
@@ -133,7 +146,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
+def _check(plan: Plan, source: Path, backup: Path, *, skip_bad: bool) -> None:
     changed = changed_since(backup)
     if changed:
         raise ImportRefused(
@@ -141,10 +154,12 @@ def _check(plan: Plan, backup: Path, *, skip_bad: bool) -> None:
             " program, then import again."
         )
     if plan.problems and not skip_bad:
+        path = shlex.quote(str(source))
         raise ImportRefused(
-            f"{report.as_text(plan)}\n\nNothing was imported; the files are copied to {backup}."
-            " Mend what is listed, or leave it out: `alembic -x legacy=... -x skip_bad=yes"
-            " upgrade head`, or `flask legacy import --skip-bad`."
+            f"Nothing was imported; the files are copied to {backup}."
+            f" Mend what is listed, or leave it out: `alembic -x legacy={path} -x skip_bad=yes"
+            f" upgrade head`, or `flask legacy import --skip-bad {path}`.",
+            report.as_text(plan),
         )
     if plan.problems:
         rejected = json.dumps(report.rejected_json(plan), indent=2)

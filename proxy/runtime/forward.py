@@ -450,9 +450,8 @@ class Forward:
             if contention is not None and contention.left_to(call.client.name) is not None:
                 return _held_back(call)
             return _no_room(call, refused, SOON_SECONDS)
-        waiting = [r for r in refused if _passes(r)]
-        if waiting:
-            return _no_room(call, waiting, _soonest(waiting))
+        if any(_passes(r) for r in refused):
+            return _no_room(call, refused, _soonest(refused))
         if refused and all(r.reason == TOO_LONG for r in refused):
             return _too_long(call, servings)
         return _misconfigured(call, servings)
@@ -553,18 +552,21 @@ def _soonest(refusals: Sequence[Refusal | None], patience_seconds: float = math.
 
 
 def _no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> ProxyError:
-    if refused and all(r.reason == FAILING for r in refused):
+    broken = sum(1 for r in refused if r.reason in MISCONFIGURED)
+    besides = f" {broken} refuse the gateway, for its operator to mend." if broken else ""
+    passing = [r for r in refused if _passes(r)]
+    if passing and all(r.reason == FAILING for r in passing):
         return Unavailable(
             f"All instances that serve {call.model!r} are failing. The next attempt at one of"
-            f" them is in {wait_seconds:.1f} s.",
+            f" them is in {wait_seconds:.1f} s.{besides}",
             retry_after_seconds=wait_seconds,
         )
-    full = sum(1 for r in refused if r.reason in FULL)
-    failing = sum(1 for r in refused if r.reason == FAILING)
-    why = f"{len(refused) - full - failing} rest, {full} have no room left this minute"
+    full = sum(1 for r in passing if r.reason in FULL)
+    failing = sum(1 for r in passing if r.reason == FAILING)
+    why = f"{len(passing) - full - failing} rest, {full} have no room left this minute"
     why += f", {failing} are failing." if failing else "."
     return NoRoom(
-        f"All instances that serve {call.model!r} are at their limit. {why}",
+        f"All instances that serve {call.model!r} are at their limit. {why}{besides}",
         retry_after_seconds=wait_seconds,
     )
 

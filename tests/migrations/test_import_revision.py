@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -163,6 +164,7 @@ def test_the_command_line_imports_once_and_says_so(empty, old):
     assert (first.returncode, first.stdout) == (0, "")
     assert "2 imported + 1 merged" in first.stderr
     assert KEY not in first.stderr
+    assert not Path(f"{empty.file}-wal").exists()  # who copies the file has it all
     before = contents(empty)
     second = alembic("-x", f"legacy={old}", "upgrade", "head", database=empty)
     assert second.returncode == 0

@@ -171,6 +171,7 @@ def test_rejected_records_are_told_whole_for_a_file_only_its_owner_reads():
     wrong = found(max_tpm=-5, state=STATE, extra={"tags": ["a"]}, api_key=KEY)
     other = found(config=None, state=STATE, place="S2")
     plan = planned(wrong, other, bad=(bad(None, raw=["text"], place="[1]"),))
+    assert f"S2: {report.WITH_ANOTHER}.\n" in report.as_text(plan).replace(" 'a'", "")
     third, first, second = report.rejected_json(plan)
     assert (first["config"], first["state"], first["extra"]) == (
         wrong.config,
