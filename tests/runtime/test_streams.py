@@ -8,7 +8,7 @@ import pytest
 
 from proxy.runtime import streams as module
 from proxy.runtime.client_socket import ClientSocket
-from proxy.runtime.streams import LOOK_SECONDS, Stream, Streams
+from proxy.runtime.streams import LOOK_SECONDS, REST_SECONDS, SOON_SECONDS, Stream, Streams
 from tests.runtime.world import Clock
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
@@ -359,6 +359,47 @@ def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
     assert "streams" not in {thread.name for thread in threading.enumerate()}
     for end in (upstream.peer, upstream.ours, client):
         end.close()
+
+
+@pytest.mark.parametrize(
+    "pause, is_soon",
+    [(0.0, True), (SOON_SECONDS / 2, True), (SOON_SECONDS, False), (1.0, False)],
+)
+def test_of_a_stream_that_has_something_again_soon_more_is_expected(
+    pause, is_soon, streams, begin, clock
+):
+    _, upstream, *_ = begin()
+    upstream.says(b"a")
+    assert not streams.look()
+    clock.now += pause
+    upstream.says(b"b")
+    assert streams.look() == is_soon
+
+
+def test_of_several_that_have_something_once_no_more_is_expected(streams, begin):
+    for _, upstream, *_ in (begin(), begin()):
+        upstream.says(b"a")
+    assert not streams.look()
+    assert not streams.look()
+
+
+def test_where_more_is_expected_it_is_awaited_and_goes_together(monkeypatch):
+    rests, looks = [], iter([True, False, True])
+    over = threading.Event()
+
+    def look(*_):
+        found = next(looks, None)
+        if found is None:
+            over.set()
+        return bool(found)
+
+    monkeypatch.setattr(Streams, "look", look)
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=rests.append, monotonic=None))
+    streams = Streams(clock=time.monotonic)
+    streams.start()
+    assert over.wait(WAIT_SECONDS)
+    streams.stop()
+    assert rests == [REST_SECONDS] * 2
 
 
 @pytest.mark.parametrize("cores", [{0, 1}, None])
