@@ -29,6 +29,7 @@ def parts(make_settings):
     with log_kept():
         yield make
     for each in made:
+        each.syncer.stop()
         each.database.dispose()
 
 
