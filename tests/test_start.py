@@ -29,7 +29,6 @@ def parts(make_settings):
     with log_kept():
         yield make
     for each in made:
-        each.syncer.stop()
         each.database.dispose()
 
 
@@ -147,6 +146,8 @@ def test_a_worker_does_not_read_again_what_was_read_before_the_fork(
     assert made.database.engine.pool.checkedin() == 0  # no connection crosses the fork
     asked = statements(made.database)
     made.syncer.sync()
+    made.syncer.stop()
+    made.database.dispose()
     assert (made.syncer.problem, list(made.snapshots.current.configs)) == (None, ["a"])
     assert asked
     assert not any("client_key" in sql or "instance_config" in sql for sql in asked)
