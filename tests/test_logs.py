@@ -319,19 +319,25 @@ def test_a_pipe_nobody_reads_costs_lines_and_stops_nobody(make_writer, monkeypat
     assert threads() == []
 
 
-def test_a_pipe_nobody_reads_costs_lines_by_their_length_too(make_writer, monkeypatch):
-    pipe = Stuck()
-    monkeypatch.setattr(logs, "MAX_WAITING_CHARACTERS", 500)
-    monkeypatch.setattr(sys, "stderr", pipe)
-    writer = make_writer()
-    writer.start()
-    logger.info("line 0")
-    assert pipe.reached.wait(WAIT_SECONDS)
-    for number in range(1, 5):
-        logger.info("line %d %s", number, "x" * 300)
-    pipe.opened.set()
-    writer.stop()
-    assert re.findall(r"line \d+", pipe.text) == ["line 0", "line 1", "line 2"]
+@pytest.mark.parametrize(
+    "bound, most, more, kept",
+    [("MAX_WAITING_LINES", 3, "", 3), ("MAX_WAITING_CHARACTERS", 500, "x" * 300, 2)],
+)
+def test_of_lines_that_wait_the_first_are_kept_until_there_is_room_again(
+    bound, most, more, kept, make_writer, monkeypatch, capsys
+):
+    monkeypatch.setattr(logs, bound, most)
+    waiting = make_writer()._opened()
+    for number in range(9):
+        waiting.add(logging.makeLogRecord({"msg": f"line {number} {more}"}))
+        waiting.keep()
+    waiting.write()
+    found = re.findall(r"line \d", capsys.readouterr().err)
+    assert found == [f"line {number}" for number in range(kept)]
+    waiting.add(logging.makeLogRecord({"msg": "line 9"}))
+    waiting.keep()
+    waiting.write()
+    assert "line 9" in capsys.readouterr().err
 
 
 def test_a_pipe_nobody_reads_keeps_no_record_and_no_alert_back(make_writer, monkeypatch):
