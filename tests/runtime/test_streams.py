@@ -8,7 +8,14 @@ import pytest
 
 from proxy.runtime import streams as module
 from proxy.runtime.client_socket import ClientSocket
-from proxy.runtime.streams import LOOK_SECONDS, REST_SECONDS, SOON_SECONDS, Stream, Streams
+from proxy.runtime.streams import (
+    LOOK_SECONDS,
+    OFTEN,
+    REST_SECONDS,
+    SOON_SECONDS,
+    Stream,
+    Streams,
+)
 from tests.runtime.world import Clock
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
@@ -361,19 +368,41 @@ def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
         end.close()
 
 
+def expected(streams, upstream, clock, *pauses):
+    """Whether more is expected, after something that came after each pause."""
+    found = []
+    for pause in pauses:
+        clock.now += pause
+        upstream.says(b"a")
+        found.append(streams.look())
+    return found
+
+
 @pytest.mark.parametrize(
     "pause, is_soon",
     [(0.0, True), (SOON_SECONDS / 2, True), (SOON_SECONDS, False), (1.0, False)],
 )
-def test_of_a_stream_that_has_something_again_soon_more_is_expected(
+def test_of_a_stream_that_often_has_something_again_soon_more_is_expected(
     pause, is_soon, streams, begin, clock
 ):
     _, upstream, *_ = begin()
-    upstream.says(b"a")
-    assert not streams.look()
-    clock.now += pause
-    upstream.says(b"b")
-    assert streams.look() == is_soon
+    found = expected(streams, upstream, clock, *[pause] * (OFTEN + 3))
+    assert found == [False] * OFTEN + [is_soon] * 3
+
+
+def test_of_a_stream_whose_last_events_come_at_once_no_more_is_expected(streams, begin, clock):
+    _, upstream, *_ = begin()
+    assert not any(expected(streams, upstream, clock, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0))
+
+
+def test_a_fast_stream_that_stops_once_is_fast_again_at_once_and_a_slow_one_is_not(
+    streams, begin, clock
+):
+    _, upstream, *_ = begin()
+    expected(streams, upstream, clock, *[0.0] * (3 * OFTEN))
+    assert expected(streams, upstream, clock, 0.1, 0.0) == [True, True]
+    expected(streams, upstream, clock, *[0.1] * 4)
+    assert expected(streams, upstream, clock, *[0.0] * OFTEN) == [False] * (OFTEN - 1) + [True]
 
 
 def test_of_several_that_have_something_once_no_more_is_expected(streams, begin):
