@@ -16,7 +16,7 @@ from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 
-from proxy.core.request_head import HEAD_END
+from proxy.core.request_head import HEAD_END, KEPT, KeptHead
 
 # Kept of a connection; where there are more, it is forgotten and begun anew. Of bytes, too:
 # who has no key can connect a thousand times, and stay.
@@ -190,6 +190,7 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             return environ
         found = self._environ(template, head[len(target) + 2 :].split(b"\r\n"))
         if found is not None and 0 < len(rest) <= MOST_HEAD_BYTES:
+            found[KEPT] = KeptHead()
             self._head, self._of_head = rest, found.copy()
             del self._of_head["CONTENT_LENGTH"]
         return found

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import gunicorn_conf
+from proxy.core.request_head import KEPT
 from proxy.request_reader import (
     MOST_HEAD_BYTES,
     MOST_LINES,
@@ -440,6 +441,18 @@ def test_what_the_app_writes_into_one_like_the_last_the_next_does_not_see(connec
         connection.environ["planted"] = "1"
 
 
+def test_what_is_made_of_a_head_is_kept_for_those_like_it_and_no_other(connection):
+    kept = []
+    new = (*LINES, b"X-New: 1")
+    for lines, body in ((LINES, b"{}"), (LINES, b"longer"), (new, b"{}"), (LINES, b"{}")):
+        connection.ask(call(body, lines=lines))
+        kept.append(connection.environ[KEPT])
+    assert kept[0] is kept[1]
+    assert len({id(each) for each in kept}) == 3
+    connection.ask(head(*LINES))  # the reader does not keep one without a body's length
+    assert KEPT not in connection.environ
+
+
 @pytest.mark.parametrize(
     "length",
     [
@@ -463,6 +476,7 @@ def test_a_large_head_is_not_kept_as_a_whole(connection):
     for _ in range(3):
         connection.ask(call(lines=(*LINES, large)))
         assert connection.parser._head == b""
+        assert KEPT not in connection.environ
 
 
 def test_what_is_kept_of_a_connection_is_bounded(connection):

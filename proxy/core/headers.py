@@ -6,6 +6,8 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
+from proxy.core.request_head import KEPT, KeptHead
+
 # They speak about one connection, not about the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2; and
 # HTTP/2's own).
 HOP_BY_HOP = frozenset(
@@ -96,6 +98,16 @@ KNOWN_NAMES = 256
 CONNECTION_CHARACTERS = len("connection")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def passed_on(environ: Mapping[str, Any]) -> Mapping[str, str]:
+    """The client's headers that may go on."""
+    kept: KeptHead | None = environ.get(KEPT)
+    if kept is None:
+        return for_upstream(of_environ(environ))
+    if kept.passed is None:
+        kept.passed = for_upstream(of_environ(environ))
+    return kept.passed
 
 
 def of_environ(environ: Mapping[str, Any]) -> list[tuple[str, str]]:

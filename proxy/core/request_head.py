@@ -1,5 +1,7 @@
 """What has arrived of a request, before anybody reads it."""
 
+from collections.abc import Mapping, Sequence
+
 from proxy.errors import HeadTooLarge, Malformed
 
 # Of a request line and all headers. OpenAI's own API asks clients for no more.
@@ -7,6 +9,20 @@ MAX_HEAD_BYTES = 65_536
 
 TLS_HANDSHAKE = b"\x16"  # RFC 8446, 5.1
 HEAD_END = b"\r\n\r\n"
+
+KEPT = "proxy.kept"  # of a request's environ: its KeptHead
+
+
+class KeptHead:
+    """What was made of a head that comes again and again, but for its body's length; by
+    whoever makes it, of nothing but the head. Of one connection, so of one thread at a time."""
+
+    __slots__ = ("key_hashes", "passed", "pepper")
+
+    def __init__(self) -> None:
+        self.passed: Mapping[str, str] | None = None  # the headers that go on
+        self.pepper: bytes | None = None  # with which these were made
+        self.key_hashes: Sequence[str] = ()
 
 
 def is_whole(received: bytes) -> bool:

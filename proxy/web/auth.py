@@ -12,6 +12,7 @@ from proxy.context import Parts, parts
 from proxy.core.door import DISABLED, ELSEWHERE, EXPIRED, FOLLOWED, hindrance
 from proxy.core.key_format import ADMIN_PREFIX, mistake
 from proxy.core.log_lines import text_of
+from proxy.core.request_head import KEPT, KeptHead
 from proxy.core.roles import ADMIN, ADMINISTER, FIRST_ADMIN, READ, Admin, least_role
 from proxy.core.sources import Address, comes_from, source
 from proxy.core.types import ANONYMOUS, Client
@@ -43,10 +44,9 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
     """
     snapshot = mine.snapshots.current
     keys, pepper = snapshot.keys, snapshot.pepper
-    given = _given_keys(environ)
     closed = None
-    for key in given:
-        known = keys.get(key_hash(pepper, key)) if pepper else None
+    for found in _key_hashes(environ, pepper) if pepper else ():
+        known = keys.get(found)
         if known is None:
             continue
         if known.is_plain:
@@ -60,6 +60,7 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
         return ANONYMOUS
     if closed is not None:
         raise closed
+    given = _given_keys(environ)
     if given and pepper:
         _note_client_key(mine, environ)
     raise _not_known(given, is_readable=pepper is not None)
@@ -241,6 +242,17 @@ def _right() -> str:
         return READ  # the framework's answer: which methods there are
     method = "get" if request.method == "HEAD" else request.method.lower()
     return getattr(getattr(resource, method, None), "right", ADMINISTER)
+
+
+def _key_hashes(environ: Mapping[str, Any], pepper: bytes) -> Sequence[str]:
+    """Of the keys that were given."""
+    kept: KeptHead | None = environ.get(KEPT)
+    if kept is not None and kept.pepper is pepper:
+        return kept.key_hashes
+    found = [key_hash(pepper, key) for key in _given_keys(environ)]
+    if kept is not None:
+        kept.pepper, kept.key_hashes = pepper, found
+    return found
 
 
 def _given_keys(environ: Mapping[str, Any]) -> list[str]:

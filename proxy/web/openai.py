@@ -163,7 +163,7 @@ def _call(
     if client.allowed_models:
         _check_allowed(client, asked)
     seen.trail = Trail()
-    passed = headers.for_upstream(headers.of_environ(environ))
+    passed = headers.passed_on(environ)
     trace = seen.__dict__.get("trace")
     if trace is not None:
         passed = headers.without_trace(passed)

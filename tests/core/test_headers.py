@@ -13,10 +13,12 @@ from proxy.core.headers import (
     for_client_stream,
     for_upstream,
     of_environ,
+    passed_on,
     request_id,
     retry_after_seconds,
     without_trace,
 )
+from proxy.core.request_head import KEPT, KeptHead
 
 # RFC 9110, 7.6.1, RFC 2616, 13.5.1 and RFC 7540, 3.2.1; written out, so that a name taken off
 # the list is missed here.
@@ -158,6 +160,16 @@ def test_a_requests_headers_are_those_that_the_framework_knows():
     }
     assert of_environ(environ) == list(EnvironHeaders(environ))
     assert of_environ({"CONTENT_TYPE": ""}) == []
+
+
+def test_what_passes_of_a_head_that_comes_again_is_found_once():
+    environ = {"HTTP_X_A": "1", "HTTP_AUTHORIZATION": "secret", "CONTENT_LENGTH": "2"}
+    assert passed_on(environ) == {"X-A": "1"}
+    kept = KeptHead()
+    passed = passed_on(environ | {KEPT: kept})
+    assert passed == {"X-A": "1"}
+    # As the reader has it: only the body's length may be another.
+    assert passed_on({"CONTENT_LENGTH": "3", KEPT: kept}) is passed
 
 
 def test_who_takes_part_in_a_trace_passes_on_nothing_that_the_client_says_of_it():

@@ -2,8 +2,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
+from proxy.core.request_head import KEPT, KeptHead
 from proxy.core.sources import networks
 from proxy.runtime import key_watch
 from proxy.store import admin_keys, keys
@@ -84,6 +85,39 @@ def test_a_removed_key_is_worth_nothing(world):
         keys.remove(session, "app", author=AUTHOR)
     world.parts.syncer.sync()
     assert world.ask().status_code == 401
+
+
+def again(world, kept):
+    """Asked with a head that is like one before."""
+    headers = {"api-key": world.client_key}
+    answer = world.client.get(MODELS, headers=headers, environ_overrides={KEPT: kept})
+    return answer.status_code
+
+
+def test_keys_of_a_head_that_comes_again_are_hashed_once(world, monkeypatch):
+    kept, hashed = KeptHead(), []
+    monkeypatch.setattr(auth, "key_hash", lambda *a: hashed.append(a) or keys.key_hash(*a))
+    assert [again(world, kept) for _ in range(3)] == [200] * 3
+    assert len(hashed) == 1
+
+
+def test_a_removed_key_is_worth_nothing_though_its_head_came_before(world):
+    kept = KeptHead()
+    assert again(world, kept) == 200
+    with world.parts.database.session() as session:
+        keys.remove(session, "app", author=AUTHOR)
+    world.parts.syncer.sync()
+    assert again(world, kept) == 401
+
+
+def test_nor_is_one_whose_hash_is_another_now(world):
+    kept = KeptHead()
+    assert again(world, kept) == 200
+    with world.parts.database.session() as session:
+        session.execute(update(SecretRow).values(value="00" * 32))
+        admin_keys.add(session, "ann", "admin", author=AUTHOR)  # so that it is read again
+    world.parts.syncer.sync()
+    assert again(world, kept) == 401
 
 
 @pytest.mark.parametrize("headers", [{}, {"api-key": "whatever"}])
