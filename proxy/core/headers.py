@@ -1,9 +1,11 @@
 """Which headers pass, and what an upstream's headers say about waiting."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 from proxy.core.request_head import KEPT, KeptHead
@@ -95,7 +97,8 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 KNOWN_NAMES = 256
-CONNECTION_CHARACTERS = len("connection")
+NAME, VALUE = itemgetter(0), itemgetter(1)  # of a header
+NO_NAMES: frozenset[str] = frozenset()
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -141,15 +144,15 @@ def for_client(
     """The upstream's headers that may go on. A client that has limits hears of these, and of no
     upstream's."""
     headers = list(headers)
-    named = _named_by_connection(headers)
     may_go = _may_go_to_limited if has_limits else _may_go_to_client
-    return [
-        (name, value)
-        for name, value in headers
-        if may_go(name)
-        and not (named and name.lower() in named)
-        and ((value.isascii() and value.isprintable()) or _VALUE.fullmatch(value))
-    ]
+    passed = list(compress(headers, map(may_go, map(NAME, headers))))
+    named = _named_by_connection(headers)
+    if named:
+        passed = [(name, value) for name, value in passed if name.lower() not in named]
+    values = "".join(map(VALUE, passed))
+    if values.isascii() and values.isprintable():  # as nearly all are, and told together
+        return passed
+    return [(name, value) for name, value in passed if _VALUE.fullmatch(value)]
 
 
 def for_client_stream(
@@ -269,11 +272,13 @@ def _number(text: str) -> float | None:
     return value if value == value else None
 
 
-def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
+def _named_by_connection(headers: Collection[tuple[str, str]]) -> Collection[str]:
     """A header that `Connection` names is hop-by-hop too (RFC 9110, 7.6.1)."""
+    if "connection" not in map(str.lower, map(NAME, headers)):
+        return NO_NAMES
     return {
         token.strip().lower()
         for name, value in headers
-        if len(name) == CONNECTION_CHARACTERS and name.lower() == "connection"
+        if name.lower() == "connection"
         for token in value.split(",")
     }

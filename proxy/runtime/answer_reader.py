@@ -42,7 +42,8 @@ class BrokenAnswer(Exception):
 class AnswerReader:
     """`receive(n)` gives up to n bytes of the connection, none at its end.
 
-    `headers` is every line in order, its name in lower case (RFC 9110, 5.1: case says nothing).
+    `headers` is every line in order, its name in lower case (RFC 9110, 5.1: case says nothing);
+    `fields` is the same by name, of one that occurs twice the last.
     Every method that reads raises BrokenAnswer, and what `receive` raises: OSError. Not
     thread-safe.
     """
@@ -59,6 +60,7 @@ class AnswerReader:
         "_receive",
         "_surplus",
         "complete",
+        "fields",
         "headers",
         "received_bytes",
         "status",
@@ -67,6 +69,7 @@ class AnswerReader:
     def __init__(self, receive: Callable[[int], Any]) -> None:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
+        self.fields: dict[str, str] = {}
         self.complete = False  # the body's last byte has arrived
         self.received_bytes = 0
         self._receive = receive
@@ -156,25 +159,29 @@ class AnswerReader:
         self._surplus = self._surplus or self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:
-            return  # a trailer
-        if len(self._lines) >= MAX_HEADERS:
-            raise BrokenAnswer(TOO_LARGE)
-        self._lines.append((name, value))
+        self._lines.append((name, value))  # behind the head, trailers, which nobody reads
 
     def on_headers_complete(self) -> None:
         if self._head_done:
             return
         self.status = self._parser.get_status_code()
         lines, self._lines = self._lines, []
+        if len(lines) > MAX_HEADERS:
+            raise BrokenAnswer(TOO_LARGE)
         if self.status < 200:
             return  # RFC 9110, 15.2: there may be several before the answer
-        self.headers = [(_name(n), v.decode("latin-1").strip(" \t")) for n, v in lines]
+        self.headers = headers = _headers(lines)
+        self.fields = fields = dict(headers)
         self._head_done = True
         self._length_known = self.status in BODILESS
-        for name, value in self.headers:
-            if name in FRAMING:
-                self._note(name, value.lower())
+        framing = FRAMING.intersection(fields)
+        if len(fields) == len(headers):
+            for name in framing:
+                self._note(name, fields[name].lower())
+        else:
+            for name, value in headers:
+                if name in framing:
+                    self._note(name, value.lower())
 
     def _note(self, name: str, value: str) -> None:
         """What a header says about the body. Of encodings we asked for none."""
@@ -197,6 +204,16 @@ class AnswerReader:
         if self._head_done and not self.complete:
             self.complete = True
             self._keep_alive = self._parser.should_keep_alive()
+
+
+def _headers(lines: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """All together: one by one they take longer than all else of a short answer. The parser
+    lets no line end into a value."""
+    if not lines:
+        return []
+    names, values = zip(*lines, strict=True)
+    text = b"\n".join(map(bytes.strip, values)).decode("latin-1")
+    return list(zip(map(_name, names), text.split("\n"), strict=True))
 
 
 # The same few names come with every answer.

@@ -191,6 +191,11 @@ class Body:
         return self._reader.headers
 
     @property
+    def fields(self) -> Mapping[str, str]:
+        """Header lines by their name in lower case."""
+        return self._reader.fields
+
+    @property
     def is_delimited(self) -> bool:
         """It says itself where it ends; else it may have been cut short."""
         return self._reader.is_delimited

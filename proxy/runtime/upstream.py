@@ -60,7 +60,7 @@ class Answer:
         self.token = token
         self._body = cast(Body, response.raw)  # the transport made it
         self.status: int = response.status_code
-        self.headers: Mapping[str, str] = dict(self._body.header_items())  # lower case
+        self.headers = self._body.fields
 
     def header_items(self) -> list[tuple[str, str]]:
         """Every header line, also where a name occurs twice."""
