@@ -17,20 +17,17 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """gunicorn looks for what would end a line at each value, and this at all of them: to
         the rest it is the same."""
-        headers, lines, length, is_usual = list(headers), [], None, True
-        for name, value in headers:
-            value = value.strip(" \t")
-            lines.append((name, value))
-            kind = _kind(name)
-            if kind == LENGTH:
-                length = int(value)
-            elif kind == OTHER:
-                is_usual = False
-        text = "".join([value for _, value in lines])
-        if is_usual and text.isascii() and text.isprintable():
-            self.headers, self.response_length = lines, length
-        else:
+        headers = list(headers)
+        names, values = zip(*headers, strict=True) if headers else ((), ())
+        kinds, text = list(map(_kind, names)), "".join(values)
+        lengths = kinds.count(LENGTH)
+        if OTHER in kinds or lengths > 1 or not (text.isascii() and text.isprintable()):
             super().process_headers(headers)
+            return
+        # Of what is printable, spaces are all that is taken off; also it is `str` itself then.
+        self.headers = list(zip(names, map(str.strip, values), strict=True))
+        if lengths:
+            self.response_length = int(values[kinds.index(LENGTH)])
 
     @property
     def is_open_ended(self) -> bool:

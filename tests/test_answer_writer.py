@@ -52,6 +52,7 @@ def clock(monkeypatch):
         [*USUAL, ("content-length", "2")],
         [*USUAL, ("Content-Length", "2")],
         [*USUAL, ("x-request-id", "again")],
+        [("content-length", "1"), *USUAL, ("Content-Length", "2")],
         [*USUAL, ("connection", "upgrade"), ("upgrade", "websocket")],
         [*USUAL, ("connection", "close"), ("keep-alive", "x"), ("date", "never")],
         [*USUAL, ("transfer-encoding", "chunked"), ("server", "ours"), ("content-length", "2")],
@@ -77,6 +78,8 @@ def test_it_is_what_gunicorn_writes(headers, status, request_of):
     [
         ("x-a", "b\r\nset-cookie: c", InvalidResponseHeader),
         ("x-a", "b\nc", InvalidResponseHeader),
+        ("x-a", "b\n", InvalidResponseHeader),
+        ("x-a", "\x1fb", InvalidResponseHeader),
         ("x-a", "b\rc", InvalidResponseHeader),
         ("x-a", "b\x00c", InvalidResponseHeader),
         ("x-a", "b\x7fc", InvalidResponseHeader),
