@@ -157,8 +157,9 @@ def serving(
     """The instance and its deployment, with all limits that bound a call there."""
     enabled = config.rate_limit_enabled
     limits = tuple(_limits(config, deployment, groups or {})) if enabled else ()
-    counts_tokens = not limits or any(limit.max_tpm for limit in limits)
-    return Serving(config, deployment, limits, meters(config, deployment), counts_tokens)
+    least = min((limit.max_tpm for limit in limits if limit.max_tpm > 0), default=0)
+    counted = meters(config, deployment)
+    return Serving(config, deployment, limits, counted, least, not limits or least > 0)
 
 
 def may_be_limited(config: InstanceConfig) -> bool:
@@ -220,10 +221,21 @@ def reservation_tokens(serving: Serving, tokens: int) -> int:
     At most the smallest whole limit: a call estimated above it may go when nothing else does,
     because the estimate may be too high, and waiting would not make it fit.
     """
-    for limit in serving.limits:
-        if 0 < limit.max_tpm < tokens:
-            tokens = limit.max_tpm
-    return tokens
+    return serving.least_tpm if 0 < serving.least_tpm < tokens else tokens
+
+
+def has_plenty(limit: Limit, meter: Meter, tokens: int, second: int, others: int) -> bool:
+    """There is room for a call of `tokens`, also if others have taken all of their part. So it
+    mostly is, and this is all that is looked at then."""
+    if limit.max_tpm > 0:
+        used = meter.tokens.total(second) + tokens
+        if used + _part(limit.max_tpm, others) > limit.max_tpm:
+            return False
+    if limit.max_rpm > 0:
+        size, _ = request_window(limit.max_rpm)
+        if meter.requests.total(second) + 1 + _part(size, others) > size:
+            return False
+    return True
 
 
 def wait_seconds(limit: Limit, meter: Meter, tokens: int, second: int) -> int:

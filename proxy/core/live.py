@@ -1,8 +1,9 @@
 """What is known of one instance now, and whether a call may go there."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from proxy.core import limiter
 from proxy.core.breaker import HEARSAY_SECONDS, Breaker
@@ -112,7 +113,7 @@ class Live:
             return found
         if config.rate_limit_enabled and (serving.limits or self.hints):
             tokens = call.reserved_tokens
-            full = next(self._full(serving, tokens, meters, now, kept=kept), None)
+            full = self._full(serving, tokens, meters, now, kept=kept)
             if full and (found is None or full.wait_seconds > found.soonest_seconds):
                 return full
         return found
@@ -133,21 +134,23 @@ class Live:
 
     def _full(
         self, serving: Serving, tokens: int, meters: Meters, now: float, *, kept: float | None
-    ) -> Iterator[Refusal]:
-        """Each limit that leaves no room, the one that lasts longest first."""
-        waits = []
-        for limit in self._limits(serving, now):
+    ) -> Refusal | None:
+        """The limit that leaves no room for longest; or what the upstream said."""
+        hint = self.hints.get(serving.deployment) if self.hints else None
+        waits, second, others = [], int(now), self._peers.others
+        for limit in _limits(serving, hint, now):
             meter = meters.get(limit.meter)
             if meter is None:
+                continue
+            if kept is None and limiter.has_plenty(limit, meter, tokens, second, others):
                 continue
             found = self._bounded(serving, limit, meter, tokens, now, kept=kept)
             if found is not None:
                 waits.append(found)
-        yield from sorted(waits, key=lambda r: -r.wait_seconds)
-        hint = self.hints.get(serving.deployment)
+        if waits:
+            return max(waits, key=attrgetter("wait_seconds"))
         wait_upstream = hint.wait_seconds(tokens, now) if hint else 0.0
-        if wait_upstream > 0:
-            yield Refusal(serving, UPSTREAM_SAYS, wait_upstream)
+        return Refusal(serving, UPSTREAM_SAYS, wait_upstream) if wait_upstream > 0 else None
 
     def _bounded(
         self,
@@ -175,15 +178,6 @@ class Live:
             reason, seconds = LEFT_TO_OTHERS, self._peers.sync_seconds
         share = limiter.used_share(limit, meter, second)
         return Refusal(serving, reason, seconds, limit, share)
-
-    def _limits(self, serving: Serving, now: float) -> Iterator[Limit]:
-        """Ours, and a lower one of which the upstream told lately. Where an operator set no
-        limit of tokens, none is: there it is the upstream that refuses."""
-        yield from serving.limits
-        hint = self.hints.get(serving.deployment)
-        lower = hint.lower_limit_tokens(now) if hint else None
-        if lower is not None and any(limit.max_tpm for limit in serving.limits):
-            yield Limit(("deployment", serving.config.name, serving.deployment), lower)
 
     def rest(self, serving: Serving, now: float) -> Rest | None:
         """The longer of the rests of the deployment and of the whole instance."""
@@ -243,6 +237,18 @@ class Live:
         if reasons & MISCONFIGURED:
             return "misconfigured"
         return "rate_limited" if reasons else "healthy"
+
+
+def _limits(serving: Serving, hint: Hint | None, now: float) -> tuple[Limit, ...]:
+    """Ours, and a lower one of which the upstream told lately. Where an operator set no limit
+    of tokens, none is: there it is the upstream that refuses."""
+    limits, least = serving.limits, serving.least_tpm
+    if hint is None or not least:
+        return limits
+    told = hint.lower_limit_tokens(now)
+    if told is None or told >= least:  # each of ours counts at least what the deployment does
+        return limits
+    return (*limits, Limit((limiter.DEPLOYMENT, serving.config.name, serving.deployment), told))
 
 
 def _median(medians: dict[str, MovingMedian], deployment: str) -> MovingMedian:

@@ -188,14 +188,16 @@ class Serving:
     """An instance, and the deployment under which it serves the model asked for.
 
     Made by `limiter.serving`: `limits` are all that bound a call there, `meters` what it
-    counts in. `counts_tokens`: what there may be too little of is tokens, and not requests
-    alone; where there is no limit of ours, it is the upstream's.
+    counts in. `least_tpm` is the lowest of these limits in tokens, 0 where there is none.
+    `counts_tokens`: what there may be too little of is tokens, and not requests alone; where
+    there is no limit of ours, it is the upstream's.
     """
 
     config: InstanceConfig
     deployment: str
     limits: tuple[Limit, ...] = ()
     meters: tuple[MeterKey, ...] = ()
+    least_tpm: int = 0
     counts_tokens: bool = True
 
 

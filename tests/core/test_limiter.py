@@ -8,6 +8,7 @@ from proxy.core.limiter import (
     Meter,
     accepts_prompt,
     even_wait_seconds,
+    has_plenty,
     is_left_to_others,
     largest_share,
     meters,
@@ -311,6 +312,28 @@ def test_nothing_is_summed_up_where_it_could_not_matter(added, limit, tokens, ot
         left = left or (theirs > 0 and had + theirs + 1 > size)
     assert wait_seconds(limit, meter, tokens, NOW) == wait
     assert is_left_to_others(limit, meter, tokens, NOW, others) is left
+    if has_plenty(limit, meter, tokens, NOW, others):
+        assert (wait, left) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "limit, tokens, others, plenty",
+    [
+        (Limit(KEY), 10**9, 9, True),
+        (Limit(KEY, max_tpm=1000), 700, 0, True),
+        (Limit(KEY, max_tpm=1000), 701, 0, False),
+        (Limit(KEY, max_tpm=1000), 200, 1, True),
+        (Limit(KEY, max_tpm=1000), 201, 1, False),
+        (Limit(KEY, max_rpm=60), 1, 0, True),
+        (Limit(KEY, max_rpm=18), 1, 0, False),
+        (Limit(KEY, max_rpm=60), 1, 1, True),
+        (Limit(KEY, max_rpm=36), 1, 1, False),
+        (Limit(KEY, max_tpm=1000, max_rpm=18), 1, 0, False),
+    ],
+)
+def test_where_there_is_plenty_for_all_nothing_else_is_looked_at(limit, tokens, others, plenty):
+    meter = used((5, 300), requests=[5, 5, 5])
+    assert has_plenty(limit, meter, tokens, NOW, others) is plenty
 
 
 # 61,000 tokens a minute: 1,000 for each of the seconds that count.

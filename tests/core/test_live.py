@@ -219,6 +219,15 @@ def test_a_lower_limit_the_upstream_tells_of_bounds_the_deployment():
     assert refused(live, meters=meters) is None
 
 
+@pytest.mark.parametrize("told, why", [(99, (NO_ROOM, 60.75)), (100, None)])
+def test_a_limit_that_the_upstream_tells_of_counts_only_if_it_is_lower(told, why):
+    live = Live()
+    live.answered(MODEL, 5.0, Hint(NOW, limit_tokens=told))
+    # Which cannot be: the instance counts what its deployment does.
+    meters = {("deployment", "a", MODEL): full(100)["instance", "a", ""]}
+    assert refused(live, meters=meters) == why
+
+
 def test_a_lower_limit_counts_where_any_of_ours_is_one_of_tokens():
     live = Live()
     meters = {("deployment", "a", MODEL): full(45)["instance", "a", ""]}
