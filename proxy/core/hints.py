@@ -6,7 +6,7 @@ What remains beside a 429 is not looked at: the 429 says itself how long it is t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # After that long what remained then says nothing: most of the minute's budget is back.
 TRUSTED_SECONDS = 10.0
@@ -15,8 +15,7 @@ TRUSTED_SECONDS = 10.0
 LIMIT_TRUSTED_SECONDS = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(NamedTuple):
     """Of one deployment, as of its last answer. None: it did not say.
 
     `remaining_*` are what is left of it, less what was begun here since.

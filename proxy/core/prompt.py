@@ -1,10 +1,9 @@
 """What a prompt is made of, as far as it costs tokens."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """`counts` as an estimator takes them: 1, letters, spaces, digits, other ASCII, characters
     of two bytes, of three or more. `media_tokens` and `ready_tokens` (text that is tokenized
     already) are added to what it says."""

@@ -115,8 +115,7 @@ class Client(NamedTuple):
 ANONYMOUS = Client(name="anonymous")  # everybody, when PROXY_CLIENT_AUTH is off
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer. `cached_tokens` are of the prompt's, `reasoning_tokens` of the
     completion's. `estimated`: the upstream did not say, we counted."""
 

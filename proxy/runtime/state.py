@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from types import MappingProxyType
+from typing import NamedTuple
 
 from proxy.core.deltas import (
     OTHER_MODEL,
@@ -87,8 +88,7 @@ RATE_SECONDS = 10
 TRIAL_GRACE_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """Room taken by `start`; `finish` gives back what was too much."""
 
     config: InstanceConfig
@@ -101,8 +101,7 @@ class Reservation:
     is_trial: bool = False  # of a breaker that is half open
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How an attempt ended. Its times are its own; `before_ms` is what its client had waited
     when it began. `answered`: its answer went to the client, so the client's
     request counts here; `is_left`: the client did not wait for it; `was_answered`:

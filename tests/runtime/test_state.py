@@ -229,7 +229,8 @@ def test_of_two_rests_the_longer_counts(state):
     state.finish(first, throttled(30))
     state.finish(second, throttled(5))
     state.finish(
-        third, replace(MISCONFIGURED, verdict=replace(MISCONFIGURED.verdict, rest_seconds=10))
+        third,
+        MISCONFIGURED._replace(verdict=replace(MISCONFIGURED.verdict, rest_seconds=10)),
     )
     assert refusal(state)[1] == 30.0
     assert refusal(state, serving(A, "mini"))[1] == 10.0
@@ -414,7 +415,7 @@ def test_usage_is_counted_by_minute_model_and_client(state, clock):
     clock.now += 59.9
     once(state, ending, asked=call(model="one", client=Client("app")))
     clock.now += 0.1
-    once(state, replace(ending, answered=False), asked=call(model="one", client=Client("web")))
+    once(state, ending._replace(answered=False), asked=call(model="one", client=Client("web")))
     assert state.take().usage == {
         (int(OPENED_AT), "a", "one", "app"): {
             "requests": 1,
