@@ -57,14 +57,13 @@ class Lately:
     def add(self, tokens: int, requests: int, second: int, in_round: int = 0) -> bool:
         """True if it is the first in that round."""
         is_first = True
-        for each in reversed(self._counts):
-            if each[0] != in_round:
-                continue
-            if each[1] == second:
-                each[2] += tokens
-                each[3] += requests
-                return False
-            is_first = False
+        for each in reversed(self._counts):  # mostly it is the last
+            if each[0] == in_round:
+                if each[1] == second:
+                    each[2] += tokens
+                    each[3] += requests
+                    return False
+                is_first = False
         if len(self._counts) > 2 * COUNTED_SECONDS:  # no sync for long
             oldest = second - COUNTED_SECONDS
             self._counts = [each for each in self._counts if each[1] > oldest]

@@ -25,11 +25,13 @@ class Window:
         self._total = 0
 
     def add(self, amount: int, second: int) -> None:
-        if second > self._newest:
-            self._advance(second)
-        elif second <= self._newest - len(self._buckets):
-            return
-        self._buckets[second % len(self._buckets)] += amount
+        if second != self._newest:
+            if second > self._newest:
+                self._advance(second)
+            elif second <= self._newest - len(self._buckets):
+                return
+        buckets = self._buckets
+        buckets[second % len(buckets)] += amount
         self._total += amount
 
     @property

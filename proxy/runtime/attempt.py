@@ -94,8 +94,9 @@ class Attempt:
         self._reservation = reservation
         self.call = call
         self._answer: Answer | None = None
+        self.streams = False  # the answer is a stream
         self._first = b""  # what was held back
-        self._was_answered = False
+        self._was_answered = self._complete = False
         self.silence_seconds = stream_idle_seconds  # of its stream, the longest
         self._broken: Exception | None = None  # how its stream broke, for who iterates
         self._hides_usage = asks_for_usage(call, serving)
@@ -106,7 +107,6 @@ class Attempt:
         )
         self._started = time.monotonic()
         self._first_byte_ms = 0
-        self._complete = False
         self.line = line
         self._on_close = on_close
         self._is_made_up = is_made_up  # the model, by the client
@@ -123,15 +123,16 @@ class Attempt:
         another instance; of a stream, until an event says something.
         """
         try:
-            self._answer = self._send(upstream, context)
-            self.verdict = verdicts.of(self._answer.status, self._answer.headers, time.time())
+            self._answer = answer = self._send(upstream, context)
+            self.verdict = verdicts.of(answer.status, answer.headers, time.time())
+            self.streams = self.call.stream and _is_stream(answer)
             if self.streams:
-                self._read_until_content(self._answer)
-            elif self._answer.status < 400:
-                self.body = body = self._answer.read_all()
+                self._read_until_content(answer)
+            elif answer.status < 400:
+                self.body = body = answer.read_all()
                 self._settle_plain(body)
             else:
-                self.body = self._error_body(self._answer)
+                self.body = self._error_body(answer)
                 self.verdict = self._judged(self.verdict, self.body)
         except UpstreamError as error:
             self._fail(error)
@@ -156,13 +157,6 @@ class Attempt:
                 name = self.serving.config.name
                 said = "%s answers again: its breaker closed"
                 tell(logger, "breaker_closed", said, name, instance=name)
-
-    @property
-    def streams(self) -> bool:
-        if self._answer is None or self._answer.status != 200:
-            return False
-        kind = self._answer.headers.get("content-type", EVENT_STREAM)
-        return self.call.stream and kind.lower().startswith(EVENT_STREAM)
 
     @property
     def answer(self) -> Answer:
@@ -478,6 +472,12 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def _is_stream(answer: Answer) -> bool:
+    """To who asked for one."""
+    kind = answer.headers.get("content-type", EVENT_STREAM)
+    return answer.status == 200 and kind.lower().startswith(EVENT_STREAM)
 
 
 def _forget_frames(error: UpstreamError) -> None:

@@ -574,8 +574,9 @@ class State:
     def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
         at, config = reservation.second, reservation.config
         notes = self._peers.others and may_be_limited(config)
+        found = self._meters.get
         for meter_key in reservation.meters:
-            meter = self._meter(meter_key)
+            meter = found(meter_key) or self._meter(meter_key)
             meter.add(tokens, requests, at)
             if notes:
                 self._note_lately(meter, tokens, requests, at, self._round)

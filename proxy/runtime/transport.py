@@ -7,7 +7,7 @@ environment's proxies, and tries again; there is one loop that tries again, and 
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -306,9 +306,10 @@ def _host(base: str, proxy_url: str | None) -> _Host:
 def _head(request: Outgoing, host: _Host, target: str) -> bytes:
     first = f"{request.method} {host.prefix}{target} HTTP/1.1"
     lines = [first, *host.lines, "Accept-Encoding: identity"]
-    for name, value in request.headers.items():
-        if name.lower() not in _OURS:
-            lines.append(f"{name}: {value}")
+    told: Collection[tuple[str, str]] = request.headers.items()
+    if not _OURS.isdisjoint(map(str.lower, request.headers)):
+        told = [(name, value) for name, value in told if name.lower() not in _OURS]
+    lines += map(": ".join, told)
     if request.body is not None:
         lines.append(f"Content-Length: {len(request.body)}")
     text = "\r\n".join(lines)
