@@ -3,7 +3,7 @@
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from flask import current_app
 
@@ -114,4 +114,6 @@ class Parts:
 
 def parts() -> Parts:
     """Those of the app that handles the present request or command."""
-    return cast(Parts, current_app.extensions[EXTENSION])
+    # As werkzeug's proxies give it at once; by their attributes they look for it longer.
+    app = cast(Any, current_app)._get_current_object()
+    return cast(Parts, app.extensions[EXTENSION])

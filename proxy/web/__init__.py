@@ -1,6 +1,6 @@
 """Speaks: Flask and marshmallow at the edge."""
 
-from flask import request
+from flask import g
 
 from proxy.context import parts
 from proxy.web import (
@@ -24,8 +24,8 @@ def register(app: Gateway, *, version: str) -> None:
         app.config["MAX_CONTENT_LENGTH"] = parts().settings.max_body_bytes
     # Or a doubled slash would be redirected, to http:// even with TLS in front of us.
     app.url_map.merge_slashes = False
-    app.before_request(_let_others_begin)
     requests_log.register(app)
+    app.before_request(_let_others_begin)
     limits.register(app)
     openai.register(app)
     app.routes = Routes(openai.CALLS)
@@ -39,5 +39,5 @@ def register(app: Gateway, *, version: str) -> None:
 
 def _let_others_begin() -> None:
     """Whatever is no call may wait for the database."""
-    if request.endpoint not in openai.CALLS:
+    if g.asked.endpoint not in openai.CALLS:
         parts().entry.leave()

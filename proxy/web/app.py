@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, Request, Response, g, request
+from flask.ctx import _AppCtxGlobals
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import Headers
 from werkzeug.routing import MapAdapter
@@ -27,8 +28,15 @@ class _NoSessions(SessionInterface):
         return NO_SESSION
 
 
+class _Remembered(_AppCtxGlobals):
+    """Flask's `g`, whose attributes are set as any other's."""
+
+    __setattr__ = object.__setattr__  # type: ignore[assignment]  # nothing else
+
+
 class Gateway(Flask):
     session_interface = _NoSessions()
+    app_ctx_globals_class = _Remembered
     routes = Routes(())
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:

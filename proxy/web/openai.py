@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, jsonify
 
 from proxy.context import Parts, parts
 from proxy.core import headers, tokens
@@ -76,8 +76,8 @@ def register(app: Flask) -> None:
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
     # Each look through one of these takes as long as some of what follows.
-    mine, environ, seen = parts(), request.environ, g._get_current_object()
-    seen.endpoint = endpoint
+    mine, seen = parts(), g._get_current_object()
+    environ, seen.endpoint = seen.asked.environ, endpoint
     if mine.traces is not None:
         seen.trace = mine.traces.begin(environ)
     try:

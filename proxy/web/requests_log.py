@@ -5,10 +5,9 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, Response, g, request
-from flask.globals import request_ctx
 
 from proxy.context import parts
 from proxy.core.headers import request_id
@@ -30,15 +29,16 @@ def register(app: Flask) -> None:
 
 
 def begin() -> None:
-    seen = g._get_current_object()
-    seen.started = time.monotonic()
+    seen, asked = g._get_current_object(), cast(Any, request)._get_current_object()
+    seen.started, seen.asked = time.monotonic(), asked
     # Of 64 bits by chance, not from the system's source of secrets: it protects nothing.
-    given = request.environ.get("HTTP_X_REQUEST_ID")
+    given = asked.environ.get("HTTP_X_REQUEST_ID")
     seen.request_id = request_id(given, f"{random.getrandbits(64):016x}")
 
 
 def finish(response: Response) -> Response:
-    seen, asked = g._get_current_object().__dict__, request_ctx.request
+    seen = g._get_current_object().__dict__.copy()
+    asked = seen.pop("asked")  # it is not kept until an answer's end
     if isinstance(response, Relayed):
         response.headers.add("x-request-id", seen["request_id"])  # its upstream's was left out
     else:
@@ -51,7 +51,7 @@ def finish(response: Response) -> Response:
             asked.method,
             asked.path,
             response.status_code,
-            seen.copy(),
+            seen,
         )
     )
     return response
