@@ -5,9 +5,11 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -29,6 +31,11 @@ MAX_WAITING_CHARACTERS = 50_000_000
 # Lines wait so long for others to be written with them: a thread that woke for each one would
 # take the interpreter from requests as often.
 WRITE_SECONDS = 0.1
+# Of records that are kept in a row; then requests have the interpreter for a moment: all of a
+# tenth of a second take milliseconds. So few pauses that a crowd's are kept in time.
+TOGETHER = 16
+MOST_PAUSES = 50
+PAUSE_SECONDS = 0.0005
 # Of lines that are written to the file at once, between two looks at its size.
 FILE_CHUNK_BYTES = 16_384
 
@@ -97,7 +104,7 @@ class LogWriter:
         records are kept and alerts told, whether or not somebody takes the lines."""
         self._waiting = self._opened()
         self._periodics = (
-            Periodic("records", WRITE_SECONDS, self._waiting.keep),
+            Periodic("records", WRITE_SECONDS, partial(self._waiting.keep, _pause)),
             Periodic("log", WRITE_SECONDS, self._waiting.write),
         )
         for each in self._periodics:
@@ -194,10 +201,14 @@ class _Waiting(logging.Handler):
         if len(self._records) < MAX_WAITING_LINES:
             self._records.append(record)
 
-    def keep(self) -> None:
+    def keep(self, pause: Callable[[], None] = lambda: None) -> None:
         """Records, alerts and lines of all that wait now. Writes nothing: that may take for
         ever."""
-        for _ in range(len(self._records)):  # what comes meanwhile is the next round's
+        number = len(self._records)  # what comes meanwhile is the next round's
+        together = max(TOGETHER, number // MOST_PAUSES)
+        for done in range(number):
+            if done and done % together == 0:
+                pause()
             line = self._kept(self._records.popleft())
             if line:
                 self._kept_characters += _size(line)
@@ -269,6 +280,10 @@ class _Waiting(logging.Handler):
             for sink in self.sinks:
                 if sink.form is form:
                     sink.handler.handle(chunk)
+
+
+def _pause() -> None:
+    time.sleep(PAUSE_SECONDS)
 
 
 def _size(line: _Line) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from proxy import logs
 from proxy.core.record import Seen
-from proxy.logs import KEPT_FILES, LOGGER, LogWriter
+from proxy.logs import KEPT_FILES, LOGGER, MOST_PAUSES, TOGETHER, LogWriter, Request
 from proxy.runtime.recent import Recent
 from proxy.runtime.tell import tell
 from proxy.settings import SettingError
@@ -338,6 +338,27 @@ def test_of_lines_that_wait_the_first_are_kept_until_there_is_room_again(
     waiting.keep()
     waiting.write()
     assert "line 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "number, paused_after",
+    [
+        (0, []),
+        (TOGETHER, []),
+        (2 * TOGETHER + 1, [TOGETHER, 2 * TOGETHER]),
+        (MOST_PAUSES * TOGETHER, [TOGETHER * n for n in range(1, MOST_PAUSES)]),
+        (MOST_PAUSES * 100, [100 * n for n in range(1, MOST_PAUSES)]),
+    ],
+)
+def test_while_many_records_are_kept_requests_have_the_interpreter_now_and_then(
+    number, paused_after, make_writer
+):
+    waiting, found = make_writer()._opened(), []
+    for _ in range(number):
+        waiting.add(Request(logging.INFO, SEEN))
+    waiting.keep(lambda: found.append(len(waiting._lines)))
+    assert found == paused_after
+    assert len(waiting._lines) == number
 
 
 def test_a_pipe_nobody_reads_keeps_no_record_and_no_alert_back(make_writer, monkeypatch):
