@@ -230,7 +230,9 @@ def _detail(details: object, name: str) -> int:
 
 
 def _count(value: object) -> int:
-    return min(max(value, 0), MAX_TOKENS) if isinstance(value, int) else 0
+    if not isinstance(value, int) or value < 0:
+        return 0
+    return value if value < MAX_TOKENS else MAX_TOKENS
 
 
 def split(events: bytes) -> list[bytes]:

@@ -65,7 +65,7 @@ def prompt(
                     media += image_tokens(inner) if key == "image_url" else UNKNOWN_TOKENS
                 else:
                     texts.append(key)
-                    todo.append(inner)
+                    (texts if isinstance(inner, str) else todo).append(inner)
         elif isinstance(value, list):
             todo.extend(value)
         elif isinstance(value, int) and not isinstance(value, bool):
@@ -128,10 +128,12 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
     Without a limit, what Azure counts then; at most MAX_TOKENS. Values of a wrong type
     are the upstream's to refuse, and count as absent here.
     """
-    limit = next(
-        (v for f in _LIMIT_FIELDS if (v := _positive(body.get(f))) is not None),
-        DEFAULT_COMPLETION_TOKENS,
-    )
+    limit = DEFAULT_COMPLETION_TOKENS
+    for name in _LIMIT_FIELDS:
+        value = _positive(body.get(name))
+        if value is not None:
+            limit = value
+            break
     answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
     prompts = body.get("prompt")
     is_several = isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
