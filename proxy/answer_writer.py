@@ -26,8 +26,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
             return
         # Of what is printable, spaces are all that is taken off; also it is `str` itself then.
         self.headers = list(zip(names, map(str.strip, values), strict=True))
-        if lengths:
-            self.response_length = int(values[kinds.index(LENGTH)])
+        self.response_length = int(values[kinds.index(LENGTH)]) if lengths else None
 
     @property
     def is_open_ended(self) -> bool:

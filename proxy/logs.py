@@ -32,10 +32,11 @@ MAX_WAITING_CHARACTERS = 50_000_000
 # take the interpreter from requests as often.
 WRITE_SECONDS = 0.1
 # Of records that are kept in a row; then requests have the interpreter for a moment: all of a
-# tenth of a second take milliseconds. So few pauses that a crowd's are kept in time.
+# tenth of a second take milliseconds. Where many want it a pause is as long as they like, so
+# after a while of pauses the rest is kept at once.
 TOGETHER = 16
-MOST_PAUSES = 50
 PAUSE_SECONDS = 0.0005
+PAUSES_SECONDS = 0.05
 # Of lines that are written to the file at once, between two looks at its size.
 FILE_CHUNK_BYTES = 16_384
 
@@ -204,10 +205,9 @@ class _Waiting(logging.Handler):
     def keep(self, pause: Callable[[], None] = lambda: None) -> None:
         """Records, alerts and lines of all that wait now. Writes nothing: that may take for
         ever."""
-        number = len(self._records)  # what comes meanwhile is the next round's
-        together = max(TOGETHER, number // MOST_PAUSES)
-        for done in range(number):
-            if done and done % together == 0:
+        until = time.monotonic() + PAUSES_SECONDS
+        for done in range(len(self._records)):  # what comes meanwhile is the next round's
+            if done and done % TOGETHER == 0 and time.monotonic() < until:
                 pause()
             line = self._kept(self._records.popleft())
             if line:

@@ -137,3 +137,12 @@ def test_one_with_a_length_and_one_for_an_old_client_are_not_framed(headers, ver
     answer.start_response("200 OK", headers)
     answer.write(b"a")
     assert not answer.is_open_ended
+
+
+def test_what_is_begun_anew_has_no_length_of_what_was_begun_before():
+    """As of an error that comes before anything was sent (PEP 3333)."""
+    request = SimpleNamespace(method="POST", version=(1, 1), should_close=lambda: False)
+    answer = Answer(request, Sent(), Config())
+    answer.process_headers([*USUAL, ("content-length", "5")])
+    answer.process_headers(USUAL)
+    assert (answer.headers, answer.response_length) == (USUAL, None)

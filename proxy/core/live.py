@@ -246,7 +246,7 @@ def _limits(serving: Serving, hint: Hint | None, now: float) -> tuple[Limit, ...
     if hint is None or not least:
         return limits
     told = hint.lower_limit_tokens(now)
-    if told is None or told >= least:  # each of ours counts at least what the deployment does
+    if told is None or told >= least:  # ours count what the deployment does, and more
         return limits
     return (*limits, Limit((limiter.DEPLOYMENT, serving.config.name, serving.deployment), told))
 

@@ -22,6 +22,16 @@ def free_number(taken: Iterable[int], workers: int) -> int:
     return min(range(workers), key=lambda number: counts[number])
 
 
+def run_as_the_first() -> None:
+    """This thread, where the process's first one may: by itself it does where that may which
+    made it."""
+    try:
+        cores = os.sched_getaffinity(os.getpid())
+    except OSError:
+        return  # as below
+    run_on(cores)
+
+
 def run_on(cores: set[int]) -> None:
     """This thread, and all that it makes from now on. Where the system does not let it, all is
     as before."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock, Thread
 
+from proxy.runtime.cpu_affinity import run_as_the_first
 from proxy.runtime.tell import tell
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ class ThreadPool:
 
     def _run(self, task: Task | None) -> None:
         mine = _Idle()
+        if task is not None:  # whoever submitted it made this thread
+            run_as_the_first()
         while True:
             if task is not None:
                 try:

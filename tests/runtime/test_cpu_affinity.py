@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from proxy.runtime.cpu_affinity import free_number, run_on, share
+from proxy.runtime.cpu_affinity import free_number, run_as_the_first, run_on, share
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,15 @@ def test_a_thread_runs_where_it_is_told_to(monkeypatch):
 def test_where_the_system_does_not_let_it_all_is_as_before():
     before = os.sched_getaffinity(0)
     run_on({100_000})  # there is no such core
+    assert os.sched_getaffinity(0) == before
+
+
+def test_nor_where_it_does_not_say_where_the_first_one_may(monkeypatch):
+    def refused(_process):
+        raise PermissionError
+
+    before = os.sched_getaffinity(0)
+    with monkeypatch.context() as here:
+        here.setattr(os, "sched_getaffinity", refused)
+        run_as_the_first()
     assert os.sched_getaffinity(0) == before

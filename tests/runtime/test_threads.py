@@ -1,4 +1,5 @@
 import logging
+import os
 import threading
 import time
 
@@ -177,3 +178,22 @@ def test_no_thread_of_it_keeps_a_process_alive(make_pool):
     (task,) = begun(make_pool(1))
     assert task.thread.daemon
     task.let_go.set()
+
+
+def test_a_thread_runs_where_the_first_one_may_whoever_made_it(make_pool):
+    everywhere = os.sched_getaffinity(0)
+    pool, found, over = make_pool(1), [], threading.Event()
+
+    def task():
+        found.append(os.sched_getaffinity(0))
+        over.set()
+
+    def elsewhere():
+        os.sched_setaffinity(0, {min(everywhere)})
+        pool.submit(task)
+
+    maker = threading.Thread(target=elsewhere)
+    maker.start()
+    maker.join()
+    assert over.wait(WAIT_SECONDS)
+    assert found == [everywhere]
