@@ -6,6 +6,7 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
+from functools import partial
 from types import CellType, FunctionType
 
 import orjson
@@ -73,10 +74,8 @@ LIMITS = {
 def warm(request, world, body):
     """A world in which this body was asked for before, by a client with limits or without."""
     world.add("a", max_tpm=10_000_000, max_rpm=1_000_000)
-    world.client_key, world.is_limited = (
-        world.add_client("warm", **request.param),
-        request.param,
-    )
+    world.client_key = world.add_client("warm", **request.param)
+    world.is_limited = bool(request.param)
     for _ in range(WARM):
         assert world.ask(body).status_code == 200
     return world
@@ -182,10 +181,10 @@ def test_a_warm_call_costs_so_many_calls_however_many_headers_it_has(warm, body,
 
     told = []
     act(asked())
-    environ = asked()
-    calls = calls_of(lambda: act(environ))
-    assert told[2] == "200 OK"
-    assert calls <= (MOST_CALLS_LIMITED if warm.is_limited else MOST_CALLS)
+    # The first one of a second moves each window on: no five in a row are that.
+    calls = [calls_of(partial(act, environ)) for environ in [asked() for _ in range(5)]]
+    assert told[::2] == ["200 OK"] * 6
+    assert min(calls) <= (MOST_CALLS_LIMITED if warm.is_limited else MOST_CALLS)
 
 
 def test_an_event_costs_few_calls_and_is_not_parsed(monkeypatch):
