@@ -98,18 +98,19 @@ class StreamWatcher:
         return self.content
 
     def feed(self, chunk: bytes) -> bytes:
-        whole = self._whole_events(chunk)
+        if self._tail or not chunk.endswith(b"\n\n"):
+            whole = self._whole_events(chunk)
+        else:
+            whole, self._unseen_bytes = chunk, 0
         # At the start of a line: the model may write "data:" too.
         self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
         if b"[DONE]" in whole:
             self.done = self.done or _DONE.search(whole) is not None
-        self._follow_choices(whole)
+        if not self._has_choices or _FINISH.search(whole) is not None:
+            self._follow_choices(whole)
         may_fail = b"error" in whole and _ERROR.search(whole) is not None
         if may_fail or not self.content:
-            for event in split(whole):
-                if self.content and not may_fail:
-                    break  # it says something: that is all there is to know
-                self._look_into(event)
+            self._look_at_each(whole, may_fail=may_fail)
         if b'"usage"' in whole and _USAGE.search(whole):
             whole = b"".join(event for event in split(whole) if not self._is_hidden(event))
         if not self._holds:
@@ -144,11 +145,7 @@ class StreamWatcher:
         return b"\n\n" if is_half_sent else b""
 
     def _whole_events(self, chunk: bytes) -> bytes:
-        data = self._tail + chunk if self._tail else chunk
-        if data.endswith(b"\n\n"):
-            self._tail = b""
-            self._unseen_bytes = 0
-            return data
+        data = self._tail + chunk
         end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
         if end < 3 and not data.startswith(b"\n\n"):  # rfind found neither
             end = 0
@@ -160,6 +157,12 @@ class StreamWatcher:
             end = len(data)
         self._tail = data[end:]
         return data[:end]
+
+    def _look_at_each(self, events: bytes, *, may_fail: bool) -> None:
+        for event in split(events):
+            if self.content and not may_fail:
+                break  # it says something: that is all there is to know
+            self._look_into(event)
 
     def _look_into(self, event: bytes) -> None:
         """Notes whether the event says something, or that something went wrong."""

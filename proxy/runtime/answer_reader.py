@@ -49,7 +49,6 @@ class AnswerReader:
     """
 
     __slots__ = (
-        "_extra_bytes",
         "_head_done",
         "_inflate",
         "_keep_alive",
@@ -58,10 +57,12 @@ class AnswerReader:
         "_parser",
         "_pieces",
         "_receive",
+        "_seen_bytes",
         "_surplus",
         "complete",
         "fields",
         "headers",
+        "on_body",
         "received_bytes",
         "status",
     )
@@ -79,8 +80,9 @@ class AnswerReader:
         self._length_known = False
         self._keep_alive = False
         self._surplus = False  # something came behind the answer
-        self._extra_bytes = 0  # without a byte of the body among them
+        self._seen_bytes = 0  # of what was received, when a byte of the body was among it
         self._inflate: zlib._Decompress | None = None
+        self.on_body = self._pieces.append  # what the parser calls most is no call of Python's
         self._parser: Any = HttpResponseParser(self)
 
     @property
@@ -126,7 +128,6 @@ class AnswerReader:
             self.complete = True  # its end is the connection's
             return
         self.received_bytes += len(data)
-        self._extra_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -137,8 +138,8 @@ class AnswerReader:
                 raise _why(error) from None
             self._surplus = True
         if self._pieces:
-            self._extra_bytes = 0
-        elif self._extra_bytes > MAX_HEAD_BYTES and not self.complete:
+            self._seen_bytes = self.received_bytes
+        elif self.received_bytes - self._seen_bytes > MAX_HEAD_BYTES and not self.complete:
             raise BrokenAnswer(TOO_LARGE)
 
     def _inflated(self, data: bytes) -> bytes:
@@ -153,10 +154,11 @@ class AnswerReader:
             raise BrokenAnswer(BROKE_OFF)
         return b""
 
-    # What the parser calls. After `complete` it may begin with what a peer sent too much.
+    # What the parser calls, as it does `on_body` with each piece.
 
     def on_message_begin(self) -> None:
-        self._surplus = self._surplus or self.complete
+        if self.complete:
+            raise BrokenAnswer(NOT_HTTP)  # it ends the reading of what a peer sent too much
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._lines.append((name, value))  # behind the head, trailers, which nobody reads
@@ -195,10 +197,6 @@ class AnswerReader:
             if value not in DEFLATES:
                 raise BrokenAnswer(NOT_READABLE)
             self._inflate = zlib.decompressobj(_ANY_DEFLATE)
-
-    def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self._head_done and not self.complete:

@@ -24,7 +24,7 @@ from proxy.runtime.line import Line
 from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
 from proxy.runtime.tell import tell
 from proxy.runtime.transport import SLOW_ANSWER
-from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
+from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError, failure
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
@@ -94,7 +94,8 @@ class Attempt:
         self._reservation = reservation
         self.call = call
         self._answer: Answer | None = None
-        self.streams = False  # the answer is a stream
+        # The answer is a stream; what comes next of it is for who iterates: an end, an error.
+        self.streams = self.is_over = False
         self._first = b""  # what was held back
         self._was_answered = self._complete = False
         self.silence_seconds = stream_idle_seconds  # of its stream, the longest
@@ -209,30 +210,29 @@ class Attempt:
     def watched(self) -> int | None:
         """The number of the file by which more of the stream is seen to arrive; None if it has
         to be waited for."""
+        is_broken = self._broken is not None or self._watcher.endless
+        self.is_over = is_broken or self.answer.is_complete
         return None if self.is_over else self.answer.watched()
 
     @property
     def ends_at(self) -> float:
         return self.call.ends_at
 
-    @property
-    def is_over(self) -> bool:
-        """What comes next is for who iterates: an end, or an error."""
-        is_over = self._broken is not None or self._watcher.endless
-        return is_over or self.answer.is_complete
-
     def pass_on(self) -> bytes:
         """What is to be passed on of what has arrived. Raises BlockingIOError where nothing
-        has."""
-        passed_on = self._watcher.feed(self.answer.arrived())
+        has, and what `fail` takes."""
+        answer, watcher = self.answer, self._watcher
+        passed_on = watcher.feed(answer.arrived())
         self.sent_bytes += len(passed_on)
+        self.is_over = watcher.endless or answer.is_complete
         return passed_on
 
     def fail(self, error: Exception) -> None:
-        self._broken = error
+        self._broken = failure(error)
+        self.is_over = True
 
     def time_out(self) -> None:
-        self._broken = UpstreamError(SLOW_ANSWER, timed_out=True)
+        self.fail(UpstreamError(SLOW_ANSWER, timed_out=True))
 
     def close(self, *, answered: bool = True) -> None:
         """Idempotent: WSGI servers, Flask and we ourselves may all call it."""

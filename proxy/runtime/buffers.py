@@ -5,7 +5,13 @@ import math
 import struct
 import threading
 
-_thread = threading.local()
+
+class _Own(threading.local):
+    buffer = memoryview(b"")
+    address = 0
+
+
+_thread = _Own()
 
 
 def thread_buffer(size: int) -> memoryview:
@@ -14,18 +20,19 @@ def thread_buffer(size: int) -> memoryview:
     To allocate one for each wait and give most of it back leaves holes everywhere, and the
     process grows for hours.
     """
-    found: memoryview | None = getattr(_thread, "buffer", None)
-    if found is None or len(found) < size:
+    found = _thread.buffer
+    if len(found) == size:
+        return found
+    if len(found) < size:
         memory = bytearray(size)
         found = _thread.buffer = memoryview(memory)
         _thread.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    return found if len(found) == size else found[:size]
+    return found[:size]
 
 
 def thread_address() -> int:
     """Where the buffer begins that the thread was given last."""
-    address: int = _thread.address
-    return address
+    return _thread.address
 
 
 def timeval(seconds: float) -> bytes:

@@ -153,18 +153,20 @@ class Connection:
         """As `receive`, but without waiting: of one that is watched. Raises BlockingIOError
         where nothing has arrived."""
         buffer = thread_buffer(size)
-        sock = cast(socket.socket, self.sock)
-        if type(sock) is socket.socket:
-            found = short_calls.received(sock, thread_address(), size)
-            if found is None:
-                found = sock.recv_into(buffer, size, socket.MSG_DONTWAIT)
-        else:
-            try:
-                found = sock.recv_into(buffer)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise BlockingIOError from None
+        found = short_calls.received(self.sock, thread_address(), size)
+        if found is None:
+            found = self._received_now(buffer)
         self._received_bytes += found
         return buffer[:found]
+
+    def _received_now(self, buffer: memoryview) -> int:
+        sock = cast(socket.socket, self.sock)
+        if type(sock) is socket.socket:
+            return sock.recv_into(buffer, len(buffer), socket.MSG_DONTWAIT)
+        try:
+            return sock.recv_into(buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
 
     def send_all(self, data: Bytes) -> None:
         """As the socket's own, within the times: also where the peer takes it bit by bit.

@@ -39,5 +39,5 @@ def received(sock: Any, address: int, size: int) -> int | None:
     something is wrong, or it is no plain socket: who receives as usual finds out."""
     if type(sock) is not socket.socket:
         return None
-    size = int(_RECV(sock.fileno(), address, size, _FLAGS))
-    return None if size < 0 else size
+    found: int = _RECV(sock.fileno(), address, size, _FLAGS)
+    return found if found >= 0 else None

@@ -35,13 +35,10 @@ class Source(Protocol):
     """Where a stream comes from. Times are monotonic seconds."""
 
     silence_seconds: float
+    is_over: bool  # whoever waits for it has to go on: there is an end, or an error
 
     @property
     def ends_at(self) -> float: ...
-
-    @property
-    def is_over(self) -> bool:
-        """Whoever waits for it has to go on: there is an end, or an error."""
 
     def pass_on(self) -> bytes:
         """What is to be passed on of what has arrived; b"" if that is nothing. Raises
@@ -57,7 +54,10 @@ class Source(Protocol):
 class Stream:
     """What is still to come of an answer. Its `source` is watched by `number`, a file's; what
     comes goes to `client` as `framed` writes it. Then `go_on` is called, once, when a thread is
-    needed; what the client did not take yet is `unsent`, and is to go first."""
+    needed; what the client did not take yet is `unsent`, and is to go first.
+
+    `expires_at` is when to look whether it was silent for too long; what came since it was set
+    is in `passed_on_at`."""
 
     __slots__ = (
         "client",
@@ -90,12 +90,13 @@ class Stream:
         self.times_soon = 0  # lately: where the machine stops once, it is not forgotten
 
     def is_fast(self, now: float) -> bool:
-        """To be asked each time it has something."""
-        if now - self.passed_on_at < SOON_SECONDS:
-            self.times_soon = min(self.times_soon + 1, 2 * OFTEN)
-        else:
-            self.times_soon //= 2
+        """To be asked each time something of it was passed on."""
+        is_soon = now - self.passed_on_at < SOON_SECONDS
         self.passed_on_at = now
+        if not is_soon:
+            self.times_soon //= 2
+        elif self.times_soon < 2 * OFTEN:
+            self.times_soon += 1
         return self.times_soon >= OFTEN
 
 
@@ -168,16 +169,12 @@ class Streams:
         for number, _ in ready:
             stream = self._streams.get(number)
             if stream is not None:  # it is none where only the waker was told
-                is_busy |= stream.is_fast(now)
-                self._pass_on(stream, now)
+                is_busy |= self._pass_on(stream, now)
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
-            for stream in list(self._streams.values()):
-                # As of when it was asked for: of what came after that, as where the process
-                # was stopped for a while, nobody has been told yet.
-                if stream.expires_at <= asked_at:
-                    stream.source.time_out()
-                    self._give_back(stream)
+            # As of when it was asked for: of what came after that, as where the process
+            # was stopped for a while, nobody has been told yet.
+            self._end_silent(asked_at)
         return is_busy
 
     def _run(self) -> None:
@@ -192,7 +189,16 @@ class Streams:
                 tell(logger, "unexpected_error", said, with_traceback=True)
                 self._stopping.wait(LOOK_SECONDS)
 
-    def _pass_on(self, stream: Stream, now: float) -> None:
+    def _end_silent(self, now: float) -> None:
+        for stream in list(self._streams.values()):
+            if stream.expires_at <= now:
+                stream.expires_at = _expires_at(stream.source, stream.passed_on_at)
+                if stream.expires_at <= now:
+                    stream.source.time_out()
+                    self._give_back(stream)
+
+    def _pass_on(self, stream: Stream, now: float) -> bool:
+        """True if more is to be expected in a moment."""
         source = stream.source
         try:
             piece = source.pass_on()
@@ -202,13 +208,13 @@ class Streams:
                 if sent < len(data):
                     stream.unsent = data[sent:]
         except BlockingIOError:
-            return  # it is as silent as before
+            return False  # it is as silent as before
         except Exception as error:  # noqa: BLE001  # it ends its stream, not all of them
             source.fail(error)
         if stream.unsent or source.is_over:
             self._give_back(stream)
-        else:
-            stream.expires_at = _expires_at(source, now)
+            return False
+        return stream.is_fast(now)
 
     def _give_back(self, stream: Stream) -> None:
         # Before anybody else has it: its connection may carry another answer then.

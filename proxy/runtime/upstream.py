@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -55,6 +55,10 @@ class Answer:
     `token` is that of Entra ID with which it was asked for, "" if with none.
     """
 
+    # As `read_some` of what is `watched`, but without waiting: raises BlockingIOError where
+    # nothing has arrived, and else what `failure` makes ours.
+    arrived: Callable[[], bytes]
+
     def __init__(self, response: requests.Response, token: str = "") -> None:
         self._response = response
         self.token = token
@@ -79,15 +83,8 @@ class Answer:
     def watched(self) -> int | None:
         """The number of the file by which more is seen to arrive, to be had by `arrived`; None
         if it has to be waited for."""
+        self.arrived = self._body.arrived
         return self._body.watched()
-
-    def arrived(self) -> bytes:
-        """As `read_some` of what is watched, but without waiting: raises BlockingIOError where
-        nothing has arrived."""
-        try:
-            return self._body.arrived()
-        except requests.RequestException as error:
-            raise _ours(error) from None
 
     @property
     def is_complete(self) -> bool:
@@ -238,9 +235,12 @@ class _translated:  # noqa: N801  # reads as a statement: `with _translated():`
         _traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, requests.RequestException):
-            raise _ours(error) from None
+            raise failure(error) from None
 
 
-def _ours(error: requests.RequestException) -> UpstreamError:
-    """The transport's texts are written to be shown."""
+def failure(error: Exception) -> Exception:
+    """An UpstreamError, where it is the library's; the transport's texts are written to be
+    shown."""
+    if not isinstance(error, requests.RequestException):
+        return error
     return UpstreamError(str(error), timed_out=isinstance(error, requests.Timeout))

@@ -185,9 +185,12 @@ def test_what_stands_between_the_bodys_parts_has_a_largest_size():
     assert why(CHUNKED, *[b"0\r\n"], *[b"t: u\r\n"] * 20_000) == TOO_LARGE
 
 
-def test_many_small_parts_are_no_large_one():
+@pytest.mark.parametrize("where", [len(b"1;xx"), len(b"1;" + b"x" * 1000 + b"\r\na")])
+def test_many_small_parts_are_no_large_one(where):
+    """Also where they come in two pieces, of which one has nothing of the body."""
     chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"
-    assert read(CHUNKED, *[chunk] * 200, b"0\r\n\r\n")[2] == b"a" * 200
+    pieces = [chunk[:where], chunk[where:]] * 200
+    assert read(CHUNKED, *pieces, b"0\r\n\r\n")[2] == b"a" * 200
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -816,6 +817,7 @@ def test_the_usage_event_is_hidden_from_that_one_too():
     "end, error",
     [
         (lambda attempt: attempt.fail(BROKEN), "it broke off its answer"),
+        (lambda attempt: attempt.fail(requests.ConnectionError("it fell")), "it fell"),
         (lambda attempt: attempt.time_out(), "it timed out while we waited for its answer"),
     ],
 )
