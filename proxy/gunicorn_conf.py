@@ -127,7 +127,8 @@ def on_starting(server: Arbiter) -> None:
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
     """In the parent: the next worker's row of what all workers share, and its cores."""
-    numbers = (each.number for each in server.WORKERS.values())
+    by_age = sorted(server.WORKERS.values(), key=lambda each: each.age)
+    numbers = [each.number for each in by_age]
     worker.number = cpu_affinity.free_number(numbers, workers)
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.take_row(worker.age)

@@ -5,8 +5,7 @@ what that one's caches have of theirs wherever the system wakes one of them on a
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def share(cores: Iterable[int], number: int, workers: int) -> set[int]:
@@ -16,10 +15,11 @@ def share(cores: Iterable[int], number: int, workers: int) -> set[int]:
     return set(ordered[number % len(ordered) :: workers])
 
 
-def free_number(taken: Iterable[int], workers: int) -> int:
-    """The next worker's: one that nobody has; while a reload replaces all, what fewest have."""
-    counts = Counter(taken)
-    return min(range(workers), key=lambda number: counts[number])
+def free_number(taken: Sequence[int], workers: int) -> int:
+    """The next worker's: one that nobody has of those who stay beside it. `taken`: of all that
+    run, the oldest first; where they are too many, as while a reload replaces all, these go."""
+    staying = taken[max(len(taken) - workers + 1, 0) :]
+    return next(number for number in range(workers) if number not in staying)
 
 
 def run_as_the_first() -> None:

@@ -36,11 +36,18 @@ def test_no_core_is_left_out_and_none_has_two_workers_while_there_are_enough():
         ([1], 0),  # its worker was killed
         ([0, 1], 0),  # a reload: the new ones come before the old ones go
         ([0, 1, 0], 1),
-        ([0, 0, 1], 1),
+        ([1, 0, 0], 1),
+        ([0, 1, 1], 0),  # one more was asked for, and one of the others was killed
+        ([0, 1, 0, 1], 0),  # a second reload, before the first has ended
+        ([0, 1, 0, 1, 0], 1),
     ],
 )
-def test_the_next_worker_goes_where_fewest_are(taken, number):
+def test_the_next_worker_goes_where_none_is_of_those_who_stay(taken, number):
     assert free_number(taken, 2) == number
+
+
+def test_one_that_is_alone_has_the_only_number():
+    assert [free_number(taken, 1) for taken in ([], [0], [0, 0])] == [0, 0, 0]
 
 
 def test_a_thread_runs_where_it_is_told_to(monkeypatch):
