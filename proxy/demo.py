@@ -1,11 +1,13 @@
 """`--demo`: three simulated instances, a database of its own, and lines to try it with."""
 
+import http.client
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +28,9 @@ AUTHOR = Author("demo")
 CLIENT = "demo"
 MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
 STOP_SECONDS = 10.0
+# Until it answers; then its lines are shown all the same, and the log says why it does not.
+READY_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 
 TRY_IT = """\
 
@@ -47,6 +52,7 @@ Open the console: {address}/admin/ui   Sign in with the admin key {admin_key}
 Look from the command line, in another terminal:
 
   export PROXY_DATABASE_URL={database_url} PROXY_SECRET_KEY_FILE={secret_key_file}
+  export ADMIN_API_KEY={admin_key}
   .venv/bin/flask top
 
 Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
@@ -70,17 +76,18 @@ def run_demo(settings: Settings) -> int:
     with Simulator(resources) as simulator:
         client_key = _fill(parts, simulator)
         parts.database.dispose()
+        try_it = TRY_IT.format(
+            address=settings.address,
+            client_key=client_key,
+            admin_key=settings.admin_api_key,
+            database_url=settings.database_url,
+            secret_key_file=settings.secret_key_file,
+        )
         with _gunicorn(settings) as process:
-            sys.stderr.write(
-                TRY_IT.format(
-                    address=settings.address,
-                    client_key=client_key,
-                    admin_key=settings.admin_api_key,
-                    database_url=settings.database_url,
-                    secret_key_file=settings.secret_key_file,
-                )
-            )
             try:
+                _wait_until_ready(process, settings.bind, settings.port)
+                if process.poll() is None:
+                    sys.stderr.write(try_it)
                 return process.wait()
             except KeyboardInterrupt:
                 return 0  # how it is meant to end
@@ -146,6 +153,24 @@ def _gunicorn(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], host: str, port: int) -> None:
+    """Who is told how to try it does so at once."""
+    until = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < until and not _is_ready(host, port):
+        time.sleep(LOOK_SECONDS)
+
+
+def _is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=1.0)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

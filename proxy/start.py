@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy import make_parts
 from proxy.context import Parts
+from proxy.core import findings
 from proxy.runtime import open_files
 from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
 from proxy.store import admin_keys, damage, instances, keys, schema
@@ -27,9 +28,9 @@ The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment), or 
 .venv/bin/flask admins add NAME --role admin
 """
 SHORT_ADMIN_KEY = """\
-ADMIN_API_KEY is short enough to be guessed. Choose a long random one: openssl rand -hex 32
+ADMIN_API_KEY can be guessed: it is short, or the one of the documentation. Choose a long random
+one: openssl rand -hex 32
 """
-LEAST_ADMIN_KEY_CHARACTERS = 16
 NO_CLIENT_KEY = "No client has a key yet. Make one: .venv/bin/flask keys add NAME\n"
 KEY_IS_SHARED = """\
 Others can read {path}, which holds the key that secrets are encrypted with: chmod 600 {path}
@@ -112,7 +113,7 @@ def greeting(parts: Parts) -> str:
         text += NO_CLIENT_KEY
     if not has_admin:
         text += NO_ADMIN_KEY
-    elif 0 < len(settings.admin_api_key) < LEAST_ADMIN_KEY_CHARACTERS:
+    elif findings.can_be_guessed(settings.admin_api_key):
         text += SHORT_ADMIN_KEY
     if not has_instance:
         text += ADD_AN_INSTANCE.format(address=settings.address)

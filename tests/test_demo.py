@@ -1,9 +1,12 @@
+import http.server
 import re
 import shlex
+import socket
+import threading
 
 import pytest
 
-from proxy import create_app
+from proxy import create_app, demo
 from proxy.cli_mock import simulated_resources
 from proxy.demo import MODELS, TRY_IT, _fill
 from proxy.simulator import Simulator
@@ -76,9 +79,56 @@ def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
     assert answers[1].get_json()["total"] == 3
     assert (
         "export PROXY_DATABASE_URL=sqlite:////x/demo.db PROXY_SECRET_KEY_FILE=/x/demo.key\n"
+        f"  export ADMIN_API_KEY={ADMIN_KEY}\n"
     ) in text
     page = re.search(r"(http\S+/admin/docs)\b", text)[1]
     assert app.test_client().get(page, follow_redirects=True).status_code == 200
+
+
+class Process:
+    """One that ends when it was looked at so often."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def poll(self):
+        self.looks -= 1
+        return None if self.looks >= 0 else 1
+
+
+@pytest.mark.parametrize("statuses, looks", [([], 1), ([503, 503], 3)])
+def test_the_lines_to_try_it_with_are_told_when_it_answers(statuses, looks, monkeypatch):
+    asked = []
+
+    class Ready(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(statuses.pop() if statuses else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(demo, "LOOK_SECONDS", 0)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever).start()
+        demo._wait_until_ready(Process(1_000_000), *server.server_address)
+        server.shutdown()
+    assert asked == ["/ready"] * looks
+
+
+def test_nor_is_one_waited_for_that_has_ended_or_never_answers(monkeypatch):
+    monkeypatch.setattr(demo, "LOOK_SECONDS", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = taken.getsockname()
+    process = Process(3)
+    demo._wait_until_ready(process, *nobody)
+    assert process.looks == -1
+    monkeypatch.setattr(demo, "READY_SECONDS", 0)
+    process = Process(3)
+    demo._wait_until_ready(process, *nobody)
+    assert process.looks == 2
 
 
 def _run(app, words):

@@ -23,6 +23,7 @@ CLOCK_LATE_SECONDS = 5.0
 LITTLE_BYTES, LOW_BYTES = 100_000_000, 1_000_000_000
 LARGE_WAL_BYTES = 256_000_000
 SHORT_KEY_CHARACTERS = 16
+EXAMPLE_ADMIN_KEY = "your-admin-api-key"  # in README and docs, where one's own is to stand
 PREVIEW_DAYS = 365
 USUAL_VERSION = "2024-10-21"
 
@@ -81,6 +82,10 @@ def summary(found: Iterable[Finding]) -> str:
 # Settings.
 
 
+def can_be_guessed(admin_key: str) -> bool:
+    return 0 < len(admin_key) < SHORT_KEY_CHARACTERS or admin_key.lower() == EXAMPLE_ADMIN_KEY
+
+
 def of_admins(first_key: str, admins: int) -> Finding:
     if not first_key and not admins:
         return Finding(
@@ -89,11 +94,11 @@ def of_admins(first_key: str, admins: int) -> Finding:
             "Nobody can use the admin API: there is no admin key.",
             "Make one: flask admins add NAME --role admin.",
         )
-    if 0 < len(first_key) < SHORT_KEY_CHARACTERS:
+    if can_be_guessed(first_key):
         return Finding(
             "settings",
             ERROR,
-            f"ADMIN_API_KEY has {len(first_key)} characters, and can be guessed.",
+            "ADMIN_API_KEY is short or stands in the documentation, and can be guessed.",
             "Choose a long random one: openssl rand -hex 32.",
         )
     return well("settings", "The settings can be used.")
@@ -346,6 +351,8 @@ def of_check(name: str, check: str, *, ok: bool, detail: str, model: str | None)
     what = f"{name}{f', {model}' if model else ''}: {detail}"
     if ok:
         return well("instances", what)
+    if check == "deployment" and model is None:  # none was tried
+        return skipped("instances", what)
     remedy = ILL_REMEDY if _ILL.search(detail) else VERIFY_REMEDIES.get(check, "")
     return Finding("instances", ERROR, what, remedy)
 

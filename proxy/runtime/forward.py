@@ -621,7 +621,9 @@ def _unreachable(call: Call, attempt: Attempt) -> ProxyError:
         said = attempt.trouble() if attempt.verdict.shown else None
         said = (said or "it redirected elsewhere")[:SAID_CHARACTERS]
         return UpstreamFailed(
-            f"No instance gave an answer for {call.model!r}: the last, {said}."
+            f"No instance gave an answer for {call.model!r}; of the last one: {said}."
         )
     kind = UpstreamTimeout if error.timed_out else UpstreamFailed
-    return kind(f"No instance gave an answer for {call.model!r}: the last, {error.message}.")
+    return kind(
+        f"No instance gave an answer for {call.model!r}; of the last one: {error.message}."
+    )

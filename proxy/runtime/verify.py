@@ -48,7 +48,8 @@ def verify(upstream: Upstream, config: InstanceConfig, model: str | None) -> lis
             Check(
                 "deployment",
                 ok=False,
-                detail='The instance names no model; send {"model": ...} to say which to try.',
+                detail="The instance names no model; say which to try (`model`, or --model of"
+                " the command).",
             )
         ]
     if config.auth == ENTRA:

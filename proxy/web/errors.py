@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from proxy.context import parts
@@ -35,7 +35,8 @@ def of_framework(error: HTTPException) -> Response:
 
 def _translated(error: HTTPException) -> ProxyError:
     if error.code == 404:
-        return NotFound(f"There is nothing at {request.path}.", code="unknown_path")
+        said = f"There is nothing at {request.path}.{_hint(request.path)}"
+        return NotFound(said, code="unknown_path")
     if error.code == 405:
         return MethodNotAllowed(f"{request.path} does not accept {request.method}.")
     if error.code == 413:
@@ -48,6 +49,16 @@ def _translated(error: HTTPException) -> ProxyError:
     if error.code is not None and 400 <= error.code < 500:
         return BadRequest(error.description or error.name)
     return ProxyError("The gateway failed; its log has the details.")
+
+
+def _hint(path: str) -> str:
+    """Where what was looked for mostly is."""
+    if path in ("/", "/admin", "/admin/"):
+        return " The console is at /admin/ui."
+    routes = current_app.url_map.bind("")
+    # A client's base_url is to end with /v1.
+    is_there = any(routes.test(f"/v1{path}", method) for method in ("POST", "GET"))
+    return f" Did you mean /v1{path}?" if is_there else ""
 
 
 def shown(value: Any) -> str:

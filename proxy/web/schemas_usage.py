@@ -241,7 +241,9 @@ def _range(asked: dict[str, Any], usual_seconds: int) -> tuple[int, int]:
     until = asked.get("until", int(time.time()) + 1)
     since = asked.get("since", until - usual_seconds)
     if since >= until:
-        raise Unprocessable("from: Must be before to, or now.", param="from")
+        raise Unprocessable(
+            "from: Must be before `to`, which is now where it is not given.", param="from"
+        )
     return since, until
 
 

@@ -22,6 +22,7 @@ def severities(found):
         ("", 0, WARNING),  # the admin API is closed
         ("", 1, OK),
         ("x" * 15, 1, ERROR),  # it can be guessed
+        ("your-admin-api-key", 1, ERROR),  # everybody can read it in README
         ("x" * 16, 0, OK),
     ],
 )
@@ -217,6 +218,12 @@ def test_what_verify_found_of_an_instance():
     found = findings.of_check("a", "key", ok=False, detail="It was refused.", model="m")
     assert (found.severity, found.what) == (ERROR, "a, m: It was refused.")
     assert "api_key" in found.remedy
+
+
+def test_that_verify_did_not_know_what_to_try_is_no_error_of_the_instance():
+    """One that names no model serves any."""
+    found = findings.of_check("a", "deployment", ok=False, detail="It names none.", model=None)
+    assert found == findings.skipped("instances", "a: It names none.")
 
 
 @pytest.mark.parametrize("detail", ["HTTP 500", "It broke off its answer."])

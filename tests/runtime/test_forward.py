@@ -151,7 +151,7 @@ def test_what_may_pass_is_asked_once_more_whoever_came_last(last):
 
 @pytest.mark.parametrize(
     "first, told",
-    [(failed(500), "the last, 500"), (unreachable(), "the connection was refused")],
+    [(failed(500), "of the last one: 500"), (unreachable(), "the connection was refused")],
 )
 def test_of_a_failure_and_a_limit_the_client_hears_of_the_failure(first, told):
     """It is nobody's limit that keeps it from an answer, and it need not wait for one."""
@@ -172,7 +172,7 @@ def test_a_prompt_that_an_instance_cannot_stand_is_tried_with_one_other():
     assert world.state.view("a").breaker == "closed"
     for last in (failed(401), failed(404), failed(429)):
         told = World(A, B, a=poison, b=last)
-        with pytest.raises(UpstreamFailed, match="the last, 500: oh"):
+        with pytest.raises(UpstreamFailed, match="of the last one: 500: oh"):
             told.forward()
 
 
@@ -1144,7 +1144,9 @@ def test_the_last_ones_error_is_shown_if_nobody_does_better(status):
 
 def test_no_answer_at_all_is_a_502_that_names_no_host():
     world = World(A, B, a=unreachable(), b=unreachable("the connection was refused"))
-    with pytest.raises(UpstreamFailed, match="the last, the connection was refused") as caught:
+    with pytest.raises(
+        UpstreamFailed, match="of the last one: the connection was refused"
+    ) as caught:
         world.forward()
     assert (caught.value.status, caught.value.code) == (502, "upstream_error")
     assert "azure.com" not in caught.value.message
@@ -1158,7 +1160,7 @@ def test_no_answer_in_time_is_a_504():
 
 def test_a_redirect_is_no_answer_to_show():
     world = World(A, a=failed(302, b"<a href=...>", location="https://elsewhere.example"))
-    with pytest.raises(UpstreamFailed, match="the last, it redirected elsewhere"):
+    with pytest.raises(UpstreamFailed, match="of the last one: it redirected elsewhere"):
         world.forward()
 
 

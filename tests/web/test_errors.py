@@ -111,6 +111,23 @@ def test_where_nothing_is_there_is_a_404_that_names_the_path(shared_world, metho
 
 
 @pytest.mark.parametrize(
+    "path, hint",
+    [
+        ("/chat/completions", "Did you mean /v1/chat/completions?"),  # base_url without /v1
+        ("/models", "Did you mean /v1/models?"),
+        ("/models/gpt-4o", "Did you mean /v1/models/gpt-4o?"),
+        ("/", "The console is at /admin/ui."),
+        ("/admin", "The console is at /admin/ui."),
+        ("/responses", ""),
+        ("/v1/v1/models", ""),
+    ],
+)
+def test_it_says_where_what_was_looked_for_mostly_is(shared_world, path, hint):
+    message = shape(shared_world.client.post(path))["message"]
+    assert message == f"There is nothing at {path}. {hint}".rstrip()
+
+
+@pytest.mark.parametrize(
     "method, path, allowed",
     [
         ("GET", "/v1/chat/completions", {"POST", "OPTIONS"}),
