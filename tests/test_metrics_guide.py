@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from proxy.core.histogram import BOUNDS_MS
-from proxy.core.metrics import FAMILIES, FAMILY_OF, HISTOGRAM
+from proxy.core.metrics import FAMILIES, HISTOGRAM
 from proxy.core.usage import REFUSALS
 from proxy.core.verdict import OUTCOMES
 from proxy.settings import ROOT
@@ -91,7 +91,7 @@ def test_each_alert_says_what_is_wrong_and_what_to_do(rule):
     assert rule["annotations"]["summary"].endswith(".")
     assert len(rule["annotations"]["description"]) > 60
     names = set(re.findall(r"\bgateway_\w+", rule["annotations"]["description"]))
-    assert names <= set(FAMILY_OF)
+    assert names <= {family.name for family in FAMILIES}
     labels = {name for f in FAMILIES for name in f.labels} | THEIR_LABELS
     assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= labels
 

@@ -10,7 +10,6 @@ import zlib
 
 PREFIX = "gw_"
 ADMIN_PREFIX = "gwa_"
-FORMER_PREFIX = "gw-"  # of keys that were made before there was a checksum; they stay valid
 RANDOM_BYTES = 32
 RANDOM_CHARACTERS = 43  # 62 ** 43 is just above 256 bits
 CHECKSUM_CHARACTERS = 6  # 62 ** 6 is above 32 bits

@@ -139,7 +139,6 @@ FAMILIES = (
            "Pairs of instance and model left out because there are too many of them."),
 )
 # fmt: on
-FAMILY_OF = {family.name: family for family in FAMILIES}
 
 
 def left_of_model(

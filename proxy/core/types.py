@@ -212,7 +212,3 @@ class Candidate:
     in_flight: int = 0
     load: float = 0.0
     first_byte_ms: float | None = None
-
-    @property
-    def config(self) -> InstanceConfig:
-        return self.serving.config

@@ -1,7 +1,5 @@
 """How much was added during the last minute."""
 
-from collections.abc import Iterable
-
 WINDOW_SECONDS = 60
 
 # Threads that overtake each other are apart by much less.
@@ -67,14 +65,6 @@ class Window:
             for at in range(second - seconds + 1, second + 1)
         ]
 
-    def replace(self, amounts: Iterable[tuple[int, int]], second: int) -> None:
-        """Forget everything and begin with these (second, amount) pairs."""
-        self._buckets = [0] * len(self._buckets)
-        self._total = 0
-        self._newest = second
-        for at, amount in amounts:
-            self.add(amount, at)
-
     def seconds_until(
         self, at_most: int, second: int, seconds: int | None = None
     ) -> int | None:
@@ -102,8 +92,13 @@ class Window:
         """As `_advance`; what lies far in the future was counted by a clock that was set back
         since, and is forgotten."""
         if second < self._newest - SET_BACK_SECONDS:
-            self.replace((), second)
+            self._clear()
+            self._newest = second
         self._advance(second)
+
+    def _clear(self) -> None:
+        self._buckets = [0] * len(self._buckets)
+        self._total = 0
 
     def _empty(self, first: int, end: int) -> None:
         """The buckets from there to before that one."""
@@ -115,8 +110,7 @@ class Window:
             return
         size = len(self._buckets)
         if second - self._newest >= size:  # after a long silence every bucket is stale
-            self._buckets = [0] * size
-            self._total = 0
+            self._clear()
         else:
             first, end = (self._newest + 1) % size, second % size + 1
             if first < end:

@@ -277,9 +277,9 @@ class Connections:
         if self._closed:  # just now, by another thread that did not see this one
             self.close()
 
-    def close_idle(self, seconds: float = KEPT_SECONDS) -> None:
-        """Closes those that nobody used for so long."""
-        before = self._clock() - seconds
+    def close_idle(self) -> None:
+        """Closes those that nobody used for KEPT_SECONDS."""
+        before = self._clock() - KEPT_SECONDS
         for idle in list(self._idle.values()):
             while idle:
                 try:

@@ -28,8 +28,10 @@ KEY = ("instance", "a", "")
 def used(*amounts, requests=()):
     """A meter with (age in seconds, tokens), and with requests of these ages."""
     meter = Meter()
-    meter.tokens.replace([(NOW - age, tokens) for age, tokens in amounts], NOW)
-    meter.requests.replace([(NOW - age, 1) for age in requests], NOW)
+    for age, tokens in amounts:
+        meter.tokens.add(tokens, NOW - age)
+    for age in requests:
+        meter.requests.add(1, NOW - age)
     return meter
 
 

@@ -110,8 +110,3 @@ def test_an_answers_total_is_prompt_and_completion_and_cached_ones_are_part_of_t
 )
 def test_a_call_asks_for_usage_when_its_own_options_say_so(options, asks):
     assert call(stream_options=options).asks_usage is asks
-
-
-def test_a_candidate_has_its_servings_config():
-    b = config("b")
-    assert Candidate(serving(b)).config is b

@@ -93,28 +93,6 @@ def test_is_their_sum_after_leaps_in_time_too(seconds, steps):
     assert_is_the_sum_of_its_events(seconds, steps)
 
 
-@given(
-    amounts=st.lists(st.tuples(st.integers(900, 1010), st.integers(-50, 100)), max_size=20),
-    second=st.integers(950, 1000),
-)
-def test_a_replaced_window_is_one_that_had_only_these_events(amounts, second):
-    window, events = Window(), Events(60)
-    window.add(7, 990)
-    window.replace(iter(amounts), second)
-    events.total(second)
-    for at, amount in amounts:
-        events.add(amount, at)
-    for later in range(second, second + 75):
-        assert window.total(later) == events.total(later)
-
-
-def test_a_window_may_be_replaced_by_an_older_one():
-    window = Window()
-    window.add(7, 990)
-    window.replace([(905, 3)], 950)
-    assert (window.total(950), window.total(965)) == (3, 0)
-
-
 def test_counts_the_last_sixty_seconds():
     window = Window()
     window.add(5, 100)

@@ -7,7 +7,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.core.histogram import BOUNDS_MS
-from proxy.core.metrics import FAMILIES, FAMILY_OF
+from proxy.core.metrics import FAMILIES
 from proxy.core.sources import networks
 from proxy.web.metrics import PAUSE_SECONDS
 from tests.builders import MODEL
@@ -198,5 +198,6 @@ def test_the_log_is_not_filled_with_it(make_world, tmp_path):
 
 
 def test_each_reading_is_of_a_family(busy):
+    labels = {family.name: family.labels for family in FAMILIES}
     for reading in busy.parts.metrics.read():
-        assert len(reading.labels) == len(FAMILY_OF[reading.family].labels)
+        assert len(reading.labels) == len(labels[reading.family])
