@@ -55,7 +55,7 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # nosec
 control_socket_disable = True
 # Of a request's head. A line: the longest model's name, percent-encoded, and a query. Headers:
 # twice as many as a client behind three proxies has, and each as long as a token of Entra ID
-# with many groups. proxy/worker.py bounds all of it together.
+# with many groups. core/request_head.py bounds all of it together.
 limit_request_line = 4_094
 limit_request_fields = 100
 limit_request_field_size = 8_190

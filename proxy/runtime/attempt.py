@@ -57,7 +57,7 @@ class StreamBroken(ConnectionResetError):
 
 
 class Attempt:
-    """Made after State.start said yes; `close` is where State.finish is called.
+    """Made after State.start said yes; `settle`, which `close` calls, tells State.finish.
 
     `open` sends, and judges what comes. After that either `error` says why there is no
     answer, or `body` holds a whole plain answer, or the attempt is a stream: iterate it to

@@ -107,8 +107,10 @@ class Trip:
 class Forward:
     """Thread-safe. `policy` is a key of POLICIES. Times are in seconds.
 
-    `max_wait`: how long a call waits for room, if there will be some by then.
-    `stream_idle`: the longest silence of a stream that has begun to say something.
+    `max_wait_seconds`: how long a call waits for room, if there will be some by then; at most
+    `waiting_places` calls do at a time.
+    `stream_idle_seconds`: the longest silence of a stream that has begun to say something.
+    `pause_seconds`: least and most before the only instance is asked once more.
     `estimates` learn from each answer's usage. `fairness` says who is to leave room to whom.
     """
 

@@ -1,4 +1,4 @@
-"""The one module that talks HTTP out."""
+"""The way to upstreams: whoever asks one, asks here. The HTTP of it is transport.py's."""
 
 import math
 import time
