@@ -51,7 +51,7 @@ FIRST_BYTE_MS = 50
 # Of a request's head as a whole, from its first byte on, however it dribbles.
 HEAD_SECONDS = 30.0
 # Of what was not read of a body, before the connection is given up.
-REST_SECONDS = 0.05
+UNREAD_SECONDS = 0.05
 # Of a client to go, once it was told that its connection ends (RFC 9112, 9.6).
 LEAVE_SECONDS = 2.0
 # Of what it still sends meanwhile: who is refused in the middle of a large body is to read why.
@@ -128,28 +128,29 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def on_client_socket_readable(self, conn: Any, client: ClientSocket) -> None:
         """Pages that are open ask the same each second: a thread for that would cost more than
         the answer."""
-        if client.again is not None and self.alive and self._is_repeated(conn, client.again):
+        if client.again is not None and self.alive and self._answer_again(conn, client.again):
             self.keepalived_conns.remove(conn)  # they are in the order of their ends
             conn.set_timeout()
             self.keepalived_conns.append(conn)
         else:
             super().on_client_socket_readable(conn, client)
 
-    def _is_repeated(self, conn: Any, again: Callable[[bytes], bytes | None]) -> bool:
-        """And is answered. Where that is not all, a thread does the rest."""
+    def _answer_again(self, conn: Any, again: Callable[[bytes], bytes | None]) -> bool:
+        """Answers a client that asks the same as before, here and now. False: it asks something
+        else, or did not take all of the answer; then it is a thread's."""
         client = conn.sock
         try:
             client.repeated = client.peeked()
-            answer = again(client.repeated)
-            if answer is None:
+            said = again(client.repeated)
+            if said is None:
                 return False
             client.recv(len(client.repeated))
         except OSError:
             return False  # a thread finds it again, and knows what to do
         try:
-            client.unsent = answer[client.send(answer) :]
+            client.unsent = said[client.send(said) :]
         except BlockingIOError:
-            client.unsent = answer
+            client.unsent = said
         except OSError:
             pass  # as before
         return not client.unsent
@@ -198,7 +199,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._forget()
 
     def _relieve(self, now: float) -> None:
-        """Others wait for a thread: who does not send, or does not read, loses the own one."""
+        """Others wait for a thread: whose client does not send, or does not read, is taken."""
         calls = self._calls.clients()
         for conn in list(self._at_work):
             is_long = conn.sock.begun_at < now - HELD_SECONDS
@@ -234,7 +235,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, conn: Any) -> Any:
         """The requests of one connection until its client pauses. False: close it."""
         if conn.sock.unsent:
-            return self._send_rest(conn)
+            return self._send_unsent(conn)
         if not conn.initialized:
             # As gunicorn does it, but without a selector for each connection.
             conn.data_ready = conn.data_ready or conn.sock.is_readable(FIRST_BYTE_MS)
@@ -254,7 +255,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             if kept is not True or not self.alive or not self._is_asked_again(conn):
                 return kept
 
-    def _send_rest(self, conn: Any) -> bool:
+    def _send_unsent(self, conn: Any) -> bool:
         """Of an answer that was begun by the loop. Whether the client is still there."""
         conn.sock.begun_at = time.monotonic()
         rest, conn.sock.unsent = conn.sock.unsent, b""
@@ -393,7 +394,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if keepalive is WATCHED:
             return WATCHED
         try:
-            until = time.monotonic() + REST_SECONDS
+            until = time.monotonic() + UNREAD_SECONDS
             return bool(keepalive) and conn.parser.finish_body(deadline=until)
         except (ParseException, OSError):
             return False  # it had its answer: no second one

@@ -391,7 +391,7 @@ def test_a_rest_of_a_body_is_awaited_outside(worker, ends, monkeypatch):
 )
 def test_what_nobody_reads_of_a_body_is_not_waited_for(body, worker, ends, monkeypatch):
     """And what is wrong with it is no second answer."""
-    monkeypatch.setattr(workers, "REST_SECONDS", 0.001)
+    monkeypatch.setattr(workers, "UNREAD_SECONDS", 0.001)
     client, conn = ends
     client.sendall(b"POST /1 HTTP/1.1\r\n" + body)
     assert worker.handle(conn) is False
@@ -759,7 +759,7 @@ def test_who_leaves_before_it_is_all_sent_is_given_up(worker, repeating):
 def looping(worker, monkeypatch):
     """Where it listens; two threads."""
     monkeypatch.setattr(workers, "FIRST_BYTE_MS", 1)
-    monkeypatch.setattr(workers, "REST_SECONDS", 0.001)
+    monkeypatch.setattr(workers, "UNREAD_SECONDS", 0.001)
     monkeypatch.setattr(workers, "LINGER_MS", 1)
     worker.tpool = ThreadPool(2)
     worker.worker_connections = 60

@@ -18,7 +18,7 @@ NANO = 1_000_000_000
 # Where only the end of another call makes room, and nobody knows when that is.
 SOON_SECONDS = 1.0
 
-Line = tuple[str, str]  # a header's
+HeaderLine = tuple[str, str]  # name and value
 
 # As OpenAI writes durations. A reset is rounded up to whole seconds, and at most this far.
 _RESETS = tuple(
@@ -250,10 +250,10 @@ def _overspent(
     return found
 
 
-def lines(limits: Limits, account: Account, others: Amounts, now: float) -> list[Line]:
+def lines(limits: Limits, account: Account, others: Amounts, now: float) -> list[HeaderLine]:
     """The headers that tell a client of its limits a minute: how many requests and tokens,
     what is left of them, and when nothing is used any more if it asks for nothing."""
-    found: list[Line] = []
+    found: list[HeaderLine] = []
     second = int(now)
     if limits.rpm:
         used = account.meter.requests.total(second) + others[1]

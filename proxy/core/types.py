@@ -9,6 +9,7 @@ from typing import NamedTuple
 from proxy.core.prompt import NO_PROMPT, Prompt
 
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 NO_LIMITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 # How an instance knows us: by its own key, or by a token of Microsoft Entra ID.
@@ -109,7 +110,7 @@ class Client(NamedTuple):
     max_cost_per_day: float = 0.0
     max_cost_per_month: float = 0.0
     compat: str = "raw"
-    labels: Mapping[str, str] = NO_DEPLOYMENTS
+    labels: Mapping[str, str] = NO_LABELS
 
 
 ANONYMOUS = Client(name="anonymous")  # everybody, when PROXY_CLIENT_AUTH is off

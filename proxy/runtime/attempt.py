@@ -131,7 +131,7 @@ class Attempt:
                 self._read_until_content(answer)
             elif answer.status < 400:
                 self.body = body = answer.read_all()
-                self._settle_plain(body)
+                self._take_plain(body)
             else:
                 self.body = self._error_body(answer)
                 self.verdict = self._judged(self.verdict, self.body)
@@ -438,7 +438,7 @@ class Attempt:
         token = self._answer.token if self._answer is not None else ""
         return without_key(text.encode(), self.serving.config, token).decode()
 
-    def _settle_plain(self, body: Bytes) -> None:
+    def _take_plain(self, body: Bytes) -> None:
         if self.verdict.outcome != "succeeded":
             return
         if not body:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from proxy.core import allowance
-from proxy.core.allowance import NOTHING, Account, Amounts, Denial, Limits, Line
+from proxy.core.allowance import NOTHING, Account, Amounts, Denial, HeaderLine, Limits
 from proxy.core.client_deltas import ClientDeltas, SharedClients
 from proxy.core.days import month
 from proxy.core.limiter import COUNTED_SECONDS
@@ -173,7 +173,7 @@ class ClientState:
         with self._lock:
             self._note_use(self._of(client), client.name, now)
 
-    def lines(self, client: Client) -> list[Line]:
+    def lines(self, client: Client) -> list[HeaderLine]:
         """The headers about its limits a minute; none without such a limit."""
         now = self._clock()
         with self._lock:

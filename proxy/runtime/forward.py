@@ -70,8 +70,8 @@ SAID_CHARACTERS = 300  # of what an upstream says of itself
 Settled = Callable[[Usage, int], None]
 
 
-def nobody(_usage: Usage, _cost_nano: int) -> None:
-    """Wants to know."""
+def told_to_nobody(_usage: Usage, _cost_nano: int) -> None:
+    """For calls of which nobody keeps an account."""
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ class Forward:
         call: Call,
         trail: Trail,
         line: Line | None = None,
-        settled: Settled = nobody,
+        settled: Settled = told_to_nobody,
     ) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
@@ -274,7 +274,7 @@ class Forward:
             if isinstance(taken, Refusal):
                 trip.refused.append(taken)
                 trip.trail.passed_over[name] = (taken.reason, taken.wait_seconds)
-            elif self._is_over(self._try(trip, serving, taken), trip):
+            elif self._is_over(trip, self._try(trip, serving, taken)):
                 return
 
     def _askable(self, trip: Trip, patience_seconds: float) -> Iterator[tuple[Serving, bool]]:
@@ -289,7 +289,7 @@ class Forward:
 
     def _is_worth_waiting(self, trip: Trip) -> bool:
         """Somebody could do it, or do better, within the time to wait."""
-        if trip.attempt is not None and self._is_over(trip.attempt, trip):
+        if trip.attempt is not None and self._is_over(trip, trip.attempt):
             return False
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
@@ -327,14 +327,14 @@ class Forward:
             return False
         trip.left = trip.left or 1 + got[0].config.retry_count
         trip.asked = trip.failed.copy()
-        if not self._is_over(self._try(trip, *got), trip):
+        if not self._is_over(trip, self._try(trip, *got)):
             self._try_in_order(trip)
         return True
 
     def _try_again(self, trip: Trip) -> None:
         """Nobody else is left: what may have been a passing failure is tried once more."""
         serving, last = trip.again, trip.attempt
-        if serving is None or last is None or self._is_over(last, trip):
+        if serving is None or last is None or self._is_over(trip, last):
             return
         pause = self._random.uniform(*self._pause_seconds)
         if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
@@ -402,7 +402,8 @@ class Forward:
             return False
         return all(c.first_byte_ms is None for c in self._state.look(pool.servings))
 
-    def _is_over(self, attempt: Attempt, trip: Trip) -> bool:
+    def _is_over(self, trip: Trip, attempt: Attempt) -> bool:
+        """Nobody else is to be asked."""
         return not attempt.verdict.try_next or not trip.left
 
     def _shown(self, trip: Trip, attempt: Attempt) -> Attempt:

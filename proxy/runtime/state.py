@@ -72,9 +72,9 @@ OPERATOR = "operator"  # the reason of a rest that a person set
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
 # with the instance's name.
-BREAKER_OPENED, MISCONFIGURED_NOW, LONG_REST = (
-    *("breaker_opened", "misconfigured", "instance_rests"),
-)
+BREAKER_OPENED = "breaker_opened"
+MISCONFIGURED_NOW = "misconfigured"
+LONG_REST = "instance_rests"
 EVENT_WORDS = {
     BREAKER_OPENED: "fails, and is left alone for a while",
     MISCONFIGURED_NOW: "refuses the gateway; a person has to mend its config",
@@ -156,7 +156,7 @@ class State:
         self._meters: dict[MeterKey, Meter] = {}
         self._pending = Deltas()
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
-        # Written, but not where it is among the shared: see store/held.py.
+        # Written, but to where it waits and is in nobody's sums yet: see store/held.py.
         self._held: Sequence[Totals] = ()
         self._configs = NO_CONFIGS
         self._is_adrift = False  # something counted in other meters than `_configs` say

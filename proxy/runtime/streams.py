@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 # How late it may be noticed that a stream was silent for too long.
 LOOK_SECONDS = 0.25
-# A stream that had something again so soon, and so often, has more in a moment. After a rest of
-# that length it goes together, in one call where it would take several. The last events of most
-# streams come at once, and nothing after them: once is not enough.
+# A stream that had something again so soon, and so often, has more in a moment. After a pause
+# it goes together, in one call where it would take several. The last events of most streams
+# come at once, and nothing after them: once is not enough.
 SOON_SECONDS = 0.006
 OFTEN = 4
-REST_SECONDS = 0.001
+PAUSE_SECONDS = 0.001
 
 
 class Source(Protocol):
@@ -183,7 +183,7 @@ class Streams:
         while not self._stopping.is_set():
             try:
                 if self.look(LOOK_SECONDS):
-                    time.sleep(REST_SECONDS)
+                    time.sleep(PAUSE_SECONDS)
             except Exception:  # noqa: BLE001  # a bug must not end all streams there will be
                 said = "The streams could not be looked at."
                 tell(logger, "unexpected_error", said, with_traceback=True)

@@ -11,7 +11,7 @@ from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.streams import (
     LOOK_SECONDS,
     OFTEN,
-    REST_SECONDS,
+    PAUSE_SECONDS,
     SOON_SECONDS,
     Stream,
     Streams,
@@ -413,7 +413,7 @@ def test_of_several_that_have_something_once_no_more_is_expected(streams, begin)
 
 
 def test_where_more_is_expected_it_is_awaited_and_goes_together(monkeypatch):
-    rests, looks = [], iter([True, False, True])
+    pauses, looks = [], iter([True, False, True])
     over = threading.Event()
 
     def look(*_):
@@ -423,12 +423,12 @@ def test_where_more_is_expected_it_is_awaited_and_goes_together(monkeypatch):
         return bool(found)
 
     monkeypatch.setattr(Streams, "look", look)
-    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=rests.append, monotonic=None))
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=pauses.append, monotonic=None))
     streams = Streams(clock=time.monotonic)
     streams.start()
     assert over.wait(WAIT_SECONDS)
     streams.stop()
-    assert rests == [REST_SECONDS] * 2
+    assert pauses == [PAUSE_SECONDS] * 2
 
 
 @pytest.mark.parametrize("cores", [{0, 1}, None])
