@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from proxy.core.days import DAY_SECONDS, day_at, month
 from proxy.core.limiter import COUNTED_SECONDS, Meter
+from proxy.core.prices import NANO
 from proxy.core.types import Client
 from proxy.core.window import Window
-
-NANO = 1_000_000_000
 
 # Where only the end of another call makes room, and nobody knows when that is.
 SOON_SECONDS = 1.0

@@ -10,13 +10,12 @@ from proxy.core.config_document import OF_KIND, Document, Thing, made, placed
 from proxy.core.config_history import ADDED, CHANGED, REMOVED, NotKept, changed_secrets
 from proxy.core.masking import SECRET_FIELDS, masked
 from proxy.core.moments import exact_text
+from proxy.core.providers import NO_KEY
 from proxy.core.types import UPSTREAM_FIELDS
 
-NO_KEY = "NONE"  # of an instance: none is sent
 KINDS = tuple(OF_KIND)
 MOMENTS = ("expires_at",)
 SIGNS = {ADDED: "+", CHANGED: "~", REMOVED: "-"}
-
 
 # To whom a secret belongs: with another of these it is not to be sent there.
 ADDRESS = ("api_base", "provider_type", "proxy_url", "auth")

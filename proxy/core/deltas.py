@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.types import InstanceConfig, is_same_upstream
+from proxy.core.usage import HOUR_SECONDS
 
 # (instance, deployment); deployment "" is the whole instance.
 Place = tuple[str, str]
@@ -103,7 +104,7 @@ class Deltas:
     def add_usage(self, key: UsageKey, counts: Mapping[str, int]) -> None:
         if key not in self.usage and len(self.usage) >= MAX_USAGE_KEYS:
             minute, instance, _, client = key
-            key = (minute // 3600 * 3600, instance, OTHER_MODEL, client)
+            key = (minute // HOUR_SECONDS * HOUR_SECONDS, instance, OTHER_MODEL, client)
         _add(self.usage, key, counts)
 
     def add_rest(self, place: Place, rest: Rest) -> None:

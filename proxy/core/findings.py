@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from proxy.core.days import DAY_SECONDS
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.standing import countdown
 
@@ -14,7 +15,6 @@ from proxy.core.standing import countdown
 # looked at.
 ERROR, WARNING, OK, SKIPPED = "error", "warning", "ok", "skipped"
 
-DAY_SECONDS = 86_400
 KEY_ENDS_SOON_SECONDS = 14 * DAY_SECONDS
 # Who renews certificates by machine does so a month before; less than this was forgotten.
 CERTIFICATE_ENDS_SOON_SECONDS = 14 * DAY_SECONDS

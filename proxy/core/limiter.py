@@ -3,8 +3,8 @@
 Tokens are a budget a minute: what a call may cost is taken when it begins, and settled with
 what it did cost when it ends. Requests are looked at over about ten seconds, though the limit
 is one a minute: 600 a minute are 100 in ten seconds, and a burst is refused though the minute
-has room. (Source: Azure's documentation of quotas and
-limits. Its own counter gives nothing back when an answer is short.)
+has room. (Source: Azure's documentation of quotas and limits. Its own counter gives nothing
+back when an answer is short.)
 
 Workers hear of each other's counts once in each sync interval. Until then each takes it that
 every other one did as much as itself lately, and leaves so much of the room to them.
@@ -211,7 +211,7 @@ def request_window(max_rpm: int) -> tuple[int, int]:
     twelve seconds.
     """
     size = math.ceil(max_rpm / WINDOWS_PER_MINUTE)
-    return size, math.ceil(size * 60 / max_rpm)
+    return size, math.ceil(size * WINDOW_SECONDS / max_rpm)
 
 
 def reservation_tokens(serving: Serving, tokens: int) -> int:

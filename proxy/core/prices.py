@@ -7,8 +7,9 @@ from functools import lru_cache
 from proxy.core.types import Usage
 
 ANY_END = "*"  # a name that ends with it stands for all that begin so
-# A price is for a million tokens, a cost is counted in billionths.
-NANO_PER_TOKEN = 1_000_000_000 / 1_000_000
+# A price is for a million tokens, a cost is counted in billionths: so many make one.
+NANO = 1_000_000_000
+NANO_PER_TOKEN = NANO / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

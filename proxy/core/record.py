@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from proxy.core.prices import NANO
 from proxy.core.types import Usage
+from proxy.core.verdict import Outcome
 
 Record = dict[str, Any]
-
-NANO = 1_000_000_000
 
 # What a client or an upstream made up, and what of it is kept in a record of bounded size.
 LONGEST_CHARACTERS = 200
@@ -41,7 +41,7 @@ class Tried(NamedTuple):
     started: float
     ms: int
     status: int
-    outcome: str
+    outcome: Outcome
     error: str | None
     rest_seconds: float
     upstream_id: str | None
@@ -67,7 +67,7 @@ class Ended(NamedTuple):
     started: float
     ms: int
     first_byte_ms: int
-    outcome: str
+    outcome: Outcome
     error: str | None
     usage: Usage
     cost_nano: int

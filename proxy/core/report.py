@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.core import histogram
 from proxy.core.days import DAY_SECONDS
+from proxy.core.prices import NANO
 from proxy.core.usage import (
     ABANDONED,
     COUNTERS,
@@ -25,7 +26,6 @@ from proxy.core.usage import (
 )
 from proxy.core.verdict import LOSSES
 
-NANO = 1_000_000_000
 RECENT_SECONDS = 900  # what people look at first
 SHARES = (0.5, 0.9, 0.99)
 NO_TIMES: dict[str, float | None] = {"p50": None, "p90": None, "p99": None, "mean": None}

@@ -135,9 +135,20 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
             limit = value
             break
     answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
-    prompts = body.get("prompt")
-    is_several = isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
-    return min(limit * answers * (len(prompts) if is_several and prompts else 1), MAX_TOKENS)
+    return min(limit * answers * _prompts(body), MAX_TOKENS)
+
+
+def choices(body: Mapping[str, Any]) -> int:
+    """How many an answer has: `n` for each prompt."""
+    return (_positive(body.get("n")) or 1) * _prompts(body)
+
+
+def _prompts(body: Mapping[str, Any]) -> int:
+    """`completions` takes several; a list of integers is one that is tokenized already."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and not all(isinstance(p, int) for p in prompt):
+        return len(prompt)
+    return 1
 
 
 def _positive(value: object) -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from proxy.core.headers import retry_after_seconds
 
@@ -10,12 +11,22 @@ MISCONFIGURED_REST_SECONDS = 300.0  # a person has to fix it; do not try it ever
 LEAST_REST_SECONDS = 1.0
 TOKEN_REST_SECONDS = 2.0
 
+# The names under which attempts are counted.
+Outcome = Literal[
+    "succeeded",
+    "rejected",
+    "throttled",
+    "failed",
+    "misconfigured",
+    "unreachable",
+    "aborted",
+    "expired",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`outcome` is the name under which the attempt is counted: a key of OUTCOMES."""
-
-    outcome: str
+    outcome: Outcome
     try_next: bool = False  # another instance could do better with the same request
     failure: bool = False  # the instance is unwell: its breaker counts it
     no_answer: bool = False  # a failure of which nothing came back at all
@@ -26,7 +37,7 @@ class Verdict:
 
 
 # Outcome -> the state's counter that it adds to, if any.
-OUTCOMES: dict[str, str | None] = {
+OUTCOMES: dict[Outcome, str | None] = {
     "succeeded": "successful_requests",
     "rejected": "total_upstream_400_errors",
     "throttled": "total_upstream_429_errors",
@@ -38,9 +49,9 @@ OUTCOMES: dict[str, str | None] = {
 }
 
 # Outcomes that are the instance's own errors: a client's bad request or hanging up is not.
-ERRORS = frozenset({"throttled", "failed", "misconfigured", "unreachable"})
+ERRORS: frozenset[Outcome] = frozenset({"throttled", "failed", "misconfigured", "unreachable"})
 # Those after which a client that is there got nothing but an error, if nobody did better.
-LOSSES = ERRORS | {"expired"}
+LOSSES: frozenset[Outcome] = ERRORS | {"expired"}
 
 NO_DEPLOYMENT = "no_deployment"
 MISCONFIGURED = frozenset({"misconfigured", NO_DEPLOYMENT})  # rests that time will not mend

@@ -16,6 +16,7 @@ from proxy.core.allowance import NOTHING, Account, Amounts, Denial, HeaderLine, 
 from proxy.core.client_deltas import ClientDeltas, SharedClients
 from proxy.core.days import month
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.prices import NANO
 from proxy.core.tally import Tally
 from proxy.core.types import NO_USAGE, Client, Usage
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
@@ -200,8 +201,8 @@ class ClientState:
                 current_rpm=meter.requests.recent(second, WINDOW_SECONDS) if meter else None,
                 tokens_today=account.day[0],
                 tokens_this_month=account.month[0],
-                cost_today=account.day[1] / allowance.NANO,
-                cost_this_month=account.month[1] / allowance.NANO,
+                cost_today=account.day[1] / NANO,
+                cost_this_month=account.month[1] / NANO,
                 last_used_at=known.last_used_at or None,
             )
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from proxy.core.allowance import NANO
 from proxy.core.limiter import instance_meter
 from proxy.core.metrics import BREAKER_STATES, IN_FLIGHT, STATUSES, left_of_model
+from proxy.core.prices import NANO
 from proxy.core.types import ANONYMOUS, Client, InstanceConfig, MeterKey, Serving
 from proxy.core.usage import FIRST_BYTE, LATENCY, LOST, REFUSALS
 from proxy.core.verdict import OUTCOMES

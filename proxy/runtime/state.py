@@ -58,6 +58,7 @@ from proxy.core.verdict import (
     MISCONFIGURED,
     NO_SUCH_MODEL,
     OUTCOMES,
+    Outcome,
     Verdict,
 )
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
@@ -654,7 +655,7 @@ def _usage_key(now: float, reservation: Reservation, verdict: Verdict) -> UsageK
     )
 
 
-def _without_answer(outcome: str, *, is_left: bool) -> dict[str, int]:
+def _without_answer(outcome: Outcome, *, is_left: bool) -> dict[str, int]:
     """How the request of a client ended that got no good answer, if not by its own fault."""
     if is_left:
         return {ABANDONED: 1}

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from flask import Flask, Response, g
 
 from proxy.context import Parts, parts
-from proxy.core.allowance import NANO, Denial
+from proxy.core.allowance import Denial
+from proxy.core.prices import NANO
 from proxy.core.types import Call, Client, Usage
 from proxy.errors import BudgetSpent, LimitReached, ProxyError
 from proxy.runtime.clients import Ticket

@@ -44,6 +44,7 @@ TIMEOUT_KEY = "HTTP_X_REQUEST_TIMEOUT_MS"  # as PEP 3333 calls it
 BODY_SECONDS = 300.0
 # Beyond the call's time, for what tells the client that it is over.
 LAST_WORDS_SECONDS = 1.0
+SAID_CHARACTERS = 500  # of an upstream's error that is not in OpenAI's shape
 AFFINITY_BYTES = 1024  # Azure's prompt cache begins at 1,024 tokens and is found by the first
 
 
@@ -132,7 +133,7 @@ def call_of(
         prompt=prompt,
         prompt_tokens=prompt_tokens,
         reserved_tokens=prompt_tokens + _completion_tokens(endpoint, fields),
-        choices=_choices(fields),
+        choices=tokens.choices(fields),
         affinity=_affinity(mine.settings.policy, endpoint, fields, body),
         **more,
     )
@@ -306,14 +307,6 @@ def _answered(mine: Parts, attempt: Attempt) -> Response:
         raise
 
 
-def _choices(fields: Mapping[str, Any]) -> int:
-    """How many an answer has: `n` for each prompt, of which `completions` take several."""
-    number, prompts = fields.get("n"), fields.get("prompt")
-    several = isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts)
-    each = number if isinstance(number, int) and number > 0 else 1
-    return each * (len(prompts) if several and isinstance(prompts, list) else 1)
-
-
 def _response(mine: Parts, attempt: Attempt) -> Response:
     """Closing the response closes the attempt, whether or not it was sent to its end."""
     answer, client = attempt.answer, attempt.call.client
@@ -358,7 +351,7 @@ def _wrapped(attempt: Attempt) -> bytes:
     """An upstream's error that is text, HTML, empty or flat JSON, in OpenAI's shape."""
     status = attempt.answer.status
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    message = excerpt(attempt.body or b"")[:500] or "no message"
+    message = excerpt(attempt.body or b"")[:SAID_CHARACTERS] or "no message"
     return orjson.dumps(
         {
             "error": {

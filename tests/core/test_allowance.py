@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.allowance import (
-    NANO,
     NOTHING,
     SOON_SECONDS,
     Account,
@@ -16,6 +15,7 @@ from proxy.core.allowance import (
     lines,
 )
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.prices import NANO
 from proxy.core.types import Client
 
 NOW = datetime(2026, 12, 31, 12, 0, tzinfo=UTC).timestamp()

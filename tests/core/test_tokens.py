@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from proxy.core import tokens
 from proxy.core.images import UNKNOWN_TOKENS
 from proxy.core.prompt import NO_PROMPT, Prompt
-from proxy.core.tokens import MAX_TOKENS, completion_limit_tokens, prompt
+from proxy.core.tokens import MAX_TOKENS, choices, completion_limit_tokens, prompt
 
 
 def counted(text):
@@ -189,3 +189,20 @@ def test_of_an_image_that_an_outline_cut_nothing_more_counts():
     image = {"messages": [{"content": [{"type": "image_url", "image_url": {"url": url}}]}]}
     found = prompt(image, ["messages"])
     assert prompt(image, ["messages"], {url: 10**6}) == found
+
+
+@pytest.mark.parametrize(
+    "fields, number",
+    [
+        ({}, 1),
+        ({"n": 3}, 3),
+        ({"n": None, "prompt": "x"}, 1),
+        ({"n": "3"}, 1),
+        ({"n": True}, 1),
+        ({"n": 2, "prompt": ["a", "b"]}, 4),
+        ({"prompt": [1, 2, 3]}, 1),  # one, in tokens
+        ({"prompt": [[1], [2]]}, 2),
+    ],
+)
+def test_an_answer_has_as_many_choices_as_were_asked_for(fields, number):
+    assert choices(fields) == number

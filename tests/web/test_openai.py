@@ -800,22 +800,6 @@ def test_a_call_has_its_place_until_its_last_byte_is_out(world, stream):
     assert calls.count == 0
 
 
-@pytest.mark.parametrize(
-    "fields, choices",
-    [
-        ({}, 1),
-        ({"n": 3}, 3),
-        ({"n": None, "prompt": "x"}, 1),
-        ({"n": "3"}, 1),
-        ({"n": 2, "prompt": ["a", "b"]}, 4),
-        ({"prompt": [1, 2, 3]}, 1),  # one, in tokens
-        ({"prompt": [[1], [2]]}, 2),
-    ],
-)
-def test_an_answer_has_as_many_choices_as_were_asked_for(fields, choices):
-    assert openai._choices(fields) == choices
-
-
 def test_an_answer_whose_type_was_left_out_is_json_and_not_html():
     lines = [("x-ms-region", "East")]
     openai._add_missing_type(lines, "application/json")
