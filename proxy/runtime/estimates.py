@@ -1,5 +1,6 @@
 """What each model's prompts cost, learned as answers come in."""
 
+from collections import Counter
 from threading import Lock
 
 from proxy.core.estimator import Estimator
@@ -21,7 +22,9 @@ class Estimates:
         self._lock = Lock()
         self._estimators: dict[str, Estimator] = {}
         self._unknown = Estimator()
-        self._seen = 0
+        self._seen = Counter[
+            str
+        ]()  # answers, by model: where models alternate, none is left out
 
     def tokens(self, model: str, prompt: Prompt) -> int:
         """About how many tokens the prompt has for this model; at least 1."""
@@ -40,7 +43,8 @@ class Estimates:
             if estimator is None:
                 if len(self._estimators) >= MAX_MODELS:
                     self._estimators.clear()
+                    self._seen.clear()
                 estimator = self._estimators[model] = Estimator()
-            self._seen += 1
-            if estimator.answers < LEARNED_ANSWERS or self._seen % EVERY == 0:
+            self._seen[model] += 1
+            if estimator.answers < LEARNED_ANSWERS or self._seen[model] % EVERY == 0:
                 estimator.learn(prompt.counts, tokens)

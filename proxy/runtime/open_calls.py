@@ -77,7 +77,8 @@ class OpenCalls:
             return set(self._clients.values())
 
     def look(self) -> None:
-        """Cuts the lines of those who are gone: what their threads wait for has ended."""
+        """Closes the connections of calls whose time is over, and cuts the lines of clients
+        that are gone: what their threads wait for ends."""
         now = self._clock()
         with self._lock:
             # With the lock: after `end` the connection may carry another call.

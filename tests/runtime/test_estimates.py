@@ -51,6 +51,15 @@ def test_later_one_in_eight_answers_is_enough(monkeypatch):
     assert estimates._estimators["m"].answers == 10 + 10
 
 
+def test_models_that_take_turns_all_go_on_learning(monkeypatch):
+    monkeypatch.setattr(module, "LEARNED_ANSWERS", 10)
+    estimates = Estimates()
+    for _ in range(10 + 80):
+        learned(estimates, "one", times=1)
+        learned(estimates, "other", times=1)
+    assert {m: e.answers for m, e in estimates._estimators.items()} == {"one": 20, "other": 20}
+
+
 def test_models_that_clients_invent_are_not_kept_for_ever(monkeypatch):
     monkeypatch.setattr(module, "MAX_MODELS", 3)
     estimates = Estimates()
