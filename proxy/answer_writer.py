@@ -10,10 +10,13 @@ from gunicorn.http.wsgi import Response
 from gunicorn.util import http_date, is_hoppish
 
 KNOWN_NAMES = 512
+# Kinds of a header, by its name. OTHER: gunicorn is to look at it, or to refuse it.
 ORDINARY, LENGTH, OTHER = range(3)
 
 
 class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's, as what a client is sent. (An upstream's is `runtime.upstream.Answer`.)"""
+
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """gunicorn looks for what would end a line at each value, and this at all of them: to
         the rest it is the same."""

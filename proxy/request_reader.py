@@ -178,8 +178,8 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         return KnownRequest(environ, WholeBody(rest))
 
     def _told(self, template: Environ, target: bytes, head: bytes) -> Environ | None:
-        """As `_environ`; of one that differs from the last in nothing but its body's length, no
-        line is looked at."""
+        """What WSGI tells of this head, None where `_environ` finds none. Where it differs from
+        the last one in nothing but its body's length, no other line is looked at."""
         rest, length = _without_length(head)
         if rest and rest == self._head:
             known = self._read(length)
@@ -196,7 +196,8 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         return found
 
     def _environ(self, template: Environ, lines: list[bytes]) -> Environ | None:
-        """None where one is unusual, or has a name that came before."""
+        """What these lines mean to WSGI together. None where one is unusual, or has a name that
+        came before."""
         if len(lines) > min(MOST_LINES, self._last_read.limit_request_fields):
             return None
         environ = template.copy()

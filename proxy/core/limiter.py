@@ -23,13 +23,13 @@ WINDOWS_PER_MINUTE = 6
 # What began in a second counts until all of that second is a minute old: counted by whole
 # seconds, a minute would end up to a second early, and a burst at its end be one too many.
 EDGE_SECONDS = 1
-# Where clients compete for a minute's tokens, these are handed out evenly: taken all at once,
-# they come back all at once, and who comes in between finds none for long. Of so many seconds
-# the part may be taken at once; longer ago than the other nothing counts.
-EVEN_SECONDS = 2
-EVEN_MEMORY_SECONDS = 10
-LEAST_EVEN_SECONDS = 0.01
 COUNTED_SECONDS = WINDOW_SECONDS + EDGE_SECONDS
+
+# Where clients compete for a minute's tokens, these are handed out evenly: taken all at once,
+# they come back all at once, and who comes in between finds none for long.
+EVEN_SECONDS = 2  # the parts of so many may be taken at once
+EVEN_MEMORY_SECONDS = 10  # what was taken longer ago does not count
+LEAST_EVEN_SECONDS = 0.01  # however much is kept for others: when nothing was taken a call goes
 
 DEPLOYMENT = "deployment"  # the kind of a meter
 

@@ -76,7 +76,7 @@ def register(app: Flask) -> None:
 
 def serve(endpoint: str, model: str | None = None) -> Response:
     """One call, whichever endpoint and path style."""
-    # Each look through one of these takes as long as some of what follows.
+    # `g` and `request` find their object anew at each attribute: that is done once here.
     mine, seen = parts(), g._get_current_object()
     environ, seen.endpoint = seen.asked.environ, endpoint
     if mine.traces is not None:
