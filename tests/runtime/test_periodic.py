@@ -35,3 +35,24 @@ def test_it_can_be_started_again():
     periodic.start()
     assert acted.wait(5)
     periodic.stop()
+
+
+def test_what_it_raises_is_logged_once_and_it_goes_on(caplog):
+    rounds, over = (
+        iter([ValueError("one"), ValueError("two"), None, ValueError("three")]),
+        threading.Event(),
+    )
+
+    def act():
+        found = next(rounds, over)
+        if isinstance(found, ValueError):
+            raise found
+        if found is over:
+            over.set()
+
+    periodic = Periodic("a-name", 0.001, act)
+    periodic.start()
+    assert over.wait(5)
+    periodic.stop()
+    assert [str(r.exc_info[1]) for r in caplog.records] == ["one", "three"]
+    assert caplog.messages == ["The thread 'a-name' made a mistake, and goes on."] * 2
