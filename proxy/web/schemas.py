@@ -38,7 +38,7 @@ LATEST_AT = 10_000_000_000  # in the year 2286; milliseconds are above it
 MAX_LATIN_1 = 0xFF
 SECRET_WORDS = ("key", "proxy", "secret", "token_", "password", "credential")
 UNKNOWN = "Unknown field."  # marshmallow's message
-MAX_UNKNOWN = 5  # that one message names
+MAX_BESIDES = 5  # that one message names
 DEPLOYMENTS = "/openai/deployments"  # what people copy with the address from Azure's portal
 STATUSES = ("healthy", "rate_limited", "misconfigured", "error")
 
@@ -681,14 +681,18 @@ def check_auth(config: InstanceConfig, *, at: str = "") -> None:
 
 
 def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
+    """Names the first bad field, and some of the others."""
     message, keys = message_and_path(error.messages)
     path, sentence = _problem(message, keys, data, at)
+    found = [each for each in messages_and_paths(error.messages) if each[1] != keys]
+    wrong = [_problem(said, where, data, at) for said, where in found if said != UNKNOWN]
+    for field, said in wrong[:MAX_BESIDES]:
+        sentence += f" Besides, {field}: {said}"
     if message != UNKNOWN:
         # What is missing may be what is misspelt.
-        found = messages_and_paths(error.messages)
-        unknown = [".".join(where) for message, where in found if message == UNKNOWN]
+        unknown = [".".join(where) for said, where in found if said == UNKNOWN]
         if unknown:
-            sentence += f" Unknown besides: {', '.join(map(shown, unknown[:MAX_UNKNOWN]))}."
+            sentence += f" Unknown besides: {', '.join(map(shown, unknown[:MAX_BESIDES]))}."
     return Unprocessable(f"{path}: {sentence}", param=path or None)
 
 

@@ -41,7 +41,8 @@ GROUPS = (
                 "api_key",
                 "Key",
                 "secret",
-                help="Empty: as it is. env:NAME or file:/path say where it is; NONE: no key.",
+                help="Empty: as it is, if there is one. env:NAME or file:/path say where it is;"
+                " NONE: no key.",
             ),
             Field("api_version", "API version"),
             Field(
