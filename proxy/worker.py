@@ -34,6 +34,7 @@ from proxy.errors import ProxyError, RequestTimeout
 from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
 from proxy.runtime.least_connections import TAKES_NONE
+from proxy.runtime.open_files import NO_MORE, Shortage
 from proxy.runtime.refusals import answer, refusal_of
 from proxy.runtime.streams import Stream
 from proxy.runtime.tell import named
@@ -82,6 +83,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._end = mmap.mmap(-1, 1)  # the parent sees it too
         self._at_work: set[Any] = set()  # connections that have a thread
         self._leaving: deque[Any] = deque()  # those that are to close, the first to close first
+        self._shortage = Shortage()
 
     def note_end(self) -> None:
         """It ends as it should, with all that was counted written."""
@@ -107,6 +109,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     # The loop's.
 
     def set_accept_enabled(self, enabled: bool) -> None:
+        enabled = enabled and not self._shortage.is_on
         super().set_accept_enabled(enabled)
         self._least.note(self.nr_conns if enabled else TAKES_NONE)
 
@@ -115,10 +118,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             time.sleep(OTHERS_FIRST_SECONDS)
         for _ in range(1 + self.nr_conns // CONNECTIONS_FOR_EACH):
             before = self.nr_conns
-            super().accept(listener)
+            self._accept_one(listener)
             self._least.note(self.nr_conns)
             if self.nr_conns in (before, self.worker_connections):
                 return
+
+    def _accept_one(self, listener: Any) -> None:
+        """Where there are no more files, the client waits in the queue: of all who have one
+        already nobody is to be lost for it."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in NO_MORE:
+                raise
+            self._shortage.note(self.nr_conns)
+            self.set_accept_enabled(False)
 
     def enqueue_req(self, conn: Any) -> None:
         if not isinstance(conn.sock, ClientSocket):
@@ -168,7 +182,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._give_up(conn, self.pending_conns)
         while self._leaving and self._leaving[0].timeout <= now:
             self._give_up(self._leaving[0], self._leaving)
-        if self.nr_conns >= self.worker_connections:
+        if self.nr_conns >= self.worker_connections or self._shortage.is_on:
             self._make_room()
         if self._accepting:
             self._least.note(self.nr_conns)

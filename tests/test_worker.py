@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.entry import Entry
 from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.open_calls import OpenCalls
+from proxy.runtime.open_files import PAUSE_SECONDS, Shortage
 from proxy.runtime.streams import Streams
 from proxy.runtime.threads import ThreadPool
 from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
@@ -1029,6 +1031,46 @@ def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypat
         assert taken() == 2
     for end in (*clients, *(conn.sock for conn in served)):
         end.close()
+
+
+class NoFiles:
+    """A listener, where the process may open no more files."""
+
+    def __init__(self, why):
+        self.why = why
+
+    def accept(self):
+        raise OSError(self.why, os.strerror(self.why))
+
+
+@pytest.mark.parametrize("why", [errno.EMFILE, errno.ENFILE])
+def test_where_no_more_files_may_be_opened_clients_wait_and_nobody_is_lost(why, worker):
+    now = 100.0
+    worker._shortage = Shortage(clock=lambda: now)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker.sockets = [listener]
+        worker.set_accept_enabled(True)
+        worker.accept(NoFiles(why))
+        assert (worker._accepting, worker.nr_conns) == (False, 0)
+        worker.set_accept_enabled(True)
+        assert not worker._accepting  # the loop would be woken by who waits, for nothing
+        now += PAUSE_SECONDS
+        worker.set_accept_enabled(True)
+        assert worker._accepting
+
+
+def test_and_who_was_silent_longest_goes(worker, pending):
+    _, conn = pending
+    worker._accepting = False
+    worker.accept(NoFiles(errno.EMFILE))
+    assert worker.nr_conns == 1  # what the loop has still to do may concern that one
+    worker.murder_pending()
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+
+
+def test_another_error_of_it_ends_the_worker_as_ever(worker):
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        worker.accept(NoFiles(errno.EBADF))
 
 
 class TestOthersWithFewerConnections:

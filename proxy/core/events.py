@@ -112,6 +112,13 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "database_replaced": Event(
             "warning", "Another file is in the database's place: a backup was restored, say."
         ),
+        "files_exhausted": Event(
+            "error",
+            "The system lets the worker open no more files: no client can connect until some"
+            " are closed.",
+            ("connections",),
+            is_alert=True,
+        ),
         "threads_exhausted": Event(
             "error",
             "The system gives the worker no more threads.",

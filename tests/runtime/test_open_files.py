@@ -46,3 +46,19 @@ def test_as_many_as_are_needed_are_enough():
     for threads in (1, 512, 4000):
         most = open_files.connections(threads, open_files.needed(threads))
         assert most == 2 * threads + open_files.SPARE
+
+
+def test_a_shortage_is_told_once_a_minute_and_lasts_for_a_moment(logged):
+    now = 100.0
+    shortage = open_files.Shortage(clock=lambda: now)
+    assert not shortage.is_on
+    shortage.note(7)
+    shortage.note(8)
+    assert shortage.is_on
+    now += open_files.PAUSE_SECONDS
+    assert not shortage.is_on
+    ((level, said),) = logged
+    assert (level, "with 7 clients connected" in said) == ("ERROR", True)
+    now += open_files.TOLD_SECONDS
+    shortage.note(9)
+    assert "with 9 clients connected" in logged[1][1]
