@@ -392,14 +392,14 @@ def _dialled(
     for left, (family, kind, protocol, _, address) in zip(
         range(len(found), 0, -1), found, strict=True
     ):
-        sock = socket.socket(family, kind, protocol)
         try:
-            for option in _OPTIONS:
-                sock.setsockopt(*option)
-            _connect(sock, address, until.seconds(left), line)
+            sock = socket.socket(family, kind, protocol)
+            with _closed_if_it_fails(sock):
+                for option in _OPTIONS:
+                    sock.setsockopt(*option)
+                _connect(sock, address, until.seconds(left), line)
             return sock
-        except OSError as failure:
-            sock.close()
+        except OSError as failure:  # also that we may open no more files
             error = failure
     raise _not_connected(error)
 

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import select
 import socket
 import ssl
@@ -246,6 +247,15 @@ def test_the_next_address_is_tried_where_one_refuses(connections, silent, monkey
     connection = opened(connections, Origin("http", "two.example", 80))
     assert connection.sock.getpeername() == ("127.0.0.1", silent.port)
     connection.close()
+
+
+def test_where_no_more_files_may_be_opened_it_is_no_mistake_of_ours(connections, monkeypatch):
+    def none_left(*_arguments):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module.socket, "socket", none_left)
+    with pytest.raises(requests.ConnectionError, match="failed \\(Too many open files\\)"):
+        opened(connections, Origin("http", "127.0.0.1", 80))
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(
