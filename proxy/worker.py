@@ -101,6 +101,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._calls = parts.open_calls
         self._streams = parts.streams
         self._least = parts.least_connections
+        self._draining = parts.draining
         parts.roster.threads = self.tpool
 
     def get_thread_pool(self) -> ThreadPool:
@@ -191,9 +192,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _cap_keepalive(self, deadline: float) -> None:
         """The worker ends, and does not wait for those who say nothing."""
+        self._stop_listening()
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
+
+    def _stop_listening(self) -> None:
+        """gunicorn does so only when the last answer is out: until then the system would go on
+        to connect clients, whom nobody serves. Where no other worker will take them, those who
+        are connected already are served."""
+        for listener in self.sockets:
+            before = -1
+            while self._draining.has_begun and before < self.nr_conns < self.worker_connections:
+                before = self.nr_conns
+                self._accept_one(listener)
+            listener.close()
 
     def _make_room(self) -> None:
         """For the next client, if there is somebody who just stays connected."""

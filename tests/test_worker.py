@@ -18,6 +18,7 @@ from gunicorn.workers.gthread import TConn
 from proxy import worker as workers
 from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import ClientSocket
+from proxy.runtime.draining import Draining
 from proxy.runtime.entry import Entry
 from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.open_calls import OpenCalls
@@ -73,6 +74,7 @@ def worker(paths):
     made._calls = OpenCalls(10)
     made._streams = Streams()
     made._least = LeastConnections(2)
+    made._draining = Draining()
     made.tpool = ThreadPool(1)
     made.poller = selectors.DefaultSelector()
     made.method_queue.init()
@@ -1031,6 +1033,34 @@ def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypat
         assert taken() == 2
     for end in (*clients, *(conn.sock for conn in served)):
         end.close()
+
+
+class TestAWorkerThatEnds:
+    """While it has answers that are still open; two clients have connected just before."""
+
+    @pytest.fixture
+    def listener(self, worker, monkeypatch):
+        monkeypatch.setattr(worker, "enqueue_req", lambda conn: conn.sock.close())
+        with contextlib.ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as made:
+            made.setblocking(False)
+            worker.sockets = [made]
+            self.address = made.getsockname()
+            for _ in range(2):
+                stack.enter_context(socket.create_connection(self.address, WAIT_SECONDS))
+            yield made
+
+    def test_takes_those_and_refuses_others_where_the_gateway_ends(self, worker, listener):
+        worker._draining.begin()
+        worker._cap_keepalive(0.0)
+        assert worker.nr_conns == 2
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(self.address, WAIT_SECONDS)
+
+    def test_leaves_them_to_those_who_stay(self, worker, listener):
+        with listener.dup() as of_another:
+            worker._cap_keepalive(0.0)
+            assert (worker.nr_conns, listener.fileno()) == (0, -1)
+            of_another.accept()[0].close()
 
 
 class NoFiles:
