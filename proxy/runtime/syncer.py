@@ -29,6 +29,9 @@ HOUSEKEEPING_SECONDS = 60.0
 # A syncer that has not finished a round for so long is stuck, whatever the reason.
 LATE_SECONDS = 10.0
 FULL_DISK = re.compile("disk is full|no space left", re.IGNORECASE)
+# So SQLite opens it where it may not write. As long as one of a process' connections is open
+# that was made then, those made later may not write either.
+READ_ONLY = "readonly database"
 
 
 def _uptime_seconds() -> float:
@@ -134,6 +137,8 @@ class Syncer:
             self._keep_house()
         except StoreUnavailable as error:
             self._close_connection()
+            if READ_ONLY in error.message:
+                self._database.dispose()
             self._note(error.message)
         else:
             self.synced_at = self._clock()

@@ -113,6 +113,7 @@ class Database:
             session.flush()
 
     def dispose(self) -> None:
+        """Closes all connections of the pool; of SQLite those in use as soon as they are not."""
         self.engine.dispose()
 
 
@@ -140,10 +141,21 @@ class FileWatch:
         found = file_identity(self._path)
         if found is None:
             raise StoreUnavailable(
-                f"The database's file {self._path} is gone; put it back, or restore a backup."
+                f"The database's file {self._path} {_why_unseen(self._path)}"
             )
         before, self._known = self._known, found
         return before not in (None, found)
+
+
+def _why_unseen(path: str) -> str:
+    """To put back what is only locked away would cost all that was written since."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return f"cannot be reached ({error.strerror}); give its user the right to its folder."
+    except OSError:
+        pass
+    return "is gone; put it back, or restore a backup."
 
 
 def sqlite_file(url: URL) -> str | None:
@@ -233,6 +245,13 @@ def _open_only_the_file(engine: Engine, path: str) -> None:
     @event.listens_for(engine, "connect")
     def note(_connection: Any, record: Any) -> None:
         record.info["file"] = file_identity(path)
+        record.info["pool"] = engine.pool
+
+    @event.listens_for(engine, "checkin")
+    def close(_connection: Any, record: Any) -> None:
+        # To one that was disposed of it would be given back, and stay open.
+        if record.info.get("pool") is not engine.pool:
+            record.invalidate()
 
     @event.listens_for(engine, "checkout")
     def check(_connection: Any, record: Any, _proxy: Any) -> None:

@@ -715,6 +715,27 @@ def test_counts_wait_while_the_file_is_gone_and_are_written_when_it_is_back(
     assert written(worker.database) == 3
 
 
+@pytest.mark.parametrize(
+    "why, kept", [("attempt to write a readonly database", 0), ("full", 2)]
+)
+def test_where_it_may_only_be_read_no_connection_stays_open(
+    make_worker, monkeypatch, why, kept
+):
+    def fails(*_):
+        raise StoreUnavailable(f"The database cannot be used: {why}.")
+
+    worker = make_worker()
+    worker.syncer.sync()
+    worker.measure(DONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "add", fails)
+        worker.syncer.sync()
+    assert worker.database.engine.pool.checkedin() == kept
+    worker.syncer.sync()
+    assert worker.syncer.problem is None
+    assert written(worker.database) == 1
+
+
 def test_a_restored_database_is_followed_though_its_revision_is_older(
     make_worker, database_file, migrated_file
 ):

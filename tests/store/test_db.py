@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import sqlite3
@@ -290,6 +291,30 @@ def test_a_watch_tells_once_that_another_file_is_there(database, database_file, 
         watch.was_replaced()
     shutil.copy(migrated_file, database_file)
     assert [watch.was_replaced() for _ in range(2)] == [True, False]
+
+
+def test_what_is_in_use_while_all_is_disposed_of_is_closed_when_it_is_not(database):
+    with database.read() as connection:
+        driver = connection.connection.dbapi_connection
+        database.dispose()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        driver.execute("SELECT 1")
+    with database.read() as connection:
+        kept = connection.connection.dbapi_connection
+    kept.execute("SELECT 1").close()
+
+
+def test_a_file_that_may_not_be_seen_is_not_said_to_be_gone(
+    database, database_file, monkeypatch
+):
+    def denied(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    watch = FileWatch(database)
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(StoreUnavailable, match=r"cannot be reached \(Permission denied\)"):
+        watch.was_replaced()
 
 
 def test_a_file_that_comes_back_is_the_same(database, database_file):
