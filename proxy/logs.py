@@ -20,7 +20,7 @@ from proxy.runtime.log_files import FILE_NAME, KEPT_FILES
 from proxy.runtime.log_forms import JSON, Form, form_of_file, form_of_stderr, json_bytes
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.recent import MAX_BYTES, Recent
-from proxy.runtime.tell import EVENT, FIELDS
+from proxy.runtime.tell import EVENT, FIELDS, tell
 from proxy.settings import SettingError, Settings
 
 # Names of clients and models are nobody else's business.
@@ -44,6 +44,7 @@ FILE_CHUNK_BYTES = 16_384
 ROTATING = "concurrent_log_handler"
 
 LOGGER = logging.getLogger("proxy")
+logger = logging.getLogger(__name__)
 
 # Told of a request that is traced, with what is known of its trace, when it is over.
 Traced = Callable[[Any, Record], None]
@@ -76,6 +77,12 @@ class LogWriter:
     @property
     def is_started(self) -> bool:
         return self._waiting is not None
+
+    @property
+    def problem(self) -> str | None:
+        """Why lines are lost now; None if none are."""
+        sinks = self._waiting.sinks if self._waiting is not None else ()
+        return next((sink.problem for sink in sinks if sink.problem), None)
 
     def check(self) -> None:
         """Raises SettingError if the folder cannot be written."""
@@ -146,8 +153,8 @@ class LogWriter:
     def _opened(self) -> "_Waiting":
         sinks = [_Sink(_stderr_handler(), form_of_stderr(self._settings))]
         if self._settings.log_dir is not None:
-            form = form_of_file(self._settings)
-            sinks.append(_Sink(_file_handler(self._settings), form))
+            form, name = form_of_file(self._settings), str(self._settings.log_dir / FILE_NAME)
+            sinks.append(_Sink(_file_handler(self._settings), form, name))
         return _Waiting(sinks, self._recent, self._alerts, self._traced)
 
 
@@ -163,11 +170,39 @@ _Line = tuple[str, ...]
 NO_LINE: _Line = ()
 
 
-class _Sink(NamedTuple):
-    """Where lines go, and in which form."""
+class _Sink:
+    """Where lines go, and in which form. What it does not take is lost; that is told when it
+    begins and when it ends, and not line by line where others go."""
 
-    handler: logging.Handler
-    form: Form
+    def __init__(self, handler: logging.Handler, form: Form, name: str = "stderr") -> None:
+        self.handler = handler
+        self.form = form
+        self.problem: str | None = None
+        self._name = name
+        self._why: str | None = None  # of the present write
+        self._lost = 0
+        handler.handleError = self._failed  # type: ignore[method-assign]
+
+    def write(self, text: str) -> None:
+        """Some lines, of the one thread that writes."""
+        self._why = None
+        self.handler.handle(logging.makeLogRecord({"msg": text}))
+        before, why = self.problem, self._why
+        self.problem = why and f"The log cannot be written to {self._name}: {why}."
+        if why is not None:
+            self._lost += text.count("\n") + 1
+        if why is not None and before is None:
+            said = "%s Its lines are lost until it can; requests are served."
+            tell(logger, "log_failed", said, self.problem, why=why)
+        elif why is None and before is not None:
+            said = "The log is written to %s again; %d lines were lost."
+            tell(logger, "log_recovered", said, self._name, self._lost, lost=self._lost)
+            self._lost = 0
+
+    def _failed(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        """The handler's, while it handles what went wrong."""
+        error = sys.exc_info()[1]
+        self._why = getattr(error, "strerror", None) or type(error).__name__
 
 
 class _Waiting(logging.Handler):
@@ -276,10 +311,9 @@ class _Waiting(logging.Handler):
     def _write(self, lines: Sequence[_Line]) -> None:
         for number, form in enumerate(self._forms):
             text = "\n".join(line[number] for line in lines)
-            chunk = logging.makeLogRecord({"msg": text})
             for sink in self.sinks:
                 if sink.form is form:
-                    sink.handler.handle(chunk)
+                    sink.write(text)
 
 
 def _pause() -> None:
@@ -300,7 +334,10 @@ def _finish(waiting: _Waiting) -> None:
     waiting.keep()
     waiting.write()
     for sink in waiting.sinks:
-        sink.handler.close()
+        try:
+            sink.handler.close()
+        except OSError:
+            pass  # what it did not take before; that was told, and keeps nobody from ending
 
 
 def _stderr_handler(formatter: logging.Formatter | None = None) -> logging.Handler:

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import logging
@@ -556,3 +557,56 @@ def test_the_greeting_is_said_at_any_level(make_writer, capsys, log_format):
         ]
     else:
         assert said == "Starting.\nThere is more to do.\n"
+
+
+def test_a_file_that_takes_no_lines_is_told_of_once_and_when_it_does_again(
+    make_writer, capsys, tmp_path, monkeypatch
+):
+    """In place of a traceback for each tenth of a second, and of silence in `/health`."""
+    alerts = []
+    writer = make_writer({"alerts": alerts.append}, log_dir=tmp_path)
+    monkeypatch.setattr(logs, "WRITE_SECONDS", 3600)  # only when it is told to
+    writer.start()
+
+    def written(*lines):
+        for line in lines:
+            logger.info(line)
+        for _ in range(2):  # also what that was worth a word
+            writer._waiting.keep()
+            writer._waiting.write()
+        return capsys.readouterr().err
+
+    def full(_text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._waiting.sinks[1].handler, "do_write", full)
+        said = written("first", "second")
+        assert [said.count(line) for line in ("first", "second", "Traceback")] == [1, 1, 0]
+        problem = f"The log cannot be written to {tmp_path}/proxy.log: No space left on device."
+        assert said.count(problem) == 1
+        assert writer.problem == problem
+        assert problem not in written("third")
+    said = written("fourth")
+    assert f"The log is written to {tmp_path}/proxy.log again; 4 lines were lost." in said
+    assert writer.problem is None
+    assert [alert.event for alert in alerts] == ["log_failed", "log_recovered"]
+    assert "fourth" in (tmp_path / "proxy.log").read_text()
+
+
+def test_a_file_that_cannot_even_be_closed_keeps_no_worker_from_ending(
+    make_writer, tmp_path, monkeypatch
+):
+    """Or it would be taken for one that was killed."""
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = make_writer(log_dir=tmp_path)
+    writer.start()
+    file = writer._waiting.sinks[1].handler
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "close", full)
+        writer.stop()
+    assert not writer.is_started
+    file.close()

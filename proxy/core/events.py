@@ -112,6 +112,15 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "database_replaced": Event(
             "warning", "Another file is in the database's place: a backup was restored, say."
         ),
+        "log_failed": Event(
+            "error",
+            "The log's file, or stderr, takes no lines; they are lost.",
+            ("why",),
+            is_alert=True,
+        ),
+        "log_recovered": Event(
+            "warning", "It takes lines again; `lost` were lost.", ("lost",), is_alert=True
+        ),
         "files_exhausted": Event(
             "error",
             "The system lets the worker open no more files: no client can connect until some"

@@ -113,7 +113,7 @@ class Database:
             session.flush()
 
     def dispose(self) -> None:
-        """Closes all connections of the pool; of SQLite those in use as soon as they are not."""
+        """Closes all connections of the pool; those in use (of SQLite) when they are not."""
         self.engine.dispose()
 
 

@@ -18,6 +18,7 @@ def health() -> dict[str, Any]:
     `calls` are those of this worker: open now, waiting for room, and how many it can hold.
     """
     problem = sync_problem() or keys_problem() or _secrets_problem()
+    problem = problem or parts().log_writer.problem
     calls = parts().open_calls
     return {
         "status": "degraded" if problem else "ok",
