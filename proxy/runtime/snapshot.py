@@ -132,6 +132,7 @@ class Snapshots:
         self._moved: set[str] = set()
         self._vault_problem: str | None = None
         self.current = Snapshot()
+        self.is_read = False  # ever, by this process: else `current` is empty for that reason
 
     @property
     def is_outdated(self) -> bool:
@@ -166,6 +167,7 @@ class Snapshots:
         at once, the newer revision stays."""
         revision = revisions.newest(connection)
         if revision <= self.current.revision and not self._is_outdated:
+            self.is_read = True
             return self.current
         fresh = self._take_prepared(revision) or self._stored(connection, revision)
         lack = self._lack()
@@ -177,6 +179,7 @@ class Snapshots:
                 said = "config is at revision %d"
                 tell(logger, "config_changed", said, revision, revision=revision)
             current = self.current
+        self.is_read = True
         self._tell_tokens(current)
         return current
 

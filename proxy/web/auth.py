@@ -19,6 +19,7 @@ from proxy.core.types import ANONYMOUS, Client
 from proxy.core.wrong_keys import UNKNOWN, Refused
 from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
 from proxy.runtime.tell import tell
+from proxy.store.db import StoreUnavailable
 from proxy.store.keys import KeysClosed, key_hash
 
 ADMIN_HEADER = "X-Admin-API-Key"
@@ -36,8 +37,8 @@ def authenticated_client() -> Client:
 
 
 def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
-    """The client whose key the request carries. Raises Unauthorized, and Forbidden where it
-    may not call from.
+    """The client whose key the request carries. Raises Unauthorized, Forbidden where it may not
+    call from, and StoreUnavailable while no config could be read.
 
     Keys are looked up by their hash, so the time it takes tells nothing about a key. With
     client authentication off, a key that opens still names its client.
@@ -56,6 +57,7 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
         if why is None:
             return known.client
         closed = closed or _closed(why, _source(mine, environ))
+    _check_config(mine)
     if mine.settings.client_auth == "off":
         return ANONYMOUS
     if closed is not None:
@@ -64,6 +66,16 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
     if given and pepper:
         _note_client_key(mine, environ)
     raise _not_known(given, is_readable=pepper is not None)
+
+
+def _check_config(mine: Parts) -> None:
+    """A worker that took another's place while the database was away knows no instance and no
+    key. To say that they do not exist, or that keys are lost, would be wrong."""
+    if not mine.snapshots.is_read and mine.syncer.problem:
+        raise StoreUnavailable(
+            f"{mine.syncer.problem} This worker began after that, and has no config yet.",
+            retry_after_seconds=1,
+        )
 
 
 def _is_elsewhere(mine: Parts, client: Client, environ: Mapping[str, Any]) -> bool:
@@ -121,13 +133,14 @@ def _source(mine: Parts, environ: Mapping[str, Any]) -> Address | None:
 def require_admin() -> None:
     """Before each request of the admin API: whose key it has, and whether that may what the
     view asks for. Then the view sees what others changed. Raises Unauthorized, Forbidden,
-    KeysClosed."""
+    KeysClosed, StoreUnavailable."""
     mine, given = parts(), request.headers.get(ADMIN_HEADER, "")
     where = f"the header {ADMIN_HEADER}"
     # First by what is known: who has no key cannot have the database asked.
     admin = admin_with(mine, given, where=where)
     if mine.syncer.catch_up():  # the key itself may be removed
         admin = admin_with(mine, given, where=where)
+    _check_config(mine)
     g.admin, g.admin_name = admin, admin.name
     demand(_right())
 

@@ -1,3 +1,4 @@
+import contextlib
 import time
 from types import SimpleNamespace
 
@@ -261,6 +262,39 @@ def test_without_what_hashes_are_keyed_with_only_the_environments_key_is_known(w
     answer = look(world, key)
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "keys_unreadable")
     assert look(world, ADMIN_KEY).status_code == 200
+
+
+@pytest.fixture
+def database_away(world):
+    """While its block runs."""
+
+    @contextlib.contextmanager
+    def away():
+        file = world.parts.database.file
+        aside = file.with_name("aside.db")
+        file.rename(aside)
+        yield
+        aside.rename(file)
+
+    return away()
+
+
+def test_a_worker_that_could_read_no_config_says_so_and_not_that_there_is_none(
+    world, database_away, request
+):
+    """Nor that keys are lost: its operator might go on without them for good."""
+    world.add("a")
+    with database_away:
+        other = request.getfixturevalue("other_worker")
+        other.client_key = world.client_key
+        for answer in (other.ask(), other.admin("GET")):
+            error = answer.get_json()["error"]
+            assert (answer.status_code, error["code"]) == (503, "database_unavailable")
+            assert "proxy.db is gone" in error["message"]
+            assert "has no config yet" in error["message"]
+        assert world.ask().status_code == 200
+    other.parts.syncer.sync()
+    assert (other.ask().status_code, other.admin("GET").status_code) == (200, 200)
 
 
 def test_a_client_key_of_the_same_gateway_is_no_admin_key(world):
