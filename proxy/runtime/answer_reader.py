@@ -49,6 +49,7 @@ class AnswerReader:
     """
 
     __slots__ = (
+        "_broken",
         "_head_done",
         "_inflate",
         "_keep_alive",
@@ -72,6 +73,7 @@ class AnswerReader:
         self.headers: list[tuple[str, str]] = []
         self.fields: dict[str, str] = {}
         self.complete = False  # the body's last byte has arrived
+        self._broken: str | None = None  # and how, behind what of it is still to be read
         self.received_bytes = 0
         self._receive = receive
         self._lines: list[tuple[bytes, bytes]] = []  # of the head, as they came
@@ -84,6 +86,11 @@ class AnswerReader:
         self._inflate: zlib._Decompress | None = None
         self.on_body = self._pieces.append  # what the parser calls most is no call of Python's
         self._parser: Any = HttpResponseParser(self)
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing more is to be waited for: all has arrived, or what is broken."""
+        return self.complete or self._broken is not None
 
     @property
     def reusable(self) -> bool:
@@ -112,6 +119,8 @@ class AnswerReader:
             while not self._pieces:
                 if self.complete:
                     return self._rest()
+                if self._broken is not None:
+                    raise BrokenAnswer(self._broken)
                 self._fill(receive or self._receive)
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
@@ -123,9 +132,7 @@ class AnswerReader:
     def _fill(self, receive: Callable[[int], Any]) -> None:
         data = receive(READ_BYTES)
         if not data:
-            if not self._head_done or self._length_known:
-                raise BrokenAnswer(BROKE_OFF if self.received_bytes else NO_ANSWER)
-            self.complete = True  # its end is the connection's
+            self._end()
             return
         self.received_bytes += len(data)
         try:
@@ -134,13 +141,21 @@ class AnswerReader:
             raise BrokenAnswer(NOT_HTTP) from None
         except HttpParserError as error:
             # Behind a whole answer it concerns the connection only.
-            if not self.complete:
+            if self.complete:
+                self._surplus = True
+            elif not self._pieces:
                 raise _why(error) from None
-            self._surplus = True
+            else:  # what came before it is good, however much of both came at once
+                self._broken = str(_why(error))
         if self._pieces:
             self._seen_bytes = self.received_bytes
         elif self.received_bytes - self._seen_bytes > MAX_HEAD_BYTES and not self.complete:
             raise BrokenAnswer(TOO_LARGE)
+
+    def _end(self) -> None:
+        if not self._head_done or self._length_known:
+            raise BrokenAnswer(BROKE_OFF if self.received_bytes else NO_ANSWER)
+        self.complete = True  # its end is the connection's
 
     def _inflated(self, data: bytes) -> bytes:
         assert self._inflate is not None, "only asked where the body is compressed"

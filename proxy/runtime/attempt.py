@@ -211,7 +211,7 @@ class Attempt:
         """The number of the file by which more of the stream is seen to arrive; None if it has
         to be waited for."""
         is_broken = self._broken is not None or self._watcher.endless
-        self.is_over = is_broken or self.answer.is_complete
+        self.is_over = is_broken or self.answer.has_ended
         return None if self.is_over else self.answer.watched()
 
     @property
@@ -224,7 +224,7 @@ class Attempt:
         answer, watcher = self.answer, self._watcher
         passed_on = watcher.feed(answer.arrived())
         self.sent_bytes += len(passed_on)
-        self.is_over = watcher.endless or answer.is_complete
+        self.is_over = watcher.endless or self._broken is not None or answer.has_ended
         return passed_on
 
     def fail(self, error: Exception) -> None:

@@ -1,12 +1,14 @@
 """Connections to upstreams: opened with TLS and through proxies, kept, and used again."""
 
 import errno
+import fcntl
 import math
 import os
 import select
 import socket
 import ssl
 import struct
+import termios
 import time
 from base64 import b64encode
 from collections import deque
@@ -49,6 +51,7 @@ _OPTIONS = (
 TCP_INFO_BYTES = 136
 _RECEIVED = struct.Struct("@Q")
 TCP_ESTABLISHED = 1  # its first byte then
+_UNREAD = struct.Struct("@i")
 
 REFUSED = "the connection was refused"
 UNKNOWN_HOST = "its host name could not be resolved"
@@ -202,12 +205,15 @@ class Connection:
         """Nobody uses it from now on."""
         self.idle_since = now
         if isinstance(self.sock, ssl.SSLSocket):  # what it receives is not what we read
-            _, self._received_bytes = self._standing()
+            _, received_bytes = self._standing()
+            # Asked for later: what comes in between makes it stale, and not good.
+            self._received_bytes = received_bytes - _unread_bytes(self.sock)
 
     def is_stale(self) -> bool:
         """Since it is idle the peer has closed it, or says something nobody asked for."""
         if isinstance(self.sock, SSLTransport):
-            return bool(select.select([self.sock.fileno()], [], [], 0)[0])
+            is_held = self.sock.incoming.pending or self.sock.sslobj.pending()
+            return bool(is_held or select.select([self.sock.fileno()], [], [], 0)[0])
         return self._standing() != (TCP_ESTABLISHED, self._received_bytes)
 
     def _standing(self) -> tuple[int, int]:
@@ -221,6 +227,13 @@ class Connection:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def _unread_bytes(sock: ssl.SSLSocket) -> int:
+    """What has arrived behind the last answer, and would be read as the next one's."""
+    found = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(_UNREAD.size))
+    in_the_system: int = _UNREAD.unpack(found)[0]
+    return in_the_system + sock.pending()
 
 
 def certificate_until(connection: Connection) -> float | None:

@@ -214,7 +214,7 @@ class Body:
     def watched(self) -> int | None:
         """The number of the file by which more is seen to arrive; None if it has to be waited
         for by `read1`, or all is here."""
-        if self._connection is None or self._reader.complete:
+        if self._connection is None or self._reader.has_ended:
             return None
         return self._connection.watched()
 
@@ -231,9 +231,9 @@ class Body:
             raise _translated(error) from None
 
     @property
-    def is_complete(self) -> bool:
-        """All of it has arrived."""
-        return self._reader.complete
+    def has_ended(self) -> bool:
+        """Nothing more is to be waited for: all has arrived, or what is broken."""
+        return self._reader.has_ended
 
     def stream(self, _size: int = 0, decode_content: bool = True) -> Iterator[bytes]:
         """For `Response.iter_content` and `.content`."""

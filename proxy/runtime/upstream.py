@@ -87,9 +87,9 @@ class Answer:
         return self._body.watched()
 
     @property
-    def is_complete(self) -> bool:
-        """All of it has arrived."""
-        return self._body.is_complete
+    def has_ended(self) -> bool:
+        """Nothing more is to be waited for: all has arrived, or what is broken."""
+        return self._body.has_ended
 
     def read_all(self) -> Bytes:
         """The rest of the body. Raises UpstreamError if it is cut short, or too large."""

@@ -178,6 +178,17 @@ def test_chunks_that_are_none_are_said(bad):
     assert why(CHUNKED + bad) == NOT_HTTP
 
 
+@pytest.mark.parametrize("places", [(), (-12,)])  # in one piece, and the bad part by itself
+def test_what_came_before_a_bad_part_is_read_first_however_it_came(places):
+    answer = reader(*cut(CHUNKED + b"5\r\nhello\r\n" + b"zz garbage\n", places))
+    answer.read_head()
+    assert answer.read1() == b"hello"
+    assert answer.has_ended == (places == ())
+    with pytest.raises(BrokenAnswer, match=NOT_HTTP):
+        answer.read1()
+    assert not answer.reusable
+
+
 def test_what_stands_between_the_bodys_parts_has_a_largest_size():
     endless = [b"x" * 1000] * (MAX_HEAD_BYTES // 1000 + 1)
     assert why(CHUNKED + b"5;", *endless) == TOO_LARGE

@@ -835,6 +835,17 @@ def test_what_went_wrong_meanwhile_is_told_by_who_goes_on(end, error):
     assert (attempt.verdict.outcome, attempt.error.message) == ("failed", error)
 
 
+def test_what_comes_after_it_went_wrong_does_not_mend_it():
+    """Who watched it may have been too slow to stop."""
+    attempt, rest = begun(token("two"), token("never"))
+    attempt.time_out()
+    attempt.pass_on()
+    assert attempt.is_over
+    with pytest.raises(StreamBroken):
+        list(rest)
+    attempt.close()
+
+
 def test_a_stream_whose_call_has_no_time_left_meanwhile_is_no_failure():
     attempt, rest = begun(token("never"), ends_at=time.monotonic() + 0.01)
     assert attempt.ends_at == attempt.call.ends_at

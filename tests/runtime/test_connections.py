@@ -118,6 +118,37 @@ def test_the_newest_is_used_first(connections, silent):
     second.close()
 
 
+@pytest.mark.parametrize(
+    "said, is_kept", [([b"first"], True), ([b"firstmore"], False), ([b"first", b"more"], False)]
+)
+def test_of_tls_what_came_behind_an_answer_is_not_the_next_ones(
+    said, is_kept, connections, listen, server_context
+):
+    """In its record, or in one of its own, which nobody has looked at."""
+
+    def talk(peer):
+        peer.sock.recv(1)
+        for record in said:
+            peer.sock.send(record)
+        peer.sock.recv(1)
+
+    listener = listen(talk, server_context)
+    connection = opened(connections, to(listener, "https"))
+    connection.send_all(b"?")
+    assert bytes(connection.receive(5)) == b"first"
+    until = time.monotonic() + WAIT_SECONDS
+    while not is_kept and not _has_more(connection.sock):
+        assert time.monotonic() < until
+    connections.keep(connection)
+    taken = connections.take(to(listener, "https"))
+    assert (taken is connection) is is_kept
+    connection.close()
+
+
+def _has_more(sock):
+    return sock.pending() or select.select([sock], [], [], 0)[0]
+
+
 def test_what_leads_elsewhere_is_not_taken(connections, silent, listen):
     other = listen(lambda peer: peer.request())
     connections.keep(opened(connections, to(other)))

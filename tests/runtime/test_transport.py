@@ -386,7 +386,7 @@ def test_what_is_watched_is_kept_only_by_who_reads_its_end(transport, listen):
     got = until_it_arrives(body)
     while got != b"ne":
         got += until_it_arrives(body)
-    assert body.is_complete
+    assert body.has_ended
     assert body._connection is not None
     assert body.read1() == b""
     assert body._connection is None

@@ -76,7 +76,7 @@ class FakeAnswer:
         return A_NUMBER
 
     @property
-    def is_complete(self):
+    def has_ended(self):
         return not self.left
 
     def arrived(self):
