@@ -68,6 +68,8 @@ CONNECTIONS_FOR_EACH = 8
 # Of a new connection, while another worker has fewer: that one is awake within this time, or is
 # too busy to be better.
 OTHERS_FIRST_SECONDS = 0.001
+# The same while it has no config to serve with, and could but say so.
+WITHOUT_CONFIG_SECONDS = 0.02
 
 # What becomes of a connection whose answer waits for its next event.
 WATCHED = object()
@@ -101,6 +103,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._calls = parts.open_calls
         self._streams = parts.streams
         self._least = parts.least_connections
+        self._snapshots = parts.snapshots
         self._draining = parts.draining
         parts.roster.threads = self.tpool
 
@@ -112,15 +115,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def set_accept_enabled(self, enabled: bool) -> None:
         enabled = enabled and not self._shortage.is_on
         super().set_accept_enabled(enabled)
-        self._least.note(self.nr_conns if enabled else TAKES_NONE)
+        self._least.note(self._told_count if enabled else TAKES_NONE)
+
+    @property
+    def _told_count(self) -> int:
+        """To the other workers, of its connections. Without config it is to be left none."""
+        return self.nr_conns if self._snapshots.is_read else TAKES_NONE
 
     def accept(self, listener: Any) -> None:
-        if self._least.is_another(self.nr_conns):
+        if not self._snapshots.is_read:
+            time.sleep(WITHOUT_CONFIG_SECONDS)
+        elif self._least.is_another(self.nr_conns):
             time.sleep(OTHERS_FIRST_SECONDS)
         for _ in range(1 + self.nr_conns // CONNECTIONS_FOR_EACH):
             before = self.nr_conns
             self._accept_one(listener)
-            self._least.note(self.nr_conns)
+            self._least.note(self._told_count)
             if self.nr_conns in (before, self.worker_connections):
                 return
 
@@ -186,7 +196,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.nr_conns >= self.worker_connections or self._shortage.is_on:
             self._make_room()
         if self._accepting:
-            self._least.note(self.nr_conns)
+            self._least.note(self._told_count)
         if self.tpool.is_full:
             self._relieve(now)
 

@@ -75,6 +75,7 @@ def worker(paths):
     made._streams = Streams()
     made._least = LeastConnections(2)
     made._draining = Draining()
+    made._snapshots = SimpleNamespace(is_read=True)
     made.tpool = ThreadPool(1)
     made.poller = selectors.DefaultSelector()
     made.method_queue.init()
@@ -1154,6 +1155,22 @@ class TestOthersWithFewerConnections:
         worker._accepting = True
         worker._least.use_row(0)
         worker.murder_pending()
+        worker._least.use_row(1)
+        assert worker._least.is_another(4)
+
+    def test_are_those_with_config(self, worker, waits, connect):
+        """A worker that began while the database was away could only say that it has none."""
+        worker._snapshots.is_read = False
+        worker.set_accept_enabled(True)
+        worker.accept(connect())
+        worker.murder_pending()
+        assert (worker.nr_conns, waits) == (1, [0])
+        worker._least.use_row(1)
+        assert not worker._least.is_another(100)
+        worker._least.use_row(0)
+        worker._snapshots.is_read = True
+        worker.accept(connect())
+        assert waits == [0]
         worker._least.use_row(1)
         assert worker._least.is_another(4)
 

@@ -229,4 +229,7 @@ def test_a_tiny_run_prints_the_table(monkeypatch, capsys, tmp_path):
     assert "| plain, 16 connections: requests, a second |" in out
     assert "litellm was not measured" in out
     found = json.loads(file.read_text())
-    assert all(row["medians"][places.GATEWAY] > 0 for row in found["rows"])
+    # What is added to so few requests may be less than nothing: those asked directly waited.
+    whole = [row for row in found["rows"] if "added" not in row["measure"]]
+    assert len(whole) == 3
+    assert all(row["medians"][places.GATEWAY] > 0 for row in whole)

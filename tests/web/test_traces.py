@@ -92,9 +92,9 @@ def test_a_call_is_one_span_and_each_attempt_one_below_it(traced, exported, prop
     assert second.attributes["server.address"] == "127.0.0.1"
     assert [s.attributes["gateway.instance"] for s in (first, second)] == ["a", "b"]
     assert {s.context.trace_id for s in (first, second)} == {request.context.trace_id}
-    # One resolution of the clock: they begin when they begin, and last whole milliseconds.
+    # They last whole milliseconds, and a thread may be stopped between its looks at two clocks.
     assert request.start_time <= first.start_time <= second.start_time
-    assert second.end_time <= request.end_time + 1_000_000
+    assert second.end_time <= request.end_time + 100_000_000
 
 
 @both_ways
