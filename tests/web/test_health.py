@@ -58,6 +58,20 @@ def test_a_worker_that_was_not_started_says_how_to_start_it(world):
     assert world.client.get("/ready").status_code == 503
 
 
+def test_a_log_that_cannot_be_written_degrades_and_keeps_nobody_from_being_served(
+    world, monkeypatch
+):
+    world.add("a")
+    problem = "The log cannot be written to /x/proxy.log: No space left on device."
+    monkeypatch.setattr(type(world.parts.log_writer), "problem", problem)
+    answer = world.client.get("/health")
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        FINE | {"status": "degraded", "problem": problem},
+    )
+    assert world.client.get("/ready").status_code == 200
+
+
 @pytest.mark.parametrize("late_seconds, is_late", [(-5, False), (5, True)])
 def test_a_syncer_that_is_stuck_is_noticed(make_world, late_seconds, is_late):
     world = make_world(sync_interval_ms=60_000)
