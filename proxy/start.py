@@ -27,7 +27,7 @@ NO_ADMIN_KEY = """\
 The admin API is closed: set ADMIN_API_KEY (in .env, or in the environment), or make a key:
 .venv/bin/flask admins add NAME --role admin
 """
-SHORT_ADMIN_KEY = """\
+WEAK_ADMIN_KEY = """\
 ADMIN_API_KEY can be guessed: it is short, or the one of the documentation. Choose a long random
 one: openssl rand -hex 32
 """
@@ -114,7 +114,7 @@ def greeting(parts: Parts) -> str:
     if not has_admin:
         text += NO_ADMIN_KEY
     elif findings.can_be_guessed(settings.admin_api_key):
-        text += SHORT_ADMIN_KEY
+        text += WEAK_ADMIN_KEY
     if not has_instance:
         text += ADD_AN_INSTANCE.format(address=settings.address)
     return text

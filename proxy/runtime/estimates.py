@@ -22,9 +22,8 @@ class Estimates:
         self._lock = Lock()
         self._estimators: dict[str, Estimator] = {}
         self._unknown = Estimator()
-        self._seen = Counter[
-            str
-        ]()  # answers, by model: where models alternate, none is left out
+        # Answers, by model: where models alternate, none is left out.
+        self._seen: Counter[str] = Counter()
 
     def tokens(self, model: str, prompt: Prompt) -> int:
         """About how many tokens the prompt has for this model; at least 1."""

@@ -127,6 +127,30 @@ def test_a_missing_field_shows_nothing_else():
     assert error.message == "api_base: Missing data for required field."
 
 
+def test_all_that_is_wrong_is_told_the_first_as_the_errors_own():
+    body = FEWEST | {"api_key": "", "max_tpm": -1, "timeout_seconds": "soon", "prority": 3}
+    error = refused(schemas.InstanceSchema(), body)
+    assert error.param == "api_key"
+    assert error.message.startswith("api_key: Length must be between 1 and 4000.")
+    assert " Besides, max_tpm: Must be " in error.message
+    assert " Given: -1. Besides, timeout_seconds: Not a valid number." in error.message
+    assert error.message.endswith(' Unknown besides: "prority".')
+
+
+def test_of_much_that_is_wrong_some_is_told():
+    names = ("max_tpm", "max_rpm", "priority", "timeout_seconds", "enabled", "max_input_tokens")
+    error = refused(schemas.InstanceSchema(), FEWEST | {key: [] for key in ("name", *names)})
+    assert error.message.count(" Besides, ") == schemas.MAX_BESIDES
+
+
+def test_a_secret_that_is_wrong_besides_is_not_shown():
+    body = FEWEST | {"max_tpm": -1, "proxy_url": "ftp://user:planted@h", "api_key": ["planted"]}
+    error = refused(schemas.InstanceSchema(), body)
+    assert "api_key" in error.message
+    assert "proxy_url" in error.message
+    assert "planted" not in error.message
+
+
 def test_what_is_misspelt_is_told_with_what_is_missing():
     body = {"name": "a", "api_key": "planted", "api_bas": "https://planted.example"}
     error = refused(schemas.InstanceSchema(), body)
