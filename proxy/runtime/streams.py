@@ -21,13 +21,12 @@ from proxy.runtime.tell import tell
 
 logger = logging.getLogger(__name__)
 
-# How late it may be noticed that a stream was silent for too long.
+# How late it may be noticed that a stream was silent for too long, or that much comes.
 LOOK_SECONDS = 0.25
-# A stream that had something again so soon, and so often, has more in a moment. After a pause
-# it goes together, in one call where it would take several. The last events of most streams
-# come at once, and nothing after them: once is not enough.
-SOON_SECONDS = 0.006
-OFTEN = 4
+# Where so many pieces come in a second, more come in a moment. After a pause they go together:
+# the thread is woken once for several streams, and what came of one takes one call. Of fewer
+# none waits for others.
+MANY_A_SECOND = 3_000
 PAUSE_SECONDS = 0.001
 
 
@@ -67,7 +66,6 @@ class Stream:
         "number",
         "passed_on_at",
         "source",
-        "times_soon",
         "unsent",
     )
 
@@ -87,17 +85,6 @@ class Stream:
         self.unsent = b""
         self.expires_at = 0.0
         self.passed_on_at = -math.inf
-        self.times_soon = 0  # lately: where the machine stops once, it is not forgotten
-
-    def is_fast(self, now: float) -> bool:
-        """To be asked each time something of it was passed on."""
-        is_soon = now - self.passed_on_at < SOON_SECONDS
-        self.passed_on_at = now
-        if not is_soon:
-            self.times_soon //= 2
-        elif self.times_soon < 2 * OFTEN:
-            self.times_soon += 1
-        return self.times_soon >= OFTEN
 
 
 class Streams:
@@ -116,7 +103,9 @@ class Streams:
         self._streams: dict[int, Stream] = {}
         self._stopping = Event()
         self._thread: Thread | None = None
-        self._next_look = 0.0
+        self._looked_at = 0.0  # at silent ones, and how much comes
+        self._pieces = 0  # that came since
+        self.is_busy = False
 
     @property
     def is_running(self) -> bool:
@@ -158,31 +147,31 @@ class Streams:
             del self._streams[stream.number]
             stream.go_on()
 
-    def look(self, seconds: float = 0.0) -> bool:
-        """Passes on what has arrived, or else what arrives within that time. True if more is to
-        be expected in a moment."""
+    def look(self, seconds: float = 0.0) -> None:
+        """Passes on what has arrived, or else what arrives within that time."""
         assert self._poll is not None, "only what is started takes streams"
         asked_at = self._clock()
         ready = self._poll.poll(seconds)
         now = self._clock()
-        is_busy = False
+        self._pieces += len(ready)
         for number, _ in ready:
             stream = self._streams.get(number)
             if stream is not None:  # it is none where only the waker was told
-                is_busy |= self._pass_on(stream, now)
-        if now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
+                self._pass_on(stream, now)
+        if now >= self._looked_at + LOOK_SECONDS:
+            self.is_busy = self._pieces >= MANY_A_SECOND * (now - self._looked_at)
+            self._looked_at, self._pieces = now, 0
             # As of when it was asked for: of what came after that, as where the process
             # was stopped for a while, nobody has been told yet.
             self._end_silent(asked_at)
-        return is_busy
 
     def _run(self) -> None:
         if self.cores:
             run_on(self.cores)
         while not self._stopping.is_set():
             try:
-                if self.look(LOOK_SECONDS):
+                self.look(LOOK_SECONDS)
+                if self.is_busy:
                     time.sleep(PAUSE_SECONDS)
             except Exception:  # noqa: BLE001  # a bug must not end all streams there will be
                 said = "The streams could not be looked at."
@@ -197,8 +186,7 @@ class Streams:
                     stream.source.time_out()
                     self._give_back(stream)
 
-    def _pass_on(self, stream: Stream, now: float) -> bool:
-        """True if more is to be expected in a moment."""
+    def _pass_on(self, stream: Stream, now: float) -> None:
         source = stream.source
         try:
             piece = source.pass_on()
@@ -208,13 +196,13 @@ class Streams:
                 if sent < len(data):
                     stream.unsent = data[sent:]
         except BlockingIOError:
-            return False  # it is as silent as before
+            return  # it is as silent as before
         except Exception as error:  # noqa: BLE001  # it ends its stream, not all of them
             source.fail(error)
         if stream.unsent or source.is_over:
             self._give_back(stream)
-            return False
-        return stream.is_fast(now)
+        else:
+            stream.passed_on_at = now
 
     def _give_back(self, stream: Stream) -> None:
         # Before anybody else has it: its connection may carry another answer then.

@@ -10,9 +10,8 @@ from proxy.runtime import streams as module
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.streams import (
     LOOK_SECONDS,
-    OFTEN,
+    MANY_A_SECOND,
     PAUSE_SECONDS,
-    SOON_SECONDS,
     Stream,
     Streams,
 )
@@ -368,59 +367,48 @@ def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
         end.close()
 
 
-def expected(streams, upstream, clock, *pauses):
-    """Whether more is expected, after something that came after each pause."""
-    found = []
-    for pause in pauses:
-        clock.now += pause
+def passed_on(streams, upstream, clock, pieces, *, apart):
+    for _ in range(pieces):
+        clock.now += apart
         upstream.says(b"a")
-        found.append(streams.look())
-    return found
+        streams.look()
 
 
 @pytest.mark.parametrize(
-    "pause, is_soon",
-    [(0.0, True), (SOON_SECONDS / 2, True), (SOON_SECONDS, False), (1.0, False)],
+    "a_second, is_busy",
+    [(MANY_A_SECOND / 50, False), (MANY_A_SECOND - 10, False), (MANY_A_SECOND + 10, True)],
 )
-def test_of_a_stream_that_often_has_something_again_soon_more_is_expected(
-    pause, is_soon, streams, begin, clock
-):
+def test_it_is_busy_while_much_is_passed_on(a_second, is_busy, streams, begin, clock):
     _, upstream, *_ = begin()
-    found = expected(streams, upstream, clock, *[pause] * (OFTEN + 3))
-    assert found == [False] * OFTEN + [is_soon] * 3
+    streams.look()
+    for _ in range(3):
+        pieces = math.ceil(LOOK_SECONDS * a_second)
+        passed_on(streams, upstream, clock, pieces, apart=1 / a_second)
+        assert streams.is_busy == is_busy
+    clock.now += LOOK_SECONDS
+    streams.look()
+    assert not streams.is_busy
 
 
-def test_of_a_stream_whose_last_events_come_at_once_no_more_is_expected(streams, begin, clock):
-    _, upstream, *_ = begin()
-    assert not any(expected(streams, upstream, clock, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0))
+def test_what_several_streams_have_counts_together(streams, begin, clock):
+    upstreams = [begin()[1] for _ in range(10)]
+    streams.look()
+    for _ in range(math.ceil(LOOK_SECONDS * MANY_A_SECOND / 10)):
+        clock.now += 10 / MANY_A_SECOND
+        for upstream in upstreams:
+            upstream.says(b"a")
+        streams.look()
+    assert streams.is_busy
 
 
-def test_a_fast_stream_that_stops_once_is_fast_again_at_once_and_a_slow_one_is_not(
-    streams, begin, clock
-):
-    _, upstream, *_ = begin()
-    expected(streams, upstream, clock, *[0.0] * (20 * OFTEN))
-    assert expected(streams, upstream, clock, 0.1, 0.0) == [True, True]
-    assert expected(streams, upstream, clock, *[0.1] * 4) == [False] * 4
-    assert expected(streams, upstream, clock, *[0.0] * OFTEN) == [False] * (OFTEN - 1) + [True]
-
-
-def test_of_several_that_have_something_once_no_more_is_expected(streams, begin):
-    for _, upstream, *_ in (begin(), begin()):
-        upstream.says(b"a")
-    assert not streams.look()
-    assert not streams.look()
-
-
-def test_where_more_is_expected_it_is_awaited_and_goes_together(monkeypatch):
+def test_while_it_is_busy_more_is_awaited_after_each_look_and_goes_together(monkeypatch):
     pauses, looks = [], iter([True, False, True])
     over = threading.Event()
 
-    def look(*_):
-        found = next(looks, None)
-        if found is None:
+    def look(streams, _):
+        streams.is_busy = next(looks, None)
+        if streams.is_busy is None:
             over.set()
-        return bool(found)
 
     monkeypatch.setattr(Streams, "look", look)
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=pauses.append, monotonic=None))
