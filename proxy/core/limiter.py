@@ -45,58 +45,43 @@ class Peers:
 
 
 class Lately:
-    """Tokens and requests of few seconds, so it has none of the room that a window has; by the
-    round in which they are written, so that what all have heard of can be forgotten."""
+    """Tokens and requests of few seconds, so it has none of the room that a window has: what
+    this worker added to a meter that the others may not have heard of, or only when they had
+    added as much."""
 
     __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        # Round, second, tokens and requests of each; those that grow now are the last.
-        self._counts: list[list[int]] = []
+        self._counts: list[list[int]] = []  # second, tokens and requests of each
 
-    def add(self, tokens: int, requests: int, second: int, in_round: int = 0) -> bool:
-        """True if it is the first in that round."""
-        is_first = True
+    def add(self, tokens: int, requests: int, second: int) -> None:
         for each in reversed(self._counts):  # mostly it is the last
-            if each[0] == in_round:
-                if each[1] == second:
-                    each[2] += tokens
-                    each[3] += requests
-                    return False
-                is_first = False
+            if each[0] == second:
+                each[1] += tokens
+                each[2] += requests
+                return
         if len(self._counts) > 2 * COUNTED_SECONDS:  # no sync for long
             oldest = second - COUNTED_SECONDS
-            self._counts = [each for each in self._counts if each[1] > oldest]
-        self._counts.append([in_round, second, tokens, requests])
-        return is_first
-
-    def forget(self, before_round: int) -> bool:
-        """The rounds before that one; true if that is all there was."""
-        self._counts = [each for each in self._counts if each[0] >= before_round]
-        return not self._counts
+            self._counts = [each for each in self._counts if each[0] > oldest]
+        self._counts.append([second, tokens, requests])
 
     def tokens(self, second: int) -> int:
         """The sum as of `second`; never below 0."""
         oldest = second - COUNTED_SECONDS
-        return max(sum([each[2] for each in self._counts if each[1] > oldest]), 0)
+        return max(sum([each[1] for each in self._counts if each[0] > oldest]), 0)
 
     def requests(self, second: int, seconds: int = COUNTED_SECONDS) -> int:
         """The sum over so many seconds, as of `second`."""
         oldest = second - seconds
-        return sum([each[3] for each in self._counts if each[1] > oldest])
+        return sum([each[2] for each in self._counts if each[0] > oldest])
 
 
 class Meter:
-    """Tokens and requests of the last COUNTED_SECONDS. Not thread-safe: its owner locks.
+    """Tokens and requests of the last COUNTED_SECONDS. Not thread-safe: its owner locks."""
 
-    `lately` is what of it this worker added that the others may not have heard of, or only
-    when they had added as much.
-    """
-
-    __slots__ = ("lately", "requests", "tokens")
+    __slots__ = ("requests", "tokens")
 
     def __init__(self) -> None:
-        self.lately: Lately | None = None
         self.tokens = Window(COUNTED_SECONDS)
         self.requests = Window(COUNTED_SECONDS)
 
@@ -120,16 +105,6 @@ class Meter:
     def newest(self) -> int:
         """The last second to which anything was added."""
         return max(self.tokens.newest, self.requests.newest)
-
-    def note_lately(self, tokens: int, requests: int, second: int, in_round: int = 0) -> bool:
-        """True if it is the first in that round."""
-        if self.lately is None:
-            self.lately = Lately()
-        return self.lately.add(tokens, requests, second, in_round)
-
-    def forget_lately(self, before_round: int) -> None:
-        if self.lately is not None and self.lately.forget(before_round):
-            self.lately = None
 
 
 def instance_meter(name: str) -> MeterKey:
@@ -159,15 +134,6 @@ def serving(
     least = min((limit.max_tpm for limit in limits if limit.max_tpm > 0), default=0)
     counted = meters(config, deployment)
     return Serving(config, deployment, limits, counted, least, not limits or least > 0)
-
-
-def may_be_limited(config: InstanceConfig) -> bool:
-    """Whether what a call to it counts in can have a limit; where it cannot, nobody asks what
-    was lately. In a group it counts in what limits the others, too, whatever it is itself."""
-    if config.quota_group:
-        return True
-    own = config.max_tpm > 0 or config.max_rpm > 0 or bool(config.model_limits)
-    return config.rate_limit_enabled and own
 
 
 def _limits(
@@ -271,16 +237,14 @@ def even_wait_seconds(limit: Limit, meter: Meter, second: int, kept: float) -> i
 
 
 def is_left_to_others(
-    limit: Limit, meter: Meter, tokens: int, second: int, others: int
+    limit: Limit, meter: Meter, mine: Lately, tokens: int, second: int, others: int
 ) -> bool:
-    """Whether the room that a call of `tokens` has is one that others may have taken.
+    """Whether the room that a call of `tokens` has is one that others may have taken, if each
+    of them did as `mine` is.
 
     However long nothing is heard of them, they have no more than their part: a worker always
     has its own. Where there is room for all of that, nothing of what was lately is summed up.
     """
-    mine = meter.lately
-    if mine is None or not others:
-        return False
     if limit.max_tpm > 0:
         part = _part(limit.max_tpm, others)
         used = meter.tokens.total(second) + min(tokens, limit.max_tpm)

@@ -1,7 +1,7 @@
 """What is known of one instance now, and whether a call may go there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -9,7 +9,7 @@ from proxy.core import limiter
 from proxy.core.breaker import HEARSAY_SECONDS, Breaker
 from proxy.core.deltas import WHOLE_INSTANCE, Rest, SharedInstance
 from proxy.core.hints import Hint
-from proxy.core.limiter import Meter, Peers
+from proxy.core.limiter import Lately, Meter, Peers
 from proxy.core.median import MovingMedian
 from proxy.core.types import (
     Call,
@@ -38,6 +38,11 @@ Meters = Mapping[MeterKey, Meter]
 ALONE = Peers()
 
 
+def nothing_lately(_meter: Meter) -> Lately | None:
+    """Of who is alone."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why an instance that serves the model is not asked; `wait_seconds` until it could be.
@@ -63,11 +68,13 @@ class Live:
 
     `rests` by deployment, "" for all of it. Breaker, rests and hints belong to an upstream:
     when the config names another, they begin anew. What calls count in are the owner's
-    `meters`: instances of a group share some.
+    `meters`: instances of a group share some. `lately` tells what this worker added to one of
+    them that its `peers` may not have heard of.
     """
 
     __slots__ = (
         "_config",
+        "_lately",
         "_peers",
         "breaker",
         "contents",
@@ -79,7 +86,11 @@ class Live:
         "shared",
     )
 
-    def __init__(self, peers: Peers = ALONE) -> None:
+    def __init__(
+        self,
+        peers: Peers = ALONE,
+        lately: Callable[[Meter], Lately | None] = nothing_lately,
+    ) -> None:
         self.in_flight = 0
         self.rests: dict[str, Rest] = {}
         # What all hear of only later is tried only later by those who hear of it.
@@ -91,6 +102,7 @@ class Live:
         self.shared = SharedInstance()
         self._config: InstanceConfig | None = None
         self._peers = peers
+        self._lately = lately
 
     def refusal(
         self,
@@ -173,7 +185,10 @@ class Live:
             if even > max(seconds, 0):
                 reason, seconds = SHARED_OUT, even
         if seconds <= 0:
-            if not limiter.is_left_to_others(limit, meter, tokens, second, others):
+            mine = self._lately(meter) if others else None
+            if mine is None or not limiter.is_left_to_others(
+                limit, meter, mine, tokens, second, others
+            ):
                 return None
             reason, seconds = LEFT_TO_OTHERS, self._peers.sync_seconds
         share = limiter.used_share(limit, meter, second)

@@ -27,16 +27,17 @@ from proxy.core.deltas import (
     SharedState,
     Totals,
     UsageKey,
+    WindowKey,
 )
 from proxy.core.hints import Hint
 from proxy.core.histogram import bucket
 from proxy.core.limiter import (
     COUNTED_SECONDS,
     DEPLOYMENT,
+    Lately,
     Meter,
     Peers,
     instance_meter,
-    may_be_limited,
     meters,
     reservation_tokens,
     ungrouped,
@@ -162,11 +163,11 @@ class State:
         self._configs = NO_CONFIGS
         self._is_adrift = False  # something counted in other meters than `_configs` say
         self._meters_at: dict[Place, tuple[Meter, ...]] = {}
-        # To which something was added lately, by the round in which it is written; that of
-        # what is pending, and of what is being written.
-        self._noted: dict[int, list[Meter]] = {}
-        self._round = 0
-        self._writing: int | None = None
+        # Written in the last round: the others hear of it in their next. With what is being
+        # written and what is pending it is what they may not have heard of; summed up by meter
+        # when somebody first asks for that after a round, which is where room is scarce.
+        self._told: Mapping[WindowKey, tuple[int, int]] = {}
+        self._lately_of: dict[Meter, Lately] | None = None
         self._resting: set[str] = set()  # nobody else has rests
         self._next_sweep = 0
 
@@ -392,7 +393,6 @@ class State:
         """
         with self._lock:
             self._taken = self._pending.take(MOST_USAGE_ROWS)
-            self._begin_round()
             return self._taken
 
     def has_usage(self) -> bool:
@@ -405,7 +405,6 @@ class State:
             self._pending.add_earlier(taken)
             self._pending.forget_windows(before=oldest)
             self._taken = Deltas()
-            self._end_round(is_written=False)
 
     def merge(
         self,
@@ -424,16 +423,13 @@ class State:
             written, self._taken, self._held = self._taken, Deltas(), held
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
-            is_regrouped = configs is not self._configs or self._is_adrift
-            self._configs = configs
+            before, self._configs = self._configs, configs
             if shared.is_whole:
                 self._recount()
-            elif is_regrouped:
+            elif configs is not before or self._is_adrift:
                 self._regroup()
             self._count(shared.windows)
-            if shared.is_whole or is_regrouped:
-                self._note_anew(written)
-            self._end_round(is_written=True)
+            self._told, self._lately_of = written.windows, None
             self._sweep(second)
             self._replace_rests(shared.rests)
 
@@ -442,7 +438,7 @@ class State:
     def _live(self, name: str) -> Live:
         live = self._lives.get(name)
         if live is None:
-            live = self._lives[name] = Live(self._peers)
+            live = self._lives[name] = Live(self._peers, self._lately)
         return live
 
     def _judge(
@@ -505,46 +501,23 @@ class State:
             for meter in meters_at.get(place) or self._meters_of(place):
                 meter.add(tokens, requests, at)
 
-    def _begin_round(self) -> None:
-        """What is added from now on is written in a later one."""
-        self._writing = self._round
-        self._round += 1
+    def _lately(self, meter: Meter) -> Lately | None:
+        """What was added to it here that the others may not have heard of."""
+        if self._lately_of is None:
+            self._lately_of = {}
+            for windows in (self._told, self._taken.windows, self._pending.windows):
+                for (at, name, deployment), (tokens, requests) in windows.items():
+                    for each in self._meters_of((name, deployment)):
+                        self._add_lately(self._lately_of, each, tokens, requests, at)
+        return self._lately_of.get(meter)
 
-    def _end_round(self, *, is_written: bool) -> None:
-        """What was written in rounds before this one all have heard of by now; of this one's
-        the others hear only in their next."""
-        writing, self._writing = self._writing, None
-        if not is_written:
-            # What was added meanwhile is written with what was taken, or thought to be a round
-            # later: that leaves the others a little more.
-            self._round = self._round if writing is None else writing
-            return
-        heard_before = self._round if writing is None else writing
-        for each in [r for r in self._noted if r < heard_before]:
-            for meter in self._noted.pop(each):
-                meter.forget_lately(heard_before)
-
-    def _note_anew(self, written: Deltas) -> None:
-        """In meters that were made anew."""
-        for noted in self._noted.values():
-            for meter in noted:
-                meter.lately = None
-        self._noted.clear()
-        if not self._peers.others:
-            return
-        for deltas, in_round in ((written, self._round - 1), (self._pending, self._round)):
-            for (at, name, deployment), (tokens, requests) in deltas.windows.items():
-                config = self._configs.get(name)
-                if config is not None and not may_be_limited(config):
-                    continue
-                for meter in self._meters_of((name, deployment)):
-                    self._note_lately(meter, tokens, requests, at, in_round)
-
-    def _note_lately(
-        self, meter: Meter, tokens: int, requests: int, at: int, in_round: int
+    def _add_lately(
+        self, found: dict[Meter, Lately], meter: Meter, tokens: int, requests: int, at: int
     ) -> None:
-        if meter.note_lately(tokens, requests, at, in_round):
-            self._noted.setdefault(in_round, []).append(meter)
+        lately = found.get(meter)
+        if lately is None:
+            lately = found[meter] = Lately()
+        lately.add(tokens, requests, at)
 
     def _sweep(self, second: int) -> None:
         """Now and then forgets what no limit asks for any more: clients name deployments."""
@@ -574,13 +547,12 @@ class State:
 
     def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
         at, config = reservation.second, reservation.config
-        notes = self._peers.others and may_be_limited(config)
-        found = self._meters.get
+        found, lately_of = self._meters.get, self._lately_of
         for meter_key in reservation.meters:
             meter = found(meter_key) or self._meter(meter_key)
             meter.add(tokens, requests, at)
-            if notes:
-                self._note_lately(meter, tokens, requests, at, self._round)
+            if lately_of is not None:
+                self._add_lately(lately_of, meter, tokens, requests, at)
         if self._configs.get(config.name) is not config:
             self._is_adrift = True
         key = (at, config.name, reservation.deployment)

@@ -223,10 +223,10 @@ def test_a_meters_newest_second_is_that_of_tokens_or_of_requests():
 
 
 def lately(amount, requests=0):
-    """A meter in which this worker alone counted, since the others were heard of."""
-    meter = used((0, amount), requests=[0] * requests)
-    meter.note_lately(amount, requests, NOW)
-    return meter
+    """A meter in which this worker alone counted, since the others were heard of; and that."""
+    mine = Lately()
+    mine.add(amount, requests, NOW)
+    return used((0, amount), requests=[0] * requests), mine
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def lately(amount, requests=0):
 )
 def test_what_others_may_have_taken_meanwhile_is_left_to_them(others, tokens, left):
     limit = Limit(KEY, max_tpm=1000)
-    assert is_left_to_others(limit, lately(300), tokens, NOW, others) is left
-    assert not is_left_to_others(Limit(KEY), lately(300), tokens, NOW, others)
+    assert is_left_to_others(limit, *lately(300), tokens, NOW, others) is left
+    assert not is_left_to_others(Limit(KEY), *lately(300), tokens, NOW, others)
 
 
 @pytest.mark.parametrize(
@@ -251,25 +251,26 @@ def test_what_others_may_have_taken_meanwhile_is_left_to_them(others, tokens, le
 )
 def test_so_are_requests(requests, others, left):
     limit = Limit(KEY, max_rpm=60)  # ten in ten seconds
-    assert is_left_to_others(limit, lately(0, requests), 10, NOW, others) is left
+    assert is_left_to_others(limit, *lately(0, requests), 10, NOW, others) is left
 
 
 def test_a_worker_that_did_nothing_lately_leaves_nothing():
     full = used((0, 990), requests=[0] * 9)
-    assert not is_left_to_others(Limit(KEY, 1000, 60), full, 10, NOW, 9)
-    assert not is_left_to_others(Limit(KEY, 1000, 60), used(), 5000, NOW, 9)
+    assert not is_left_to_others(Limit(KEY, 1000, 60), full, Lately(), 10, NOW, 9)
+    assert not is_left_to_others(Limit(KEY, 1000, 60), used(), Lately(), 5000, NOW, 9)
 
 
 @pytest.mark.parametrize("others", [1, 3])
 def test_however_long_nothing_is_heard_a_worker_has_its_own_part(others):
     """A database that is away for hours."""
-    limit, meter, taken = Limit(KEY, max_tpm=1000, max_rpm=600), Meter(), []
+    limit, meter, mine = Limit(KEY, max_tpm=1000, max_rpm=600), Meter(), Lately()
+    taken = []
     for second in range(NOW, NOW + 600):
         for _ in range(50):
             room = wait_seconds(limit, meter, 10, second) == 0
-            if room and not is_left_to_others(limit, meter, 10, second, others):
+            if room and not is_left_to_others(limit, meter, mine, 10, second, others):
                 meter.add(10, 1, second)
-                meter.note_lately(10, 1, second)
+                mine.add(10, 1, second)
                 taken.append(second)
     of_the_last = [
         sum(1 for s in taken if m <= s < m + 61) for m in (NOW, NOW + 300, NOW + 539)
@@ -278,8 +279,7 @@ def test_however_long_nothing_is_heard_a_worker_has_its_own_part(others):
 
 
 def test_what_was_given_back_is_nothing_that_others_take():
-    meter = lately(-100)
-    assert not is_left_to_others(Limit(KEY, max_tpm=10), meter, 10, NOW, 9)
+    assert not is_left_to_others(Limit(KEY, max_tpm=10), *lately(-100), 10, NOW, 9)
 
 
 @given(
@@ -295,12 +295,12 @@ def test_what_was_given_back_is_nothing_that_others_take():
 )
 def test_nothing_is_summed_up_where_it_could_not_matter(added, limit, tokens, others):
     """And the answer is as if it were."""
-    meter = Meter()
+    meter, mine = Meter(), Lately()
     for age, amount, requests, is_mine in sorted(added, reverse=True):
         meter.add(amount, requests, NOW - age)
         if is_mine:
-            meter.note_lately(amount, requests, NOW - age)
-    wait, left, mine = 0, False, meter.lately or Lately()
+            mine.add(amount, requests, NOW - age)
+    wait, left = 0, False
     if limit.max_tpm:
         room_for = limit.max_tpm - min(tokens, limit.max_tpm)
         wait = meter.tokens.seconds_until(room_for, NOW) or 0
@@ -313,7 +313,7 @@ def test_nothing_is_summed_up_where_it_could_not_matter(added, limit, tokens, ot
         had = meter.requests.recent(NOW, seconds + 1)
         left = left or (theirs > 0 and had + theirs + 1 > size)
     assert wait_seconds(limit, meter, tokens, NOW) == wait
-    assert is_left_to_others(limit, meter, tokens, NOW, others) is left
+    assert is_left_to_others(limit, meter, mine, tokens, NOW, others) is left
     if has_plenty(limit, meter, tokens, NOW, others):
         assert (wait, left) == (0, False)
 
@@ -442,26 +442,6 @@ def test_what_was_added_lately_is_counted_by_seconds():
     assert (few.tokens(NOW), few.requests(NOW), few.requests(NOW, 10)) == (11, 2, 1)
     few.add(-50, 0, NOW)
     assert few.tokens(NOW) == 0
-
-
-def test_what_was_added_in_rounds_of_which_all_have_heard_is_forgotten():
-    few = Lately()
-    for in_round in (1, 2, 3):
-        few.add(10**in_round, 1, NOW, in_round)
-    assert not few.forget(before_round=2)
-    assert (few.tokens(NOW), few.requests(NOW)) == (1100, 2)
-    assert few.forget(before_round=4)
-    assert few.tokens(NOW) == 0
-
-
-def test_a_round_that_was_given_back_goes_on():
-    few = Lately()
-    firsts = [few.add(1, 1, NOW + n, in_round) for n, in_round in enumerate((1, 1, 2, 1, 2))]
-    assert firsts == [True, False, True, False, False]
-    few.add(10, 0, NOW + 1, 1)
-    assert few.tokens(NOW + 5) == 15
-    assert not few.forget(before_round=2)
-    assert few.tokens(NOW + 5) == 2
 
 
 def test_without_a_sync_it_does_not_grow_for_ever():

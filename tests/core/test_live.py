@@ -5,7 +5,7 @@ import pytest
 from proxy.core.breaker import HEARSAY_SECONDS
 from proxy.core.deltas import WHOLE_INSTANCE, Rest
 from proxy.core.hints import Hint
-from proxy.core.limiter import Meter, Peers
+from proxy.core.limiter import Lately, Meter, Peers
 from proxy.core.live import (
     FAILING,
     LEFT_TO_OTHERS,
@@ -131,11 +131,18 @@ def test_what_is_kept_for_others_is_kept_of_the_minutes_last_room_too():
     assert (refusal.reason, refusal.wait_seconds) == (NO_ROOM, 30.75)
 
 
+def lately(tokens):
+    found = Lately()
+    found.add(tokens, 1, int(NOW))
+    return found
+
+
 def test_room_that_others_may_have_taken_is_there_when_they_were_heard_of():
-    live = Live(Peers(others=1, sync_seconds=0.2))
+    told = {}
+    live = Live(Peers(others=1, sync_seconds=0.2), told.get)
     meters = full(45)
     assert refused(live, meters=meters) is None
-    meters["instance", "a", ""].note_lately(45, 1, int(NOW))
+    told[meters["instance", "a", ""]] = lately(45)
     refusal = live.refusal(HERE, call(reserved_tokens=11), meters, NOW)
     assert (refusal.reason, refusal.wait_seconds) == (LEFT_TO_OTHERS, 0.2)
     assert (refusal.limit, refusal.used_share) == (HERE.limits[0], 0.45)
@@ -154,9 +161,9 @@ def test_who_hears_of_a_breaker_late_tries_later(sync_seconds, later):
 
 
 def test_where_there_is_no_room_the_true_wait_is_told():
-    live = Live(Peers(others=1, sync_seconds=0.2))
     meters = full(91)
-    meters["instance", "a", ""].note_lately(91, 1, int(NOW))
+    told = {meters["instance", "a", ""]: lately(91)}
+    live = Live(Peers(others=1, sync_seconds=0.2), told.get)
     assert refused(live, meters=meters) == (NO_ROOM, 60.75)
 
 

@@ -754,12 +754,15 @@ def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(
     state.merge(changed(1, (second, 5, 1)), configs)
     view = state.view("a")
     assert (view.current_tpm, view.current_rpm) == (45, 4)
-    lately = state._meters["instance", "a", ""].lately
+    meter = state._meters["instance", "a", ""]
+    lately = state._lately(meter)
     assert (lately.tokens(second), lately.requests(second)) == (20, 2)
     state.take()
     state.merge(changed(2), configs)
+    lately = state._lately(meter)
+    assert (lately.tokens(second), lately.requests(second)) == (10, 1)
     state.merge(changed(2), configs)
-    assert state._meters["instance", "a", ""].lately is None
+    assert state._lately(meter) is None
 
 
 def test_of_what_a_group_used_through_one_without_limits_others_may_have_taken_as_much(clock):

@@ -1184,8 +1184,8 @@ def everything(worker, taken, now):
 def metered(state, now):
     """What limits are compared with, where it is not 0."""
     found = {}
-    for key, meter in state._meters.items():
-        lately = meter.lately or Lately()
+    for key, meter in list(state._meters.items()):
+        lately = state._lately(meter) or Lately()
         sums = [m.total(int(now)) for m in (meter.tokens, meter.requests)]
         sums += [lately.tokens(int(now)), lately.requests(int(now))]
         if any(sums):
