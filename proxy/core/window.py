@@ -100,22 +100,17 @@ class Window:
         self._buckets = [0] * len(self._buckets)
         self._total = 0
 
-    def _empty(self, first: int, end: int) -> None:
-        """The buckets from there to before that one."""
-        self._total -= sum(self._buckets[first:end])
-        self._buckets[first:end] = [0] * (end - first)
-
     def _advance(self, second: int) -> None:
-        if second <= self._newest:
+        newest, buckets = self._newest, self._buckets
+        if second <= newest:
             return
-        size = len(self._buckets)
-        if second - self._newest >= size:  # after a long silence every bucket is stale
-            self._clear()
-        else:
-            first, end = (self._newest + 1) % size, second % size + 1
-            if first < end:
-                self._empty(first, end)
-            else:
-                self._empty(first, size)
-                self._empty(0, end)
         self._newest = second
+        size = len(buckets)
+        if second - newest >= size:  # after a long silence every bucket is stale
+            self._clear()
+            return
+        for at in range(newest + 1, second + 1):  # mostly one, or a few
+            stale = buckets[at % size]
+            if stale:
+                buckets[at % size] = 0
+                self._total -= stale
