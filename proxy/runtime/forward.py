@@ -65,6 +65,7 @@ FULL = (*SHORT, UPSTREAM_SAYS)
 
 SAID_CHARACTERS = 300  # of what an upstream says of itself
 
+_Taken = tuple[Serving, Reservation]
 
 # Told once what the answer used, which the client gets, and what that costs.
 Settled = Callable[[Usage, int], None]
@@ -264,28 +265,49 @@ class Forward:
         contention = self._fairness.contention(trip.queue)
         kept = contention.kept_from(trip.call.client.name) if contention else None
         free = self._free(trip, contention) if in_turn else None
-        for serving, alone in self._askable(trip, self._patience_seconds(trip)):
+        patience_seconds = self._patience_seconds(trip)
+        for taken in self._takings(trip, trip.asked, free, kept, patience_seconds):
+            if self._is_over(trip, self._try(trip, *taken)):
+                return
+
+    def _takings(
+        self,
+        trip: Trip,
+        left_out: set[str],
+        free: frozenset[str] | None,
+        kept: float | None,
+        patience_seconds: float,
+    ) -> Iterator[_Taken]:
+        """Takes room at one after the other that has some. All in the policy's order. Then, if
+        that was nobody and nobody else is back in time, those that were refused because they
+        fail, again: their time has not come, but there is nobody else."""
+        trip.refused.clear()
+        for serving in order(self._policy, trip.pool, trip.turn):
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
             name = serving.config.name
-            if name in trip.asked or (free is not None and name not in free):
+            if name in left_out or (free is not None and name not in free):
                 continue
-            taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
-            if isinstance(taken, Refusal):
-                trip.refused.append(taken)
-                trip.trail.passed_over[name] = (taken.reason, taken.wait_seconds)
-            elif self._is_over(trip, self._try(trip, serving, taken)):
-                return
-
-    def _askable(self, trip: Trip, patience_seconds: float) -> Iterator[tuple[Serving, bool]]:
-        """All in the policy's order. Then, if that was nobody and nobody else is back in time,
-        those that were refused because they fail, again: their time has not come, but there is
-        nobody else."""
-        trip.refused.clear()
-        yield from ((serving, False) for serving in order(self._policy, trip.pool, trip.turn))
+            taken = self._take(trip, serving, kept)
+            if taken is not None:
+                yield serving, taken
         failing = [r.serving for r in trip.refused if r.reason == FAILING]
         if failing and _are_alone(trip.refused, patience_seconds):
-            yield from ((serving, True) for serving in failing)
+            for serving in failing:
+                taken = self._take(trip, serving, kept, alone=True)
+                if taken is not None:
+                    yield serving, taken
+
+    def _take(
+        self, trip: Trip, serving: Serving, kept: float | None, *, alone: bool = False
+    ) -> Reservation | None:
+        taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
+        if not isinstance(taken, Refusal):
+            return taken
+        trip.refused.append(taken)
+        reason = taken.reason, taken.wait_seconds
+        trip.trail.passed_over.setdefault(serving.config.name, reason)
+        return None
 
     def _is_worth_waiting(self, trip: Trip) -> bool:
         """Somebody could do it, or do better, within the time to wait."""
@@ -307,14 +329,8 @@ class Forward:
 
         def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
             patience_seconds, kept = until - self._clock(), self._kept(trip.queue, trip.call)
-            for serving, alone in self._askable(trip, patience_seconds):
-                name = serving.config.name
-                if name in trip.failed or (free is not None and name not in free):
-                    continue
-                taken = self._state.start(serving, trip.call, alone=alone, kept=kept)
-                if not isinstance(taken, Refusal):
-                    return (serving, taken), 0.0
-                trip.refused.append(taken)
+            for taken in self._takings(trip, trip.failed, free, kept, patience_seconds):
+                return taken, 0.0
             return None, _soonest(trip.refused, patience_seconds)
 
         got = self.waiting.wait(
@@ -325,7 +341,6 @@ class Forward:
         trip.trail.waited_seconds += waited_seconds
         if got is None:
             return False
-        trip.left = trip.left or 1 + got[0].config.retry_count
         trip.asked = trip.failed.copy()
         if not self._is_over(trip, self._try(trip, *got)):
             self._try_in_order(trip)
@@ -458,9 +473,6 @@ class Forward:
         if refused and all(r.reason == TOO_LONG for r in refused):
             return _too_long(call, servings)
         return _misconfigured(call, servings)
-
-
-_Taken = tuple[Serving, Reservation]
 
 
 def _queue(call: Call) -> str:

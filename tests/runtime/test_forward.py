@@ -700,6 +700,15 @@ def test_a_call_that_was_throttled_itself_waits_too():
     assert world.in_flight() == 0
 
 
+def test_who_is_passed_over_while_the_call_waits_is_told_as_it_was_first():
+    world = patient(A)
+    answers = iter([failed(429, retry_after_ms="350"), ok()])
+    world.upstream.answers["a"] = answers.__next__
+    assert world.forward()[0] == 200
+    reason, seconds = world.trail.passed_over["a"]
+    assert (reason, seconds) == ("throttled", pytest.approx(0.35, abs=0.08))
+
+
 def test_the_retry_count_bounds_the_attempts_after_the_wait_too():
     world = patient(replace(A, retry_count=1), a=failed(429, retry_after_ms="50"))
     with pytest.raises(NoRoom):
