@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from heapq import nlargest
 from threading import Lock
 
-from proxy.core.contention import Contention, Row, Standing, contention
+from proxy.core.contention import HUNGRY_SECONDS, Contention, Row, Standing, contention
 from proxy.runtime.board import MAX_BYTES, Board
 
 # How often it is told to the others and heard of them, and how old a view of it may be.
 TELL_SECONDS = 0.03
+# Less often where it takes long, as of hundreds of clients in many workers: so that it takes no
+# more than this part of the time, but often enough to see who is hungry.
+TELLING_SHARE = 0.05
+MOST_TELL_SECONDS = HUNGRY_SECONDS / 4
 FORGET_SECONDS = 1.0
 # So many clients' standings fit into a row of the board, if names are of usual length.
 TOLD_CLIENTS = 200
@@ -110,13 +114,15 @@ class Fairness:
             self._exchange(now)
 
     def _exchange(self, now: float) -> None:
-        self._next_exchange = now + TELL_SECONDS
+        began = self._clock()
         self._views.clear()
         if now >= self._next_forgetting:
             self._next_forgetting = now + FORGET_SECONDS
             self._forget(now)
         self._tell()
         self._others = [_read(data) for data in self._board.others()]
+        rare_seconds = min((self._clock() - began) / TELLING_SHARE, MOST_TELL_SECONDS)
+        self._next_exchange = now + max(rare_seconds, TELL_SECONDS)
 
     def _forget(self, now: float) -> None:
         for model, clients in list(self._standings.items()):

@@ -5,7 +5,12 @@ import pytest
 from proxy.core.contention import HUNGRY_SECONDS, MEMORY_SECONDS, NOBODY, WANTING_SECONDS
 from proxy.runtime import fairness as module
 from proxy.runtime.board import MAX_BYTES, Board
-from proxy.runtime.fairness import TELL_SECONDS, Fairness
+from proxy.runtime.fairness import (
+    MOST_TELL_SECONDS,
+    TELL_SECONDS,
+    TELLING_SHARE,
+    Fairness,
+)
 from tests.runtime.world import Clock
 
 SOON = TELL_SECONDS + 0.001
@@ -109,6 +114,34 @@ def test_between_two_exchanges_a_view_is_kept(clock):
     seen = worker.contention("m")
     assert worker.contention("m") is seen
     clock.now += SOON
+    assert worker.contention("m") is not seen
+
+
+@pytest.mark.parametrize(
+    "takes_seconds, every_seconds",
+    [
+        (0.0, TELL_SECONDS),
+        (TELL_SECONDS * TELLING_SHARE / 2, TELL_SECONDS),
+        (0.005, 0.1),
+        (1.0, MOST_TELL_SECONDS),
+    ],
+)
+def test_what_takes_long_to_exchange_is_exchanged_less_often(
+    takes_seconds, every_seconds, clock
+):
+    class Slow(Board):
+        def others(self):
+            clock.now += takes_seconds
+            return super().others()
+
+    worker = Fairness(Slow(), clock)
+    began = clock.now
+    wait(worker, "b")
+    clock.now = began + every_seconds - 0.001
+    seen = worker.contention("m")
+    clock.now = began
+    assert worker.contention("m") is seen
+    clock.now = began + every_seconds + 0.001
     assert worker.contention("m") is not seen
 
 
