@@ -136,6 +136,15 @@ def serving(
     return Serving(config, deployment, limits, counted, least, not limits or least > 0)
 
 
+def may_be_limited(config: InstanceConfig) -> bool:
+    """Whether what a call to it counts in can have a limit; where it cannot, nobody asks what
+    was lately. In a group it counts in what limits the others, too, whatever it is itself."""
+    if config.quota_group:
+        return True
+    own = config.max_tpm > 0 or config.max_rpm > 0 or bool(config.model_limits)
+    return config.rate_limit_enabled and own
+
+
 def _limits(
     config: InstanceConfig, deployment: str, groups: Mapping[str, QuotaGroup]
 ) -> list[Limit]:
@@ -243,7 +252,7 @@ def is_left_to_others(
     of them did as `mine` is.
 
     However long nothing is heard of them, they have no more than their part: a worker always
-    has its own. Where there is room for all of that, nothing of what was lately is summed up.
+    has its own. Where there is room for all of that, `mine` is not looked at.
     """
     if limit.max_tpm > 0:
         part = _part(limit.max_tpm, others)

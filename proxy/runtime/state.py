@@ -38,6 +38,7 @@ from proxy.core.limiter import (
     Meter,
     Peers,
     instance_meter,
+    may_be_limited,
     meters,
     reservation_tokens,
     ungrouped,
@@ -164,8 +165,9 @@ class State:
         self._is_adrift = False  # something counted in other meters than `_configs` say
         self._meters_at: dict[Place, tuple[Meter, ...]] = {}
         # Written in the last round: the others hear of it in their next. With what is being
-        # written and what is pending it is what they may not have heard of; summed up by meter
-        # when somebody first asks for that after a round, which is where room is scarce.
+        # written and what is pending it is what they may not have heard of; by meter it is
+        # summed up when somebody first asks after a round, which where there is plenty of room
+        # is nobody.
         self._told: Mapping[WindowKey, tuple[int, int]] = {}
         self._lately_of: dict[Meter, Lately] | None = None
         self._resting: set[str] = set()  # nobody else has rests
@@ -420,7 +422,8 @@ class State:
         """
         second = int(self._clock())
         with self._lock:
-            written, self._taken, self._held = self._taken, Deltas(), held
+            self._told, self._lately_of = self._taken.windows, None
+            self._taken, self._held = Deltas(), held
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance)
             before, self._configs = self._configs, configs
@@ -429,7 +432,6 @@ class State:
             elif configs is not before or self._is_adrift:
                 self._regroup()
             self._count(shared.windows)
-            self._told, self._lately_of = written.windows, None
             self._sweep(second)
             self._replace_rests(shared.rests)
 
@@ -503,20 +505,25 @@ class State:
 
     def _lately(self, meter: Meter) -> Lately | None:
         """What was added to it here that the others may not have heard of."""
+        return self._all_lately().get(meter)
+
+    def _all_lately(self) -> dict[Meter, Lately]:
         if self._lately_of is None:
             self._lately_of = {}
+            oldest = int(self._clock()) - COUNTED_SECONDS
             for windows in (self._told, self._taken.windows, self._pending.windows):
                 for (at, name, deployment), (tokens, requests) in windows.items():
-                    for each in self._meters_of((name, deployment)):
-                        self._add_lately(self._lately_of, each, tokens, requests, at)
-        return self._lately_of.get(meter)
+                    config = self._configs.get(name)
+                    if at > oldest and (config is None or may_be_limited(config)):
+                        for each in self._meters_of((name, deployment)):
+                            self._add_lately(each, tokens, requests, at)
+        return self._lately_of
 
-    def _add_lately(
-        self, found: dict[Meter, Lately], meter: Meter, tokens: int, requests: int, at: int
-    ) -> None:
-        lately = found.get(meter)
+    def _add_lately(self, meter: Meter, tokens: int, requests: int, at: int) -> None:
+        assert self._lately_of is not None, "it is summed up"
+        lately = self._lately_of.get(meter)
         if lately is None:
-            lately = found[meter] = Lately()
+            lately = self._lately_of[meter] = Lately()
         lately.add(tokens, requests, at)
 
     def _sweep(self, second: int) -> None:
@@ -547,14 +554,16 @@ class State:
 
     def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
         at, config = reservation.second, reservation.config
-        found, lately_of = self._meters.get, self._lately_of
+        if self._configs.get(config.name) is not config:
+            self._is_adrift = True
+            self._all_lately()  # as long as it can be: this counts where `_configs` do not say
+        notes = self._lately_of is not None and may_be_limited(config)
+        found = self._meters.get
         for meter_key in reservation.meters:
             meter = found(meter_key) or self._meter(meter_key)
             meter.add(tokens, requests, at)
-            if lately_of is not None:
-                self._add_lately(lately_of, meter, tokens, requests, at)
-        if self._configs.get(config.name) is not config:
-            self._is_adrift = True
+            if notes:
+                self._add_lately(meter, tokens, requests, at)
         key = (at, config.name, reservation.deployment)
         self._pending.add_window(key, tokens, requests)
 

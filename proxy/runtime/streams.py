@@ -24,9 +24,12 @@ logger = logging.getLogger(__name__)
 # How late it may be noticed that a stream was silent for too long, or that much comes.
 LOOK_SECONDS = 0.25
 # Where so many pieces come in a second, more come in a moment. After a pause they go together:
-# the thread is woken once for several streams, and what came of one takes one call. Of fewer
-# none waits for others.
-MANY_A_SECOND = 3_000
+# the thread is woken once for several streams, and what came of one takes one call. That is
+# worth a pause where the worker has much to do, as this share of a core; else nobody would have
+# anything of it, and each piece come later. While it pauses there are fewer pieces, and less to
+# do: then less of both is still enough.
+MANY_A_SECOND, STILL_MANY_A_SECOND = 3_000, 750
+BUSY_SHARE, STILL_BUSY_SHARE = 0.4, 0.3
 PAUSE_SECONDS = 0.001
 
 
@@ -94,18 +97,25 @@ class Streams:
     receives and sends, and who comes as fast as that would have to wait for the worker's own.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.process_time,
+    ) -> None:
         self.cores: set[int] | None = None
         self._clock = clock
+        self._cpu_clock = cpu_clock  # seconds that all of the worker's threads took
         self._poll: select.epoll | None = None
         self._waker: int | None = None  # wakes who waits, at the end
         # Adding, and taking one out, is atomic; only the thread of `start` takes out.
         self._streams: dict[int, Stream] = {}
         self._stopping = Event()
         self._thread: Thread | None = None
-        self._looked_at = 0.0  # at silent ones, and how much comes
-        self._pieces = 0  # that came since
-        self.is_busy = False
+        # At silent ones, and how much there is to do: when, by both clocks; and how often there
+        # was something of a stream since.
+        self._looked_at = self._looked_cpu = 0.0
+        self._pieces = 0
+        self._is_busy = False
 
     @property
     def is_running(self) -> bool:
@@ -159,11 +169,19 @@ class Streams:
             if stream is not None:  # it is none where only the waker was told
                 self._pass_on(stream, now)
         if now >= self._looked_at + LOOK_SECONDS:
-            self.is_busy = self._pieces >= MANY_A_SECOND * (now - self._looked_at)
-            self._looked_at, self._pieces = now, 0
+            self._note_busy(now)
             # As of when it was asked for: of what came after that, as where the process
             # was stopped for a while, nobody has been told yet.
             self._end_silent(asked_at)
+
+    def _note_busy(self, now: float) -> None:
+        seconds, cpu = now - self._looked_at, self._cpu_clock()
+        many, busy = MANY_A_SECOND, BUSY_SHARE
+        if self._is_busy:
+            many, busy = STILL_MANY_A_SECOND, STILL_BUSY_SHARE
+        is_much = cpu - self._looked_cpu >= busy * seconds
+        self._is_busy = is_much and self._pieces >= many * seconds
+        self._looked_at, self._looked_cpu, self._pieces = now, cpu, 0
 
     def _run(self) -> None:
         if self.cores:
@@ -171,7 +189,7 @@ class Streams:
         while not self._stopping.is_set():
             try:
                 self.look(LOOK_SECONDS)
-                if self.is_busy:
+                if self._is_busy:
                     time.sleep(PAUSE_SECONDS)
             except Exception:  # noqa: BLE001  # a bug must not end all streams there will be
                 said = "The streams could not be looked at."

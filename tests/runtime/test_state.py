@@ -26,6 +26,7 @@ from proxy.runtime.state import (
     MISCONFIGURED_NOW,
     OPERATOR,
     Ending,
+    Reservation,
     State,
     StateView,
     removed_view,
@@ -763,6 +764,69 @@ def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(
     assert (lately.tokens(second), lately.requests(second)) == (10, 1)
     state.merge(changed(2), configs)
     assert state._lately(meter) is None
+
+
+def bounded(clock, used_tokens=600):
+    """One of two workers, of an instance with a limit of which all have used so much."""
+    of, free = serving(config("a", max_tpm=1000)), serving(config("a", max_tpm=0))
+    state = State(clock, peers=Peers(others=1))
+    state.merge(changed(0, (int(clock.now), used_tokens, 1)), {"a": of.config})
+    return state, of, free
+
+
+def takes(state, of):
+    """How many calls of ten tokens it lets in."""
+    return sum(isinstance(state.start(of, TEN), Reservation) for _ in range(100))
+
+
+def test_what_is_taken_after_others_may_is_left_to_them_too(clock):
+    state, of, _ = bounded(clock)
+    assert takes(state, of) == 20  # of the 400 that are left
+
+
+@pytest.mark.parametrize("is_given_back", [False, True])
+def test_what_is_being_written_others_have_not_heard_of(is_given_back, clock):
+    state, of, _ = bounded(clock)
+    for _ in range(15):
+        state.start(of, TEN)
+    state._lately_of = None
+    taken = state.take()
+    if is_given_back:
+        state.give_back(taken)
+    assert takes(state, of) == 5
+
+
+def test_what_was_just_written_others_hear_of_in_their_next_round(clock):
+    state, of, _ = bounded(clock)
+    for _ in range(15):
+        state.start(of, TEN)
+    state.take()
+    state.merge(changed(1), {"a": of.config})
+    assert takes(state, of) == 5
+    state.take()
+    state.merge(changed(2), {"a": of.config})
+    # 800 are used; the others may have taken what these five did, and what is taken now.
+    assert takes(state, of) == 8
+
+
+def test_a_call_of_a_newer_config_counts_where_that_says_before_all_have_it(clock):
+    state, *_ = bounded(clock, 0)
+    groups = {"g": QuotaGroup("g", max_tpm=45)}
+    newer = limiter.serving(config("a", quota_group="g"), MODEL, groups)
+    assert [isinstance(state.start(newer, TEN), Reservation) for _ in range(3)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_what_no_limit_can_concern_is_not_summed_up(clock):
+    state, _, free = bounded(clock)
+    state.merge(changed(1), {"a": free.config})
+    state.start(free, TEN)
+    assert state._all_lately() == {}
+    state.start(free, TEN)
+    assert state._all_lately() == {}
 
 
 def test_of_what_a_group_used_through_one_without_limits_others_may_have_taken_as_much(clock):

@@ -9,9 +9,12 @@ import pytest
 from proxy.runtime import streams as module
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.streams import (
+    BUSY_SHARE,
     LOOK_SECONDS,
     MANY_A_SECOND,
     PAUSE_SECONDS,
+    STILL_BUSY_SHARE,
+    STILL_MANY_A_SECOND,
     Stream,
     Streams,
 )
@@ -76,8 +79,14 @@ def clock():
 
 
 @pytest.fixture
-def streams(clock):
-    made = Streams(clock)
+def cpu():
+    """The clock that goes while the worker works."""
+    return Clock()
+
+
+@pytest.fixture
+def streams(clock, cpu):
+    made = Streams(clock, cpu)
     made.open()
     yield made
     made.stop()
@@ -367,38 +376,64 @@ def test_once_started_a_thread_of_its_own_does_all_that_until_it_is_stopped():
         end.close()
 
 
-def passed_on(streams, upstream, clock, pieces, *, apart):
-    for _ in range(pieces):
-        clock.now += apart
-        upstream.says(b"a")
+@pytest.fixture
+def busy_after(streams, begin, clock, cpu):
+    """Whether it is busy after so many pieces of several streams, in that time."""
+    several = [begin() for _ in range(2)]
+    streams.look()
+
+    def after(seconds, pieces, cpu_share):
+        began = clock.now
+        for number in range(round(pieces)):
+            clock.now = began + 0.9 * LOOK_SECONDS * number / pieces
+            _, upstream, client, _ = several[number % 2]
+            upstream.says(b"a")
+            streams.look()
+            assert client.got() == b"<a>"
+        clock.now = began + seconds
+        cpu.now += cpu_share * seconds
         streams.look()
+        return streams._is_busy
+
+    return after
 
 
 @pytest.mark.parametrize(
-    "a_second, is_busy",
-    [(MANY_A_SECOND / 50, False), (MANY_A_SECOND - 10, False), (MANY_A_SECOND + 10, True)],
+    "a_second, cpu_share, is_busy",
+    [
+        (MANY_A_SECOND + 10, BUSY_SHARE + 0.01, True),
+        (MANY_A_SECOND - 10, BUSY_SHARE + 0.01, False),
+        (MANY_A_SECOND + 10, BUSY_SHARE - 0.01, False),
+        (MANY_A_SECOND * 2, 0.0, False),
+        (100, 1.0, False),
+    ],
 )
-def test_it_is_busy_while_much_is_passed_on(a_second, is_busy, streams, begin, clock):
-    _, upstream, *_ = begin()
-    streams.look()
-    for _ in range(3):
-        pieces = math.ceil(LOOK_SECONDS * a_second)
-        passed_on(streams, upstream, clock, pieces, apart=1 / a_second)
-        assert streams.is_busy == is_busy
-    clock.now += LOOK_SECONDS
-    streams.look()
-    assert not streams.is_busy
+def test_it_is_busy_where_many_pieces_come_to_a_worker_that_has_much_to_do(
+    a_second, cpu_share, is_busy, busy_after
+):
+    for _ in range(2):
+        assert busy_after(LOOK_SECONDS, LOOK_SECONDS * a_second, cpu_share) == is_busy
+    assert not busy_after(LOOK_SECONDS, 0, 1.0)
 
 
-def test_what_several_streams_have_counts_together(streams, begin, clock):
-    upstreams = [begin()[1] for _ in range(10)]
-    streams.look()
-    for _ in range(math.ceil(LOOK_SECONDS * MANY_A_SECOND / 10)):
-        clock.now += 10 / MANY_A_SECOND
-        for upstream in upstreams:
-            upstream.says(b"a")
-        streams.look()
-    assert streams.is_busy
+@pytest.mark.parametrize(
+    "a_second, cpu_share, is_busy",
+    [
+        (STILL_MANY_A_SECOND + 10, STILL_BUSY_SHARE + 0.01, True),
+        (STILL_MANY_A_SECOND - 10, 1.0, False),
+        (MANY_A_SECOND, STILL_BUSY_SHARE - 0.01, False),
+    ],
+)
+def test_what_its_pauses_save_does_not_end_them(a_second, cpu_share, is_busy, busy_after):
+    assert not busy_after(LOOK_SECONDS, LOOK_SECONDS * a_second, cpu_share)
+    assert busy_after(LOOK_SECONDS, LOOK_SECONDS * 2 * MANY_A_SECOND, 1.0)
+    for _ in range(2):
+        assert busy_after(LOOK_SECONDS, LOOK_SECONDS * a_second, cpu_share) == is_busy
+
+
+@pytest.mark.parametrize("seconds, pieces, cpu_share", [(10.0, 1_000, 0.9), (1.0, 3_100, 0.3)])
+def test_after_a_pause_of_the_process_it_is_no_busier(seconds, pieces, cpu_share, busy_after):
+    assert not busy_after(seconds, pieces, cpu_share)
 
 
 def test_while_it_is_busy_more_is_awaited_after_each_look_and_goes_together(monkeypatch):
@@ -406,8 +441,8 @@ def test_while_it_is_busy_more_is_awaited_after_each_look_and_goes_together(monk
     over = threading.Event()
 
     def look(streams, _):
-        streams.is_busy = next(looks, None)
-        if streams.is_busy is None:
+        streams._is_busy = next(looks, None)
+        if streams._is_busy is None:
             over.set()
 
     monkeypatch.setattr(Streams, "look", look)
