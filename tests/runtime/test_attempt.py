@@ -868,8 +868,10 @@ def test_one_that_does_not_end_its_event_is_over():
 def left_over(**changes):
     """How many objects a stream leaves to the garbage collector that broke while it was
     watched."""
+    gc.collect()
     broken = unreachable("it broke off its answer")  # its own: the other one is kept
     attempt, rest = begun(*changes.get("pieces", ()), broken)
+    state = attempt._state  # outlives all calls
     if changes.get("is_left"):
         attempt.line.cut()
     try:
@@ -881,7 +883,9 @@ def left_over(**changes):
         list(rest)
     attempt.close()
     del attempt, rest, broken
-    return gc.collect()
+    found = gc.collect()
+    del state
+    return found
 
 
 @pytest.mark.parametrize("how", [{}, {"is_left": True}, {"pieces": (DONE,)}])
