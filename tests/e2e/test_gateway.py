@@ -334,8 +334,10 @@ def test_the_demo_prints_lines_that_work_and_stops_all_it_started(tmp_path: Path
     try:
         assert demo.stderr is not None
         printed = ""
-        while "Booting worker" not in printed.partition("Stop with Ctrl-C")[2]:
-            printed += demo.stderr.readline()
+        while "Stop with Ctrl-C" not in printed:
+            line = demo.stderr.readline()
+            assert line, f"it ended, and said only: {printed}"
+            printed += line
         commands = re.findall(r"^  (curl .*?[^\\])\n\n", printed, flags=re.S | re.M)
         streamed, listed = (_shell(c) for c in commands)
         assert "data: [DONE]" in streamed
