@@ -40,6 +40,8 @@ def make_spans(collector):
     yield make
     for spans in made:
         spans.stop()
+    for spans in made:  # one that hangs would tell the next tests of it
+        spans._processor._batch_processor._worker_thread.join(10)
 
 
 def tell(spans, environ=None):
@@ -167,11 +169,11 @@ def test_the_end_of_a_worker_does_not_wait_for_a_collector_that_hangs(
     make_spans, full_port, monkeypatch
 ):
     monkeypatch.setattr(otel, "LAST_SECONDS", 0.05)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{full_port}")
     spans = make_spans()
     tell(spans)
     ending = threading.Thread(target=spans.stop, daemon=True)
     ending.start()
-    ending.join(5)
+    ending.join(2)
     assert not ending.is_alive()
