@@ -17,6 +17,9 @@ ORDINARY, LENGTH, OTHER = range(3)
 class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's, as what a client is sent. (An upstream's is `runtime.upstream.Answer`.)"""
 
+    headers: list[tuple[str, str]]
+    headers_sent: bool
+
     def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """gunicorn looks for what would end a line at each value, and this at all of them: to
         the rest it is the same."""
@@ -40,6 +43,14 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         """Of such an answer what `write` would send, for who sends it otherwise."""
         self.sent += len(data)
         return b"%X\r\n%b\r\n" % (len(data), data)
+
+    def send_headers(self) -> None:
+        if not self.headers_sent:
+            lines = self.default_headers()
+            lines += map("%s: %s\r\n".__mod__, self.headers)
+            lines.append("\r\n")
+            self.sock.sendall("".join(lines).encode("latin-1"))
+            self.headers_sent = True
 
     def default_headers(self) -> list[str]:
         if self.upgrade:

@@ -115,7 +115,8 @@ class Deltas:
     def note(self, instance: str, **moments: float) -> None:
         mine = self.moments.setdefault(instance, {})
         for name, at in moments.items():
-            mine[name] = max(at, mine.get(name, 0.0))
+            if at > mine.get(name, 0.0):
+                mine[name] = at
 
     def voidable(self) -> set[str]:
         """Instances of which something was measured that an operator can make void."""

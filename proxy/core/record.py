@@ -99,7 +99,7 @@ class Seen(NamedTuple):
 
 def record(seen: Seen) -> Record:
     """What it did not come to is left out."""
-    values: Record = {
+    values = {
         "id": seen.id,
         "ended_at": round(seen.ended_at, 3),
         "method": seen.method,
@@ -110,14 +110,22 @@ def record(seen: Seen) -> Record:
         "model": seen.model,
         "endpoint": seen.endpoint,
         "request_bytes": seen.request_bytes,
-        "error": seen.error,
     }
+    if seen.error is not None:
+        values["error"] = seen.error
     if seen.trail is not None:
         values |= _of_trail(seen.trail, seen)
     elif seen.endpoint is not None:  # it could not be read as a call
         values["outcome"] = _without_attempt(seen)
     if seen.ended is not None:
         values |= _of_answer(seen.ended, seen)
+    return _present(values)
+
+
+def _present(values: Record) -> Record:
+    """What is there. Of most records that is all: to look for it takes less than to copy."""
+    if None not in values.values():
+        return values
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -128,20 +136,26 @@ def _of_trail(trail: Trail, seen: Seen) -> Record:
         attempts[-1] |= {"why": seen.ended.error} if seen.ended.error else {}
     last = trail.attempts[-1] if trail.attempts else None
     outcome = last.outcome if last is not None and seen.status != LEFT_STATUS else None
-    return {
+    values = {
         "policy": trail.policy,
         "instance": last.instance if last is not None and seen.ended is not None else "",
         "outcome": outcome or _without_attempt(seen),
         "attempts": attempts,
-        "passed_over": [
+        "waited_ms": int(trail.waited_seconds * 1000),
+    }
+    if trail.passed_over:
+        values["passed_over"] = [
             {"instance": name, "reason": reason, "wait_ms": _whole_ms(seconds)}
             for name, (reason, seconds) in trail.passed_over.items()
         ]
-        or None,
-        "waited_ms": int(trail.waited_seconds * 1000),
-        "upstream_id": last.upstream_id if last is not None else None,
-        "region": last.region if last is not None else None,
-    }
+    if last is not None:
+        values |= _of_upstream(last)
+    return values
+
+
+def _of_upstream(tried: Tried) -> Record:
+    """Its own words for the call, and where it says it is."""
+    return {"upstream_id": tried.upstream_id, "region": tried.region}
 
 
 def _without_attempt(seen: Seen) -> str:
@@ -156,18 +170,18 @@ def _attempt(tried: Tried, seen: Seen) -> Record:
         "ms": tried.ms,
         "status": tried.status or None,
         "outcome": tried.outcome,
-        "why": tried.error,
-        "rest_ms": _whole_ms(tried.rest_seconds) or None,
-        "upstream_id": tried.upstream_id,
-        "region": tried.region,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    if tried.error is not None:
+        values["why"] = tried.error
+    if tried.rest_seconds:
+        values["rest_ms"] = _whole_ms(tried.rest_seconds) or None
+    return _present(values | _of_upstream(tried))
 
 
 def _of_answer(ended: Ended, seen: Seen) -> Record:
     usage = ended.usage
     until_first_ms = (ended.started - seen.started) * 1000 + ended.first_byte_ms
-    return {
+    values: Record = {
         "outcome": ended.outcome,
         "stream": ended.streams,
         "first_byte_ms": max(0, int(until_first_ms)),
@@ -175,10 +189,13 @@ def _of_answer(ended: Ended, seen: Seen) -> Record:
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
-        "estimated": True if usage.estimated else None,
         "response_bytes": ended.sent_bytes,
-        "cost": ended.cost_nano / NANO if ended.cost_nano else None,
     }
+    if usage.estimated:
+        values["estimated"] = True
+    if ended.cost_nano:
+        values["cost"] = ended.cost_nano / NANO
+    return values
 
 
 def _whole_ms(seconds: float) -> int | None:

@@ -26,6 +26,7 @@ DEFAULT_COMPLETION_TOKENS = 16
 PART_CHARACTERS = 65_536  # looked at together
 
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+_MORE_FIELDS = frozenset(("n", "best_of", "prompt"))  # that ask for more answers than one
 
 NOTHING_OMITTED: Mapping[str, int] = MappingProxyType({})
 
@@ -130,17 +131,21 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
     """
     limit = DEFAULT_COMPLETION_TOKENS
     for name in _LIMIT_FIELDS:
-        value = _positive(body.get(name))
+        value = _positive(body[name]) if name in body else None
         if value is not None:
             limit = value
             break
-    answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
-    return min(limit * answers * _prompts(body), MAX_TOKENS)
+    if not _MORE_FIELDS.isdisjoint(body):
+        answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
+        limit *= answers * _prompts(body)
+    return min(limit, MAX_TOKENS)
 
 
 def choices(body: Mapping[str, Any]) -> int:
     """How many an answer has: `n` for each prompt."""
-    return (_positive(body.get("n")) or 1) * _prompts(body)
+    return (
+        1 if _MORE_FIELDS.isdisjoint(body) else (_positive(body.get("n")) or 1) * _prompts(body)
+    )
 
 
 def _prompts(body: Mapping[str, Any]) -> int:

@@ -32,6 +32,7 @@ ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
 
 
 NO_HEADERS: Mapping[str, str] = {}
+UNWATCHED = StreamWatcher()  # of an answer that is no stream: it is fed nothing
 
 # Events that say nothing yet are held back until one does; of a stream that goes on and on
 # without saying anything, no more than this.
@@ -101,11 +102,7 @@ class Attempt:
         self.silence_seconds = stream_idle_seconds  # of its stream, the longest
         self._broken: Exception | None = None  # how its stream broke, for who iterates
         self._hides_usage = asks_for_usage(call, serving)
-        self._watcher = StreamWatcher(
-            hide_usage=self._hides_usage,
-            choices=call.choices,
-            rewrite=strict_event if call.client.compat == STRICT else None,
-        )
+        self._watcher = _watcher(call, hides_usage=self._hides_usage)
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self.line = line
@@ -472,6 +469,13 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def _watcher(call: Call, *, hides_usage: bool) -> StreamWatcher:
+    if not call.stream:
+        return UNWATCHED
+    rewrite = strict_event if call.client.compat == STRICT else None
+    return StreamWatcher(hide_usage=hides_usage, choices=call.choices, rewrite=rewrite)
 
 
 def _is_stream(answer: Answer) -> bool:

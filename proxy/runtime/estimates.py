@@ -10,9 +10,12 @@ from proxy.core.tokens import MAX_TOKENS
 # Clients choose the names where an instance serves any model.
 MAX_MODELS = 1000
 
-# After so many answers of a model, one in eight is enough.
+# After so many answers of a model, one in eight is enough; after more, one in 32: where so many
+# come, that is soon enough for prompts of another kind, too.
 LEARNED_ANSWERS = 50
 EVERY = 8
+WELL_KNOWN_ANSWERS = 1000
+EVERY_WELL_KNOWN = 32
 
 
 class Estimates:
@@ -44,6 +47,7 @@ class Estimates:
                     self._estimators.clear()
                     self._seen.clear()
                 estimator = self._estimators[model] = Estimator()
-            self._seen[model] += 1
-            if estimator.answers < LEARNED_ANSWERS or self._seen[model] % EVERY == 0:
+            seen = self._seen[model] = self._seen[model] + 1
+            every = EVERY if seen < WELL_KNOWN_ANSWERS else EVERY_WELL_KNOWN
+            if estimator.answers < LEARNED_ANSWERS or seen % every == 0:
                 estimator.learn(prompt.counts, tokens)

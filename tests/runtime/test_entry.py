@@ -27,7 +27,7 @@ class Guest:
 
 
 def waiting(entry):
-    return len(entry._places._cond._waiters)
+    return len(entry._waiting)
 
 
 def guests(entry, count, inside):

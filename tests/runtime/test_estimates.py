@@ -51,6 +51,16 @@ def test_later_one_in_eight_answers_is_enough(monkeypatch):
     assert estimates._estimators["m"].answers == 10 + 10
 
 
+def test_of_a_model_that_is_well_known_one_in_32_is(monkeypatch):
+    monkeypatch.setattr(module, "LEARNED_ANSWERS", 10)
+    monkeypatch.setattr(module, "WELL_KNOWN_ANSWERS", 96)
+    estimates = Estimates()
+    learned(
+        estimates, times=95 + 320
+    )  # 8, 16 ... 88, of which the first ten are one; 96, 128 ...
+    assert estimates._estimators["m"].answers == 10 + 10 + 10
+
+
 def test_models_that_take_turns_all_go_on_learning(monkeypatch):
     monkeypatch.setattr(module, "LEARNED_ANSWERS", 10)
     estimates = Estimates()
