@@ -15,9 +15,10 @@ class Window:
     Not thread-safe: whoever owns a window holds a lock around it.
     """
 
-    __slots__ = ("_buckets", "_newest", "_total")
+    __slots__ = ("_buckets", "_newest", "_size", "_total")
 
     def __init__(self, seconds: int = WINDOW_SECONDS) -> None:
+        self._size = seconds
         self._buckets = [0] * seconds
         self._newest = 0  # the second the newest bucket stands for
         self._total = 0
@@ -26,10 +27,9 @@ class Window:
         if second != self._newest:
             if second > self._newest:
                 self._advance(second)
-            elif second <= self._newest - len(self._buckets):
+            elif second <= self._newest - self._size:
                 return
-        buckets = self._buckets
-        buckets[second % len(buckets)] += amount
+        self._buckets[second % self._size] += amount
         self._total += amount
 
     @property
@@ -46,8 +46,7 @@ class Window:
     def recent(self, second: int, seconds: int) -> int:
         """The sum over the last `seconds` only, as of `second`; never below 0."""
         self._look(second)
-        size = len(self._buckets)
-        newest = self._newest
+        size, newest = self._size, self._newest
         oldest = max(second - seconds, newest - size) + 1
         if oldest > newest:
             return 0
@@ -59,7 +58,7 @@ class Window:
     def by_second(self, second: int, seconds: int) -> list[int]:
         """What was added in each of the last `seconds`, oldest first, as of `second`."""
         self._look(second)
-        size, oldest = len(self._buckets), self._newest - len(self._buckets)
+        size, oldest = self._size, self._newest - self._size
         return [
             self._buckets[at % size] if oldest < at <= self._newest else 0
             for at in range(second - seconds + 1, second + 1)
@@ -75,7 +74,7 @@ class Window:
         """
         if second != self._newest:
             self._look(second)
-        size = len(self._buckets)
+        size = self._size
         span = size if seconds is None else min(seconds, size)
         left = max(self._total, 0) if span == size else self.recent(self._newest, span)
         if left <= at_most:
@@ -97,15 +96,14 @@ class Window:
         self._advance(second)
 
     def _clear(self) -> None:
-        self._buckets = [0] * len(self._buckets)
+        self._buckets = [0] * self._size
         self._total = 0
 
     def _advance(self, second: int) -> None:
-        newest, buckets = self._newest, self._buckets
+        newest, buckets, size = self._newest, self._buckets, self._size
         if second <= newest:
             return
         self._newest = second
-        size = len(buckets)
         if second - newest >= size:  # after a long silence every bucket is stale
             self._clear()
             return
