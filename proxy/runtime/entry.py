@@ -30,11 +30,11 @@ class Entry:
     def enter(self) -> None:
         """Waits for a place. Those who came first go first, but for who comes in that moment:
         it runs already."""
-        self._mine.is_inside = True
         while True:
             with self._lock:
                 if self._free:
                     self._free -= 1
+                    self._mine.is_inside = True
                     return
                 turn = Lock()
                 turn.acquire()
