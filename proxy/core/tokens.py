@@ -143,9 +143,9 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
 
 def choices(body: Mapping[str, Any]) -> int:
     """How many an answer has: `n` for each prompt."""
-    return (
-        1 if _MORE_FIELDS.isdisjoint(body) else (_positive(body.get("n")) or 1) * _prompts(body)
-    )
+    if _MORE_FIELDS.isdisjoint(body):
+        return 1
+    return (_positive(body.get("n")) or 1) * _prompts(body)
 
 
 def _prompts(body: Mapping[str, Any]) -> int:

@@ -76,3 +76,27 @@ def test_who_never_entered_may_leave():
     one.out()
     assert two.entered.wait(WAIT_SECONDS)
     two.out()
+
+
+def test_of_many_who_come_and_go_no_more_are_inside_and_all_get_in():
+    entry, inside, lock = Entry(places=2), [], threading.Lock()
+    most, done = [], []
+
+    def come_and_go():
+        for _ in range(200):
+            entry.enter()
+            with lock:
+                inside.append(1)
+                most.append(len(inside))
+            with lock:
+                inside.pop()
+            entry.leave()
+        done.append(1)
+
+    threads = [threading.Thread(target=come_and_go, daemon=True) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(4 * WAIT_SECONDS)
+    assert (len(done), len(most)) == (20, 20 * 200)
+    assert max(most) <= 2

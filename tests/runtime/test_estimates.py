@@ -55,9 +55,8 @@ def test_of_a_model_that_is_well_known_one_in_32_is(monkeypatch):
     monkeypatch.setattr(module, "LEARNED_ANSWERS", 10)
     monkeypatch.setattr(module, "WELL_KNOWN_ANSWERS", 96)
     estimates = Estimates()
-    learned(
-        estimates, times=95 + 320
-    )  # 8, 16 ... 88, of which the first ten are one; 96, 128 ...
+    # The first ten, then 16, 24 ... 88, then 96, 128 ...
+    learned(estimates, times=95 + 320)
     assert estimates._estimators["m"].answers == 10 + 10 + 10
 
 
