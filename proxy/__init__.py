@@ -16,7 +16,6 @@ from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
-from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.fairness import Fairness
 from proxy.runtime.forward import Forward
@@ -36,6 +35,7 @@ from proxy.runtime.state import State
 from proxy.runtime.streams import Streams
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.traces import Traces
+from proxy.runtime.turnstile import Turnstile
 from proxy.runtime.upstream import Upstream
 from proxy.settings import INSTANCE_FOLDER, ROOT, Settings, environment, load_settings
 from proxy.store.db import Database
@@ -79,8 +79,8 @@ def make_parts(settings: Settings) -> Parts:
     rows = 2 * settings.workers + MORE_ROWS
     clients, board = ClientState(SharedCounts(rows)), Board(rows)
     recent = Recent(rows)
-    entry = Entry()
-    open_calls = OpenCalls(settings.threads, before_wait=entry.leave)
+    turnstile = Turnstile()
+    open_calls = OpenCalls(settings.threads, before_wait=turnstile.leave)
     estimates = Estimates()
     upstream = Upstream(
         connections=settings.threads,
@@ -144,7 +144,7 @@ def make_parts(settings: Settings) -> Parts:
         # Nobody guesses 256 random bits, so no client is turned away for it; but one line a
         # minute says whose key was forgotten, and keeps a broken client from filling the log.
         client_key_watch=KeyWatch(WrongKeys(free=1, first_wait_seconds=LONGEST_WAIT_SECONDS)),
-        entry=entry,
+        turnstile=turnstile,
         open_calls=open_calls,
         streams=Streams(),
         draining=Draining(),

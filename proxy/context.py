@@ -14,7 +14,6 @@ from proxy.runtime.clients import ClientState
 from proxy.runtime.config_hand import ConfigHand
 from proxy.runtime.draining import Draining
 from proxy.runtime.entra import Tokens
-from proxy.runtime.entry import Entry
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
@@ -31,6 +30,7 @@ from proxy.runtime.streams import Streams
 from proxy.runtime.syncer import Syncer
 from proxy.runtime.tell import tell
 from proxy.runtime.traces import Traces
+from proxy.runtime.turnstile import Turnstile
 from proxy.runtime.upstream import Upstream
 from proxy.settings import Settings
 from proxy.store.db import Database
@@ -59,7 +59,7 @@ class Parts:
     config_hand: ConfigHand
     admin_key_watch: KeyWatch
     client_key_watch: KeyWatch
-    entry: Entry
+    turnstile: Turnstile
     open_calls: OpenCalls
     streams: Streams
     draining: Draining

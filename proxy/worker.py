@@ -99,7 +99,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def load_wsgi(self) -> None:
         super().load_wsgi()
         parts: Parts = self.wsgi.extensions[EXTENSION]
-        self._entry = parts.entry
+        self._turnstile = parts.turnstile
         self._calls = parts.open_calls
         self._streams = parts.streams
         self._least = parts.least_connections
@@ -147,7 +147,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def enqueue_req(self, conn: Any) -> None:
         if not isinstance(conn.sock, ClientSocket):
-            conn.sock = ClientSocket(conn.sock, self._entry.leave)
+            conn.sock = ClientSocket(conn.sock, self._turnstile.leave)
         self.tpool.submit(partial(self._serve, conn))
 
     def on_client_socket_readable(self, conn: Any, client: ClientSocket) -> None:
@@ -288,8 +288,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             try:
                 kept = super().handle(conn)
             finally:
-                self._entry.leave()
-            if kept is not True or not self.alive or not self._is_asked_again(conn):
+                self._turnstile.leave()
+            if kept is not True or not self.alive or not self._linger(conn):
                 return kept
 
     def _send_unsent(self, conn: Any) -> bool:
@@ -311,8 +311,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         except OSError:
             return True  # gunicorn finds it again, and knows what to do
         if is_whole(received):
-            self._entry.enter()
-        elif received and self._is_to_wait(conn, received):
+            self._turnstile.enter()
+        elif received and self._wait_for_rest(conn, received):
             return False
         conn.sock.head_until = math.inf
         return True
@@ -333,8 +333,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             buffer.write(more)
         return b"" if more == b"" else received + (more or b"")
 
-    def _is_to_wait(self, conn: Any, received: bytes) -> bool:
-        """For the rest of a head, until `head_until`. If that is never, it was refused."""
+    def _wait_for_rest(self, conn: Any, received: bytes) -> bool:
+        """Gives the rest of a head time until `head_until`. A head that cannot become one is
+        refused: without end, which means that nothing is waited for. False: let it be read."""
         try:
             waits = is_half(received)
         except ProxyError as error:
@@ -391,20 +392,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         stream, exchange.stream = exchange.stream, None
         if stream is not None and stream.unsent:
             conn.sock.sendall(stream.unsent)
-            if self._is_watched(exchange, conn):
+            if self._hand_over(exchange, conn):
                 return False
         if isinstance(exchange.body, wsgi.FileWrapper):
             exchange.answer.write_file(exchange.body)
             return True
         for piece in exchange.pieces:
             exchange.answer.write(piece)
-            if self._is_watched(exchange, conn):
+            if self._hand_over(exchange, conn):
                 return False
         return True
 
-    def _is_watched(self, exchange: "_Exchange", conn: Any) -> bool:
-        """The rest of a stream may be: `_serve` gives it to the streams, when nothing of this
-        thread's is to be done with it any more."""
+    def _hand_over(self, exchange: "_Exchange", conn: Any) -> bool:
+        """Leaves the rest of a stream to the streams' thread, if that can watch it: `_serve`
+        gives it there, when nothing of this thread's is to be done with it any more."""
         source = getattr(exchange.body, "source", None)
         if source is None or not (exchange.answer.is_open_ended and self._streams.is_running):
             return False
@@ -427,7 +428,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
         """Not as gunicorn does it, which waits for seconds for what nobody wants to read."""
-        self._entry.leave()
+        self._turnstile.leave()
         if keepalive is WATCHED:
             return WATCHED
         try:
@@ -438,7 +439,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_error(self, _req: Any, client: Any, addr: Any, exc: Any) -> Any:
         """In OpenAI's shape, and without a word of what came."""
-        self._entry.leave()  # it writes to the client
+        self._turnstile.leave()  # it writes to the client
         error = refusal_of(exc)
         if error is None:
             said = "A request failed outside of the app."
@@ -458,7 +459,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         except OSError:
             pass  # it has gone
 
-    def _is_asked_again(self, conn: Any) -> bool:
+    def _linger(self, conn: Any) -> bool:
+        """Waits a moment for the client's next request. Whether something came of it."""
         unreader = conn.parser.unreader
         conn.sock.repeated = b""  # of the one before
         if self.tpool.is_full:  # others wait for this thread

@@ -19,12 +19,12 @@ from proxy import worker as workers
 from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.draining import Draining
-from proxy.runtime.entry import Entry
 from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.open_calls import OpenCalls
 from proxy.runtime.open_files import PAUSE_SECONDS, Shortage
 from proxy.runtime.streams import Streams
 from proxy.runtime.threads import ThreadPool
+from proxy.runtime.turnstile import Turnstile
 from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
@@ -35,7 +35,7 @@ SHORT.set("keepalive", 0)
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Watched(Entry):
+class Watched(Turnstile):
     """Tells who is inside."""
 
     def __init__(self):
@@ -65,12 +65,12 @@ def worker(paths):
     made = Worker(1, os.getpid(), [], None, 30, Config(), Logger(Config()))
 
     def app(environ, start_response):
-        paths.append((environ["PATH_INFO"], made._entry.inside))
+        paths.append((environ["PATH_INFO"], made._turnstile.inside))
         start_response("200 OK", [("content-length", "2")])
         return [b"ok"]
 
     made.wsgi = app
-    made._entry = Watched()
+    made._turnstile = Watched()
     made._calls = OpenCalls(10)
     made._streams = Streams()
     made._least = LeastConnections(2)
@@ -93,7 +93,7 @@ def ends(worker):
     client.settimeout(WAIT_SECONDS)
     with client:
         conn = TConn(worker.cfg, served, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        conn.sock = ClientSocket(served, worker._entry.leave)
+        conn.sock = ClientSocket(served, worker._turnstile.leave)
         yield client, conn
         conn.sock.close()
 
@@ -162,7 +162,7 @@ def test_a_whole_request_is_begun_in_turn_and_leaves_when_it_is_answered(worker,
     client.sendall(GET % 1)
     worker.handle(conn)
     assert paths == [("/1", 1)]
-    assert worker._entry.inside == 0
+    assert worker._turnstile.inside == 0
 
 
 def is_later(found):
@@ -180,7 +180,7 @@ def test_half_of_a_head_has_no_thread_and_is_read_on_when_more_has_come(worker, 
     client.shutdown(socket.SHUT_WR)
     assert worker.handle(conn) is False
     assert paths == [("/1", 1)]
-    assert (worker._entry.entered, worker._entry.inside) == (1, 0)
+    assert (worker._turnstile.entered, worker._turnstile.inside) == (1, 0)
 
 
 def test_its_time_is_that_of_the_first_byte_however_it_dribbles(worker, ends):
@@ -252,7 +252,7 @@ def test_a_request_is_received_and_answered_with_few_calls_of_the_system(
             found = getattr(served, name)
             return found if name == "fileno" else lambda *a: counts.update([name]) or found(*a)
 
-    conn.sock = ClientSocket(Noted(), worker._entry.leave)
+    conn.sock = ClientSocket(Noted(), worker._turnstile.leave)
     thread = threading.Thread(target=worker.handle, args=(conn,))
     thread.start()
     for number in range(10):
@@ -294,7 +294,7 @@ def test_head_and_first_bytes_are_sent_at_once(app, sent, worker, ends, monkeypa
     client, conn = ends
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 500_000)
     counted = Counted(conn.sock)
-    conn.sock = ClientSocket(counted, worker._entry.leave)
+    conn.sock = ClientSocket(counted, worker._turnstile.leave)
     worker.wsgi = app
     client.sendall(GET % 1)
     assert worker.handle(conn) is True
@@ -363,13 +363,13 @@ def test_a_client_that_does_not_read_keeps_nobody_out(worker, ends, monkeypatch)
 
     class Slow(Counted):
         def sendall(self, data):
-            inside.append(worker._entry.inside)
+            inside.append(worker._turnstile.inside)
             super().sendall(data)
 
-    conn.sock = ClientSocket(Slow(conn.sock), worker._entry.leave)
+    conn.sock = ClientSocket(Slow(conn.sock), worker._turnstile.leave)
     client.sendall(GET % 1)
     assert worker.handle(conn) is True
-    assert (worker._entry.entered, inside) == (1, [0])
+    assert (worker._turnstile.entered, inside) == (1, [0])
 
 
 def test_a_rest_of_a_body_is_awaited_outside(worker, ends, monkeypatch):
@@ -378,12 +378,12 @@ def test_a_rest_of_a_body_is_awaited_outside(worker, ends, monkeypatch):
     monkeypatch.setattr(
         RequestReader,
         "finish_body",
-        lambda *_, **__: inside.append(worker._entry.inside) or True,
+        lambda *_, **__: inside.append(worker._turnstile.inside) or True,
     )
     client, conn = ends
     client.sendall(GET % 1)
     assert worker.handle(conn) is True
-    assert (worker._entry.entered, inside[-1]) == (1, 0)
+    assert (worker._turnstile.entered, inside[-1]) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_one_that_is_late_goes_though_another_before_it_is_not(worker, pending, 
     other, served = socket.socketpair()
     with other, served:
         first = TConn(worker.cfg, served, ("127.0.0.1", 1), ("127.0.0.1", 2))
-        first.sock = ClientSocket(served, worker._entry.leave)
+        first.sock = ClientSocket(served, worker._turnstile.leave)
         first.timeout = time.monotonic() + 1_000
         worker.pending_conns.appendleft(first)
         conn.timeout = 0
@@ -634,7 +634,7 @@ def test_and_nobody_else(sent, more, relieved):
 def test_one_that_waits_for_its_turn_has_not_begun(worker, ends):
     _, conn = ends
     begun = []
-    worker._entry.enter = lambda: begun.append(conn.sock.begun_at)
+    worker._turnstile.enter = lambda: begun.append(conn.sock.begun_at)
     ends[0].sendall(GET % 1)
     worker.handle(conn)
     assert begun == [math.inf]
@@ -1009,7 +1009,7 @@ def test_an_app_that_fails_leaves_its_place(worker, ends):
     client, conn = ends
     client.sendall(GET % 1)
     assert worker.handle(conn) is False
-    assert (worker._entry.entered, worker._entry.inside) == (1, 0)
+    assert (worker._turnstile.entered, worker._turnstile.inside) == (1, 0)
     assert client.recv(1000).startswith(b"HTTP/1.1 500 ")
 
 

@@ -76,9 +76,9 @@ class Attempt:
         line: Line,
         stream_idle_seconds: float,
         on_close: Callable[["Attempt"], None],
-        is_made_up: Callable[[], bool] = lambda: False,
-        cost_nano: Callable[[str, Usage], int] = lambda _model, _usage: 0,
-        settled: Callable[[Usage, int], None] = lambda _usage, _cost_nano: None,
+        is_made_up: Callable[[], bool],
+        cost_nano: Callable[[str, Usage], int],
+        settled: Callable[[Usage, int], None],
     ) -> None:
         self.serving = serving
         self.request_id = call.request_id

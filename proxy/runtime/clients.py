@@ -52,14 +52,14 @@ class Known:
 class Ticket:
     """A call that was let in, and what it took. Settled once, whoever does it first."""
 
-    __slots__ = ("_is_settled", "_known", "_state", "held", "name", "second")
+    __slots__ = ("_state", "held", "is_settled", "known", "name", "second")
 
     def __init__(
         self, state: "ClientState", known: Known, name: str, second: int, held: Amounts
     ) -> None:
         self._state = state
-        self._known = known
-        self._is_settled = False
+        self.known = known
+        self.is_settled = False
         self.name = name
         self.second = second
         self.held = held
@@ -130,10 +130,10 @@ class ClientState:
         """A ticket's: gives back what was too much, and counts what was used."""
         now = self._clock()
         with self._lock:
-            if ticket._is_settled:
+            if ticket.is_settled:
                 return
-            ticket._is_settled = True
-            known = ticket._known
+            ticket.is_settled = True
+            known = ticket.known
             account = known.account
             account.in_flight -= 1
             _, counted, held_tokens, held_spent, held_nano = ticket.held

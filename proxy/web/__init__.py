@@ -40,4 +40,4 @@ def register(app: Gateway, *, version: str) -> None:
 def _let_others_begin() -> None:
     """Whatever is no call may wait for the database."""
     if g.asked.endpoint not in openai.CALLS:
-        parts().entry.leave()
+        parts().turnstile.leave()

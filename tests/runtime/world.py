@@ -192,6 +192,9 @@ class World:
             line=Line(),
             stream_idle_seconds=60.0,
             on_close=lambda _: None,
+            is_made_up=lambda: False,
+            cost_nano=lambda _model, _usage: 0,
+            settled=lambda _usage, _cost_nano: None,
         )
         attempt.open(self.upstream)
         return attempt

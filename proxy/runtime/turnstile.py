@@ -14,7 +14,7 @@ from threading import Lock
 PLACES = 2
 
 
-class Entry:
+class Turnstile:
     """`enter` before a request is read, `leave` before whatever may take long. Thread-safe.
 
     Whoever has a place must neither wait for anybody nor sleep.

@@ -1,6 +1,6 @@
 import threading
 
-from proxy.runtime.entry import Entry
+from proxy.runtime.turnstile import Turnstile
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
@@ -8,42 +8,42 @@ WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a b
 class Guest:
     """A thread that enters, and leaves when it is told."""
 
-    def __init__(self, entry, inside):
+    def __init__(self, turnstile, inside):
         self.entered, self.leave = threading.Event(), threading.Event()
-        self._entry, self._inside = entry, inside
+        self._turnstile, self._inside = turnstile, inside
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def _run(self):
-        self._entry.enter()
+        self._turnstile.enter()
         self._inside.append(self)
         self.entered.set()
         assert self.leave.wait(WAIT_SECONDS)
-        self._entry.leave()
+        self._turnstile.leave()
 
     def out(self):
         self.leave.set()
         self.thread.join(WAIT_SECONDS)
 
 
-def waiting(entry):
-    return len(entry._waiting)
+def waiting(turnstile):
+    return len(turnstile._waiting)
 
 
-def guests(entry, count, inside):
+def guests(turnstile, count, inside):
     """One after the other: each is inside, or waits, before the next comes."""
     found = []
     for number in range(count):
-        before = waiting(entry)
-        found.append(Guest(entry, inside))
-        while len(inside) < number + 1 and waiting(entry) == before:
+        before = waiting(turnstile)
+        found.append(Guest(turnstile, inside))
+        while len(inside) < number + 1 and waiting(turnstile) == before:
             assert not found[-1].entered.wait(0.001) or found[-1] in inside
     return found
 
 
 def test_only_so_many_are_inside_and_the_first_who_waits_is_next():
-    entry, inside = Entry(places=2), []
-    one, two, three, four = guests(entry, 4, inside)
+    turnstile, inside = Turnstile(places=2), []
+    one, two, three, four = guests(turnstile, 4, inside)
     assert inside == [one, two]
     two.out()
     assert three.entered.wait(WAIT_SECONDS)
@@ -56,12 +56,12 @@ def test_only_so_many_are_inside_and_the_first_who_waits_is_next():
 
 
 def test_to_leave_twice_makes_no_place():
-    entry = Entry(places=1)
-    entry.enter()
-    entry.leave()
-    entry.leave()
+    turnstile = Turnstile(places=1)
+    turnstile.enter()
+    turnstile.leave()
+    turnstile.leave()
     inside = []
-    one, two = guests(entry, 2, inside)
+    one, two = guests(turnstile, 2, inside)
     assert inside == [one]
     one.out()
     assert two.entered.wait(WAIT_SECONDS)
@@ -69,9 +69,9 @@ def test_to_leave_twice_makes_no_place():
 
 
 def test_who_never_entered_may_leave():
-    entry, inside = Entry(places=1), []
-    entry.leave()
-    one, two = guests(entry, 2, inside)
+    turnstile, inside = Turnstile(places=1), []
+    turnstile.leave()
+    one, two = guests(turnstile, 2, inside)
     assert inside == [one]
     one.out()
     assert two.entered.wait(WAIT_SECONDS)
@@ -79,18 +79,18 @@ def test_who_never_entered_may_leave():
 
 
 def test_of_many_who_come_and_go_no_more_are_inside_and_all_get_in():
-    entry, inside, lock = Entry(places=2), [], threading.Lock()
+    turnstile, inside, lock = Turnstile(places=2), [], threading.Lock()
     most, done = [], []
 
     def come_and_go():
         for _ in range(200):
-            entry.enter()
+            turnstile.enter()
             with lock:
                 inside.append(1)
                 most.append(len(inside))
             with lock:
                 inside.pop()
-            entry.leave()
+            turnstile.leave()
         done.append(1)
 
     threads = [threading.Thread(target=come_and_go, daemon=True) for _ in range(20)]
