@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from proxy.core import roles
 from proxy.core.key_format import ADMIN_PREFIX, RANDOM_BYTES, key_of
 from proxy.core.roles import Admin
-from proxy.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
+from proxy.errors import Conflict, NotFound, Unprocessable
 from proxy.store import revisions
 from proxy.store.keys import KeysClosed, key_hash, pepper
 from proxy.store.models import AdminKeyRow
@@ -165,11 +165,7 @@ def _row(session: Session, name: str, if_match: int | None) -> AdminKeyRow:
     row = session.scalar(select(AdminKeyRow).where(AdminKeyRow.name == name))
     if row is None:
         raise unknown(name)
-    if if_match is not None and row.revision != if_match:
-        raise PreconditionFailed(
-            f"Admin key {name!r} is at revision {row.revision}, not {if_match}: somebody"
-            " changed it. Read it again, then repeat the change.",
-        )
+    revisions.check_match(f"Admin key {name!r}", row.revision, if_match)
     return row
 
 

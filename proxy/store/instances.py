@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.orm import Session
 
 from proxy.core.types import UPSTREAM_FIELDS, InstanceConfig
-from proxy.errors import Conflict, NotFound, PreconditionFailed
+from proxy.errors import Conflict, NotFound
 from proxy.store import revisions, states
 from proxy.store.models import InstanceRow
 from proxy.store.revisions import Author
@@ -121,11 +121,7 @@ def _row(session: Session, name: str, if_match: int | None) -> InstanceRow:
     row = session.get(InstanceRow, name)
     if row is None:
         raise NotFound(f"There is no instance named {name!r}.", code="instance_not_found")
-    if if_match is not None and row.revision != if_match:
-        raise PreconditionFailed(
-            f"Instance {name!r} is at revision {row.revision}, not {if_match}: somebody changed"
-            " it. Read it again, then repeat the change.",
-        )
+    revisions.check_match(f"Instance {name!r}", row.revision, if_match)
     return row
 
 

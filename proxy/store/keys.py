@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from proxy.core.key_format import RANDOM_BYTES, key_of
 from proxy.core.types import Client
-from proxy.errors import Conflict, NotFound, PreconditionFailed, Unavailable
+from proxy.errors import Conflict, NotFound, Unavailable
 from proxy.store import revisions
 from proxy.store.db import Prepared
 from proxy.store.models import ClientKeyRow, ClientStateRow, InstanceRow, SecretRow
@@ -317,11 +317,7 @@ def _row(session: Session, name: str, if_match: int | None) -> ClientKeyRow:
     row = session.scalar(select(ClientKeyRow).where(ClientKeyRow.name == name))
     if row is None:
         raise _unknown(name)
-    if if_match is not None and row.revision != if_match:
-        raise PreconditionFailed(
-            f"Client {name!r} is at revision {row.revision}, not {if_match}: somebody changed"
-            " it. Read it again, then repeat the change.",
-        )
+    revisions.check_match(f"Client {name!r}", row.revision, if_match)
     return row
 
 

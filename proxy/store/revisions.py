@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from proxy.core.config_history import Record, shown_record
 from proxy.core.masking import SECRET_FIELDS, masked
+from proxy.errors import PreconditionFailed
 from proxy.store.db import Prepared
 from proxy.store.models import RevisionChangeRow, RevisionRow
 
@@ -59,6 +60,16 @@ def record(session: Session, author: Author, action: str, changes: Iterable[Chan
             )
         )
     return row.id
+
+
+def check_match(what: str, revision: int, if_match: int | None) -> None:
+    """Before `what` is changed: it is at the revision that was asked for, if one was. Raises
+    PreconditionFailed."""
+    if if_match is not None and revision != if_match:
+        raise PreconditionFailed(
+            f"{what} is at revision {revision}, not {if_match}: somebody changed it. Read it"
+            " again, then repeat the change.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 import pytest
 from sqlalchemy import delete, select
 
+from proxy.errors import PreconditionFailed
 from proxy.store import revisions
 from proxy.store.models import RevisionChangeRow, RevisionRow
 from proxy.store.revisions import Author, Change
@@ -165,3 +166,10 @@ def test_what_was_changed_since_is_the_newest_first_with_its_secrets(database):
 def test_what_is_shown_of_a_revision_holds_no_secret(database):
     record(database, changes=[Change("instance", "a", {"api_key": [None, SECRET]})])
     assert SECRET not in str(page(database))
+
+
+def test_who_asks_for_a_revision_gets_that_or_an_error():
+    revisions.check_match("Instance 'a'", 3, None)
+    revisions.check_match("Instance 'a'", 3, 3)
+    with pytest.raises(PreconditionFailed, match="Instance 'a' is at revision 3, not 2"):
+        revisions.check_match("Instance 'a'", 3, 2)

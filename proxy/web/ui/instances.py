@@ -2,25 +2,23 @@
 
 from typing import Any
 
-from flask import Response, request, url_for
+from flask import Response, request
 
 from proxy.context import parts
 from proxy.core.config_document import OF_KIND, plain
 from proxy.core.providers import PROVIDERS
 from proxy.core.roles import ADMINISTER, OPERATE, READ
 from proxy.core.types import ENTRA, KEY
-from proxy.errors import Conflict, Unprocessable
-from proxy.store.instances import StoredInstance
 from proxy.web import admin
 from proxy.web.admin import checked_change, new_config, stored_instance
 from proxy.web.author import author
 from proxy.web.counted import recent_of_console
 from proxy.web.ui import forms, standing
-from proxy.web.ui.asked import check_unchanged, name_asked, reason_given, revision_shown
+from proxy.web.ui.asked import name_asked, reason_given, revision_shown
 from proxy.web.ui.blueprint import blueprint, view
+from proxy.web.ui.editing import Editor
 from proxy.web.ui.forms import Field, Group, Json
 from proxy.web.ui.pages import fragment_of_page, live, page, redirected
-from proxy.web.ui.session import secret
 
 __all__ = ["blueprint"]
 
@@ -89,7 +87,24 @@ GROUPS = (
         ),
     ),
 )
-DEFAULTS = OF_KIND["instance"].defaults
+
+
+def plain_config(config: Any) -> Json:
+    return {f.name: plain(getattr(config, f.name)) for f in forms.all_of(GROUPS)}
+
+
+def _present(name: str) -> tuple[Json, int]:
+    stored = stored_instance(name)
+    return plain_config(stored.config), stored.revision
+
+
+EDITOR = Editor(
+    "instance",
+    "Add an instance",
+    GROUPS,
+    OF_KIND["instance"].defaults,
+    _present,
+)
 
 
 @view("/instances", READ)
@@ -116,7 +131,7 @@ def live_instance() -> Response:
 def switch_instance() -> Response:
     """What enabling it would change, or disabling: `to` says which."""
     stored, form = stored_instance(name_asked()), request.form
-    shown, is_on = _shown(stored), form.get("to") == "on"
+    shown, is_on = plain_config(stored.config), form.get("to") == "on"
     return fragment_of_page(
         "_switch.html",
         name=stored.config.name,
@@ -160,40 +175,26 @@ def remove_instance() -> Response:
 
 @view("/instance/edit", ADMINISTER)
 def edit_instance() -> Response:
-    stored = stored_instance(name_asked())
-    return _form(_shown(stored), stored.config.name, stored.revision)
+    return EDITOR.form()
 
 
 @view("/instance/new", ADMINISTER)
 def new_instance() -> Response:
-    return _form(dict(DEFAULTS), None, 0)
+    return EDITOR.form()
 
 
 @view("/instance/preview", ADMINISTER, "POST")
 def preview_instance() -> Response:
     """What saving the form would change."""
-    before, data = _written()
-    after = (
-        plain_config(new_config(data))
-        if not name_asked()
-        else checked_change(name_asked(), data)
-    )
-    if not name_asked():
-        before = {}
-    return fragment_of_page(
-        "_diff.html",
-        differences=forms.differences(GROUPS, before, after),
-        save=url_for("console.save_instance", name=name_asked() or None),
-        seal=forms.seal(secret(parts()), revision_shown(), data),
-    )
+    name, data = name_asked(), EDITOR.written()
+    after = checked_change(name, data) if name else plain_config(new_config(data))
+    return EDITOR.preview(after, data)
 
 
 @view("/instance/save", ADMINISTER, "POST")
 def save_instance() -> Response:
     """What was shown before. Raises PreconditionFailed if somebody was faster."""
-    _, data = _written()
-    if request.form.get("seal") != forms.seal(secret(parts()), revision_shown(), data):
-        raise Conflict("The form was changed since what it changes was shown: look again.")
+    data = EDITOR.previewed()
     by, name = author(reason_given()), name_asked()
     if name:
         admin.change(name, data, by=by, match=revision_shown())
@@ -202,10 +203,6 @@ def save_instance() -> Response:
         admin.add([config], by=by)
         name = config.name
     return redirected("console.instance", name=name)
-
-
-def plain_config(config: Any) -> Json:
-    return {f.name: plain(getattr(config, f.name)) for f in forms.all_of(GROUPS)}
 
 
 def _table() -> Json:
@@ -226,41 +223,8 @@ def _one() -> Json:
         "one": standing.standing(parts(), stored),
         "told": recent_of_console(parts()).of(stored.config.name),
         "revision": stored.revision,
-        "fields": forms.shown(GROUPS, _shown(stored)),
+        "fields": forms.shown(GROUPS, plain_config(stored.config)),
     }
-
-
-def _form(shown: Json, name: str | None, revision: int) -> Response:
-    return page(
-        "form.html",
-        title=f"Edit {name}" if name else "Add an instance",
-        groups=GROUPS,
-        shown=shown,
-        name=name,
-        revision=revision,
-        preview=url_for("console.preview_instance", name=name),
-        back=url_for("console.instance", name=name) if name else url_for("console.instances"),
-    )
-
-
-def _written() -> tuple[Json, Json]:
-    """What the form showed, and what was written otherwise. Raises PreconditionFailed if what
-    is there now is another revision."""
-    name = name_asked()
-    if name:
-        stored = stored_instance(name)
-        check_unchanged(name, stored.revision)
-    shown = _shown(stored) if name else dict(DEFAULTS)
-    data = forms.given(GROUPS, shown, request.form)
-    if name:
-        data.pop("name", None)
-        if not data:
-            raise Unprocessable("Nothing is other than it was.")
-    return shown, data
-
-
-def _shown(stored: StoredInstance) -> Json:
-    return plain_config(stored.config)
 
 
 def _again() -> Response:

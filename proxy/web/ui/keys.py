@@ -1,14 +1,12 @@
 """Clients: what they use of what they may, and their keys."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from flask import Response, request, url_for
+from flask import Response, request
 
 from proxy.context import parts
 from proxy.core.config_document import OF_KIND
 from proxy.core.roles import ADMINISTER, READ
-from proxy.errors import Conflict, Unprocessable
 from proxy.store import keys as store
 from proxy.web.author import author
 from proxy.web.keys import with_state
@@ -22,16 +20,15 @@ from proxy.web.schemas_keys import (
 )
 from proxy.web.ui import forms
 from proxy.web.ui.asked import (
-    check_unchanged,
     name_asked,
     number_in,
     reason_given,
     revision_shown,
 )
 from proxy.web.ui.blueprint import blueprint, view
+from proxy.web.ui.editing import Editor
 from proxy.web.ui.forms import Field, Group, Json
 from proxy.web.ui.pages import fragment_of_page, live, page, redirected
-from proxy.web.ui.session import secret
 
 __all__ = ["blueprint"]
 
@@ -72,7 +69,21 @@ GROUPS = (
         ),
     ),
 )
-DEFAULTS = OF_KIND["client"].defaults
+
+
+def _present(name: str) -> tuple[Json, int]:
+    with parts().database.read() as connection:
+        shown = client_json(store.stored(connection, name))
+    return shown, shown["revision"]
+
+
+EDITOR = Editor(
+    "key",
+    "Add a client",
+    GROUPS,
+    OF_KIND["client"].defaults,
+    _present,
+)
 # Of each limit what is used of it now, in words and as `with_state` has it.
 USED = {
     "max_tpm": ("tokens a minute", "current_tpm"),
@@ -107,36 +118,26 @@ def live_key() -> Response:
 
 @view("/key/new", ADMINISTER)
 def new_key() -> Response:
-    return _form(dict(DEFAULTS), "", 0)
+    return EDITOR.form()
 
 
 @view("/key/edit", ADMINISTER)
 def edit_key() -> Response:
-    shown = _stored(name_asked())
-    return _form(shown, shown["name"], shown["revision"])
+    return EDITOR.form()
 
 
 @view("/key/preview", ADMINISTER, "POST")
 def preview_key() -> Response:
     """What saving the form would change."""
-    name = name_asked()
-    before, data = _written(name)
-    after = checked_change(data) if name else checked_client(data)
-    return fragment_of_page(
-        "_diff.html",
-        differences=forms.differences(GROUPS, before if name else {}, after),
-        save=url_for("console.save_key", name=name or None),
-        seal=forms.seal(secret(parts()), revision_shown(), data),
-    )
+    data = EDITOR.written()
+    after = checked_change(data) if name_asked() else checked_client(data)
+    return EDITOR.preview(after, data)
 
 
 @view("/key/save", ADMINISTER, "POST")
 def save_key() -> Response:
     """What was shown before. A new key is shown here, this once."""
-    name = name_asked()
-    _, data = _written(name)
-    if request.form.get("seal") != forms.seal(secret(parts()), revision_shown(), data):
-        raise Conflict("The form was changed since what it changes was shown: look again.")
+    data, name = EDITOR.previewed(), name_asked()
     by = author(reason_given())
     if name:
         with parts().database.session() as session:
@@ -203,37 +204,3 @@ def _one() -> Json:
 
 def _with_usage(shown: Iterable[Json]) -> list[Json]:
     return [each | {"usage": usage(each)} for each in shown]
-
-
-def _form(shown: Json, name: str, revision: int) -> Response:
-    where = url_for("console.key", name=name) if name else url_for("console.keys")
-    return page(
-        "form.html",
-        title=f"Edit {name}" if name else "Add a client",
-        groups=GROUPS,
-        shown=shown,
-        name=name,
-        revision=revision,
-        preview=url_for("console.preview_key", name=name or None),
-        back=where,
-    )
-
-
-def _stored(name: str) -> Json:
-    with parts().database.read() as connection:
-        return client_json(store.stored(connection, name))
-
-
-def _written(name: str) -> tuple[Json, Json]:
-    """What the form showed, and what was written otherwise. Raises PreconditionFailed if what
-    is there now is another revision."""
-    shown: dict[str, Any] = dict(DEFAULTS)
-    if name:
-        shown = _stored(name)
-        check_unchanged(name, shown["revision"])
-    data = forms.given(GROUPS, shown, request.form)
-    if name:
-        data.pop("name", None)
-        if not data:
-            raise Unprocessable("Nothing is other than it was.")
-    return shown, data

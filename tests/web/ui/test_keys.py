@@ -23,7 +23,7 @@ def add(browser, **form):
 
 def sent(world, name, **changes):
     with world.app.app_context():
-        shown = keys._stored(name)
+        shown, _ = keys.EDITOR.present(name)
     texts = {f.name: f.text(shown[f.name]) for f in forms.all_of(keys.GROUPS)} | changes
     return {"revision": str(shown["revision"])} | {n: t for n, t in texts.items() if t != "off"}
 
@@ -70,7 +70,7 @@ def test_an_edit_is_shown_before_it_is_saved_and_not_twice(world, admin):
     answer = admin.act("key/save?name=app", **form, seal=seal_of(shown))
     assert answer.headers["HX-Redirect"].startswith("/admin/ui/key?name=app")
     with world.app.app_context():
-        stored = keys._stored("app")
+        stored, _ = keys.EDITOR.present("app")
     assert (stored["max_rpm"], stored["expires_at"]) == (60, 1_893_456_000.0)
     assert admin.act("key/save?name=app", **form, seal=seal_of(shown)).status_code == 412
 
