@@ -90,6 +90,7 @@ class Deltas:
             or self.usage
             or self.moments
             or self.breakers
+            or self.errors
         )
 
     def add_totals(self, instance: str, counts: Mapping[str, int]) -> None:

@@ -37,6 +37,7 @@ def test_nothing_measured_is_false():
     "measure",
     [
         lambda d: d.add_totals("a", {"total_requests": 1}),
+        lambda d: d.errors.update(a=LastError("500: no", 1.0)),
         lambda d: d.note("a", last_used=1.0),
         lambda d: d.add_rest(("a", ""), Rest(2.0, "throttled", 1.0)),
         lambda d: d.add_window((1, "a", "d"), 1, 1),
