@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from proxy.core.providers import PROVIDERS
 from proxy.core.types import Bytes, Call, Serving
-from proxy.errors import BadRequest
 
 _DECODER = json.JSONDecoder()
 _BEGINNING = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*(?=")')
 _SPACE = re.compile(r"[ \t\n\r]*")
+# A string, or what opens or closes an array or object.
+_NESTING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 _SIGNS = {sign: re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*") for sign in "{:,"}
 
 
@@ -22,16 +23,24 @@ def asks_for_usage(call: Call, serving: Serving) -> bool:
     return (
         call.stream
         and not call.asks_usage
-        and isinstance(call.stream_options, dict | None)
+        and _are_stream_options(call.stream_options)
         and PROVIDERS[serving.config.provider_type].stream_usage(serving.config)
     )
+
+
+def _are_stream_options(given: object) -> bool:
+    """Those of OpenAI are flags."""
+    if given is None:
+        return True
+    is_object = isinstance(given, dict)
+    return is_object and not any(isinstance(value, dict | list) for value in given.values())
 
 
 def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Bytes:
     """The call's body as this instance needs it; nothing else in it changes."""
     body = call.body
     by_body = PROVIDERS[serving.config.provider_type].model_in_body
-    if by_body and call.body_model != serving.deployment:
+    if by_body and not (call.body_model == serving.deployment and _names_model_once(body)):
         body = with_field(body, "model", serving.deployment)
     if ask_usage:
         given = call.stream_options if isinstance(call.stream_options, dict) else {}
@@ -39,6 +48,12 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Bytes:
         add = with_first_field if call.lacks_stream_options else with_field
         body = add(body, "stream_options", options)
     return body
+
+
+def _names_model_once(body: Bytes) -> bool:
+    """For certain, and fast. Of two the upstream might believe the one that nobody here looked
+    at; `\\u006` begins the escapes of the name's letters."""
+    return body.count(b'"model"') == 1 and b"\\u006" not in body
 
 
 def with_first_field(body: Bytes, name: str, value: object) -> bytes:
@@ -58,24 +73,21 @@ def with_field(body: Bytes, name: str, value: object) -> bytes:
 
     Only the bytes of that value change; a missing field becomes the first. If the field
     stands there more than once, each is set: parsers differ in which one they believe.
-    Raises ValueError if `body` is not a JSON object, BadRequest if it is one that is
-    nested deeper than can be followed.
+    Raises ValueError if `body` is not a JSON object.
     """
-    text = body.decode()
-    try:
-        new = json.dumps(value, separators=(",", ":"))
-        spans = list(_values(text, name))
-    except RecursionError:
-        raise BadRequest("The body is nested too deeply.") from None
+    # A byte as a character: all signs of JSON are ASCII, and what is no UTF-8 stays as it is.
+    text = body.decode("latin-1")
+    new = json.dumps(value, separators=(",", ":"))
+    spans = list(_values(text, name))
     if not spans:
         start = _skip(text, 0, "{")
         comma = "" if text[start] == "}" else ","
-        return f"{text[:start]}{json.dumps(name)}:{new}{comma}{text[start:]}".encode()
+        return f"{text[:start]}{json.dumps(name)}:{new}{comma}{text[start:]}".encode("latin-1")
     parts, done = [], 0
     for start, end in spans:
         parts += [text[done:start], new]
         done = end
-    return "".join([*parts, text[done:]]).encode()
+    return "".join([*parts, text[done:]]).encode("latin-1")
 
 
 def _values(text: str, name: str) -> Iterator[tuple[int, int]]:
@@ -84,13 +96,33 @@ def _values(text: str, name: str) -> Iterator[tuple[int, int]]:
     while text[at : at + 1] != "}":  # only an empty object gets there
         key, at = _DECODER.raw_decode(text, at)
         start = _skip(text, at, ":")
-        _, end = _DECODER.raw_decode(text, start)
+        end = _end(text, start)
         if key == name:
             yield start, end
         at = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # it always matches
         if text[at : at + 1] != ",":
             return
         at = _skip(text, at, ",")
+
+
+def _end(text: str, start: int) -> int:
+    """Where the value ends that begins there."""
+    try:
+        return _DECODER.raw_decode(text, start)[1]
+    except RecursionError:  # orjson, which has read it, goes deeper
+        return _end_of_nested(text, start)
+
+
+def _end_of_nested(text: str, start: int) -> int:
+    depth = 0
+    for match in _NESTING.finditer(text, start):
+        if match[0] in "[{":
+            depth += 1
+        elif match[0] in "]}":
+            depth -= 1
+            if not depth:
+                return match.end()
+    raise ValueError(f"no end of the value at character {start}")
 
 
 def _skip(text: str, at: int, sign: str) -> int:

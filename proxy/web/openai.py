@@ -163,6 +163,7 @@ def _call(
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
+        _check_spelling(fields)
     seen.trail = Trail()
     passed = headers.passed_on(environ)
     trace = seen.__dict__.get("trace")
@@ -264,6 +265,15 @@ def _check_allowed(client: Client, model: str) -> None:
             f"This API key may not use the model {model!r}. Ask for /v1/models to see which.",
             param="model",
         )
+
+
+def _check_spelling(fields: Mapping[str, Any]) -> None:
+    """Some upstreams take Model for model (Go's encoding/json does), and the last of both."""
+    for name in fields:
+        if name.lower() == "model" and name != "model":
+            raise BadRequest(
+                f"{name}: write it as model; an upstream could take it for that.", param=name
+            )
 
 
 def _ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:

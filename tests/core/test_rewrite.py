@@ -5,7 +5,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.core.rewrite import asks_for_usage, body_for, with_field, with_first_field
-from proxy.errors import BadRequest
 from tests.builders import call, config, serving
 
 # Ways to write keys; after decoding, the first two are the field that is set.
@@ -110,6 +109,8 @@ def test_only_the_fields_own_value_changes(pair):
         (b"{}", b'{"model":"NEW"}'),
         (b" { } ", b' { "model":"NEW"} '),
         ('{"x":"€","model":"ü"}'.encode(), '{"x":"€","model":"NEW"}'.encode()),
+        # Nobody looked at all of a long string.
+        (b'{"x":"\xff\xc3","model":"a"}', b'{"x":"\xff\xc3","model":"NEW"}'),
         (b'{"n":' + b"9" * 400 + b',"model":"a"}', b'{"n":' + b"9" * 400 + b',"model":"NEW"}'),
     ],
 )
@@ -139,18 +140,16 @@ def test_what_is_no_object_is_a_value_error(body):
         with_field(body, "model", "NEW")
 
 
-def test_a_body_nested_without_measure_is_the_clients_mistake():
-    body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    with pytest.raises(BadRequest, match="nested too deeply"):
-        with_field(body, "model", "NEW")
+@pytest.mark.parametrize("depth", [900, 1_000, 1_024, 100_000])
+def test_a_body_may_be_nested_deeper_than_python_follows(depth):
+    inner = b'["]\\"}",{"model":"a"},' + b"[" * depth + b"]" * depth + b"]"
+    body = b'{"a":' + inner + b',"model":"b"}'
+    assert with_field(body, "model", "NEW") == b'{"a":' + inner + b',"model":"NEW"}'
 
 
-def test_so_is_a_value_nested_without_measure():
-    value = []
-    for _ in range(100_000):
-        value = [value]
-    with pytest.raises(BadRequest, match="nested too deeply"):
-        with_field(b'{"stream_options":{}}', "stream_options", {"a": value})
+def test_what_is_nested_so_and_does_not_end_is_a_value_error():
+    with pytest.raises(ValueError, match="no end of the value at character 5"):
+        with_field(b'{"a":' + b"[" * 100_000, "model", "NEW")
 
 
 def test_a_large_body_is_changed_in_one_place():
@@ -173,9 +172,23 @@ def test_the_body_names_the_deployment_where_the_provider_reads_it_there(provide
 
 @pytest.mark.parametrize("provider_type", ["azure", "azure_v1", "openai"])
 def test_a_body_that_needs_no_change_is_passed_on_byte_for_byte(provider_type):
-    asked = call(body=b' { "model" : "gpt-4o", "model":"gpt-4o" } ')
+    asked = call(body=b' { "model" : "gpt-4o", "metadata":{"name":"\\u20ac"} } ')
     body = body_for(asked, serving(config(provider_type=provider_type)), ask_usage=False)
     assert body is asked.body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"o1","n":1,"model":"gpt-4o"}',
+        rb'{"mod\u0065l":"o1","n":1,"model":"gpt-4o"}',
+        rb'{"\u006dodel":"o1","n":1,"mode\u006c":"gpt-4o"}',
+    ],
+)
+def test_an_upstream_that_takes_the_first_of_two_models_gets_the_same(body):
+    asked = call(body_model="gpt-4o", body=body)
+    sent = body_for(asked, serving(config(provider_type="openai")), ask_usage=False)
+    assert pairs(sent) == [("model", "gpt-4o"), ("n", 1), ("model", "gpt-4o")]
 
 
 def test_a_body_without_a_model_gets_one():
@@ -228,8 +241,9 @@ def test_we_ask_for_a_streams_usage_if_we_may_and_the_client_does_not(asked, ins
 
 
 def test_stream_options_that_are_none_are_left_for_the_upstream_to_refuse():
-    asked = call(stream=True, stream_options="yes")
-    assert not asks_for_usage(asked, serving())
+    for options in ("yes", {"include_usage": {"a": 1}}, {"x": []}):
+        asked = call(stream=True, stream_options=options)
+        assert not asks_for_usage(asked, serving())
 
 
 @given(objects(), st.sampled_from([True, {"a": 1}, "x"]))

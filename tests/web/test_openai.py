@@ -852,6 +852,24 @@ def test_a_model_that_does_not_exist_looks_to_a_bound_key_like_one_it_may_not_us
     assert [a.status_code for a in answers] == [403, 403]
 
 
+def test_of_two_models_in_one_body_both_are_the_one_that_is_allowed(world):
+    world.add("a", provider_type="openai")
+    headers = only(world, allowed_models=["gpt-4o"])
+    body = b'{"model":"o1","messages":[{"role":"user","content":"x"}],"model":"gpt-4o"}'
+    assert world.ask(body, headers=headers).status_code == 200
+    sent = json.loads(world.received().body, object_pairs_hook=list)
+    assert sent[::2] == [("model", "gpt-4o")] * 2
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL"])
+def test_no_other_spelling_of_model_passes_a_key_that_may_not_use_all(name, furnished):
+    body = CHAT | {"model": "gpt-4o", name: "o3"}
+    answer = furnished.ask(body, headers=only(furnished, allowed_models=["gpt-4o"]))
+    assert answer.status_code == 400
+    assert answer.get_json()["error"]["param"] == name
+    assert furnished.ask(body).status_code == 200  # who may use all may say what they like
+
+
 def test_the_model_of_azures_path_is_the_one_that_counts(furnished):
     headers = only(furnished, allowed_models=["gpt-4o"])
     path = "/openai/deployments/{}/chat/completions?api-version=2024-10-21"
