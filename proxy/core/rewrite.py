@@ -30,10 +30,9 @@ def asks_for_usage(call: Call, serving: Serving) -> bool:
 
 def _are_stream_options(given: object) -> bool:
     """Those of OpenAI are flags."""
-    if given is None:
-        return True
-    is_object = isinstance(given, dict)
-    return is_object and not any(isinstance(value, dict | list) for value in given.values())
+    if not isinstance(given, dict):
+        return given is None
+    return not any(isinstance(value, dict | list) for value in given.values())
 
 
 def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Bytes:
