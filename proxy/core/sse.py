@@ -19,16 +19,35 @@ from proxy.core.types import Bytes, Usage
 
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
-_ERROR = re.compile(rb'"error"\s*:\s*(?=[{"])|^event: ?error', re.MULTILINE)
+_ERROR = re.compile(
+    rb'"error"\s*:\s*(?=[{"])|"object"\s*:\s*"error"|^event: ?error', re.MULTILINE
+)
 _ERROR_NAME = re.compile(rb"^event: ?error", re.MULTILINE)
 _CHOICES = re.compile(rb'"choices"\s*:\s*\[')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
+_USAGES = 16  # as many are looked at in an answer
+_USAGE_NAMES = ("prompt_tokens", "completion_tokens")
 _DECODER = json.JSONDecoder()
 
 ERROR_CHARACTERS = 300
+
+# Statuses that say how the instance is, as `verdict.of` has them.
+_NOT_THE_CLIENTS = frozenset({401, 403, 404, 408, 429})
+_CLIENTS_TYPES = frozenset({"invalid_request_error", "BadRequestError"})
+_CLIENTS_CODES = frozenset(
+    {
+        *(
+            "content_filter",
+            "context_length_exceeded",
+            "invalid_prompt",
+            "invalid_request_error",
+        ),
+        *("invalid_value", "string_above_max_length", "unsupported_value"),
+    }
+)
 
 # An event larger than this is passed on unseen rather than held or searched again.
 MAX_EVENT_BYTES = 1_048_576
@@ -40,9 +59,10 @@ class StreamWatcher:
     """Feed it every chunk, send on what it returns; then read what it saw.
 
     `content`: an event said something: text, refusal, reasoning, a tool call, an end.
-    `error`: what an error event says. `events` counts those with data. `done`: `data: [DONE]`
-    came, so whatever comes now, the stream is whole; `finished`: as many `choices` said that
-    they end as were asked for, or no event had any, and nobody knows how such a stream ends.
+    `error`: what an error event says; `is_clients_error`: it blames the request. `events`
+    counts those with data. `done`: `data: [DONE]` came, so whatever comes now, the stream is
+    whole; `finished`: as many `choices` said that they end as were asked for, or no event had
+    any, and nobody knows how such a stream ends.
     `endless`: an event is above ENDLESS_BYTES, and no better than none.
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
@@ -66,6 +86,7 @@ class StreamWatcher:
         "endless",
         "error",
         "events",
+        "is_clients_error",
         "usage",
     )
 
@@ -88,6 +109,7 @@ class StreamWatcher:
         self.events = 0
         self.content = False
         self.error: str | None = None
+        self.is_clients_error = False
         self.done = False
         self.endless = False
 
@@ -102,8 +124,7 @@ class StreamWatcher:
             whole = self._whole_events(chunk)
         else:
             whole, self._unseen_bytes = chunk, 0
-        # At the start of a line: the model may write "data:" too.
-        self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
+        self.events += _events_in(whole)
         if b"[DONE]" in whole:
             self.done = self.done or _DONE.search(whole) is not None
         if not self._has_choices or _FINISH.search(whole) is not None:
@@ -120,9 +141,13 @@ class StreamWatcher:
     def is_whole(self) -> bool:
         """Whether a stream that ends now has come to its end; a last event may lack the empty
         line behind it."""
-        self._follow_choices(self._tail)
-        self.done = self.done or _DONE.search(self._tail) is not None
-        return self.done or self.finished or self.error is not None
+        tail = self._tail
+        if json_object(data_of(tail)):
+            self._look_into(tail)
+        self._follow_choices(tail)
+        self.done = self.done or _DONE.search(tail) is not None
+        has_end = not self.endless and (self.finished or self.error is not None)
+        return self.done or has_end
 
     def finish(self) -> bytes:
         """What was held back when the stream ended in the middle of an event.
@@ -130,6 +155,7 @@ class StreamWatcher:
         A last event without its empty line is an event all the same.
         """
         tail, self._tail = self._tail, b""
+        self.events += bool(json_object(data_of(tail)))
         is_hidden = self._is_hidden(tail)
         self._look_into(tail)
         self._follow_choices(tail)
@@ -171,8 +197,10 @@ class StreamWatcher:
             return
         payload = json_object(data)
         error = payload.get("error")
-        if error or _ERROR_NAME.search(event):
-            self.error = self.error or _message(error or payload)
+        if error or payload.get("object") == "error" or _ERROR_NAME.search(event):
+            told = error or payload or data.decode("utf-8", "replace")
+            if self.error is None:
+                self.error, self.is_clients_error = _message(told), is_of_client(told)
         elif not self.content:
             is_known = isinstance(payload.get("choices"), list)
             self.content = not is_known or any(map(_says_something, payload["choices"]))
@@ -202,13 +230,20 @@ class StreamWatcher:
 
 def usage_of_answer(body: Bytes) -> Usage | None:
     """The usage of a plain JSON answer; the rest (embeddings are large) is not parsed."""
-    found, start = None, len(body)
-    while found is None:  # what stands last may be a value, not the key
+    start = len(body)
+    for _ in range(_USAGES):  # what stands last may be a value, or another object's
         start = body.rfind(b'"usage"', 0, start)
         if start < 0:
             return None
         found = _USAGE.match(body, start)
-    text = body[found.end() : found.end() + _USAGE_MAX_BYTES].decode("utf-8", "replace")
+        usage = _usage_at(body, found.end()) if found is not None else None
+        if usage is not None:
+            return usage
+    return None
+
+
+def _usage_at(body: Bytes, start: int) -> Usage | None:
+    text = body[start : start + _USAGE_MAX_BYTES].decode("utf-8", "replace")
     try:
         value, _ = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
@@ -218,7 +253,7 @@ def usage_of_answer(body: Bytes) -> Usage | None:
 
 def read_usage(value: Any) -> Usage | None:
     """Azure's and OpenAI's `usage` object; None if it is not one."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not any(map(_is_number, map(value.get, _USAGE_NAMES))):
         return None
     return Usage(
         prompt_tokens=_count(value.get("prompt_tokens")),
@@ -232,10 +267,21 @@ def _detail(details: object, name: str) -> int:
     return _count(details.get(name)) if isinstance(details, dict) else 0
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
 def _count(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # some write 10.0
     if not isinstance(value, int) or value < 0:
         return 0
     return value if value < MAX_TOKENS else MAX_TOKENS
+
+
+def _events_in(events: bytes) -> int:
+    """With data; at the start of a line, for the model may write "data:" too."""
+    return events.count(b"\ndata:") + events.startswith(b"data:")
 
 
 def split(events: bytes) -> list[bytes]:
@@ -276,6 +322,22 @@ def _says_something(choice: Any) -> bool:
         or choice.get("text")
         or any(value for name, value in said.items() if name != "role")
     )
+
+
+def is_of_client(error: Any) -> bool:
+    """An error object, or what stands for one, tells of the request: every instance would say
+    the same. By its code, which may be a status, or its type, as OpenAI, Azure and vLLM have
+    them."""
+    if not isinstance(error, dict):
+        return False
+    code, kind = error.get("code"), error.get("type")
+    if isinstance(code, str) and code.isascii() and code.isdecimal():
+        code = int(code[:4])
+    if isinstance(code, int):
+        return 400 <= code < 500 and code not in _NOT_THE_CLIENTS
+    if isinstance(code, str):
+        return code in _CLIENTS_CODES
+    return code is None and isinstance(kind, str) and kind in _CLIENTS_TYPES
 
 
 def _message(error: Any) -> str:

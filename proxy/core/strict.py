@@ -40,7 +40,7 @@ def strict_event(event: bytes) -> bytes:
     if _AZURE.search(event) is None:
         return event
     payload = json_object(data_of(event))
-    if not isinstance(payload.get("choices"), list):
+    if payload.get("error") or not isinstance(payload.get("choices"), list):
         return event
     choices = [_whole(c) for c in map(_stripped, payload["choices"]) if _is_part_of_text(c)]
     if not choices and not payload.get("usage"):

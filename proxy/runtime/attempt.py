@@ -29,7 +29,7 @@ from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
 ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
-
+_BEGINNING = 64  # bytes of an answer, in which its JSON begins
 
 NO_HEADERS: Mapping[str, str] = {}
 UNWATCHED = StreamWatcher()  # of an answer that is no stream: it is fed nothing
@@ -40,6 +40,7 @@ MAX_HELD_BYTES = 1_048_576
 
 OVER = "the time for the call is over"
 ENDLESS = "an event of its stream did not end"
+NO_JSON = "its answer is no JSON"
 CUT_SHORT = "it ended its stream before the answer's end"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
 
@@ -369,12 +370,17 @@ class Attempt:
         watcher, held, held_bytes = self._watcher, [], 0
         silent_until = self._started + self.serving.config.timeout_seconds
         answer.end_by(min(silent_until, self.call.ends_at))
-        while not (watcher.content or watcher.done) and held_bytes <= MAX_HELD_BYTES:
+        is_over = False
+        while not (is_over or watcher.content or watcher.done) and held_bytes <= MAX_HELD_BYTES:
             chunk = answer.read_some()
-            if not chunk:
-                raise UpstreamError("it ended its stream before it said anything")
+            is_over = not chunk
             held.append(watcher.feed(chunk))
             held_bytes += len(chunk)
+            if is_over and not watcher.is_whole():
+                raise UpstreamError("it ended its stream before it said anything")
+            if watcher.is_clients_error:
+                self.verdict = verdicts.REJECTED
+                break
             if watcher.error is not None and not watcher.content:
                 raise UpstreamError(self.trouble() or "")
         self._first = b"".join(held)
@@ -440,8 +446,10 @@ class Attempt:
             return
         if not body:
             raise UpstreamError("it sent an empty answer")
-        if not self.answer.is_delimited and not _is_json(body):
-            raise UpstreamError("it broke off its answer")
+        is_certain = self.answer.is_delimited and body[:_BEGINNING].lstrip()[:1] == b"{"
+        if not is_certain and not _is_json(body):
+            is_whole = self.answer.is_delimited
+            raise UpstreamError(NO_JSON if is_whole else "it broke off its answer")
         completion = (
             len(body) // BYTES_PER_TOKEN if ENDPOINTS[self.call.endpoint].streams else 0
         )
@@ -451,10 +459,14 @@ class Attempt:
         """Whatever way it ended, what came so far is charged."""
         if self._watcher.usage is not None:
             self.usage = self._watcher.usage
+        elif self.verdict is verdicts.REJECTED:
+            pass  # before it said anything, and as a plain answer it costs nothing
         elif self.error is None or self._watcher.events:
             # Upstreams send about one token an event.
             self.usage = self._estimate(self._watcher.events)
-        if self._watcher.error is not None:
+        if self._watcher.is_clients_error:
+            self.verdict = verdicts.REJECTED
+        elif self._watcher.error is not None:
             self.verdict = verdicts.FAILED  # it said so itself, and was passed on
         elif not self._complete and self.error is None:
             self.verdict = verdicts.ABORTED  # the client left

@@ -207,8 +207,10 @@ def test_events_are_counted_by_their_data_and_not_by_what_the_model_writes():
     assert watcher.events == 2
 
 
-def test_half_an_event_is_not_counted():
-    assert fed([HELLO + HELLO[:-1]])[0].events == 1
+def test_half_an_event_is_not_counted_and_one_without_its_empty_line_is():
+    assert fed([HELLO + HELLO[:-4]])[0].events == 1
+    assert fed([HELLO + HELLO[:-1]])[0].events == 2
+    assert fed([HELLO + HELLO[:-2]])[0].events == 2
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,11 @@ def test_a_large_event_that_breaks_off_is_ended_too(hide_usage, rest, ending):
         ({"usage": None}, None),
         ({"usage": []}, None),
         ({}, None),
-        ({"usage": {}}, Usage()),
+        ({"usage": {}}, None),
+        # Of another kind of object, behind it or before.
+        ({"usage": USAGE_JSON, "x": {"usage": {"kind": "x"}}}, USAGE),
+        ({"x": {"usage": {"kind": "x"}}, "usage": USAGE_JSON}, USAGE),
+        ({"x": [{"usage": {"kind": "x"}}] * 99}, None),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
@@ -334,7 +340,11 @@ def test_usage_may_be_followed_by_anything():
         ({"prompt_tokens": 3}, Usage(prompt_tokens=3)),
         ({"completion_tokens": 3}, Usage(completion_tokens=3)),
         ({"prompt_tokens": 3, "prompt_tokens_details": None}, Usage(prompt_tokens=3)),
-        ({"prompt_tokens_details": {"cached_tokens": None}}, Usage()),
+        ({"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": None}}, Usage(3)),
+        ({"prompt_tokens": 10.0, "completion_tokens": 1e300}, Usage(10, MAX_TOKENS)),
+        ({"prompt_tokens": float("inf"), "completion_tokens": float("nan")}, Usage()),
+        ({"prompt_tokens_details": {"cached_tokens": 5}}, None),
+        ({"prompt_tokens": None}, None),
         ({"prompt_tokens": -1, "completion_tokens": "5"}, Usage()),
         ({"prompt_tokens": 1.5, "completion_tokens": None}, Usage()),
         # More than the database could add.
@@ -445,7 +455,8 @@ ERROR = {"error": {"message": "The server had\nan error", "type": "server_error"
         (event({"error": "out of order"}), "out of order"),
         (event({"error": {"code": "500"}}), "an error without a message"),
         (b'event: error\ndata: {"code": "x", "message": "out of order"}\n\n', "out of order"),
-        (b"event: error\ndata: what\n\n", "an error without a message"),
+        (b"event: error\ndata: what\n\n", "what"),
+        (event({"object": "error", "message": "too long", "code": 400}), "too long"),
         (event({"choices": [], "error": {"message": "x" * 1000}}), "x" * 300),
     ],
 )
@@ -534,3 +545,57 @@ def test_half_a_character_in_an_error_becomes_one_that_can_be_written():
     watcher = StreamWatcher()
     watcher.feed(b'data: {"error": {"message": "half \\ud83d of it"}}\n\n')
     assert watcher.error == "half ? of it"
+
+
+@pytest.mark.parametrize(
+    "error, is_clients",
+    [
+        ({"type": "invalid_request_error"}, True),
+        ({"type": "invalid_request_error", "code": "context_length_exceeded"}, True),
+        ({"code": "content_filter"}, True),
+        ({"type": "BadRequestError", "code": 400}, True),
+        ({"code": "422"}, True),
+        ({"type": "invalid_request_error", "code": 401}, False),
+        ({"type": "invalid_request_error", "code": "model_not_found"}, False),
+        ({"code": 429}, False),
+        ({"code": "500"}, False),
+        ({"code": "9" * 5000}, False),
+        ({"type": "server_error"}, False),
+        ({"message": "invalid_request_error"}, False),
+        ({"code": ["content_filter"], "type": {}}, False),
+        ({}, False),
+        ("invalid_request_error", False),
+    ],
+)
+def test_an_error_event_says_whether_the_request_is_to_blame(error, is_clients):
+    watcher, _ = fed([PREAMBLE, event({"error": error or {"x": 1}})])
+    assert watcher.error is not None
+    assert watcher.is_clients_error is is_clients
+
+
+def test_a_flat_error_says_so_too_and_the_first_one_counts():
+    watcher, _ = fed([event({"object": "error", "message": "too long", "code": 400})])
+    assert watcher.is_clients_error
+    watcher, _ = fed([event(ERROR), event({"error": {"code": 400}})])
+    assert not watcher.is_clients_error
+
+
+def test_an_event_without_end_is_no_end_of_a_stream_whatever_came_before():
+    watcher = StreamWatcher()
+    watcher.feed(b'data: {"x":"')
+    while not watcher.endless:
+        watcher.feed(b"x" * 1_000_000)
+    assert not watcher.is_whole()
+    watcher = StreamWatcher()
+    watcher.feed(HELLO + DONE + b"data: ")
+    while not watcher.endless:
+        watcher.feed(b"x" * 1_000_000)
+    assert watcher.is_whole()
+
+
+def test_the_only_event_may_lack_its_empty_line():
+    end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    for last, is_whole in ((end[:-2], True), (end[:-4], False), (HELLO[:-2], False)):
+        watcher = StreamWatcher()
+        watcher.feed(last)
+        assert watcher.is_whole() is is_whole

@@ -183,3 +183,8 @@ def test_a_plain_answer_is_openais():
 )
 def test_a_plain_answer_that_is_openais_already_is_not_touched(untouched):
     assert strict_answer(untouched) == untouched
+
+
+def test_an_error_stays_as_it_is_also_in_an_event_without_choices():
+    event = b'data: {"choices":[],"error":{"message":"x"}}\n\n'
+    assert strict_event(event) == event

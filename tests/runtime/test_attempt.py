@@ -123,6 +123,47 @@ def test_a_stream_that_breaks_before_its_first_byte_is_no_answer():
     assert str(attempt) == "a: it broke off its answer"
 
 
+def test_an_error_event_that_blames_the_request_is_passed_on_at_once_and_harms_nobody():
+    told = event(error={"code": "content_filter", "message": "no"})
+    world = World(A, config("b"), a=lambda: stream(PREAMBLE, told, DONE))
+    for _ in range(20):
+        attempt = world.attempt(stream=True)
+        assert relayed(attempt) == PREAMBLE + told + DONE
+        assert attempt.verdict is verdicts.REJECTED
+        assert attempt.usage == Usage()
+        assert attempt.trouble() == "an error inside of its stream: no"
+    assert set(world.tried) == {"a:200"}
+    view = world.state.view("a")
+    assert (view.breaker, view.totals["error_count"]) == ("closed", 0)
+    assert view.totals["total_upstream_400_errors"] == 20
+
+
+def test_so_it_is_in_the_middle_where_what_came_before_is_charged():
+    told = event(error={"code": 400, "message": "no"})
+    world = World(A, a=stream(token(), told, DONE))
+    attempt = world.attempt(stream=True)
+    relayed(attempt)
+    assert attempt.verdict is verdicts.REJECTED
+    assert attempt.usage.estimated
+    assert world.state.view("a").breaker == "closed"
+
+
+def test_a_stream_of_one_event_may_end_without_its_empty_line():
+    for asks in ({"stream": True}, WANTS_USAGE):
+        attempt = World(A, a=stream(END[:-2])).attempt(**asks)
+        assert relayed(attempt) == END[:-2]
+        assert attempt.verdict is verdicts.SUCCEEDED
+        assert attempt.usage.completion_tokens == 1
+
+
+def test_an_endless_event_is_a_failure_also_where_it_is_the_first():
+    pieces = [b'data: {"x":"', *[b"x" * 2_000_000] * 20]
+    attempt = World(A, a=stream(*pieces)).attempt(stream=True)
+    got, _ = broken(attempt)
+    assert b"stream_interrupted" in got
+    assert attempt.verdict is verdicts.FAILED
+
+
 def test_an_empty_stream_is_no_answer():
     attempt = World(A, a=stream()).alone(stream=True)
     assert (attempt.error.message, attempt.verdict.outcome) == (
@@ -586,8 +627,25 @@ def test_no_answer_at_all_is_unreachable():
     "endpoint, completion", [("chat/completions", 25), ("completions", 25), ("embeddings", 0)]
 )
 def test_an_answer_that_names_no_usage_is_estimated(endpoint, completion):
-    attempt = World(A, a=FakeAnswer(200, (b"x" * 100,))).alone(endpoint=endpoint)
+    attempt = World(A, a=FakeAnswer(200, (b"{%b}" % (b" " * 98),))).alone(endpoint=endpoint)
     assert attempt.usage == Usage(call().prompt_tokens, completion, estimated=True)
+
+
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"{", b" " * 99 + b"no"])
+@pytest.mark.parametrize("asks", [{}, {"stream": True}])
+def test_a_page_instead_of_an_answer_is_the_instances_failure(body, asks):
+    page = FakeAnswer(200, (body,), {"content-type": "text/html"})
+    world = World(A, config("b"), a=page)
+    attempt = world.alone(**asks)
+    if body != b"{":  # to look at all of each answer would take too long
+        assert (attempt.verdict, str(attempt)) == (verdicts.FAILED, "a: its answer is no JSON")
+        assert world.forward()[0] == 200
+        assert world.tried == ["a:failed", "b:200"]
+
+
+@pytest.mark.parametrize("body", [b" " * 99 + b"{}", b"\n{}", b"[]"])
+def test_an_answer_may_begin_with_white_space(body):
+    assert World(A, a=FakeAnswer(200, (body,))).alone().verdict is verdicts.SUCCEEDED
 
 
 @pytest.mark.parametrize("status", [400, 429, 500])
