@@ -125,7 +125,7 @@ def test_a_stream_that_breaks_before_its_first_byte_is_no_answer():
 
 def test_an_error_event_that_blames_the_request_is_passed_on_at_once_and_harms_nobody():
     told = event(error={"code": "content_filter", "message": "no"})
-    world = World(A, config("b"), a=lambda: stream(PREAMBLE, told, DONE))
+    world = World(A, config("b", priority=200), a=lambda: stream(PREAMBLE, told, DONE))
     for _ in range(20):
         attempt = world.attempt(stream=True)
         assert relayed(attempt) == PREAMBLE + told + DONE
