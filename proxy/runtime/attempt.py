@@ -38,6 +38,7 @@ UNWATCHED = StreamWatcher()  # of an answer that is no stream: it is fed nothing
 # without saying anything, no more than this.
 MAX_HELD_BYTES = 1_048_576
 
+LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
 ENDLESS = "an event of its stream did not end"
 NO_JSON = "its answer is no JSON"
@@ -391,9 +392,12 @@ class Attempt:
         """It is the instance's failure, unless the client left or the call's time is over."""
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
         _forget_frames(error)
-        self.error = UpstreamError(OVER, timed_out=True) if is_over else error
+        self.error = error
         if is_over or self.line.is_cut:
             self._is_left = self.line.is_cut
+            self.error = UpstreamError(LEFT if self._is_left else OVER, timed_out=is_over)
+            if error.was_sent or self._answer is not None:
+                self.usage = self._estimate(0)  # its upstream goes on, and counts it
             given_up = verdicts.ABORTED if self._is_left else verdicts.EXPIRED
             self.verdict = verdicts.OVERDUE if self._is_overdue() else given_up
         elif isinstance(error, NoCredential) and error.is_refused:

@@ -52,7 +52,8 @@ KEPT_HOSTS = 4096
 
 class Outgoing(requests.PreparedRequest):
     """A request that is ready. `line`: how another thread may end the waiting for it;
-    `ends_at`: monotonic seconds at which it is over, wherever it stands."""
+    `ends_at`: monotonic seconds at which it is over, wherever it stands. `was_sent`: all of it
+    went out, and the upstream may be at work."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class Outgoing(requests.PreparedRequest):
         self.body: Bytes | None = body  # type: ignore[assignment]  # sent as it is
         self.line = line or Line()
         self.ends_at = ends_at
+        self.was_sent = False
 
 
 class Transport(BaseAdapter):
@@ -160,7 +162,7 @@ class Transport(BaseAdapter):
             connection.silence_seconds = silence_seconds
             # The head as a whole: it may come byte by byte, or interim ones again and again.
             connection.ends_at = min(request.ends_at, started + silence_seconds)
-            body.was_sent = _sent(connection, head, request.body)
+            body.was_sent = request.was_sent = _sent(connection, head, request.body)
             request.line.about_to_wait()
             reader.read_head()
         except (OSError, BrokenAnswer) as error:
@@ -169,7 +171,9 @@ class Transport(BaseAdapter):
             soon = time.monotonic() - started < STALE_SECONDS
             if unseen and soon and not isinstance(error, TimeoutError):
                 return None
-            raise _translated(error) from None
+            found = _translated(error)
+            found.request = request
+            raise found from None
         connection.ends_at = request.ends_at
         return _Response(request, reader.status, body)
 

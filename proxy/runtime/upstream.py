@@ -26,12 +26,16 @@ TOO_LARGE = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
 
 
 class UpstreamError(Exception):
-    """No answer, or one that broke off. The message names no host, key or proxy."""
+    """No answer, or one that broke off. The message names no host, key or proxy. `was_sent`:
+    there is none to a request that went out whole."""
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+    def __init__(
+        self, message: str, *, timed_out: bool = False, was_sent: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.timed_out = timed_out
+        self.was_sent = was_sent
 
 
 class NoCredential(UpstreamError):
@@ -243,4 +247,8 @@ def failure(error: Exception) -> Exception:
     shown."""
     if not isinstance(error, requests.RequestException):
         return error
-    return UpstreamError(str(error), timed_out=isinstance(error, requests.Timeout))
+    return UpstreamError(
+        str(error),
+        timed_out=isinstance(error, requests.Timeout),
+        was_sent=isinstance(error.request, Outgoing) and error.request.was_sent,
+    )

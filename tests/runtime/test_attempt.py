@@ -575,6 +575,54 @@ def test_a_client_that_leaves_before_the_head_is_not_the_instances_failure():
         world.forward(line=line)
     assert (world.upstream.asked, world.usage("a")["aborted"]) == (["a"], 1)
     assert world.in_flight() == 0
+    (told,) = world.trail.attempts
+    assert told.error == "the client left before it had answered"  # and nobody broke off
+
+
+@pytest.mark.parametrize("was_sent", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("why", ["left", "hurry"])
+def test_who_waits_no_longer_pays_for_the_prompt_that_the_upstream_was_sent(
+    why, stream, was_sent
+):
+    line, paid, ends_at = Line(), [], soon(0.01 if why == "hurry" else 100)
+
+    def late():
+        while why == "hurry" and time.monotonic() < ends_at:
+            pass
+        if why == "left":
+            line.cut()
+        return unreachable("it timed out", timed_out=True, was_sent=was_sent)
+
+    world, asked = World(A, a=late), call(stream=stream, ends_at=ends_at)
+    with pytest.raises(ProxyError):
+        world.gateway.forward(asked, world.trail, line, lambda usage, _: paid.append(usage))
+    used = Usage(asked.prompt_tokens, 0, estimated=True) if was_sent else Usage()
+    assert paid == [used]
+    assert world.usage("a")["prompt_tokens"] == used.prompt_tokens
+
+
+def test_so_does_who_leaves_in_the_middle_of_a_plain_answer():
+    line, paid = Line(), []
+    answer = FakeAnswer(200, (b"{", b"}"))
+    answer.read_all = lambda: line.cut() or answer.read_some()
+    world, asked = World(A, a=answer), call()
+    world.upstream.send = lambda *_, **__: answer
+    answer.line = line
+    with pytest.raises(ClientLeft):
+        world.gateway.forward(asked, world.trail, line, lambda usage, _: paid.append(usage))
+    assert paid == [Usage(asked.prompt_tokens, 0, estimated=True)]
+
+
+def test_an_instance_that_failed_and_is_not_the_last_one_costs_the_client_nothing():
+    paid = []
+    silent = unreachable("it timed out", timed_out=True, was_sent=True)
+    world = World(A, config("b", priority=200), a=silent)
+    attempt = world.gateway.forward(
+        call(), world.trail, None, lambda usage, _: paid.append(usage)
+    )
+    attempt.close()
+    assert paid == [REAL]
 
 
 # Plain answers.

@@ -278,6 +278,18 @@ def test_a_connection_on_which_a_request_was_not_sent_whole_is_not_kept(transpor
     assert (response.content, deaf.closed) == (b"ok", 1)
 
 
+def test_an_error_says_whether_the_request_was_out(transport, listen):
+    listener = listen(lambda p: p.request())
+    with pytest.raises(requests.ConnectionError) as caught:
+        send(transport, listener)
+    assert caught.value.request.was_sent
+    listener.close()
+    request = Outgoing("POST", f"http://127.0.0.1:{listener.port}/", {}, b"{}")
+    with pytest.raises(requests.ConnectionError):
+        transport.send(request, timeout=(1.0, 1.0))
+    assert not request.was_sent
+
+
 def test_a_silence_may_be_set_for_what_follows(transport, listen):
     listener = listen(
         lambda p: (p.request() and p.send(OK + b"content-length: 2\r\n\r\no")) or p.request()

@@ -777,3 +777,14 @@ def test_a_person_who_asks_waits_for_a_new_try(simulate, with_tokens):
         ask(upstream, by_token(resource))
     upstream.forget_failures()
     assert status(ask(upstream, by_token(resource))) == 200
+
+
+def test_an_error_says_whether_its_request_was_sent(make_upstream, listen):
+    listener = listen(lambda peer: peer.request())
+    with pytest.raises(UpstreamError) as caught:
+        send(make_upstream(), at(listener))
+    assert caught.value.was_sent
+    listener.close()
+    with pytest.raises(UpstreamError) as caught:
+        send(make_upstream(), at(listener))
+    assert not caught.value.was_sent
