@@ -136,6 +136,12 @@ class Deltas:
             if place[0] == instance and rest.set_at <= before:
                 del self.rests[place]
 
+    def drop_errors(self, instance: str, before: float) -> None:
+        """Forget the errors of an instance, if none came after `before`."""
+        if instance in self.errors and self.errors[instance].at <= before:
+            del self.errors[instance]
+            self.totals.get(instance, {}).pop("error_count", None)
+
     def drop_stale(self, configs: Mapping[str, InstanceConfig]) -> None:
         """Forget rests and breakers of a key or address that is no longer in use.
 

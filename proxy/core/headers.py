@@ -8,6 +8,7 @@ from itertools import compress
 from operator import itemgetter
 from typing import Any
 
+from proxy.core.days import DAY_SECONDS, days
 from proxy.core.request_head import KEPT, KeptHead
 
 # They speak about one connection, not about the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2; and
@@ -234,10 +235,20 @@ def _retry_after(text: str, now: float) -> float | None:
     wait = _number(text)
     if wait is not None:
         return wait
+    at = http_date(text)
+    return None if at is None else at - now
+
+
+def http_date(text: str) -> float | None:
+    """Seconds since the epoch, in each of the three forms, all of which are UTC (RFC 9110,
+    5.6.7); None of what is no date."""
     try:
-        return parsedate_to_datetime(text).timestamp() - now
+        found = parsedate_to_datetime(text).utctimetuple()
     except (ValueError, OverflowError):
         return None
+    day = days(found.tm_year, found.tm_mon) + found.tm_mday - 1
+    seconds = found.tm_hour * 3600 + found.tm_min * 60 + found.tm_sec
+    return float(day * DAY_SECONDS + seconds)
 
 
 def _reset(headers: Mapping[str, str]) -> float | None:

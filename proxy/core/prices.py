@@ -25,11 +25,12 @@ class Price:
 class Prices:
     """The prices by name, made ready for look-ups. Immutable."""
 
-    __slots__ = ("beginnings", "exact")
+    __slots__ = ("beginnings", "exact", "others")
 
     def __init__(self, table: Mapping[str, Price]) -> None:
         folded = {name.lower(): price for name, price in table.items()}
         self.exact = {n: price for n, price in folded.items() if not n.endswith(ANY_END)}
+        self.others = folded.pop(ANY_END, None)
         # The longest first: it says most of the name.
         self.beginnings = tuple(
             (name[:-1], folded[name])
@@ -38,21 +39,24 @@ class Prices:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.exact or self.beginnings)
+        return bool(self.exact or self.beginnings or self.others)
 
 
 NO_PRICES = Prices({})
 
 
 @lru_cache(maxsize=1024)  # most clients ask for few models
-def find(prices: Prices, model: str) -> Price | None:
-    """That of this very name, else of the longest `beginning*`; None if it has no price.
+def find(prices: Prices, *names: str) -> Price | None:
+    """Of the first of a model's names that has a price: that of this very name, else of the
+    longest `beginning*`. If none has one, that of all others; None if there is none.
     Without regard to case, as models are found."""
-    folded = model.lower()
-    exact = prices.exact.get(folded)
-    if exact is not None:
-        return exact
-    return next((p for start, p in prices.beginnings if folded.startswith(start)), None)
+    for name in map(str.lower, names):
+        if name in prices.exact:
+            return prices.exact[name]
+        for start, price in prices.beginnings:
+            if name.startswith(start):
+                return price
+    return prices.others
 
 
 def cost_nano(price: Price, usage: Usage) -> int:

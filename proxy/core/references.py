@@ -9,7 +9,8 @@ MAX_CHARACTERS = 2000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # What an instance's key could be read from, and sent to whoever the instance is.
-_OUR_OWN = re.compile(r"PROXY_|(ADMIN_API_KEY|AZURE_CLIENT_SECRET|IDENTITY_HEADER)\Z")
+OUR_IDENTITY = ("AZURE_CLIENT_SECRET", "IDENTITY_HEADER", "MSI_SECRET")
+_OUR_OWN = re.compile(rf"PROXY_|OTEL_EXPORTER_OTLP_|(ADMIN_API_KEY|{'|'.join(OUR_IDENTITY)})\Z")
 
 
 def is_reference(value: str) -> bool:

@@ -160,7 +160,11 @@ class AnswerReader:
     def _inflated(self, data: bytes) -> bytes:
         assert self._inflate is not None, "only asked where the body is compressed"
         try:
-            return self._inflate.decompress(data)
+            found = self._inflate.decompress(data)
+            while rest := self._inflate.unused_data:  # another member (RFC 1952, 2.2)
+                self._inflate = zlib.decompressobj(_ANY_DEFLATE)
+                found += self._inflate.decompress(rest)
+            return found
         except zlib.error:
             raise BrokenAnswer(NOT_READABLE) from None
 

@@ -15,6 +15,7 @@ from azure.identity import (
     WorkloadIdentityCredential,
 )
 
+from proxy.core.references import OUR_IDENTITY
 from proxy.runtime.entra import NoToken
 
 CONNECT_SECONDS = 5.0
@@ -25,7 +26,6 @@ PASSING = frozenset({404, 408, 410, 429})
 LIBRARIES = ("azure", "msal")
 
 # Where the environment has what must not be told.
-SECRETS = ("AZURE_CLIENT_SECRET", "IDENTITY_HEADER", "MSI_SECRET")
 TOKEN_FILE = "AZURE_FEDERATED_TOKEN_FILE"
 
 Credential = ClientSecretCredential | ManagedIdentityCredential | WorkloadIdentityCredential
@@ -143,7 +143,7 @@ def _tidy(text: str) -> str:
 
 
 def _secrets() -> list[str]:
-    secrets = [os.environ.get(name, "") for name in SECRETS]
+    secrets = [os.environ.get(name, "") for name in OUR_IDENTITY]
     try:
         secrets.append(Path(os.environ.get(TOKEN_FILE, "")).read_text().strip())
     except (OSError, UnicodeDecodeError):

@@ -19,7 +19,8 @@ EVERY_WELL_KNOWN = 32
 
 
 class Estimates:
-    """One estimator a model. Thread-safe: one lock, held for arithmetic only."""
+    """One estimator a model, however its name is spelled. Thread-safe: one lock, held for
+    arithmetic only."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -30,7 +31,7 @@ class Estimates:
 
     def tokens(self, model: str, prompt: Prompt) -> int:
         """About how many tokens the prompt has for this model; at least 1."""
-        estimator = self._estimators.get(model, self._unknown)
+        estimator = self._estimators.get(model.lower(), self._unknown)
         text_tokens = round(estimator.tokens(prompt.counts))
         return min(text_tokens + prompt.media_tokens + prompt.ready_tokens, MAX_TOKENS)
 
@@ -40,6 +41,7 @@ class Estimates:
         tokens -= prompt.ready_tokens
         if prompt.media_tokens or tokens < 1:
             return
+        model = model.lower()
         with self._lock:
             estimator = self._estimators.get(model)
             if estimator is None:

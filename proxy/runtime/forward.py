@@ -140,14 +140,16 @@ class Forward:
         self._estimates = estimates or Estimates()
         self._clock = clock
         self._random = random.Random()  # draws instances, not secrets
-        self._turns: defaultdict[str, count[int]] = defaultdict(count)
+        self._turns: defaultdict[str, count[int]] = defaultdict(count)  # by `_queue`
         self._open: set[Attempt] = set()  # adding and discarding are atomic
         self._fairness = fairness or Fairness(clock=clock)
         self.waiting = WaitingRoom(places=waiting_places, clock=clock, fairness=self._fairness)
 
     def start(self) -> None:
-        """Once a process, after the fork: or all workers would draw the same."""
+        """Once a process, after the fork: or all workers would draw the same, and take turns
+        from the same instance on."""
         self._random.seed()
+        self._turns = defaultdict(lambda: count(self._random.randrange(MAX_TURNS)))
 
     def forward(
         self,
@@ -243,7 +245,7 @@ class Forward:
     def _turn(self, call: Call) -> Turn:
         if len(self._turns) > MAX_TURNS:  # clients choose the names where any model is served
             self._turns.clear()
-        number = next(self._turns[call.model])
+        number = next(self._turns[_queue(call)])
         return Turn(self._random, number, call.affinity, self._state.look)
 
     def _free(self, trip: Trip, contention: Contention | None) -> frozenset[str] | None:

@@ -31,6 +31,7 @@ class Fragments:
         self._kept: dict[Hashable, Fragment] = {}
         self._made_at: dict[Hashable, float] = {}
         self._said: dict[Hashable, tuple[Any, bytes]] = {}
+        self._forgotten = 0  # times
 
     def get(
         self,
@@ -45,6 +46,7 @@ class Fragments:
             if found is not None and now - self._made_at[key] < fresh_seconds:
                 return found
             self._made_at[key] = now  # whoever comes now takes the one before
+            forgotten = self._forgotten
         try:
             body = make()
         except BaseException:
@@ -52,6 +54,8 @@ class Fragments:
             raise
         made = Fragment(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
         with self._lock:
+            if forgotten != self._forgotten:
+                return made  # what was changed since may not be in it
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
                 self._made_at = {key: now}
@@ -83,6 +87,7 @@ class Fragments:
     def forget(self) -> None:
         """Something was changed, and is to be seen at once."""
         with self._lock:
+            self._forgotten += 1
             self._kept.clear()
             self._made_at.clear()
             self._said.clear()

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 
+from proxy.core.headers import http_date
 from proxy.core.types import KEY, InstanceConfig
 from proxy.runtime.connections import UNKNOWN_HOST, origin_of
 from proxy.runtime.upstream import NotTrusted, Upstream, UpstreamError
@@ -58,9 +58,8 @@ def _ahead(
     )
     after = clock()
     answer.close()
-    try:
-        told = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except ValueError:
+    told = http_date(answer.headers.get("date", ""))
+    if told is None:
         return None
     # What is told has no fractions: on average it was half a second later.
     return told + 0.5 - (before + after) / 2

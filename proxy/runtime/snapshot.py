@@ -72,7 +72,7 @@ class Snapshot:
         asked for by its deployment's name costs what it costs."""
         if not self.prices:
             return 0
-        price = find(self.prices, model) or find(self.prices, self.model_of(model))
+        price = find(self.prices, model, self.model_of(model))
         return cost_nano(price, usage) if price else 0
 
     def model_of(self, deployment: str) -> str:

@@ -199,11 +199,9 @@ def _drop_void(connection: Connection, deltas: Deltas) -> None:
     for first in range(0, len(names), NAMES_AT_ONCE):
         some = InstanceStateRow.instance_name.in_(names[first : first + NAMES_AT_ONCE])
         for name, cleared_at in connection.execute(_CLEARED.where(some)):
-            if cleared_at is None:
-                continue
-            deltas.drop_before(name, cleared_at)
-            if name in deltas.errors and deltas.errors[name].at <= cleared_at:
-                del deltas.errors[name]
+            if cleared_at is not None:
+                deltas.drop_before(name, cleared_at)
+                deltas.drop_errors(name, cleared_at)
 
 
 def _instance_rows(deltas: Deltas, number: int) -> list[dict[str, Any]]:

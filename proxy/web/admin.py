@@ -98,7 +98,8 @@ class Instance(MethodView):
         200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
     )
     def put(self, name: str) -> Answer:
-        """Change the fields that are sent; the others stay. Also as {"config": {...}}.
+        """Change the fields that are sent; the others stay. Also as {"config": {...}}, with the
+        `state` that it was read with, which is left as it is: it has an address of its own.
 
         The role operator may send `enabled` alone.
         """

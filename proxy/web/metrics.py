@@ -76,10 +76,11 @@ def _check_that_it_may_be_read(mine: Parts) -> None:
 def _is_near(mine: Parts) -> bool:
     environ, trusted = request.environ, mine.settings.trusted_proxies
     peer = environ.get("REMOTE_ADDR", "")
+    told = environ.get("HTTP_X_FORWARDED_FOR", "")
     is_forwarded = any(name in request.headers for name in FORWARDED)
-    if is_forwarded and not is_in(source(peer, "", ()), trusted):
-        return False
-    asking = source(peer, environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+    if is_forwarded and not (told and is_in(source(peer, "", ()), trusted)):
+        return False  # for whom, nobody says who is to be believed
+    asking = source(peer, told, trusted)
     return is_in(asking, mine.settings.metrics_networks)
 
 

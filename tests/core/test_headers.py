@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from requests.structures import CaseInsensitiveDict
 from werkzeug.datastructures import EnvironHeaders
@@ -12,6 +14,7 @@ from proxy.core.headers import (
     for_client,
     for_client_stream,
     for_upstream,
+    http_date,
     of_environ,
     passed_on,
     request_id,
@@ -341,6 +344,9 @@ NOW = 1_792_567_680.0
         ({"retry-after-ms": "", "x-ms-retry-after-ms": "", "Retry-After": "7"}, 7.0),
         # A date.
         ({"Retry-After": "Wed, 21 Oct 2026 07:28:10 GMT"}, 10.0),
+        # The other two forms of a date, which are UTC, too (RFC 9110, 5.6.7).
+        ({"Retry-After": "Wednesday, 21-Oct-26 07:28:10 GMT"}, 10.0),
+        ({"Retry-After": "Wed Oct 21 07:28:10 2026"}, 10.0),
         ({"Retry-After": "Wed, 21 Oct 2026 09:28:10 +0200"}, 10.0),
         ({"Retry-After": "Wed, 21 Oct 2026 07:27:00 GMT"}, 0.05),  # it is over
         ({"Retry-After": "Wed, 21 Oct 2027 07:28:10 GMT"}, 120.0),
@@ -412,3 +418,25 @@ def test_what_no_server_may_send_is_not_passed_on_to_the_client(line):
     """Our own server would refuse the whole answer."""
     good = [("x-ms-b", "a\tb \xe9"), ("x-ms-d", "")]
     assert for_client([good[0], line, good[1]]) == good
+
+
+@pytest.mark.parametrize(
+    "text, at",
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777.0),
+        ("Sun Nov  6 08:49:37 1994", 784_111_777.0),
+        ("Thu, 01 Jan 1970 00:00:00 -0000", 0.0),
+        ("", None),
+        ("tomorrow", None),
+        ("Sun, 99 Nov 1994 08:49:37 GMT", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_a_date_is_utc_wherever_the_gateway_is(text, at, monkeypatch):
+    for zone in ("America/New_York", "Asia/Tokyo"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        assert http_date(text) == at
+    monkeypatch.undo()
+    time.tzset()

@@ -29,6 +29,21 @@ def test_a_star_alone_is_the_price_of_all_others():
     prices = Prices({"*": CHEAP, "o3": DEAR})
     assert (find(prices, "o3"), find(prices, "gpt-4o")) == (DEAR, CHEAP)
     assert find(NO_PRICES, "o3") is None
+    assert Prices({"*": CHEAP})
+
+
+@pytest.mark.parametrize(
+    "names, price",
+    [
+        (("my-4o", "gpt-4o"), DEAR),  # the star is for those that have none
+        (("gpt-4o", "o3"), DEAR),
+        (("prod-4o", "gpt-4o"), USUAL),  # who prices a deployment means it
+        (("my-o3", "o3"), CHEAP),
+    ],
+)
+def test_of_several_names_the_first_that_has_a_price_decides(names, price):
+    prices = Prices({"*": CHEAP, "prod-*": USUAL, "gpt-4o": DEAR})
+    assert find(prices, *names) == price
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,19 @@ def test_a_compressed_body_is_read(name, compress):
     assert read(head, *(bytes([b]) for b in data))[2] == b"hello " * 1000
 
 
+def test_a_compressed_body_may_be_made_of_several():
+    members = [gzip.compress(b"hello "), gzip.compress(b""), gzip.compress(b"world")]
+    data = b"".join(members)
+    head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    assert read(head + data)[2] == b"hello world"
+    assert read(head, *members)[2] == b"hello world"
+    assert read(head, *(bytes([b]) for b in data))[2] == b"hello world"
+    assert why(OK + b"content-encoding: gzip\r\n\r\n" + data[:-9]) == BROKE_OFF
+    behind = members[0] + b"world"
+    head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(behind)
+    assert why(head + behind) == NOT_READABLE
+
+
 def test_a_compressed_body_that_is_cut_short_inside_its_length_is_said():
     data = gzip.compress(b"hello " * 1000)[:-9]
     head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)

@@ -23,6 +23,12 @@ def test_each_model_learns_for_itself():
     assert estimates.tokens("other", TEXT) == before
 
 
+def test_however_a_model_is_spelled_it_is_the_same_one():
+    estimates = Estimates()
+    found = learned(estimates, "Gpt-4O")
+    assert estimates.tokens("gpt-4o", TEXT) == estimates.tokens("GPT-4O", TEXT) == found
+
+
 def test_media_and_what_is_tokenized_already_are_added():
     estimates = Estimates()
     more = Prompt(TEXT.counts, media_tokens=765, ready_tokens=9)

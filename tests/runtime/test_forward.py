@@ -3,6 +3,7 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -205,6 +206,23 @@ def test_each_call_for_a_model_is_a_turn_of_its_own():
     for model in ("one", "one", "two", "one"):
         world.forward(model=model)
     assert world.upstream.asked == ["a", "b", "a", "a"]
+
+
+def test_however_a_model_is_spelled_its_calls_take_turns():
+    world = World(A, B, policy="round_robin")
+    for model in ("gpt-4o", "GPT-4o", "Gpt-4O", "gpt-4O"):
+        world.forward(model=model)
+    assert world.upstream.asked == ["a", "b", "a", "b"]
+
+
+def test_workers_and_models_do_not_all_begin_with_the_same_instance():
+    asked = Counter()
+    for _ in range(40):
+        world = World(A, B)
+        world.gateway.start()
+        world.forward()
+        asked.update(world.upstream.asked)
+    assert min(asked["a"], asked["b"]) > 0  # by luck in one of 5e11
 
 
 def test_turns_of_models_that_clients_invent_are_not_kept_for_ever(monkeypatch):

@@ -64,6 +64,16 @@ def test_what_is_forgotten_is_made_anew(fragments):
     assert fragments.get("page", lambda: b"after").body == b"after"
 
 
+def test_what_was_begun_before_it_was_forgotten_is_not_kept(fragments):
+    def make():
+        fragments.forget()  # by another thread, which changed something
+        return b"before"
+
+    assert fragments.get("page", make).body == b"before"
+    assert fragments.get("page", lambda: b"after").body == b"after"
+    assert fragments.get("page", lambda: b"wrong").body == b"after"
+
+
 def test_one_that_could_not_be_made_is_tried_again(fragments):
     def fail():
         raise ValueError("not now")

@@ -552,3 +552,10 @@ def test_a_model_asked_for_by_its_deployments_name_costs_the_same(database):
         *[1_000_000_000] * 3,
         0,
     ]
+    with database.session() as session:
+        prices.put(session, "*", Price(5.0, 5.0, 5.0), author=AUTHOR)
+    snapshot = Snapshots(database).reload()
+    assert [snapshot.cost_nano(m, usage) for m in ("prod-4o", "x")] == [
+        1_000_000_000,
+        5_000_000_000,
+    ]

@@ -337,8 +337,17 @@ def test_a_worker_that_writes_late_does_not_bring_back_what_was_cleared(add, sha
     assert found.instances["a"] == replace(
         cleared.instances["a"],
         last_used=NOW - 1,
-        totals=dict.fromkeys(TOTALS, 0) | {"total_requests": 1, "error_count": 1},
+        totals=dict.fromkeys(TOTALS, 0) | {"total_requests": 1},
     )
+
+
+def test_of_errors_before_and_after_clearing_all_count(add, shared, act):
+    late = failed("old", NOW - 1)
+    late.add(failed("new", NOW + 1))
+    act(states.clear_errors, "a", NOW)
+    add(late)
+    found = shared().instances["a"]
+    assert (found.totals["error_count"], found.last_error) == (2, "new")
 
 
 def test_a_late_rest_does_not_hide_one_that_was_set_after_clearing(add, shared, act):

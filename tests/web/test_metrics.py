@@ -151,6 +151,21 @@ def test_a_trusted_proxy_is_believed(make_world):
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Real-IP": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"Via": "1.1 front"},
+        {"X-Forwarded-For": ""},
+    ],
+)
+def test_a_trusted_proxy_that_does_not_say_for_whom_it_asks_gets_nothing(make_world, headers):
+    world = make_world(trusted_proxies=networks(["127.0.0.1"]))
+    assert status(world, headers) == 403
+    assert status(world, headers | {"X-Forwarded-For": "127.0.0.2"}) == 200
+
+
+@pytest.mark.parametrize(
     "headers, expected",
     [
         (BEARER, 200),

@@ -14,6 +14,7 @@ from typing import Any
 from proxy.core.config_document import plain
 from proxy.core.config_plan import shown_pair
 from proxy.core.masking import SECRET_FIELDS, masked
+from proxy.core.moments import NotAMoment, moment
 
 Json = dict[str, Any]
 
@@ -175,8 +176,8 @@ def _moment(text: str) -> Any:
     if not text:
         return None
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-    except ValueError:
+        return moment(text)
+    except NotAMoment:
         return text
 
 

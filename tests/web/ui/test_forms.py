@@ -94,4 +94,5 @@ def test_a_moment_is_written_as_browsers_write_it():
     field = Group("", (Field("at", "At", "moment"),)).fields[0]
     assert field.text(1_750_154_400.0) == "2025-06-17T10:00"
     assert field.value("2025-06-17T10:00") == 1_750_154_400.0
+    assert field.value("2025-06-17T12:00+02:00") == 1_750_154_400.0
     assert (field.value(""), field.value("soon")) == (None, "soon")
