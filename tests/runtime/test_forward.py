@@ -218,7 +218,7 @@ def test_however_a_model_is_spelled_its_calls_take_turns():
 def test_workers_and_models_do_not_all_begin_with_the_same_instance():
     asked = Counter()
     for _ in range(40):
-        world = World(A, B)
+        world = World(A, B, policy="round_robin")
         world.gateway.start()
         world.forward()
         asked.update(world.upstream.asked)
