@@ -1,5 +1,6 @@
 """What an upstream's answer means, judged by its head."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -72,6 +73,18 @@ MODEL_ERROR = Verdict("failed", try_next=True)
 # Nobody waits for it any longer, and it was silent for longer than it ever is when it is well.
 OVERDUE = Verdict("unreachable", failure=True)
 
+# A 400 about the version of Azure's API, which the instance's config says, and no client. Of
+# one that is not known nothing can be asked; of an old one not this, but all else.
+WRONG_VERSION = Verdict(
+    "misconfigured",
+    try_next=True,
+    rest_seconds=MISCONFIGURED_REST_SECONDS,
+    shown=False,
+)
+OLD_VERSION = Verdict("misconfigured", try_next=True)
+_WRONG_VERSION = re.compile(rb"api version not supported", re.IGNORECASE)
+_OLD_VERSION = re.compile(rb"enabled only for api versions", re.IGNORECASE)
+
 OVERDUE_SECONDS = 5.0
 OVERDUE_TIMES = 10
 
@@ -90,6 +103,13 @@ def is_overdue(
     if usual_ms is not None:
         return silent_seconds >= max(OVERDUE_SECONDS, OVERDUE_TIMES * usual_ms / 1000)
     return not is_hurried and silent_seconds >= timeout_seconds / 2
+
+
+def of_version(body: bytes) -> Verdict | None:
+    """Of a 400, if its version is to blame."""
+    if _WRONG_VERSION.search(body):
+        return WRONG_VERSION
+    return OLD_VERSION if _OLD_VERSION.search(body) else None
 
 
 def without_token(retry_seconds: float) -> Verdict:

@@ -435,6 +435,8 @@ class Attempt:
 
     def _judged(self, verdict: verdicts.Verdict, body: bytes) -> verdicts.Verdict:
         """What an error answer means, where its status does not tell."""
+        if self.answer.status == 400:
+            return verdicts.of_version(body) or verdict
         if self.answer.status == 404 and self._is_made_up():
             return verdicts.NO_SUCH_MODEL
         if self.answer.status == 500 and b'"model_error"' in body:

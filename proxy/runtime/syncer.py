@@ -213,6 +213,7 @@ class Syncer:
     def _follow_the_file(self) -> None:
         """Connections keep a file open that was replaced: a restored backup has to be opened,
         and its config taken though its revision may be an older one."""
+        self._file.check(self._clock())
         if self._file.was_replaced():
             tell(
                 logger,

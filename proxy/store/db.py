@@ -1,8 +1,10 @@
 """The connection to the database, and the few things dialects disagree about."""
 
+import math
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +39,9 @@ from proxy.store.vault import NO_VAULT, Vault, VaultClosed
 
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
+LOOK_SECONDS = 5.0  # after which a file is looked into anew
+# What SQLite says of a file that was written over.
+DAMAGED = ("malformed", "not a database")
 BUSY_TIMEOUT_MS = 5000  # how long a writer waits for another process' write
 
 
@@ -132,6 +137,8 @@ class FileWatch:
     def __init__(self, database: Database) -> None:
         self._path = sqlite_file(database.url)
         self._known: tuple[int, int] | None = None
+        self._looked_at = -math.inf
+        self._damage: str | None = None
 
     def was_replaced(self) -> bool:
         """True once after another file took its place. Raises StoreUnavailable while there is
@@ -145,6 +152,34 @@ class FileWatch:
             )
         before, self._known = self._known, found
         return before not in (None, found)
+
+    def check(self, now: float) -> None:
+        """Raises StoreUnavailable while the file is damaged, which a connection that has been
+        open for long may not notice: it works with what it read before."""
+        is_known = self._looked_at <= now < self._looked_at + LOOK_SECONDS
+        if self._path is not None and (self._damage or not is_known):
+            self._looked_at, self._damage = now, damage(self._path)
+        if self._damage is not None:
+            raise StoreUnavailable(
+                f"The database's file {self._path} is damaged ({self._damage}); restore a"
+                " backup."
+            )
+
+
+def damage(path: str) -> str | None:
+    """What a connection that knows nothing of an SQLite file finds wrong with its schema; None
+    also where it cannot look: then others say why.
+
+    By SQLite: to open the file and close it again would end the locks that this process has
+    on it (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    uri = f"file:{quote(path)}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        return str(error) if any(sign in str(error) for sign in DAMAGED) else None
+    return None
 
 
 def _why_unseen(path: str) -> str:

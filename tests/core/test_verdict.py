@@ -173,3 +173,16 @@ def test_without_a_token_an_instance_rests_until_its_worker_knows(retry_seconds,
         whole_instance=True,
         shown=False,
     )
+
+
+@pytest.mark.parametrize(
+    "body, found",
+    [
+        (b'{"error":{"message":"API version not supported"}}', verdict.WRONG_VERSION),
+        (b"Model o1 is enabled only for api versions 2024-12-01-preview", verdict.OLD_VERSION),
+        (b'{"error":{"message":"The prompt is too long"}}', None),
+        (b"", None),
+    ],
+)
+def test_a_400_may_blame_the_version_that_the_instances_config_has(body, found):
+    assert verdict.of_version(body) is found

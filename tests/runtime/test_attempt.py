@@ -703,6 +703,36 @@ def test_an_error_answer_costs_nothing(status):
     assert attempt.usage == Usage()
 
 
+NO_VERSION = b'{"error":{"code":"BadRequest","message":"API version not supported"}}'
+OLD = (
+    b'{"error":{"message":"It is enabled only for api versions 2024-12-01-preview and later"}}'
+)
+
+
+def test_a_version_that_azure_does_not_know_is_the_operators_to_mend_and_another_is_asked():
+    world = World(A, config("b", priority=200), a=failed(400, NO_VERSION))
+    assert [world.forward()[0] for _ in range(3)] == [200] * 3
+    assert world.tried == ["a:400", "b:200", "b:200", "b:200"]
+    view = world.state.view("a")
+    assert view.status == "misconfigured"
+    assert view.last_error == "400: API version not supported"
+    alone = World(A, a=failed(400, NO_VERSION))
+    with pytest.raises(ProxyError) as caught:
+        alone.forward()
+    assert (caught.value.status, caught.value.code) == (502, "upstream_misconfigured")
+
+
+def test_a_version_that_is_too_old_for_this_request_is_good_for_others():
+    world = World(A, config("b", priority=200), a=failed(400, OLD))
+    assert [world.forward()[0] for _ in range(2)] == [200] * 2
+    assert world.tried == ["a:400", "b:200"] * 2
+    view = world.state.view("a")
+    assert (view.status, view.rests, view.breaker) == ("healthy", {}, "closed")
+    assert "2024-12-01-preview" in view.last_error
+    alone = World(A, a=failed(400, OLD))
+    assert alone.forward() == (400, OLD)  # it may be the client that asks for too much
+
+
 def test_a_stream_that_nobody_asked_for_is_read_whole():
     world = World(A, a=stream(token(), DONE))
     attempt = world.alone()

@@ -29,7 +29,7 @@ from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import Ending, Reservation, State
 from proxy.runtime.syncer import HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
 from proxy.store import client_states, db, held, instances, states, usage
-from proxy.store.db import Database, StoreUnavailable
+from proxy.store.db import LOOK_SECONDS, Database, StoreUnavailable
 from proxy.store.held import Held
 from proxy.store.models import (
     ClientSpendingRow,
@@ -713,6 +713,27 @@ def test_counts_wait_while_the_file_is_gone_and_are_written_when_it_is_back(
     worker.syncer.sync()
     assert worker.syncer.problem is None
     assert written(worker.database) == 3
+
+
+def test_counts_wait_while_the_file_is_damaged_and_are_written_when_it_is_restored(
+    make_worker, database_file, clock
+):
+    worker = make_worker()
+    worker.measure(DONE)
+    worker.syncer.sync()
+    shutil.copy(database_file, copy := f"{database_file}.copy")
+    with open(database_file, "r+b") as file:
+        file.write(b"\xa5" * 16_384)
+    worker.measure(DONE)
+    clock.now += LOOK_SECONDS
+    worker.syncer.sync()
+    assert "is damaged" in worker.syncer.problem
+    worker.syncer.sync()
+    assert "is damaged" in worker.syncer.problem
+    os.replace(copy, database_file)
+    worker.syncer.sync()
+    assert worker.syncer.problem is None
+    assert written(worker.database) == 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from proxy.core.deltas import Deltas
 from proxy.errors import Conflict
 from proxy.settings import SettingError
 from proxy.store import db, states
-from proxy.store.db import Database, FileWatch, StoreUnavailable, translated
+from proxy.store.db import Database, FileWatch, StoreUnavailable, damage, translated
 from proxy.store.models import ClientKeyRow, InstanceStateRow
 from tests.builders import VAULT
 
@@ -293,6 +293,45 @@ def test_a_watch_tells_once_that_another_file_is_there(database, database_file, 
     assert [watch.was_replaced() for _ in range(2)] == [True, False]
 
 
+def overwritten(path):
+    """Its beginning, with what is no page; returns what was there."""
+    with open(path, "r+b") as file:
+        before = file.read(16_384)
+        file.seek(0)
+        file.write(b"\xa5" * len(before))
+    return before
+
+
+def test_a_file_that_was_written_over_is_noticed_by_who_looks_anew(database, database_file):
+    watch = FileWatch(database)
+    with database.read() as connection:
+        connection.execute(select(ClientKeyRow.__table__)).all()
+    watch.check(100.0)
+    before = overwritten(database_file)
+    watch.check(104.0)  # to look takes longer than to believe it
+    for now in (105.0, 106.0):
+        with pytest.raises(StoreUnavailable, match=r"proxy\.db is damaged \(file is not a"):
+            watch.check(now)
+    with open(database_file, "r+b") as file:
+        file.write(before)
+    watch.check(106.5)  # and at once, when it is well again
+
+
+def test_behind_a_clock_that_was_set_back_it_is_looked_into(database, database_file):
+    watch = FileWatch(database)
+    watch.check(100.0)
+    overwritten(database_file)
+    with pytest.raises(StoreUnavailable):
+        watch.check(50.0)
+
+
+def test_what_cannot_be_looked_into_is_not_said_to_be_damaged(tmp_path, database_file):
+    assert damage(str(tmp_path / "none.db")) is None
+    with sqlite3.connect(database_file) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert damage(str(database_file)) is None
+
+
 def test_what_is_in_use_while_all_is_disposed_of_is_closed_when_it_is_not(database):
     with database.read() as connection:
         driver = connection.connection.dbapi_connection
@@ -330,6 +369,7 @@ def test_a_file_that_comes_back_is_the_same(database, database_file):
 def test_what_is_no_file_is_not_watched():
     database = Database("sqlite:///file:x?mode=memory&uri=true")
     assert not FileWatch(database).was_replaced()
+    FileWatch(database).check(0.0)
 
 
 @pytest.mark.parametrize("name", ["a b.db", "a?b#c%20.db", "\u00e4.db"])
