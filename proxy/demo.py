@@ -52,7 +52,7 @@ Open the console: {address}/admin/ui   Sign in with the admin key {admin_key}
 Look from the command line, in another terminal:
 
   export PROXY_DATABASE_URL={database_url} PROXY_SECRET_KEY_FILE={secret_key_file}
-  export ADMIN_API_KEY={admin_key}
+  export ADMIN_API_KEY={admin_key} PROXY_BIND={bind} PORT={port}
   .venv/bin/flask top
 
 Browse the admin API: {address}/admin/docs   Stop with Ctrl-C.
@@ -68,7 +68,8 @@ def run_demo(settings: Settings) -> int:
         settings,
         database_url=f"sqlite:///{INSTANCE_FOLDER / 'demo.db'}",
         secret_key_file=INSTANCE_FOLDER / "demo.key",
-        admin_api_key=settings.admin_api_key or secrets.token_urlsafe(16),
+        # Never the operator's: it is printed.
+        admin_api_key=secrets.token_urlsafe(16),
     )
     parts: Parts = create_app(settings).extensions[EXTENSION]
     prepare(parts)
@@ -80,6 +81,8 @@ def run_demo(settings: Settings) -> int:
             address=settings.address,
             client_key=client_key,
             admin_key=settings.admin_api_key,
+            bind=settings.bind,
+            port=settings.port,
             database_url=settings.database_url,
             secret_key_file=settings.secret_key_file,
         )

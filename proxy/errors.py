@@ -161,6 +161,15 @@ class ExpectationFailed(ProxyError):
     status, type, code = 417, "invalid_request_error", "expectation_failed"
 
 
+class UnsupportedCoding(ProxyError):
+    """The request's body is compressed."""
+
+    status, type, code = 415, "invalid_request_error", "unsupported_content_encoding"
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | {"accept-encoding": "identity"}  # RFC 9110, 12.5.3
+
+
 class Unprocessable(ProxyError):
     """A field's value cannot be used; `param` names the field."""
 

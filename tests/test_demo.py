@@ -69,6 +69,8 @@ def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
         admin_key=ADMIN_KEY,
         database_url="sqlite:////x/demo.db",
         secret_key_file="/x/demo.key",
+        bind="127.0.0.1",
+        port=8123,
     )
     commands = re.findall(r"curl .*?(?=\n\n)", text, re.DOTALL)
     assert len(commands) == 2
@@ -79,7 +81,7 @@ def test_the_lines_to_try_it_with_do_what_they_say(app, parts, simulator):
     assert answers[1].get_json()["total"] == 3
     assert (
         "export PROXY_DATABASE_URL=sqlite:////x/demo.db PROXY_SECRET_KEY_FILE=/x/demo.key\n"
-        f"  export ADMIN_API_KEY={ADMIN_KEY}\n"
+        f"  export ADMIN_API_KEY={ADMIN_KEY} PROXY_BIND=127.0.0.1 PORT=8123\n"
     ) in text
     page = re.search(r"(http\S+/admin/docs)\b", text)[1]
     assert app.test_client().get(page, follow_redirects=True).status_code == 200

@@ -39,6 +39,7 @@ def test_every_error_has_openais_shape(kind):
         ("TooLarge", 413, "invalid_request_error", "request_too_large"),
         ("UriTooLong", 414, "invalid_request_error", "uri_too_long"),
         ("ExpectationFailed", 417, "invalid_request_error", "expectation_failed"),
+        ("UnsupportedCoding", 415, "invalid_request_error", "unsupported_content_encoding"),
         ("Unprocessable", 422, "invalid_request_error", "invalid_value"),
         ("HeadTooLarge", 431, "invalid_request_error", "headers_too_large"),
         ("ClientLeft", 499, "invalid_request_error", "client_closed_request"),

@@ -9,13 +9,14 @@ from werkzeug.sansio.utils import get_content_length
 
 from proxy.context import Parts
 from proxy.core.types import Bytes
-from proxy.errors import BadRequest, TooLarge
+from proxy.errors import BadRequest, TooLarge, UnsupportedCoding
 
 PIECE_BYTES = 1_048_576
 
 
 def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
-    """Raises TooLarge, and BadRequest if it does not come as it was announced.
+    """Raises TooLarge, UnsupportedCoding, and BadRequest if it does not come as it was
+    announced.
 
     Not the framework's `get_data`: of a chunked body above its limit that returns the
     beginning without a word.
@@ -28,6 +29,11 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
         raise _too_large(limit)
     if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # the server cannot tell where a body would end, so there is none
+    coding = environ.get("HTTP_CONTENT_ENCODING")
+    if coding and coding.lower() != "identity":
+        raise UnsupportedCoding(
+            "The body is compressed (Content-Encoding); the gateway takes it as it is only."
+        )
     try:
         size = limit + 1 if announced is None else announced
         body = _joined(_pieces(environ["wsgi.input"], size))
@@ -49,6 +55,8 @@ def parsed_json(body: Bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if "depth limit" in str(error):
             raise BadRequest("The body is nested too deeply.") from None
+        if "UTF-8" in str(error):  # the parser does not say where
+            raise BadRequest("The body is not UTF-8, as JSON has to be.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
 
 

@@ -1,14 +1,24 @@
 """The one place that turns errors into JSON."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.routing import WebsocketMismatch
 
 from proxy.context import parts
+from proxy.core.endpoints import ENDPOINTS
 from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, TooLarge
+
+# What clients ask for by OpenAI's paths or Azure's, and is not passed on.
+_OTHER_OPERATION = re.compile(
+    r"/(v1|openai/v1|openai/deployments/[^/]+|openai)/(assistants|audio|batches|containers"
+    r"|conversations|evals|files|fine_tuning|images|messages|moderations|realtime|rerank"
+    r"|responses|threads|uploads|vector_stores|videos)(/|\Z)"
+)
 
 
 def register(app: Flask) -> None:
@@ -44,6 +54,8 @@ def _translated(error: HTTPException) -> ProxyError:
         return TooLarge(
             f"The request's body is larger than {limit} bytes (PROXY_MAX_BODY_BYTES)."
         )
+    if isinstance(error, WebsocketMismatch):
+        return BadRequest("The gateway speaks no WebSocket; ask without Upgrade.")
     if isinstance(error, ClientDisconnected):
         return BadRequest("The request's body ended before its Content-Length.")
     if error.code is not None and 400 <= error.code < 500:
@@ -52,9 +64,11 @@ def _translated(error: HTTPException) -> ProxyError:
 
 
 def _hint(path: str) -> str:
-    """Where what was looked for mostly is."""
+    """Where what was looked for mostly is, or that it is nowhere."""
     if path in ("/", "/admin", "/admin/"):
         return " The console is at /admin/ui."
+    if _OTHER_OPERATION.match(path):
+        return f" Of OpenAI's API the gateway passes on {', '.join(ENDPOINTS)} only."
     routes = current_app.url_map.bind("")
     # A client's base_url is to end with /v1.
     is_there = any(routes.test(f"/v1{path}", method) for method in ("POST", "GET"))

@@ -4,7 +4,7 @@ import pytest
 from gunicorn.http.errors import InvalidChunkSize
 from werkzeug.test import create_environ
 
-from proxy.errors import BadRequest, TooLarge
+from proxy.errors import BadRequest, TooLarge, UnsupportedCoding
 from proxy.web.body import parsed_json, read_body
 
 
@@ -85,3 +85,23 @@ def test_json_is_read_1024_levels_deep_and_no_deeper(opens, closes):
 def test_what_is_no_json_is_told_with_its_place():
     with pytest.raises(BadRequest, match=r"not valid JSON: .* column 2"):
         parsed_json(b"[nope]")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZip", "br"])
+def test_a_compressed_body_is_refused_by_its_name_and_not_read(coding):
+    unread = Broken(AssertionError("it was read"))
+    with pytest.raises(UnsupportedCoding, match="is compressed") as caught:
+        read(unread, CONTENT_LENGTH="4", HTTP_CONTENT_ENCODING=coding)
+    assert caught.value.status == 415
+    assert caught.value.headers()["accept-encoding"] == "identity"
+
+
+def test_a_body_may_say_that_it_is_not_compressed():
+    body = read(io.BytesIO(b"0123"), CONTENT_LENGTH="4", HTTP_CONTENT_ENCODING="Identity")
+    assert body == b"0123"
+
+
+@pytest.mark.parametrize("body", ['{"a":1}'.encode("utf-16"), b'{"a":"\xff"}', b"\x1f\x8b\x08"])
+def test_what_is_no_utf_8_is_told_so(body):
+    with pytest.raises(BadRequest, match=r"^The body is not UTF-8, as JSON has to be\.$"):
+        parsed_json(body)

@@ -110,6 +110,9 @@ def test_where_nothing_is_there_is_a_404_that_names_the_path(shared_world, metho
     assert path in error["message"]
 
 
+OTHERS = "Of OpenAI's API the gateway passes on chat/completions, completions, embeddings only."
+
+
 @pytest.mark.parametrize(
     "path, hint",
     [
@@ -119,6 +122,12 @@ def test_where_nothing_is_there_is_a_404_that_names_the_path(shared_world, metho
         ("/", "The console is at /admin/ui."),
         ("/admin", "The console is at /admin/ui."),
         ("/responses", ""),
+        ("/v1/responses", OTHERS),
+        ("/v1/responses/resp_1/cancel", OTHERS),
+        ("/openai/v1/images/generations", OTHERS),
+        ("/openai/deployments/gpt-4o/audio/speech", OTHERS),
+        ("/openai/files", OTHERS),
+        ("/v1/filesystem", ""),
         ("/v1/v1/models", ""),
     ],
 )
@@ -180,3 +189,10 @@ def test_a_head_without_sense_is_a_400(shared_world):
 )
 def test_the_first_message_and_where_it_belongs(messages, expected):
     assert message_and_path(messages) == expected
+
+
+def test_who_wants_a_websocket_is_told_that_there_is_none(shared_world):
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    answer = shared_world.client.get("/v1/models", headers=headers)
+    assert answer.status_code == 400
+    assert shape(answer)["message"] == "The gateway speaks no WebSocket; ask without Upgrade."

@@ -598,7 +598,7 @@ BAD_BODIES = [
     (b'{"model": "gpt-4o"', "not valid JSON", None),
     (b'{"model": "gpt-4o"} x', "not valid JSON", None),
     (b'{"model": NaN}', "not valid JSON", None),
-    (b'{"model": "\xff"}', "not valid JSON", None),
+    (b'{"model": "\xff"}', "not UTF-8", None),
     (b"[]", "not an object", None),
     (b'"model"', "not an object", None),
     (b"null", "not an object", None),
