@@ -85,6 +85,8 @@ OLD_VERSION = Verdict("misconfigured", try_next=True)
 _WRONG_VERSION = re.compile(rb"api version not supported", re.IGNORECASE)
 _OLD_VERSION = re.compile(rb"enabled only for api versions", re.IGNORECASE)
 
+# That a client wanted an answer sooner than this, and there was none, tells nothing.
+HASTY_SECONDS = 5.0
 OVERDUE_SECONDS = 5.0
 OVERDUE_TIMES = 10
 

@@ -398,7 +398,11 @@ class Attempt:
             self.error = UpstreamError(LEFT if self._is_left else OVER, timed_out=is_over)
             if error.was_sent or self._answer is not None:
                 self.usage = self._estimate(0)  # its upstream goes on, and counts it
-            given_up = verdicts.ABORTED if self._is_left else verdicts.EXPIRED
+            # Who waits for a moment only gives up as one that leaves, also if it is told so.
+            waited_seconds = time.monotonic() - self._started
+            is_hasty = self.call.is_hurried and waited_seconds < verdicts.HASTY_SECONDS
+            gives_up = self._is_left or is_hasty
+            given_up = verdicts.ABORTED if gives_up else verdicts.EXPIRED
             self.verdict = verdicts.OVERDUE if self._is_overdue() else given_up
         elif isinstance(error, NoCredential) and error.is_refused:
             self.verdict = verdicts.without_token(error.retry_seconds)

@@ -497,7 +497,7 @@ def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
 
 
 @pytest.mark.parametrize("is_unusual", [True, False])
-@pytest.mark.parametrize("why, outcome", [("hurry", "expired"), ("left", "aborted")])
+@pytest.mark.parametrize("why, outcome", [("hurry", "aborted"), ("left", "aborted")])
 def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
     why, outcome, is_unusual, monkeypatch
 ):
@@ -520,8 +520,27 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
     with pytest.raises(UpstreamTimeout if why == "hurry" else ClientLeft):
         world.attempt(line=line, stream=True, ends_at=ends_at, is_hurried=why == "hurry")
     assert (world.upstream.asked, world.usage("a")[outcome]) == (["a"], 1)
-    assert world.usage("a")["lost"] == (why == "hurry")
+    assert world.usage("a")["lost"] == (why == "hurry" and is_unusual)
     assert world.state.view("a").totals["error_count"] == (outcome == "unreachable")
+
+
+@pytest.mark.parametrize("hasty, outcome", [(60.0, "aborted"), (0.0, "expired")])
+def test_a_client_that_waits_for_a_moment_only_says_nothing_of_the_instance(
+    hasty, outcome, monkeypatch
+):
+    monkeypatch.setattr(verdicts, "HASTY_SECONDS", hasty)
+    ends_at = soon(0.01)
+
+    def late():
+        while time.monotonic() < ends_at:
+            pass
+        return unreachable("it timed out", timed_out=True)
+
+    world = World(A, a=late)
+    with pytest.raises(UpstreamTimeout):
+        world.forward(ends_at=ends_at, is_hurried=True)
+    counted = world.usage("a")
+    assert (counted[outcome], counted["lost"]) == (1, outcome == "expired")
 
 
 def test_a_client_that_leaves_after_a_failure_did_not_wait_for_better():

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from proxy.core import verdict
 from proxy.web import counted, schemas_usage
 from proxy.web.stats import as_csv
 from tests.builders import MODEL
@@ -88,7 +89,19 @@ def test_a_failure_that_nobody_makes_good_is_lost(world):
     assert found["errors"]["upstream_5xx"] == found["attempts"]
 
 
-def test_a_504_for_want_of_time_is_lost_and_nobody_left(world):
+def test_clients_that_wait_for_a_moment_only_make_nothing_critical(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "hang"
+    in_a_hurry = {"x-request-timeout-ms": "1"}
+    assert {world.ask(headers=in_a_hurry).status_code for _ in range(10)} == {504}
+    found = total(world)
+    assert (found["requests"], found["lost"], found["aborted"]) == (10, 0, 10)
+    assert found["errors"]["timeout"] == 0
+    assert get(world, "stats/health")["status"] == "healthy"
+
+
+def test_a_504_for_want_of_time_is_lost_and_nobody_left(world, monkeypatch):
+    monkeypatch.setattr(verdict, "HASTY_SECONDS", 0.0)
     world.add("a")
     world.simulator["a"].faults["*"] = "hang"
     in_a_hurry = {"x-request-timeout-ms": "1"}
