@@ -36,6 +36,8 @@ from proxy.settings import Settings
 from proxy.store.db import Database
 
 EXTENSION = "proxy"
+# In which clients are told, when a worker ends, that there is no more of their streams.
+FAREWELL_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +106,8 @@ class Parts:
             steps.callback(self.syncer.stop)
             steps.callback(self.roster.stop)
             self.open_calls.stop()
+            cut_off = self.forward.end_open(FAREWELL_SECONDS)
             self.streams.stop()
-            cut_off = self.forward.settle_open()
             if self.log_writer.is_started:
                 said = "the worker ends; %d answers were still open"
                 tell(logger, "worker_stopped", said, cut_off, cut_off=cut_off)

@@ -38,6 +38,7 @@ UNWATCHED = StreamWatcher()  # of an answer that is no stream: it is fed nothing
 # without saying anything, no more than this.
 MAX_HELD_BYTES = 1_048_576
 
+ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
 ENDLESS = "an event of its stream did not end"
@@ -100,7 +101,7 @@ class Attempt:
         # The answer is a stream; what comes next of it is for who iterates: an end, an error.
         self.streams = self.is_over = False
         self._first = b""  # what was held back
-        self._was_answered = self._complete = False
+        self._was_answered = self._complete = self._is_broken_off = False
         self.silence_seconds = stream_idle_seconds  # of its stream, the longest
         self._broken: Exception | None = None  # how its stream broke, for who iterates
         self._hides_usage = asks_for_usage(call, serving)
@@ -251,6 +252,11 @@ class Attempt:
         else:
             self.close()
 
+    def break_off(self) -> None:
+        """Its stream ends now, with an error event: the worker does. For any thread."""
+        self._is_broken_off = True
+        self.line.wake()
+
     def spoil(self) -> None:
         """By a mistake of ours the client gets a 500, whatever the instance answered, and its
         request counts here. Idempotent."""
@@ -393,7 +399,9 @@ class Attempt:
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
         _forget_frames(error)
         self.error = error
-        if is_over or self.line.is_cut:
+        if self._is_broken_off:
+            self.error, self.verdict = UpstreamError(ENDING), verdicts.ABORTED
+        elif is_over or self.line.is_cut:
             self._is_left = self.line.is_cut
             self.error = UpstreamError(LEFT if self._is_left else OVER, timed_out=is_over)
             if error.was_sent or self._answer is not None:

@@ -12,6 +12,7 @@ from itertools import count
 from threading import Event
 from typing import Any
 
+from proxy.core import verdict as verdicts
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
 from proxy.core.limiter import accepts_prompt
@@ -59,6 +60,7 @@ SOON_SECONDS = 1.0
 PAUSE_SECONDS = (0.2, 1.0)
 
 MAX_TURNS = 10_000
+LOOK_SECONDS = 0.01  # for streams that are being ended
 
 SHORT = (NO_ROOM, SHARED_OUT, LEFT_TO_OTHERS)
 FULL = (*SHORT, UPSTREAM_SAYS)
@@ -195,10 +197,18 @@ class Forward:
             raise ClientLeft() if trip.line.is_cut else self._refused(trip)
         return self._shown(trip, trip.attempt)
 
-    def settle_open(self) -> int:
-        """Counts the answers that are still open as they stand; how many. For the end of a
-        worker: what their threads do after it is not counted any more."""
-        cut_off = [a for a in self._open.copy() if a.settle()]
+    def end_open(self, seconds: float) -> int:
+        """Ends the answers that are still open; how many. Streams that have begun are broken
+        off, and have so many seconds to say so to their clients. What is open then is counted
+        as it stands: what its thread does after that is not counted any more."""
+        still_open = self._open.copy()
+        for attempt in still_open:
+            if attempt.streams:
+                attempt.break_off()
+        until = self._clock() + seconds
+        while any(a.streams for a in self._open.copy()) and self._clock() < until:
+            time.sleep(LOOK_SECONDS)
+        cut_off = [a for a in still_open if a.settle() or a.verdict is verdicts.ABORTED]
         for attempt in cut_off:
             name = attempt.serving.config.name
             said = "%s %s was still answering when the worker ended"

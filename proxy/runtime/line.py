@@ -36,6 +36,12 @@ class Line:
         with self._lock:
             self._wake = None
 
+    def wake(self) -> None:
+        """Ends what waits on it now, as if its other side had closed. As `cut` otherwise."""
+        with self._lock:
+            if self._wake is not None:
+                self._wake()
+
     def cut(self) -> None:
         """Ends whatever waits on it, now and later. Raises nothing; for any thread."""
         # With the lock: between a look and a call, a connection could become another call's.

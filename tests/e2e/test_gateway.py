@@ -150,18 +150,24 @@ class TestCounts:
         add_instance(fresh, simulator["east"])
         simulator["east"].faults["*"] = "stall-in-middle"
         with fresh.chat(stream=True) as response:
-            pieces = response.iter_content(None)  # the connection closes with it
+            pieces = response.iter_content(None)
             next(pieces)
             begun = time.monotonic()
             assert fresh.stop(number) == 0
-        assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 5
+            # Its client is told, and cannot take what it has for the whole answer.
+            rest = next(pieces)
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                next(pieces)
+        assert b"the gateway is being stopped or restarted" in rest
+        assert b"[DONE]" not in rest
         ((requests_, aborted, tokens),) = fresh.rows(
             "select requests, aborted, completion_tokens from usage_minute"
         )
         assert (requests_, aborted) == (1, 1)
         assert tokens > 0
-        del pieces
         assert "was still answering when the worker ended" in fresh.log
+        assert '"outcome":"aborted"' in fresh.log
 
 
 class TestBodies:

@@ -29,6 +29,7 @@ from proxy.errors import (
     UpstreamTimeout,
 )
 from proxy.runtime import forward, waiting
+from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.fairness import TELL_SECONDS, Fairness
 from proxy.runtime.line import Line
 from tests.builders import MODEL, call, config
@@ -456,14 +457,51 @@ def test_answers_still_open_when_the_worker_ends_are_counted_as_they_stand():
     attempt = world.attempt(stream=True, stream_options={"include_usage": True})
     pieces = iter(attempt)
     next(pieces)
-    assert world.gateway.settle_open() == 1
+    assert world.gateway.end_open(0.0) == 1
     counted = world.usage("a")
     assert (counted["requests"], counted["aborted"], counted["completion_tokens"]) == (1, 1, 1)
     rest = list(pieces)  # its thread goes on, and counts nothing twice
     attempt.close()
     assert rest
     assert world.usage("a")["attempts"] == 1
-    assert world.gateway.settle_open() == 0
+    assert world.gateway.end_open(0.0) == 0
+
+
+def test_streams_that_are_open_when_the_worker_ends_end_with_an_error_their_clients_read():
+    world = World(A, a=stream(token(), token(), DONE))
+    attempt = world.attempt(stream=True)
+    pieces = iter(attempt)
+    next(pieces)
+    got, ended = bytearray(), threading.Event()
+
+    def go_on():
+        ended.wait(5)
+        with contextlib.suppress(StreamBroken):
+            for piece in pieces:
+                got.extend(piece)
+        attempt.close()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    # As its connection would, it wakes who waits for it.
+    answer = world.upstream.opened[0]
+    answer.left.clear()
+    answer.left.append(unreachable("it broke off its answer"))
+    attempt.line.hold(ended.set)
+    assert world.gateway.end_open(5.0) == 1
+    thread.join(5)
+    assert b"the gateway is being stopped or restarted" in got
+    counted = world.usage("a")
+    assert (counted["requests"], counted["aborted"], counted["failed"]) == (1, 1, 0)
+    assert world.state.view("a").totals["error_count"] == 0
+
+
+def test_a_stream_that_ends_by_itself_when_the_worker_does_is_whole():
+    world = World(A, a=stream(token(), DONE))
+    attempt = world.attempt(stream=True)
+    attempt.line.hold(lambda: [*attempt])
+    assert world.gateway.end_open(0.0) == 0
+    assert world.usage("a")["succeeded"] == 1
 
 
 def test_when_all_rest_the_client_hears_when_the_first_is_back():
