@@ -75,7 +75,7 @@ class Syncer:
         self._began_at = 0.0
         self._reads_all_until = 0.0
         self._periodic = Periodic("syncer", interval_seconds, self._round)
-        self._late_seconds = max(LATE_SECONDS, 3 * interval_seconds)
+        self.late_seconds = max(LATE_SECONDS, 3 * interval_seconds)
         self._is_late = False
         self._watching = Periodic("sync-watch", LATE_SECONDS / 2, self.watch)
         self._kept_house_at = 0.0
@@ -105,7 +105,7 @@ class Syncer:
     def age_seconds(self) -> float | None:
         """Since the last round that succeeded; None while that is not too long ago."""
         age_seconds = self._clock() - self.synced_at
-        return age_seconds if self.synced_at and age_seconds > self._late_seconds else None
+        return age_seconds if self.synced_at and age_seconds > self.late_seconds else None
 
     def watch(self) -> None:
         """Of another thread: one that is stuck cannot say so itself."""

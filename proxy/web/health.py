@@ -1,10 +1,13 @@
 """Whether we live, and whether we can serve: for supervisors and load balancers."""
 
+import time
+from collections.abc import Collection
 from typing import Any
 
 from flask import Flask
 
 from proxy.context import parts
+from proxy.runtime.roster import Entry
 
 
 def register(app: Flask) -> None:
@@ -15,19 +18,21 @@ def register(app: Flask) -> None:
 def health() -> dict[str, Any]:
     """Always 200 while we can answer at all; `problem` is what a person should look at.
 
-    `calls` are those of this worker: open now, waiting for room, and how many it can hold.
+    `calls` are those of all workers: open, waiting for room, and how many they can hold. Of
+    the others as of the last second.
     """
+    workers = list(parts().roster.read().values())
     problem = sync_problem() or keys_problem() or _secrets_problem()
-    problem = problem or parts().log_writer.problem
-    calls = parts().open_calls
+    problem = problem or parts().log_writer.problem or _silence(workers)
     return {
         "status": "degraded" if problem else "ok",
         "problem": problem,
         "calls": {
-            "open": calls.count,
-            "waiting": parts().forward.waiting.count,
-            "ceiling": calls.ceiling,
+            "open": sum(worker.calls_open for worker in workers),
+            "waiting": sum(worker.calls_waiting for worker in workers),
+            "ceiling": sum(worker.calls_limit for worker in workers),
         },
+        "workers": len(workers),
     }
 
 
@@ -51,6 +56,19 @@ def sync_problem() -> str | None:
     if age_seconds is not None:
         return f"State was last synced {int(age_seconds)} s ago."
     return None
+
+
+def _silence(workers: Collection[Entry]) -> str | None:
+    """Of workers that neither sync nor say that they cannot: they are stopped, or stuck."""
+    now, late_seconds = time.time(), parts().syncer.late_seconds
+    silent = [w for w in workers if 0 < w.synced_at < now - late_seconds and not w.sync_failed]
+    if not silent:
+        return None
+    seconds = int(now - min(worker.synced_at for worker in silent))
+    return (
+        f"Of {len(workers)} workers {len(silent)} did nothing for {seconds} s; one that stays"
+        " so is replaced after a minute."
+    )
 
 
 def keys_problem() -> str | None:

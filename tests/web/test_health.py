@@ -1,11 +1,15 @@
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 
+from proxy.runtime.roster import Entry
 from proxy.runtime.syncer import LATE_SECONDS
 
 IDLE = {"open": 0, "waiting": 0, "ceiling": 512}
-FINE = {"status": "ok", "problem": None, "calls": IDLE}
+FINE = {"status": "ok", "problem": None, "calls": IDLE, "workers": 1}
+OTHER = Entry(3, 100, 2, 0.0, False, 7, {})
 
 
 def test_a_running_gateway_is_healthy(world):
@@ -25,6 +29,38 @@ def test_it_says_how_many_calls_it_is_at_and_can_hold(world):
     world.parts.open_calls.end(line)
     world.ask()
     assert world.client.get("/health").get_json()["calls"] == IDLE
+
+
+def test_the_calls_are_those_of_all_workers(world, monkeypatch):
+    mine = world.parts.roster.read()
+    other = replace(OTHER, synced_at=time.time())
+    monkeypatch.setattr(world.parts.roster, "read", lambda: mine | {5: other})
+    answer = world.client.get("/health").get_json()
+    assert answer["calls"] == {"open": 3, "waiting": 2, "ceiling": 612}
+    assert (answer["workers"], answer["status"]) == (2, "ok")
+
+
+@pytest.mark.parametrize(
+    "late_seconds, failed, problem",
+    [
+        (30, False, "Of 2 workers 1 did nothing for "),
+        (-2, False, None),
+        (30, True, None),  # it says itself what is wrong
+        (None, False, None),  # it begins just now
+    ],
+)
+def test_a_worker_that_is_stuck_is_told_by_the_others(
+    late_seconds, failed, problem, world, monkeypatch
+):
+    at = 0.0
+    if late_seconds is not None:
+        at = time.time() - world.parts.syncer.late_seconds - late_seconds
+    mine, other = world.parts.roster.read(), replace(OTHER, synced_at=at, sync_failed=failed)
+    monkeypatch.setattr(world.parts.roster, "read", lambda: mine | {5: other})
+    told = world.client.get("/health").get_json()
+    assert told["status"] == ("degraded" if problem else "ok")
+    assert (told["problem"] or "").startswith(problem or "")
+    assert bool(told["problem"]) == bool(problem)
 
 
 def test_it_is_not_ready_when_it_is_about_to_stop(world):
