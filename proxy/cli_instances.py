@@ -13,7 +13,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_look import asking, in_order, look, seen, stored
+from proxy.cli_look import asking, in_order, look, look_and_ask, seen, stored
 from proxy.cli_told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.columns import aligned
@@ -45,7 +45,7 @@ def list_instances(as_json: bool) -> None:
     priority, models. Those who are asked first come first."""
     now = time.time()
     with told():
-        look()
+        look_and_ask()
         found = [seen(s, now) for s in in_order()]
     if as_json:
         _print_json(found)
@@ -61,7 +61,7 @@ def list_instances(as_json: bool) -> None:
 def show_instance(name: str, as_json: bool) -> None:
     """All that is known of instance NAME: config and state. Secrets are masked."""
     with told():
-        look()
+        look_and_ask()
         view = seen(stored(name), time.time())
     if as_json:
         _print_json(view)

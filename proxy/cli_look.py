@@ -1,16 +1,21 @@
 """What commands see of the gateway: the database's config and state, as a worker knows them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from proxy.context import parts
 from proxy.core.standing import Standing, standing
+from proxy.core.types import ENTRA
 from proxy.errors import NotFound
+from proxy.runtime import running
 from proxy.runtime.onlooker import Onlooker
 from proxy.store.instances import StoredInstance
 from proxy.web.admin import OUT_OF_SERVICE, view_of
+
+ASKED_SECONDS = 0.5
+LACK = "the gateway gets none; `flask doctor` says why"
 
 LOGGER = logging.getLogger("proxy")
 
@@ -23,6 +28,28 @@ def onlooker() -> Onlooker:
 def look() -> None:
     with without_log():
         onlooker().look()
+
+
+def look_and_ask() -> None:
+    """As `look`, with what only the gateway that runs can tell."""
+    with without_log():
+        onlooker().look()
+        if needs_token():
+            address = parts().settings.address
+            note_heard(running.health(address, seconds=ASKED_SECONDS))
+
+
+def needs_token() -> bool:
+    """Some instance in service is asked with one of Entra ID's."""
+    configs = parts().snapshots.current.configs.values()
+    return any(config.enabled and config.auth == ENTRA for config in configs)
+
+
+def note_heard(heard: Mapping[str, Any] | None) -> None:
+    """What only the gateway that runs knows, as its /health tells it: no database does."""
+    snapshots = parts().snapshots
+    snapshots.note_lack(LACK if heard and heard.get("lacks_token") else None)
+    snapshots.follow()
 
 
 @contextmanager

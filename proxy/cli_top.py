@@ -15,7 +15,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli_look import in_order, onlooker, standing_of, without_log
+from proxy.cli_look import (
+    ASKED_SECONDS,
+    in_order,
+    needs_token,
+    note_heard,
+    onlooker,
+    standing_of,
+    without_log,
+)
 from proxy.cli_told import told
 from proxy.context import Parts, parts
 from proxy.core.columns import aligned, printable
@@ -47,7 +55,6 @@ from proxy.web.counted import Json, Recent, recent
 REFRESH_SECONDS = 1.0
 # Whether a gateway runs is asked over its door, and not at each look.
 ASKED_EVERY = 5
-ASKED_SECONDS = 0.5
 # Around the rows: the sentences, whether it runs, the head, what is left out.
 OTHER_LINES = 9
 
@@ -150,6 +157,8 @@ def _view(
     mine: Parts, eye: Onlooker, heard: dict[str, Any] | None, in_flight: dict[str, int] | None
 ) -> View:
     eye.look()
+    if needs_token():
+        note_heard(heard)
     now = time.time()
     counted = recent(mine)
     rows = [_row(mine, stored, counted, in_flight) for stored in in_order()]

@@ -245,3 +245,39 @@ def test_one_that_takes_too_long_is_given_up(run, add, monkeypatch):
     end.set()
     assert result.exit_code == 1
     assert LATE in result.stdout
+
+
+@pytest.mark.parametrize(
+    "heard, status",
+    [
+        ({"lacks_token": True}, "misconfigured"),
+        ({"lacks_token": False}, "healthy"),
+        (None, "healthy"),  # nobody runs: nobody knows
+    ],
+)
+def test_one_that_lacks_a_token_is_shown_as_the_gateway_that_runs_knows_it(
+    heard, status, run, add, monkeypatch
+):
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: heard)
+    add(config("a", auth="entra", api_key="NONE"), config("b"))
+    a, b = json.loads(run("list", "--json").stdout)
+    assert (a["standing"]["status"], b["standing"]["status"]) == (status, "healthy")
+    if status == "misconfigured":
+        assert "`flask doctor` says why" in a["standing"]["text"]
+    assert run("show", "a").stdout.startswith(f"a: {status}")
+
+
+def test_to_verify_it_asks_for_a_token_whatever_the_gateway_has(
+    endpoint, run, add, monkeypatch
+):
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: {"lacks_token": True})
+    with Simulator([Resource("sim", access_tokens=["access-token-1-of-entra"])]) as simulator:
+        more = {"auth": "entra", "api_key": "NONE", "supported_models": ("gpt-4o",)}
+        add(config("a", api_base=simulator["sim"].url, **more))
+        assert run("verify", "a").exit_code == 0
+
+
+def test_where_nobody_needs_a_token_the_gateway_is_not_asked(run, add, monkeypatch):
+    monkeypatch.setattr("proxy.runtime.running.health", None)
+    add(config("a"), config("off", auth="entra", api_key="NONE", enabled=False))
+    assert run("list").exit_code == 0

@@ -190,3 +190,15 @@ def test_what_the_gateway_does_is_seen_at_the_next_look(screen, worked, make_set
 
     shown = screen(interrupted_after(2, add))
     assert shown.index("1 of 2 instances rests.") < shown.index("The one instance rests.")
+
+
+def test_one_that_lacks_a_token_is_not_called_well(run, database, monkeypatch):
+    lacking = WELL | {"lacks_token": True}
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: lacking)
+    with database.session() as session:
+        instances.add(
+            session, [config("a", auth="entra", api_key="NONE"), config("b")], author=AUTHOR
+        )
+    shown = json.loads(run("--json").stdout)
+    assert [each["status"] for each in shown["instances"]] == ["misconfigured", "healthy"]
+    assert "well" not in run("--once").stdout

@@ -131,6 +131,7 @@ class Snapshots:
         self._looked_at = 0.0
         self._moved: set[str] = set()
         self._vault_problem: str | None = None
+        self._heard_lack: str | None = None
         self.current = Snapshot()
         self.is_read = False  # ever, by this process: else `current` is empty for that reason
 
@@ -265,8 +266,14 @@ class Snapshots:
         with self._lock:
             self._moved.difference_update(names)
 
+    def note_lack(self, why: str | None) -> None:
+        """For who has no tokens of its own: why the gateway that runs has none, if it has none.
+        `follow` takes it."""
+        self._heard_lack = why
+
     def _lack(self) -> str | None:
-        return self._tokens.lack() if self._tokens is not None else None
+        own = self._tokens.lack() if self._tokens is not None else None
+        return own or self._heard_lack
 
     def _resolved(self, snapshot: Snapshot, lack: str | None) -> Resolved:
         """A gateway that cannot ask one instance serves with the others."""

@@ -17,6 +17,7 @@ def register(app: Flask) -> None:
 
 def health() -> dict[str, Any]:
     """Always 200 while we can answer at all; `problem` is what a person should look at.
+    `lacks_token`: Entra ID gives none, though an instance needs one.
 
     `calls` are those of all workers: open, waiting for room, and how many they can hold. Of
     the others as of the last second.
@@ -33,6 +34,7 @@ def health() -> dict[str, Any]:
             "ceiling": sum(worker.calls_limit for worker in workers),
         },
         "workers": len(workers),
+        "lacks_token": parts().snapshots.current.lack is not None,
     }
 
 

@@ -8,7 +8,7 @@ from proxy.runtime.roster import Entry
 from proxy.runtime.syncer import LATE_SECONDS
 
 IDLE = {"open": 0, "waiting": 0, "ceiling": 512}
-FINE = {"status": "ok", "problem": None, "calls": IDLE, "workers": 1}
+FINE = {"status": "ok", "problem": None, "calls": IDLE, "workers": 1, "lacks_token": False}
 OTHER = Entry(3, 100, 2, 0.0, False, 7, {})
 
 
