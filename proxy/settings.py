@@ -182,7 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PROXY_SECRET_KEY_FILE", "secret_key_file", "instance/secret.key", _file,
             "a file",
             "Holds the keys instead, a line each; made with a first one where there is none."),
-    Setting("PORT", "port", "8000", *_whole(0, 65535), "TCP port to listen on."),
+    Setting("PORT", "port", "8000", *_whole(1, 65535), "TCP port to listen on."),
     Setting("PROXY_BIND", "bind", "127.0.0.1", *_ANY,
             "Address to listen on; `0.0.0.0` for all. TLS belongs in front of it."),
     Setting("PROXY_DATABASE_URL", "database_url", DEFAULT_DATABASE_URL, _database_url,

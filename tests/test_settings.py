@@ -75,7 +75,7 @@ GOOD = [
     ("PROXY_SECRET_KEY_FILE", "/etc/gateway.key", Path("/etc/gateway.key")),
     ("ADMIN_API_KEY", "k", "k"),
     ("ADMIN_API_KEY", "  k e y ", "k e y"),
-    ("PORT", "0", 0),  # the system chooses one
+    ("PORT", "1", 1),
     ("PORT", "65535", 65535),
     ("PROXY_BIND", "::1", "::1"),
     ("PROXY_ALERT_WEBHOOK_URL", "https://h.example/x?y", "https://h.example/x?y"),
@@ -102,7 +102,7 @@ def test_a_good_value_is_taken(name, text, value):
 
 
 BAD = [
-    *[("PORT", text) for text in ("-1", "65536", "8000.0", "http", "8 000", "0x50")],
+    *[("PORT", text) for text in ("-1", "0", "65536", "8000.0", "http", "8 000", "0x50")],
     *[
         ("PROXY_ALERT_WEBHOOK_URL", text)
         for text in ("hooks.example/x", "ftp://hooks.example/x", "http://169.254.169.254/x")

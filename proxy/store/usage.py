@@ -62,7 +62,6 @@ _HOUR, _DAY, _PAIR = UsageHourRow.__table__, UsageDayRow.__table__, UsagePairRow
 _TOTAL = UsageTotalRow.__table__
 _ROLLED = Prepared(select(UsageRolledRow.until))
 _SINCE: Any = bindparam("since")
-_UNTIL: Any = bindparam("until")
 _FIRST = Prepared(select(func.min(_MINUTE.c.minute_at)).where(_MINUTE.c.minute_at >= _SINCE))
 _NEXT_STEP = Prepared(
     select(_MINUTE.c.minute_at)
@@ -88,7 +87,6 @@ _OLD_SERIES = Prepared(
         _SERIES.c.begins_at < _BEFORE,
     )
 )
-_OVER = (_MINUTE.c.minute_at >= _SINCE) & (_MINUTE.c.minute_at < _UNTIL)
 
 
 def add(

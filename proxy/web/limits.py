@@ -71,7 +71,9 @@ def has_lines(client: Client) -> bool:
 def refused(denial: Denial, now: float) -> ProxyError:
     """What the client is told."""
     wait_seconds = None if denial.until is None else denial.until - now
-    kind = BudgetSpent if denial.is_budget and denial.is_pointless else LimitReached
+    # Of one that can never fit the budget may be whole.
+    is_spent = denial.is_budget and denial.is_pointless and wait_seconds is not None
+    kind = BudgetSpent if is_spent else LimitReached
     return kind(
         why(denial, wait_seconds),
         retry_after_seconds=wait_seconds,
@@ -107,4 +109,6 @@ def why(denial: Denial, wait_seconds: float | None) -> str:
 
 
 def _shown(limit: str, amount: int) -> str:
-    return f"{amount / NANO:.6g}" if "cost" in limit else str(amount)
+    if "cost" not in limit:
+        return str(amount)
+    return f"{amount / NANO:.9f}".rstrip("0").rstrip(".")

@@ -4,7 +4,9 @@ import contextlib
 import http.client
 import json
 import shutil
+from collections import defaultdict
 from dataclasses import replace
+from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
@@ -129,12 +131,18 @@ def log_kept():
     LOGGER.setLevel(level)
 
 
+def in_turn(parts):
+    """Of equal instances the first is asked first, and not by luck."""
+    parts.forward._turns = defaultdict(count)
+
+
 @contextlib.contextmanager
 def running(app, simulator):
     world = World(app, simulator)
     world.parts.forward._pause_seconds = (0.0, 0.0)  # before the only instance is asked again
     try:
         world.parts.start()
+        in_turn(world.parts)
         world.client_key = world.add_client()
         yield world
     finally:
@@ -181,6 +189,7 @@ def other_worker(world, simulator):
     with log_kept():
         other = World(create_app(world.parts.settings), simulator)
         other.parts.start()
+        in_turn(other.parts)
         yield other
         other.parts.stop()
 

@@ -174,6 +174,18 @@ def test_a_budget_that_is_spent_is_there_again_tomorrow(limited):
     assert answer.headers["retry-after"] == str(12 * 3600)
 
 
+@pytest.mark.parametrize("budget", ["max_tokens_per_day", "max_cost_per_month"])
+def test_a_request_that_no_budget_would_cover_is_told_so_and_spends_nothing(budget, limited):
+    world = limited(**{budget: 5 if "tokens" in budget else 0.00001})
+    priced(world, **{MODEL: 10.0})
+    answer = world.ask()
+    assert answer.status_code == 429
+    assert error(answer)["code"] == "rate_limit_exceeded"
+    assert "it can never fit" in error(answer)["message"]
+    assert "0.00001 a month" in error(answer)["message"] or "cost" not in budget
+    assert answer.headers["x-should-retry"] == "false"
+
+
 def test_money_is_a_budget_by_the_prices_of_the_model(limited):
     world = limited(max_cost_per_month=0.001)
     priced(world, **{MODEL: 10.0})
