@@ -56,7 +56,7 @@ def parsed_json(body: Bytes) -> Any:
         if "depth limit" in str(error):
             raise BadRequest("The body is nested too deeply.") from None
         if "UTF-8" in str(error):  # the parser does not say where
-            raise BadRequest("The body is not UTF-8, as JSON has to be.") from None
+            raise BadRequest("The body is not valid JSON: it is not UTF-8.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
 
 

@@ -103,5 +103,5 @@ def test_a_body_may_say_that_it_is_not_compressed():
 
 @pytest.mark.parametrize("body", ['{"a":1}'.encode("utf-16"), b'{"a":"\xff"}', b"\x1f\x8b\x08"])
 def test_what_is_no_utf_8_is_told_so(body):
-    with pytest.raises(BadRequest, match=r"^The body is not UTF-8, as JSON has to be\.$"):
+    with pytest.raises(BadRequest, match=r"^The body is not valid JSON: it is not UTF-8\.$"):
         parsed_json(body)
