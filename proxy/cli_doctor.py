@@ -27,6 +27,7 @@ from proxy.runtime.together import together
 from proxy.runtime.verify import verify
 from proxy.settings import ROOT, SettingError
 from proxy.store import admin_keys, checkup, keys, schema, secrets
+from proxy.store.damage import check_set_aside
 
 THREADS = 16
 SECONDS = 60
@@ -120,6 +121,7 @@ def _folders(mine: Parts) -> list[Path]:
 def _of_config(mine: Parts) -> Iterator[Finding]:
     """What the tables say. Where they cannot be read, nothing of it is known."""
     try:
+        check_set_aside(mine.database)
         schema.check(mine.database)
         look()
         yield from _of_tables(mine)

@@ -13,6 +13,7 @@ from proxy.context import parts
 from proxy.core.roles import COMMAND_LINE
 from proxy.errors import ProxyError
 from proxy.store import schema
+from proxy.store.damage import check_set_aside
 from proxy.store.revisions import REASON_CHARACTERS, Author
 
 LOGGER = logging.getLogger("proxy")  # of all our modules
@@ -25,6 +26,7 @@ def told() -> Iterator[None]:
     level = LOGGER.level
     LOGGER.setLevel(max(level, logging.WARNING))
     try:
+        check_set_aside(parts().database)
         schema.check(parts().database)
         yield
     except (ProxyError, schema.SchemaProblem) as error:

@@ -152,3 +152,13 @@ def test_nothing_stays_open(run, make_app, add, sim):
     app = make_app()
     run(app=app)
     assert app.extensions[EXTENSION].database.engine.pool.checkedin() == 0
+
+
+def test_a_damaged_database_that_was_set_aside_is_not_replaced_by_an_empty_one(
+    run, database_file
+):
+    os.rename(database_file, f"{database_file}.damaged-20260101T000000Z")
+    text = run().stdout
+    assert "was set aside as" in text
+    assert "restore --newest" in text
+    assert "alembic upgrade head" not in text

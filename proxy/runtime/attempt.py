@@ -23,7 +23,7 @@ from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
 from proxy.runtime.tell import tell
-from proxy.runtime.transport import SLOW_ANSWER
+from proxy.runtime.transport import SILENT
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError, failure
 
 EVENT_STREAM = "text/event-stream"
@@ -232,7 +232,7 @@ class Attempt:
         self.is_over = True
 
     def time_out(self) -> None:
-        self.fail(UpstreamError(SLOW_ANSWER, timed_out=True))
+        self.fail(UpstreamError(SILENT, timed_out=True))
 
     def close(self, *, answered: bool = True) -> None:
         """Idempotent: WSGI servers, Flask and we ourselves may all call it."""

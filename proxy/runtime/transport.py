@@ -34,6 +34,7 @@ from proxy.runtime.connections import (
 from proxy.runtime.line import Line
 
 SLOW_ANSWER = "it timed out while we waited for its answer"
+SILENT = "it went silent in the middle of its answer"
 NO_URL = "its address cannot be asked"
 NO_REQUEST = "the request holds what no header can"
 
@@ -210,7 +211,7 @@ class Body:
             data = self._reader.read1()
         except (OSError, BrokenAnswer) as error:
             self.close()
-            raise _translated(error) from None
+            raise _translated(error, SILENT) from None
         if self._reader.complete:
             self._finish()
         return data
@@ -232,7 +233,7 @@ class Body:
         except BlockingIOError:
             raise
         except (OSError, BrokenAnswer) as error:
-            raise _translated(error) from None
+            raise _translated(error, SILENT) from None
 
     @property
     def has_ended(self) -> bool:
@@ -369,10 +370,10 @@ class _Response(requests.Response):
         return RequestsCookieJar()
 
 
-def _translated(error: Exception) -> requests.RequestException:
+def _translated(error: Exception, silent: str = SLOW_ANSWER) -> requests.RequestException:
     """Without the texts of those who raised it: they may quote what was sent or came."""
     if isinstance(error, TimeoutError):
-        return requests.ReadTimeout(SLOW_ANSWER)
+        return requests.ReadTimeout(silent)
     if isinstance(error, BrokenAnswer):
         return requests.ConnectionError(str(error))
     if isinstance(error, ConnectionError):

@@ -20,7 +20,7 @@ BUSY_SECONDS = 5.0
 
 REMEDY = (
     "`.venv/bin/python scripts/backup_monitor.py restore --newest` puts the newest good backup"
-    " in its place."
+    " in its place, if there is one."
 )
 
 
@@ -28,18 +28,9 @@ def set_aside_if_damaged(database: Database) -> None:
     """Raises SchemaProblem if the file is damaged, or was set aside before and none has taken
     its place. Nothing happens to what is not an SQLite database: it may be another program's.
     """
+    check_set_aside(database)
     path = sqlite_path(database)
-    if path is None:
-        return
-    if not path.exists():
-        before = (
-            sorted(path.parent.glob(f"{path.name}{ASIDE}*")) if path.parent.is_dir() else []
-        )
-        if before:
-            raise SchemaProblem(
-                f"There is no database {path}; a damaged one was set aside as {before[-1]}."
-                f" {REMEDY} To begin anew with an empty one, move the damaged one elsewhere."
-            )
+    if path is None or not path.exists():
         return
     damage = _damage_of_version(path, file_version(path))
     if damage is None:
@@ -48,6 +39,21 @@ def set_aside_if_damaged(database: Database) -> None:
     raise SchemaProblem(
         f"The database {path} is damaged ({damage}); it is now {aside}. {REMEDY}"
     )
+
+
+def check_set_aside(database: Database) -> None:
+    """Raises SchemaProblem if a damaged file was set aside, and none has taken its place: to
+    make an empty one would hide that."""
+    path = sqlite_path(database)
+    # Not Path's: they raise where a folder may not be entered.
+    if path is None or os.path.exists(path) or not os.path.isdir(path.parent):
+        return
+    before = sorted(path.parent.glob(f"{path.name}{ASIDE}*"))
+    if before:
+        raise SchemaProblem(
+            f"There is no database {path}; a damaged one was set aside as {before[-1]}."
+            f" {REMEDY} To begin anew with an empty one, move the damaged one elsewhere."
+        )
 
 
 def damage_of(path: Path) -> str | None:
