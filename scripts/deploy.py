@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from deployment import checks, files
-from deployment.place import Place, Refused
+from deployment.place import Place, Refused, hindrances
 
 from proxy.settings import ROOT, SettingError, load_settings
 
@@ -92,6 +92,8 @@ def _write(arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
     if not place.python.exists():
         print(f"{place.python} is not there; ./scripts/run makes it.", file=sys.stderr)
+    for hindrance in hindrances(place):
+        print(f"The service would not start: {hindrance}", file=sys.stderr)
     print(f"Nothing is installed; {files.README} says how.")
     return 0
 

@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,10 @@ from proxy.store.db import Database
 PLAIN_PATH = re.compile(r"/[\w ./+@:,%=~-]*")
 # systemd.exec(5), User=: what it takes without a warning.
 PLAIN_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+
+
+# systemd.exec(5), PrivateTmp=: the service has its own of these.
+PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # nosec B108  # nothing is written there
 
 
 class Refused(Exception):
@@ -66,6 +71,42 @@ class Place:
         log_dir = self.settings.log_dir
         folder = _moved(log_dir, self.root) if log_dir else self.root / "instance"
         return folder / "stderr.log"
+
+
+def hindrances(place: Place) -> list[str]:
+    """Why the service would not start there, though its files are right. Of a user who is not
+    known on this host nothing can be said."""
+    try:
+        account = pwd.getpwnam(place.user)
+    except KeyError:
+        return []
+    groups = os.getgrouplist(place.user, account.pw_gid)
+    # A venv's python is a link to the interpreter, which may be in somebody's home.
+    interpreter = place.python.resolve()
+    ways = [place.root, *place.root.parents, *place.python.parents, *interpreter.parents]
+    found = [
+        f"{folder} may not be entered by {place.user}."
+        for folder in dict.fromkeys(ways)
+        if not _may_enter(folder, account.pw_uid, groups)
+    ]
+    hidden = [
+        t for t in PRIVATE if place.root.is_relative_to(t) or interpreter.is_relative_to(t)
+    ]
+    return found + [
+        f"What is below {t} is hidden from the service (PrivateTmp)." for t in hidden
+    ]
+
+
+def _may_enter(folder: Path, uid: int, groups: list[int]) -> bool:
+    try:
+        status = folder.stat()
+    except OSError:
+        return True  # it is not there yet, or not ours to see
+    if status.st_uid == uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid in groups:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)
 
 
 def _database(url: str) -> Path | None:

@@ -8,6 +8,7 @@ import threading
 from configparser import ConfigParser
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from werkzeug.serving import make_server
@@ -20,7 +21,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import deploy
 from deployment import checks, files
-from deployment.place import Place, Refused
+from deployment import place as place_module
+from deployment.place import Place, Refused, hindrances
 
 SYSTEMD = shutil.which("systemd-analyze")
 LOGROTATE = shutil.which("logrotate")
@@ -191,6 +193,61 @@ def test_of_postgresql_there_is_no_backup(checkout, tmp_path):
 def test_no_file_holds_the_admin_key(checkout, tmp_path):
     found = written(checkout(f"ADMIN_API_KEY={ADMIN_KEY}"), tmp_path / "out")
     assert not [name for name, text in found.items() if ADMIN_KEY in text]
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """The user is known here, by a number that owns nothing."""
+    account = SimpleNamespace(pw_uid=12_345, pw_gid=12_345)
+    monkeypatch.setattr(place_module.pwd, "getpwnam", lambda _: account)
+    monkeypatch.setattr(place_module.os, "getgrouplist", lambda *_: [12_345])
+    monkeypatch.setattr(place_module.grp, "getgrgid", lambda _: SimpleNamespace(gr_name="g"))
+    monkeypatch.setattr(place_module, "PRIVATE", ())
+
+
+def test_a_folder_that_its_user_may_not_enter_is_told(checkout, tmp_path, known, capsys):
+    root = checkout()
+    tmp_path.chmod(0o700)
+    written(root, tmp_path / "out")
+    assert f"{tmp_path} may not be entered by gateway." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode, uid, gid, may", [
+    (0o700, 12_345, 1, True),
+    (0o070, 1, 12_345, True),
+    (0o007, 1, 1, True),
+    (0o077, 12_345, 12_345, False),  # its owner is none of the others
+    (0o770, 1, 1, False),
+])  # fmt: skip
+def test_who_may_enter_a_folder_is_what_the_system_says(
+    mode, uid, gid, may, checkout, tmp_path, known, monkeypatch
+):
+    place = Place.of("gateway", checkout(), None)
+    status = SimpleNamespace(st_mode=mode, st_uid=uid, st_gid=gid)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
+    assert (hindrances(place) == []) is may
+
+
+def test_an_interpreter_in_somebodys_home_is_looked_for_behind_its_link(
+    checkout, tmp_path, known, monkeypatch
+):
+    root, home = checkout(), tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "python").touch()
+    (root / ".venv/bin/python").unlink()
+    (root / ".venv/bin/python").symlink_to(home / "python")
+    found = hindrances(Place.of("gateway", root, None))
+    assert f"{home} may not be entered by gateway." in found
+
+
+def test_what_its_private_tmp_hides_is_told(checkout, tmp_path, known, monkeypatch):
+    monkeypatch.setattr(place_module, "PRIVATE", (tmp_path,))
+    (found,) = [h for h in hindrances(Place.of("gateway", checkout(), None)) if "Tmp" in h]
+    assert found == f"What is below {tmp_path} is hidden from the service (PrivateTmp)."
+
+
+def test_of_a_user_who_is_not_known_here_nothing_is_said(checkout):
+    assert hindrances(Place.of("no-such-user", checkout(), None)) == []
 
 
 def test_never_overwrites_unless_forced(checkout, tmp_path, capsys):
