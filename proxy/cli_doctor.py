@@ -19,6 +19,7 @@ from proxy.context import Parts, parts
 from proxy.core import findings
 from proxy.core.columns import printable
 from proxy.core.findings import ERROR, OK, SKIPPED, WARNING, Finding, skipped
+from proxy.core.providers import CLASSIC
 from proxy.core.types import InstanceConfig
 from proxy.errors import ProxyError
 from proxy.runtime import open_files, running
@@ -36,7 +37,6 @@ HEALTH_SECONDS = 3.0
 # Each worker takes some of the connections; to have asked all is likely enough.
 ASKED_FOR_EACH_WORKER = 3
 RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
-CLASSIC = "azure"  # the one kind of upstream that needs an api-version
 OK_SHOWN = 10  # lines of an area in which all is well
 MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
 MARKS[SKIPPED] = ("skipped", "blue")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from proxy.core.types import ENTRA, InstanceConfig
 
+CLASSIC = "azure"  # the one kind that is asked by a version of its API
 NO_KEY = "NONE"  # the old program's word for "send no key"
 
 # Azure rejects `stream_options` at this version and all before it.
@@ -69,7 +70,7 @@ def _always(_config: InstanceConfig) -> bool:
 
 
 PROVIDERS: dict[str, Provider] = {
-    "azure": Provider(_azure_url, _azure_key, False, _after_2024_06),
+    CLASSIC: Provider(_azure_url, _azure_key, False, _after_2024_06),
     "azure_v1": Provider(_azure_v1_url, _azure_key, True, _always),
     "openai": Provider(_openai_url, _bearer_key, True, _always, takes_tokens=False),
 }

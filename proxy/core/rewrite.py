@@ -29,10 +29,14 @@ def asks_for_usage(call: Call, serving: Serving) -> bool:
 
 
 def _are_stream_options(given: object) -> bool:
-    """Those of OpenAI are flags."""
+    """Such as can be written again."""
     if not isinstance(given, dict):
         return given is None
-    return not any(isinstance(value, dict | list) for value in given.values())
+    try:
+        json.dumps(given)
+    except RecursionError:  # orjson, which has read it, goes deeper
+        return False
+    return True
 
 
 def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Bytes:

@@ -34,18 +34,17 @@ _DECODER = json.JSONDecoder()
 
 ERROR_CHARACTERS = 300
 
-# Statuses that say how the instance is, as `verdict.of` has them.
-_NOT_THE_CLIENTS = frozenset({401, 403, 404, 408, 429})
-_CLIENTS_TYPES = frozenset({"invalid_request_error", "BadRequestError"})
-_CLIENTS_CODES = frozenset(
+# By these an error is the client's, whatever its type is; by these the instance's, though its
+# type is that of a client's: statuses as `verdict.of` has them.
+_CLIENTS_CODES = frozenset({"content_filter", "context_length_exceeded", "invalid_prompt"})
+_INSTANCES_STATUSES = frozenset({401, 403, 404, 408, 429})
+_INSTANCES_CODES = frozenset(
     {
-        *(
-            "content_filter",
-            "context_length_exceeded",
-            "invalid_prompt",
-            "invalid_request_error",
-        ),
-        *("invalid_value", "string_above_max_length", "unsupported_value"),
+        "DeploymentNotFound",
+        "insufficient_quota",
+        "invalid_api_key",
+        "model_not_found",
+        "rate_limit_exceeded",
     }
 )
 
@@ -124,7 +123,8 @@ class StreamWatcher:
             whole = self._whole_events(chunk)
         else:
             whole, self._unseen_bytes = chunk, 0
-        self.events += _events_in(whole)
+        # At the start of a line: the model may write "data:" too.
+        self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
         if b"[DONE]" in whole:
             self.done = self.done or _DONE.search(whole) is not None
         if not self._has_choices or _FINISH.search(whole) is not None:
@@ -221,11 +221,9 @@ class StreamWatcher:
         if not _USAGE.search(event):
             return False
         payload = json_object(data_of(event))
-        usage = read_usage(payload.get("usage"))
-        if usage is None:
-            return False
-        self.usage = usage
-        return self._hide_usage and not payload.get("choices")
+        given = payload.get("usage")
+        self.usage = read_usage(given) or self.usage
+        return self._hide_usage and isinstance(given, dict) and not payload.get("choices")
 
 
 def usage_of_answer(body: Bytes) -> Usage | None:
@@ -279,11 +277,6 @@ def _count(value: object) -> int:
     return value if value < MAX_TOKENS else MAX_TOKENS
 
 
-def _events_in(events: bytes) -> int:
-    """With data; at the start of a line, for the model may write "data:" too."""
-    return events.count(b"\ndata:") + events.startswith(b"data:")
-
-
 def split(events: bytes) -> list[bytes]:
     """Events with the empty lines that end them."""
     if b"\r" not in events:
@@ -326,18 +319,18 @@ def _says_something(choice: Any) -> bool:
 
 def is_of_client(error: Any) -> bool:
     """An error object, or what stands for one, tells of the request: every instance would say
-    the same. By its code, which may be a status, or its type, as OpenAI, Azure and vLLM have
-    them."""
+    the same. By its code, which may be a status, and its type, as OpenAI and Azure have them;
+    not by a BadRequestError, with which others report whatever went wrong."""
     if not isinstance(error, dict):
         return False
-    code, kind = error.get("code"), error.get("type")
-    if isinstance(code, str) and code.isascii() and code.isdecimal():
-        code = int(code[:4])
-    if isinstance(code, int):
-        return 400 <= code < 500 and code not in _NOT_THE_CLIENTS
-    if isinstance(code, str):
-        return code in _CLIENTS_CODES
-    return code is None and isinstance(kind, str) and kind in _CLIENTS_TYPES
+    code = str(error.get("code") or "")
+    if code.isascii() and code.isdecimal():
+        status = int(code[:4])
+        is_instances = not 400 <= status < 500 or status in _INSTANCES_STATUSES
+    else:
+        is_instances = code in _INSTANCES_CODES
+    is_clients_type = error.get("type") == "invalid_request_error"
+    return code in _CLIENTS_CODES or (is_clients_type and not is_instances)
 
 
 def _message(error: Any) -> str:

@@ -106,7 +106,7 @@ def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
         yield f"The client got {instead}{_told(record)}."
         return
     outcome = record["outcome"]
-    if outcome == "aborted":
+    if outcome == "aborted" and not (attempts and attempts[-1].get("why")):
         yield f"The client left after {_ms(record['ms'])}."
     elif outcome == "succeeded" or not record.get("stream"):
         came = "said something" if record.get("stream") else "was there"
@@ -125,8 +125,12 @@ def _amounts(record: Values) -> str:
     thought = record.get("reasoning_tokens")
     parts[1] += f" ({thought} of them thought)" if thought else ""
     counted = ", counted by the gateway" if record.get("estimated") else ""
-    cost = f", at a cost of {record['cost']:.6g}" if "cost" in record else ""
+    cost = f", at a cost of {_exact(record['cost'])}" if "cost" in record else ""
     return f"It used {' and '.join(parts)}{counted}{cost}: {record['response_bytes']} bytes."
+
+
+def _exact(cost: float) -> str:
+    return f"{cost:.9f}".rstrip("0").rstrip(".")
 
 
 def _told(record: Values) -> str:

@@ -1,6 +1,5 @@
 """What an upstream's answer means, judged by its head."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -81,9 +80,7 @@ WRONG_VERSION = Verdict(
     rest_seconds=MISCONFIGURED_REST_SECONDS,
     shown=False,
 )
-OLD_VERSION = Verdict("misconfigured", try_next=True)
-_WRONG_VERSION = re.compile(rb"api version not supported", re.IGNORECASE)
-_OLD_VERSION = re.compile(rb"enabled only for api versions", re.IGNORECASE)
+OLD_VERSION = Verdict("rejected", try_next=True)
 
 # That a client wanted an answer sooner than this, and there was none, tells nothing.
 HASTY_SECONDS = 5.0
@@ -107,11 +104,15 @@ def is_overdue(
     return not is_hurried and silent_seconds >= timeout_seconds / 2
 
 
-def of_version(body: bytes) -> Verdict | None:
-    """Of a 400, if its version is to blame."""
-    if _WRONG_VERSION.search(body):
+def of_version(error: object) -> Verdict | None:
+    """Of the `error` that a 400 of Azure's holds, if it blames the version. Nothing that quotes
+    the client does: else a client could put an instance to rest."""
+    if not isinstance(error, dict) or error.get("param"):
+        return None
+    said = str(error.get("message")).strip(" .").lower()
+    if said == "api version not supported":
         return WRONG_VERSION
-    return OLD_VERSION if _OLD_VERSION.search(body) else None
+    return OLD_VERSION if "enabled only for api versions" in said else None
 
 
 def without_token(retry_seconds: float) -> Verdict:

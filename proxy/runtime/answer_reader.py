@@ -161,7 +161,8 @@ class AnswerReader:
         assert self._inflate is not None, "only asked where the body is compressed"
         try:
             found = self._inflate.decompress(data)
-            while rest := self._inflate.unused_data:  # another member (RFC 1952, 2.2)
+            # Another member (RFC 1952, 2.2); what else stands behind one is padding.
+            while (rest := self._inflate.unused_data).startswith(b"\x1f\x8b"):
                 self._inflate = zlib.decompressobj(_ANY_DEFLATE)
                 found += self._inflate.decompress(rest)
             return found

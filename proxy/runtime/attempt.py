@@ -12,10 +12,10 @@ from proxy.core import hints
 from proxy.core import verdict as verdicts
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.masking import masked_key
-from proxy.core.providers import PROVIDERS, key_headers
+from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
 from proxy.core.record import IN_STREAM, Ended, Tried
 from proxy.core.rewrite import asks_for_usage, body_for
-from proxy.core.sse import StreamWatcher, usage_of_answer
+from proxy.core.sse import StreamWatcher, json_object, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, InstanceConfig, Serving, Usage
@@ -23,7 +23,7 @@ from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
 from proxy.runtime.tell import tell
-from proxy.runtime.transport import SILENT
+from proxy.runtime.transport import MAX_JOINED_BYTES, SILENT
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError, failure
 
 EVENT_STREAM = "text/event-stream"
@@ -42,7 +42,7 @@ ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
 ENDLESS = "an event of its stream did not end"
-NO_JSON = "its answer is no JSON"
+A_PAGE = "its answer is a page of HTML or XML, and no JSON"
 CUT_SHORT = "it ended its stream before the answer's end"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
 
@@ -184,7 +184,7 @@ class Attempt:
                 if passed_on:
                     self.sent_bytes += len(passed_on)
                     yield passed_on
-            if not watcher.is_whole():
+            if not watcher.is_whole() or (self._is_broken_off and not watcher.done):
                 raise UpstreamError(ENDLESS if watcher.endless else CUT_SHORT)
         except UpstreamError as error:
             _forget_frames(error)
@@ -362,6 +362,8 @@ class Attempt:
         url = PROVIDERS[config.provider_type].url(
             config, self.call.endpoint, self.serving.deployment
         )
+        if len(self.call.body) > MAX_JOINED_BYTES:
+            self.line.about_to_wait()  # to rewrite it may take long, too
         return upstream.send(
             config,
             url,
@@ -385,7 +387,7 @@ class Attempt:
             held_bytes += len(chunk)
             if is_over and not watcher.is_whole():
                 raise UpstreamError("it ended its stream before it said anything")
-            if watcher.is_clients_error:
+            if watcher.is_clients_error and not watcher.content:
                 self.verdict = verdicts.REJECTED
                 break
             if watcher.error is not None and not watcher.content:
@@ -406,10 +408,7 @@ class Attempt:
             self.error = UpstreamError(LEFT if self._is_left else OVER, timed_out=is_over)
             if error.was_sent or self._answer is not None:
                 self.usage = self._estimate(0)  # its upstream goes on, and counts it
-            # Who waits for a moment only gives up as one that leaves, also if it is told so.
-            waited_seconds = time.monotonic() - self._started
-            is_hasty = self.call.is_hurried and waited_seconds < verdicts.HASTY_SECONDS
-            gives_up = self._is_left or is_hasty
+            gives_up = self._is_left or self._is_hasty()
             given_up = verdicts.ABORTED if gives_up else verdicts.EXPIRED
             self.verdict = verdicts.OVERDUE if self._is_overdue() else given_up
         elif isinstance(error, NoCredential) and error.is_refused:
@@ -418,6 +417,12 @@ class Attempt:
             self.verdict = verdicts.UNREACHABLE
         else:
             self.verdict = verdicts.FAILED
+
+    def _is_hasty(self) -> bool:
+        """Its client wants to wait for a moment only, and gives up as one that leaves, also if
+        it is told so."""
+        wanted_seconds = self.call.ends_at - (self.call.began_at or self._started)
+        return self.call.is_hurried and wanted_seconds < verdicts.HASTY_SECONDS
 
     def _is_overdue(self) -> bool:
         """It should have said something long ago."""
@@ -447,8 +452,8 @@ class Attempt:
 
     def _judged(self, verdict: verdicts.Verdict, body: bytes) -> verdicts.Verdict:
         """What an error answer means, where its status does not tell."""
-        if self.answer.status == 400:
-            return verdicts.of_version(body) or verdict
+        if self.answer.status == 400 and self.serving.config.provider_type == CLASSIC:
+            return verdicts.of_version(json_object(body).get("error")) or verdict
         if self.answer.status == 404 and self._is_made_up():
             return verdicts.NO_SUCH_MODEL
         if self.answer.status == 500 and b'"model_error"' in body:
@@ -464,10 +469,10 @@ class Attempt:
             return
         if not body:
             raise UpstreamError("it sent an empty answer")
-        is_certain = self.answer.is_delimited and body[:_BEGINNING].lstrip()[:1] == b"{"
-        if not is_certain and not _is_json(body):
-            is_whole = self.answer.is_delimited
-            raise UpstreamError(NO_JSON if is_whole else "it broke off its answer")
+        if body[:_BEGINNING].lstrip()[:1] == b"<":
+            raise UpstreamError(A_PAGE)
+        if not self.answer.is_delimited and not _is_json(body):
+            raise UpstreamError("it broke off its answer")
         completion = (
             len(body) // BYTES_PER_TOKEN if ENDPOINTS[self.call.endpoint].streams else 0
         )
@@ -477,8 +482,8 @@ class Attempt:
         """Whatever way it ended, what came so far is charged."""
         if self._watcher.usage is not None:
             self.usage = self._watcher.usage
-        elif self.verdict is verdicts.REJECTED:
-            pass  # before it said anything, and as a plain answer it costs nothing
+        elif self._watcher.is_clients_error and not self._watcher.content:
+            pass  # it said nothing else, and as a plain answer it costs nothing
         elif self.error is None or self._watcher.events:
             # Upstreams send about one token an event.
             self.usage = self._estimate(self._watcher.events)

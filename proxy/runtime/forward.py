@@ -201,14 +201,16 @@ class Forward:
         """Ends the answers that are still open; how many. Streams that have begun are broken
         off, and have so many seconds to say so to their clients. What is open then is counted
         as it stands: what its thread does after that is not counted any more."""
-        still_open = self._open.copy()
-        for attempt in still_open:
-            if attempt.streams:
+        until, seen = self._clock() + seconds, set[Attempt]()
+        while streams := {a for a in self._open.copy() if a.streams}:
+            for attempt in streams - seen:
                 attempt.break_off()
-        until = self._clock() + seconds
-        while any(a.streams for a in self._open.copy()) and self._clock() < until:
+            seen |= streams
+            if self._clock() >= until:
+                break
             time.sleep(LOOK_SECONDS)
-        cut_off = [a for a in still_open if a.settle() or a.verdict is verdicts.ABORTED]
+        seen |= self._open.copy()  # what began meanwhile, too
+        cut_off = [a for a in seen if a.settle() or a.verdict is verdicts.ABORTED]
         for attempt in cut_off:
             name = attempt.serving.config.name
             said = "%s %s was still answering when the worker ended"
@@ -630,13 +632,13 @@ def _out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) ->
 
 
 def _misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
-    what = "their key"
+    what = "their key,"
     if any(s.config.auth == ENTRA for s in servings):
         is_mixed = any(s.config.auth != ENTRA for s in servings)
         what = f"{'their key, ' if is_mixed else ''}its identity at Entra ID or its role there,"
     return UpstreamFailed(
-        f"The instances that serve {call.model!r} refuse the gateway: {what} or deployment"
-        " is wrong. This is for the gateway's operator to mend.",
+        f"The instances that serve {call.model!r} refuse the gateway: {what} deployment or"
+        " api_version is wrong. This is for the gateway's operator to mend.",
         code="upstream_misconfigured",
         is_worth_retrying=False,
     )

@@ -50,7 +50,9 @@ class Fragments:
         try:
             body = make()
         except BaseException:
-            self.forget()
+            with self._lock:
+                self._kept.pop(key, None)
+                self._made_at.pop(key, None)
             raise
         made = Fragment(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
         with self._lock:

@@ -141,7 +141,9 @@ class ThreadPool:
                     self._idle.remove(mine)
                     self.count -= 1
                     return None
-        if mine.task is None:  # woken by `shutdown`
+        if mine.task is None:  # woken by `shutdown`; something may have come since
             with self._lock:
+                if self._waiting:
+                    return self._waiting.popleft()
                 self.count -= 1
         return mine.task

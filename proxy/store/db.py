@@ -34,14 +34,14 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault as Scalar
 from proxy.errors import Unavailable
 from proxy.settings import SettingError
 from proxy.store import sealed
-from proxy.store.models import Base
+from proxy.store.models import Base, RevisionRow
 from proxy.store.vault import NO_VAULT, Vault, VaultClosed
 
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
 LOOK_SECONDS = 5.0  # after which a file is looked into anew
 # What SQLite says of a file that was written over.
-DAMAGED = ("malformed", "not a database")
+DAMAGED = ("malformed", "not a database", "no such table")
 BUSY_TIMEOUT_MS = 5000  # how long a writer waits for another process' write
 
 
@@ -167,8 +167,8 @@ class FileWatch:
 
 
 def damage(path: str) -> str | None:
-    """What a connection that knows nothing of an SQLite file finds wrong with its schema; None
-    also where it cannot look: then others say why.
+    """What a connection that knows nothing of an SQLite file finds wrong with its beginning:
+    the schema, and a table of ours. None also where it cannot look: then others say why.
 
     By SQLite: to open the file and close it again would end the locks that this process has
     on it (sqlite.org/howtocorrupt.html, 2.2).
@@ -176,7 +176,7 @@ def damage(path: str) -> str | None:
     uri = f"file:{quote(path)}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            connection.execute(f"SELECT * FROM {RevisionRow.__tablename__} LIMIT 1").fetchone()
     except sqlite3.DatabaseError as error:
         return str(error) if any(sign in str(error) for sign in DAMAGED) else None
     return None

@@ -12,6 +12,8 @@ from proxy.core.types import Bytes
 from proxy.errors import BadRequest, TooLarge, UnsupportedCoding
 
 PIECE_BYTES = 1_048_576
+# As what gzip, zlib and zstd make begins; Brotli's may begin with nearly anything.
+COMPRESSED = (b"\x1f", b"\x78", b"\x28")
 
 
 def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
@@ -29,11 +31,6 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
         raise _too_large(limit)
     if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # the server cannot tell where a body would end, so there is none
-    coding = environ.get("HTTP_CONTENT_ENCODING")
-    if coding and coding.lower() != "identity":
-        raise UnsupportedCoding(
-            "The body is compressed (Content-Encoding); the gateway takes it as it is only."
-        )
     try:
         size = limit + 1 if announced is None else announced
         body = _joined(_pieces(environ["wsgi.input"], size))
@@ -45,6 +42,10 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
         raise _too_large(limit)
     if announced is not None and len(body) < announced:
         raise BadRequest("The request's body ended before its Content-Length.")
+    if environ.get("HTTP_CONTENT_ENCODING") and body[:1] in COMPRESSED:
+        raise UnsupportedCoding(
+            "The body is compressed (Content-Encoding); the gateway takes it as it is only."
+        )
     return body
 
 
@@ -55,6 +56,8 @@ def parsed_json(body: Bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if "depth limit" in str(error):
             raise BadRequest("The body is nested too deeply.") from None
+        if "BOM" in str(error):
+            raise BadRequest("The body begins with a byte order mark; leave it out.") from None
         if "UTF-8" in str(error):  # the parser does not say where
             raise BadRequest("The body is not valid JSON: it is not UTF-8.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None

@@ -15,7 +15,7 @@ from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, Too
 
 # What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _OTHER_OPERATION = re.compile(
-    r"/(v1|openai/v1|openai/deployments/[^/]+|openai)/(assistants|audio|batches|containers"
+    r"/(v1|openai/v1|openai/deployments/.+|openai)/(assistants|audio|batches|containers"
     r"|conversations|evals|files|fine_tuning|images|messages|moderations|realtime|rerank"
     r"|responses|threads|uploads|vector_stores|videos)(/|\Z)"
 )

@@ -61,15 +61,15 @@ def sync_problem() -> str | None:
 
 
 def _silence(workers: Collection[Entry]) -> str | None:
-    """Of workers that neither sync nor say that they cannot: they are stopped, or stuck."""
+    """Of workers that neither sync nor say why: they are stopped, or stuck."""
     now, late_seconds = time.time(), parts().syncer.late_seconds
     silent = [w for w in workers if 0 < w.synced_at < now - late_seconds and not w.sync_failed]
     if not silent:
         return None
     seconds = int(now - min(worker.synced_at for worker in silent))
     return (
-        f"Of {len(workers)} workers {len(silent)} did nothing for {seconds} s; one that stays"
-        " so is replaced after a minute."
+        f"Of {len(workers)} workers {len(silent)} did not sync for {seconds} s, and did not say"
+        " why: it may be stuck."
     )
 
 

@@ -163,6 +163,7 @@ def _call(
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
+    if client.allowed_models or client.max_cost_per_day or client.max_cost_per_month:
         _check_spelling(fields)
     seen.trail = Trail()
     passed = headers.passed_on(environ)

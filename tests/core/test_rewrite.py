@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -241,8 +242,11 @@ def test_we_ask_for_a_streams_usage_if_we_may_and_the_client_does_not(asked, ins
 
 
 def test_stream_options_that_are_none_are_left_for_the_upstream_to_refuse():
-    for options in ("yes", {"include_usage": {"a": 1}}, {"x": []}):
-        asked = call(stream=True, stream_options=options)
+    deep = []
+    for _ in range(1_000):
+        deep = [deep]
+    for options in ("yes", {"x": deep}):
+        asked = replace(call(stream=True), stream_options=options)
         assert not asks_for_usage(asked, serving())
 
 

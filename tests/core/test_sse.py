@@ -553,8 +553,15 @@ def test_half_a_character_in_an_error_becomes_one_that_can_be_written():
         ({"type": "invalid_request_error"}, True),
         ({"type": "invalid_request_error", "code": "context_length_exceeded"}, True),
         ({"code": "content_filter"}, True),
-        ({"type": "BadRequestError", "code": 400}, True),
-        ({"code": "422"}, True),
+        ({"type": "invalid_request_error", "code": 400}, True),
+        ({"type": "invalid_request_error", "code": "422"}, True),
+        ({"type": "invalid_request_error", "code": "unsupported_parameter"}, True),
+        ({"type": "invalid_request_error", "code": ""}, True),
+        # With this some report whatever went wrong.
+        ({"type": "BadRequestError", "code": 400}, False),
+        ({"code": 400}, False),
+        ({"type": "authentication_error", "code": "invalid_request_error"}, False),
+        ({"type": "invalid_request_error", "code": 500}, False),
         ({"type": "invalid_request_error", "code": 401}, False),
         ({"type": "invalid_request_error", "code": "model_not_found"}, False),
         ({"code": 429}, False),
@@ -574,9 +581,9 @@ def test_an_error_event_says_whether_the_request_is_to_blame(error, is_clients):
 
 
 def test_a_flat_error_says_so_too_and_the_first_one_counts():
-    watcher, _ = fed([event({"object": "error", "message": "too long", "code": 400})])
+    watcher, _ = fed([event({"object": "error", "code": "context_length_exceeded"})])
     assert watcher.is_clients_error
-    watcher, _ = fed([event(ERROR), event({"error": {"code": 400}})])
+    watcher, _ = fed([event(ERROR), event({"error": {"code": "content_filter"}})])
     assert not watcher.is_clients_error
 
 
@@ -599,3 +606,12 @@ def test_the_only_event_may_lack_its_empty_line():
         watcher = StreamWatcher()
         watcher.feed(last)
         assert watcher.is_whole() is is_whole
+
+
+@pytest.mark.parametrize("usage", [{}, {"total_tokens": 5}, {"input_tokens": 5}])
+def test_an_event_of_usage_that_cannot_be_read_is_hidden_all_the_same(usage):
+    watcher, passed = fed(
+        [HELLO, event({"choices": [], "usage": usage}), DONE], hide_usage=True
+    )
+    assert b"".join(passed) == HELLO + DONE
+    assert watcher.usage is None

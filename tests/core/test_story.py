@@ -106,3 +106,14 @@ def test_each_reason_and_each_failure_has_words():
         REASONS
     )
     assert set(OUTCOMES) - {"succeeded", "expired", "aborted"} == set(FAILURES)
+
+
+def test_a_stream_that_its_worker_left_was_not_left_by_its_client():
+    left = WEST | {"outcome": "aborted", "why": "the gateway is being stopped"}
+    told = story(CALL | ANSWER | {"outcome": "aborted", "stream": True, "attempts": [left]})
+    assert "The stream broke off after 910 ms, and the client was told so." in told
+
+
+def test_a_small_cost_is_written_out():
+    told = story(CALL | ANSWER | {"attempts": [WEST], "cost": 0.00001})
+    assert "at a cost of 0.00001:" in told[-1]

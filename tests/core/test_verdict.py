@@ -176,13 +176,19 @@ def test_without_a_token_an_instance_rests_until_its_worker_knows(retry_seconds,
 
 
 @pytest.mark.parametrize(
-    "body, found",
+    "error, found",
     [
-        (b'{"error":{"message":"API version not supported"}}', verdict.WRONG_VERSION),
-        (b"Model o1 is enabled only for api versions 2024-12-01-preview", verdict.OLD_VERSION),
-        (b'{"error":{"message":"The prompt is too long"}}', None),
-        (b"", None),
+        ({"message": "API version not supported"}, verdict.WRONG_VERSION),
+        ({"message": "API version not supported.", "code": "x"}, verdict.WRONG_VERSION),
+        ({"message": "Invalid value: 'API version not supported'"}, None),
+        ({"message": "API version not supported", "param": "role"}, None),
+        ({"message": "o1 is enabled only for api versions 2024-12-01"}, verdict.OLD_VERSION),
+        ({"message": "enabled only for api versions", "param": "role"}, None),
+        ({"message": "The prompt is too long"}, None),
+        ({}, None),
+        ("API version not supported", None),
+        (None, None),
     ],
 )
-def test_a_400_may_blame_the_version_that_the_instances_config_has(body, found):
-    assert verdict.of_version(body) is found
+def test_a_400_may_blame_the_version_that_the_instances_config_has(error, found):
+    assert verdict.of_version(error) is found

@@ -138,8 +138,19 @@ def test_an_error_event_that_blames_the_request_is_passed_on_at_once_and_harms_n
     assert view.totals["total_upstream_400_errors"] == 20
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_what_was_said_before_or_behind_it_is_charged_however_it_is_cut(joined):
+    told = event(error={"code": "content_filter", "message": "no"})
+    for pieces in ((token(), token(), told, DONE), (PREAMBLE, told, token(), DONE)):
+        given = (b"".join(pieces),) if joined else pieces
+        attempt = World(A, a=stream(*given)).attempt(stream=True)
+        relayed(attempt)
+        assert attempt.verdict is verdicts.REJECTED
+        assert attempt.usage.completion_tokens == 4
+
+
 def test_so_it_is_in_the_middle_where_what_came_before_is_charged():
-    told = event(error={"code": 400, "message": "no"})
+    told = event(error={"type": "invalid_request_error", "code": 400, "message": "no"})
     world = World(A, a=stream(token(), told, DONE))
     attempt = world.attempt(stream=True)
     relayed(attempt)
@@ -524,6 +535,21 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
     assert world.state.view("a").totals["error_count"] == (outcome == "unreachable")
 
 
+def test_a_client_that_waited_for_others_before_is_not_hasty():
+    began_at, ends_at = time.monotonic() - 60, soon(0.01)
+
+    def late():
+        while time.monotonic() < ends_at:
+            pass
+        return unreachable("it timed out", timed_out=True)
+
+    world = World(A, a=late)
+    with pytest.raises(UpstreamTimeout):
+        world.forward(ends_at=ends_at, is_hurried=True, began_at=began_at)
+    counted = world.usage("a")
+    assert (counted["expired"], counted["lost"]) == (1, 1)
+
+
 @pytest.mark.parametrize("hasty, outcome", [(60.0, "aborted"), (0.0, "expired")])
 def test_a_client_that_waits_for_a_moment_only_says_nothing_of_the_instance(
     hasty, outcome, monkeypatch
@@ -698,21 +724,26 @@ def test_an_answer_that_names_no_usage_is_estimated(endpoint, completion):
     assert attempt.usage == Usage(call().prompt_tokens, completion, estimated=True)
 
 
-@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"{", b" " * 99 + b"no"])
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"\n <!DOCTYPE html>"])
 @pytest.mark.parametrize("asks", [{}, {"stream": True}])
 def test_a_page_instead_of_an_answer_is_the_instances_failure(body, asks):
-    page = FakeAnswer(200, (body,), {"content-type": "text/html"})
-    world = World(A, config("b"), a=page)
+    page = FakeAnswer(200, (body,), {"content-type": "application/json"})
+    world = World(A, config("b", priority=200), a=page)
     attempt = world.alone(**asks)
-    if body != b"{":  # to look at all of each answer would take too long
-        assert (attempt.verdict, str(attempt)) == (verdicts.FAILED, "a: its answer is no JSON")
-        assert world.forward()[0] == 200
-        assert world.tried == ["a:failed", "b:200"]
+    assert attempt.verdict is verdicts.FAILED
+    assert str(attempt) == "a: its answer is a page of HTML or XML, and no JSON"
+    attempt.close()
+    assert world.forward()[0] == 200
+    assert world.tried == ["a:failed", "b:200"]
 
 
-@pytest.mark.parametrize("body", [b" " * 99 + b"{}", b"\n{}", b"[]"])
-def test_an_answer_may_begin_with_white_space(body):
-    assert World(A, a=FakeAnswer(200, (body,))).alone().verdict is verdicts.SUCCEEDED
+@pytest.mark.parametrize("body", [b" " * 99 + b"{}", b"\n{}", b"[]", b"data: {}\n\n"])
+def test_whatever_else_it_is_is_passed_on_as_an_answer(body):
+    """A stream may come under a name of its own."""
+    for asks in ({}, {"stream": True}):
+        answer = FakeAnswer(200, (body,), {"content-type": "text/plain"})
+        attempt = World(A, a=answer).alone(**asks)
+        assert (attempt.verdict, attempt.body) == (verdicts.SUCCEEDED, body)
 
 
 @pytest.mark.parametrize("status", [400, 429, 500])
@@ -741,13 +772,32 @@ def test_a_version_that_azure_does_not_know_is_the_operators_to_mend_and_another
     assert (caught.value.status, caught.value.code) == (502, "upstream_misconfigured")
 
 
+ECHO = b"""{"error":{"message":"Invalid value: 'API version not supported'.","code":"x",
+"param":"messages[0].role"}}"""
+
+
+@pytest.mark.parametrize(
+    "body", [ECHO, ECHO.replace(b"param", b"p"), b"API version not supported"]
+)
+def test_a_client_that_is_quoted_puts_nobody_to_rest(body):
+    world = World(A, config("b", priority=200), a=failed(400, body))
+    assert world.forward() == (400, body)
+    assert world.state.view("a").status == "healthy"
+
+
+def test_of_others_than_azures_classic_api_no_version_is_to_blame():
+    one = config("a", provider_type="openai")
+    world = World(one, config("b", priority=200), a=failed(400, NO_VERSION))
+    assert world.forward() == (400, NO_VERSION)
+
+
 def test_a_version_that_is_too_old_for_this_request_is_good_for_others():
     world = World(A, config("b", priority=200), a=failed(400, OLD))
     assert [world.forward()[0] for _ in range(2)] == [200] * 2
     assert world.tried == ["a:400", "b:200"] * 2
     view = world.state.view("a")
     assert (view.status, view.rests, view.breaker) == ("healthy", {}, "closed")
-    assert "2024-12-01-preview" in view.last_error
+    assert (view.totals["error_count"], view.totals["total_upstream_400_errors"]) == (0, 2)
     alone = World(A, a=failed(400, OLD))
     assert alone.forward() == (400, OLD)  # it may be the client that asks for too much
 

@@ -41,6 +41,7 @@ from tests.runtime.world import (
     Clock,
     FakeAnswer,
     World,
+    event,
     failed,
     ok,
     stream,
@@ -494,6 +495,32 @@ def test_streams_that_are_open_when_the_worker_ends_end_with_an_error_their_clie
     counted = world.usage("a")
     assert (counted["requests"], counted["aborted"], counted["failed"]) == (1, 1, 0)
     assert world.state.view("a").totals["error_count"] == 0
+
+
+def test_what_begins_while_a_worker_ends_is_counted_too(monkeypatch):
+    world = World(A, a=lambda: stream(token(), DONE))
+    first, later = world.attempt(stream=True), []
+    monkeypatch.setattr(
+        forward.time, "sleep", lambda _: later.append(world.attempt(stream=True))
+    )
+    world.gateway._clock = lambda: 0.3 * len(later)
+    assert world.gateway.end_open(0.5) == 1 + len(later) == 3
+    assert world.usage("a")["requests"] == 3
+    assert all(not attempt.settle() for attempt in (first, *later))
+
+
+def test_one_that_is_broken_off_is_no_success_however_far_it_came():
+    """Nobody knows how one without choices ends."""
+    world = World(A, a=stream(event(text="so far"), event(text="more")))
+    attempt = world.attempt(stream=True)
+    attempt.break_off()
+    pieces = iter(attempt)
+    got = [next(pieces) for _ in range(3)]
+    with pytest.raises(StreamBroken):
+        next(pieces)
+    attempt.close()
+    assert b"the gateway is being stopped or restarted" in got[-1]
+    assert world.usage("a")["aborted"] == 1
 
 
 def test_a_stream_that_ends_by_itself_when_the_worker_does_is_whole():

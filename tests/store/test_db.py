@@ -317,6 +317,15 @@ def test_a_file_that_was_written_over_is_noticed_by_who_looks_anew(database, dat
     watch.check(106.5)  # and at once, when it is well again
 
 
+@pytest.mark.parametrize("left", [0, 4096])
+def test_a_file_that_was_cut_is_noticed_too(left, database, database_file):
+    with database.read() as connection:
+        connection.execute(select(ClientKeyRow.__table__)).all()
+    os.truncate(database_file, left)
+    with pytest.raises(StoreUnavailable, match="is damaged"):
+        FileWatch(database).check(100.0)
+
+
 def test_behind_a_clock_that_was_set_back_it_is_looked_into(database, database_file):
     watch = FileWatch(database)
     watch.check(100.0)

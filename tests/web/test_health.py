@@ -43,7 +43,7 @@ def test_the_calls_are_those_of_all_workers(world, monkeypatch):
 @pytest.mark.parametrize(
     "late_seconds, failed, problem",
     [
-        (30, False, "Of 2 workers 1 did nothing for "),
+        (30, False, "Of 2 workers 1 did not sync for "),
         (-2, False, None),
         (30, True, None),  # it says itself what is wrong
         (None, False, None),  # it begins just now

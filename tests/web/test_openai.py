@@ -862,9 +862,13 @@ def test_of_two_models_in_one_body_both_are_the_one_that_is_allowed(world):
 
 
 @pytest.mark.parametrize("name", ["Model", "MODEL"])
-def test_no_other_spelling_of_model_passes_a_key_that_may_not_use_all(name, furnished):
+@pytest.mark.parametrize(
+    "bound",
+    [{"allowed_models": ["gpt-4o"]}, {"max_cost_per_day": 9}, {"max_cost_per_month": 9}],
+)
+def test_no_other_spelling_of_model_passes_a_key_that_may_not_use_all(name, bound, furnished):
     body = CHAT | {"model": "gpt-4o", name: "o3"}
-    answer = furnished.ask(body, headers=only(furnished, allowed_models=["gpt-4o"]))
+    answer = furnished.ask(body, headers=only(furnished, **bound))
     assert answer.status_code == 400
     assert answer.get_json()["error"]["param"] == name
     assert furnished.ask(body).status_code == 200  # who may use all may say what they like

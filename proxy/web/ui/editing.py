@@ -27,10 +27,14 @@ class Editor:
     defaults: Mapping[str, Any]
     present: Callable[[str], tuple[Json, int]]
 
-    def form(self) -> Response:
-        """Of the thing that is asked for, or of a new one."""
-        name = name_asked()
-        shown, revision = self._present(name)
+    def new(self) -> Response:
+        return self._form("", dict(self.defaults), 0)
+
+    def edit(self) -> Response:
+        """The thing that is asked for. Raises NotFound."""
+        return self._form(name_asked(), *self.present(name_asked()))
+
+    def _form(self, name: str, shown: Json, revision: int) -> Response:
         back = self._url("", name) if name else url_for(f"console.{self.endpoint}s")
         return page(
             "form.html",

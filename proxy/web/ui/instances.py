@@ -175,12 +175,12 @@ def remove_instance() -> Response:
 
 @view("/instance/edit", ADMINISTER)
 def edit_instance() -> Response:
-    return EDITOR.form()
+    return EDITOR.edit()
 
 
 @view("/instance/new", ADMINISTER)
 def new_instance() -> Response:
-    return EDITOR.form()
+    return EDITOR.new()
 
 
 @view("/instance/preview", ADMINISTER, "POST")

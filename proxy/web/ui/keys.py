@@ -118,12 +118,12 @@ def live_key() -> Response:
 
 @view("/key/new", ADMINISTER)
 def new_key() -> Response:
-    return EDITOR.form()
+    return EDITOR.new()
 
 
 @view("/key/edit", ADMINISTER)
 def edit_key() -> Response:
-    return EDITOR.form()
+    return EDITOR.edit()
 
 
 @view("/key/preview", ADMINISTER, "POST")

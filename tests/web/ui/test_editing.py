@@ -35,8 +35,8 @@ def asking(world):
 
 
 def test_a_new_one_begins_with_what_holds_where_nothing_is_said(asking):
-    with asking():
-        text = EDITOR.form().get_data(as_text=True)
+    with asking("a"):  # whatever it asks for
+        text = EDITOR.new().get_data(as_text=True)
     assert "<h1>Add one</h1>" in text
     assert 'action="/admin/ui/instance/preview"' in text
     assert 'href="/admin/ui/instances"' in text
@@ -45,14 +45,15 @@ def test_a_new_one_begins_with_what_holds_where_nothing_is_said(asking):
 
 def test_one_that_is_there_is_shown_as_it_is(asking):
     with asking("a"):
-        text = EDITOR.form().get_data(as_text=True)
+        text = EDITOR.edit().get_data(as_text=True)
     assert "<h1>Edit a</h1>" in text
     assert 'action="/admin/ui/instance/preview?name=a"' in text
     assert 'href="/admin/ui/instance?name=a"' in text
     assert 'name="revision" value="3"' in text
     assert 'value="100"' in text
-    with asking("b"), pytest.raises(NotFound):
-        EDITOR.form()
+    for name in ("b", ""):
+        with asking(name), pytest.raises(NotFound):
+            EDITOR.edit()
 
 
 def test_written_is_what_is_other_than_shown(asking):
