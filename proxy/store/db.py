@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    select,
 )
 from sqlalchemy import Connection as Connection  # what transactions give, for all
 from sqlalchemy.dialects import sqlite
@@ -130,6 +131,9 @@ def _begun(connection: Connection, *, writes: bool) -> Iterator[None]:
         yield
 
 
+_LOOK = str(select(RevisionRow.__table__).compile(dialect=sqlite.dialect()))
+
+
 class FileWatch:
     """Whether the database's file is still the one it was at the last look. Of a database that
     is no plain file nothing is watched."""
@@ -176,7 +180,7 @@ def damage(path: str) -> str | None:
     uri = f"file:{quote(path)}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
-            connection.execute(f"SELECT * FROM {RevisionRow.__tablename__} LIMIT 1").fetchone()
+            connection.execute(_LOOK).fetchone()
     except sqlite3.DatabaseError as error:
         return str(error) if any(sign in str(error) for sign in DAMAGED) else None
     return None
