@@ -89,7 +89,7 @@ def test_what_is_no_json_is_told_with_its_place():
         parsed_json(b"[nope]")
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"x", mtime=0), zlib.compress(b"x")])
+@pytest.mark.parametrize("body", [gzip.compress(b"x", mtime=0)[:9], zlib.compress(b"x")])
 def test_a_compressed_body_is_refused_by_that_name(body):
     size = str(len(body))
     with pytest.raises(UnsupportedCoding, match="is compressed") as caught:
