@@ -34,7 +34,7 @@ from proxy.runtime.connections import (
 from proxy.runtime.line import Line
 
 SLOW_ANSWER = "it timed out while we waited for its answer"
-SILENT = "it went silent in the middle of its answer"
+SILENT = "it timed out in the middle of its answer"
 NO_URL = "its address cannot be asked"
 NO_REQUEST = "the request holds what no header can"
 

@@ -1023,7 +1023,7 @@ def test_the_usage_event_is_hidden_from_that_one_too():
     [
         (lambda attempt: attempt.fail(BROKEN), "it broke off its answer"),
         (lambda attempt: attempt.fail(requests.ConnectionError("it fell")), "it fell"),
-        (lambda attempt: attempt.time_out(), "it went silent in the middle of its answer"),
+        (lambda attempt: attempt.time_out(), "it timed out in the middle of its answer"),
     ],
 )
 def test_what_went_wrong_meanwhile_is_told_by_who_goes_on(end, error):

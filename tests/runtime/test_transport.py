@@ -297,7 +297,7 @@ def test_a_silence_may_be_set_for_what_follows(transport, listen):
     response = send(transport, listener)
     assert response.raw.read1() == b"o"
     response.raw.allow_silence(0.05)
-    with pytest.raises(requests.ReadTimeout, match="went silent in the middle"):
+    with pytest.raises(requests.ReadTimeout, match="timed out in the middle"):
         response.raw.read1()
     response.raw.allow_silence(0.05)  # it is closed: without effect
 
