@@ -93,7 +93,7 @@ def _write(arguments: argparse.Namespace) -> int:
     if not place.python.exists():
         print(f"{place.python} is not there; ./scripts/run makes it.", file=sys.stderr)
     for hindrance in hindrances(place):
-        print(f"The service would not start: {hindrance}", file=sys.stderr)
+        print(f"The service may not start: {hindrance}", file=sys.stderr)
     print(f"Nothing is installed; {files.README} says how.")
     return 0
 

@@ -30,6 +30,10 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
 _USAGES = 16  # as many are looked at in an answer
 _USAGE_NAMES = ("prompt_tokens", "completion_tokens")
+# What an event of the usage may have besides; one with more says something.
+_USAGE_EVENT = frozenset(
+    "id object created model system_fingerprint service_tier choices usage".split()
+)
 _DECODER = json.JSONDecoder()
 
 ERROR_CHARACTERS = 300
@@ -58,7 +62,8 @@ class StreamWatcher:
     """Feed it every chunk, send on what it returns; then read what it saw.
 
     `content`: an event said something: text, refusal, reasoning, a tool call, an end.
-    `error`: what an error event says; `is_clients_error`: it blames the request. `events`
+    `error`: what an error event says; `is_clients_error`: it blames the request;
+    `is_unclear_error`: it may. `events`
     counts those with data. `done`: `data: [DONE]` came, so whatever comes now, the stream is
     whole; `finished`: as many `choices` said that they end as were asked for, or no event had
     any, and nobody knows how such a stream ends.
@@ -86,6 +91,7 @@ class StreamWatcher:
         "error",
         "events",
         "is_clients_error",
+        "is_unclear_error",
         "usage",
     )
 
@@ -108,7 +114,7 @@ class StreamWatcher:
         self.events = 0
         self.content = False
         self.error: str | None = None
-        self.is_clients_error = False
+        self.is_clients_error = self.is_unclear_error = False
         self.done = False
         self.endless = False
 
@@ -117,6 +123,12 @@ class StreamWatcher:
         if self._has_choices:
             return len(self._ended) >= self._choices
         return self.content
+
+    @property
+    def has_ended(self) -> bool:
+        """It said itself that it ends, in whatever way."""
+        ended = self._has_choices and len(self._ended) >= self._choices
+        return self.done or self.error is not None or ended
 
     def feed(self, chunk: bytes) -> bytes:
         if self._tail or not chunk.endswith(b"\n\n"):
@@ -201,6 +213,7 @@ class StreamWatcher:
             told = error or payload or data.decode("utf-8", "replace")
             if self.error is None:
                 self.error, self.is_clients_error = _message(told), is_of_client(told)
+                self.is_unclear_error = not self.is_clients_error and is_unclear(told)
         elif not self.content:
             is_known = isinstance(payload.get("choices"), list)
             self.content = not is_known or any(map(_says_something, payload["choices"]))
@@ -223,7 +236,10 @@ class StreamWatcher:
         payload = json_object(data_of(event))
         given = payload.get("usage")
         self.usage = read_usage(given) or self.usage
-        return self._hide_usage and isinstance(given, dict) and not payload.get("choices")
+        if not (self._hide_usage and isinstance(given, dict)) or payload.get("error"):
+            return False
+        choices = payload.get("choices")
+        return choices == [] or (choices is None and payload.keys() <= _USAGE_EVENT)
 
 
 def usage_of_answer(body: Bytes) -> Usage | None:
@@ -319,18 +335,28 @@ def _says_something(choice: Any) -> bool:
 
 def is_of_client(error: Any) -> bool:
     """An error object, or what stands for one, tells of the request: every instance would say
-    the same. By its code, which may be a status, and its type, as OpenAI and Azure have them;
-    not by a BadRequestError, with which others report whatever went wrong."""
+    the same. By its code, which may be a status, and its type, as OpenAI and Azure have
+    them."""
     if not isinstance(error, dict):
         return False
     code = str(error.get("code") or "")
-    if code.isascii() and code.isdecimal():
-        status = int(code[:4])
-        is_instances = not 400 <= status < 500 or status in _INSTANCES_STATUSES
-    else:
-        is_instances = code in _INSTANCES_CODES
-    is_clients_type = error.get("type") == "invalid_request_error"
-    return code in _CLIENTS_CODES or (is_clients_type and not is_instances)
+    if code in _CLIENTS_CODES:
+        return True
+    if error.get("type") != "invalid_request_error":
+        return False
+    return _is_clients_status(code) if code.isdecimal() else code not in _INSTANCES_CODES
+
+
+def is_unclear(error: Any) -> bool:
+    """It has a status of a client's mistake, and nothing else says so: servers that speak
+    OpenAI's API report by it whatever went wrong, a bad request too."""
+    return isinstance(error, dict) and _is_clients_status(str(error.get("code")))
+
+
+def _is_clients_status(code: str) -> bool:
+    if not (code.isascii() and code.isdecimal()):
+        return False
+    return 400 <= int(code[:4]) < 500 and int(code[:4]) not in _INSTANCES_STATUSES
 
 
 def _message(error: Any) -> str:

@@ -67,7 +67,8 @@ SPOILED = Verdict("failed")
 EXPIRED = Verdict("expired")
 # A 404 of a model that no config names: the client made it up.
 NO_SUCH_MODEL = Verdict("rejected", try_next=True, shown=False)
-# A 500 with the code `model_error`: mostly the prompt's doing, and not the instance's.
+# A 500 with the code `model_error`, or an error in a stream that may blame the request: mostly
+# the prompt's doing, and not the instance's.
 MODEL_ERROR = Verdict("failed", try_next=True)
 # Nobody waits for it any longer, and it was silent for longer than it ever is when it is well.
 OVERDUE = Verdict("unreachable", failure=True)
@@ -112,7 +113,9 @@ def of_version(error: object) -> Verdict | None:
     said = str(error.get("message")).strip(" .").lower()
     if said == "api version not supported":
         return WRONG_VERSION
-    return OLD_VERSION if "enabled only for api versions" in said else None
+    is_quoted = "'" in said or '"' in said
+    is_old = "enabled only for api versions" in said and not is_quoted
+    return OLD_VERSION if is_old else None
 
 
 def without_token(retry_seconds: float) -> Verdict:

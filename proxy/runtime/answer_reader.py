@@ -165,13 +165,17 @@ class AnswerReader:
             while (rest := self._inflate.unused_data).startswith(b"\x1f\x8b"):
                 self._inflate = zlib.decompressobj(_ANY_DEFLATE)
                 found += self._inflate.decompress(rest)
+            if len(rest) > MAX_HEAD_BYTES:
+                raise BrokenAnswer(TOO_LARGE)
             return found
         except zlib.error:
             raise BrokenAnswer(NOT_READABLE) from None
 
     def _rest(self) -> bytes:
-        if self._inflate is not None and not self._inflate.eof:
-            raise BrokenAnswer(BROKE_OFF)
+        if self._inflate is not None:
+            is_begun = self._inflate.unused_data == b"\x1f"  # another member
+            if not self._inflate.eof or is_begun:
+                raise BrokenAnswer(BROKE_OFF)
         return b""
 
     # What the parser calls, as it does `on_body` with each piece.

@@ -184,7 +184,7 @@ class Attempt:
                 if passed_on:
                     self.sent_bytes += len(passed_on)
                     yield passed_on
-            if not watcher.is_whole() or (self._is_broken_off and not watcher.done):
+            if not watcher.is_whole() or (self._is_broken_off and not watcher.has_ended):
                 raise UpstreamError(ENDLESS if watcher.endless else CUT_SHORT)
         except UpstreamError as error:
             _forget_frames(error)
@@ -415,6 +415,8 @@ class Attempt:
             self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:
             self.verdict = verdicts.UNREACHABLE
+        elif self._watcher.is_unclear_error:
+            self.verdict = verdicts.MODEL_ERROR
         else:
             self.verdict = verdicts.FAILED
 
@@ -489,8 +491,9 @@ class Attempt:
             self.usage = self._estimate(self._watcher.events)
         if self._watcher.is_clients_error:
             self.verdict = verdicts.REJECTED
-        elif self._watcher.error is not None:
-            self.verdict = verdicts.FAILED  # it said so itself, and was passed on
+        elif self._watcher.error is not None:  # it said so itself, and was passed on
+            is_unclear = self._watcher.is_unclear_error
+            self.verdict = verdicts.MODEL_ERROR if is_unclear else verdicts.FAILED
         elif not self._complete and self.error is None:
             self.verdict = verdicts.ABORTED  # the client left
 

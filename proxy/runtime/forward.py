@@ -12,7 +12,6 @@ from itertools import count
 from threading import Event
 from typing import Any
 
-from proxy.core import verdict as verdicts
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
 from proxy.core.limiter import accepts_prompt
@@ -28,7 +27,14 @@ from proxy.core.live import (
 from proxy.core.record import Trail
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import ENTRA, Call, Serving, Usage
-from proxy.core.verdict import MISCONFIGURED, MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL
+from proxy.core.verdict import (
+    ABORTED,
+    MISCONFIGURED,
+    MODEL_ERROR,
+    NO_DEPLOYMENT,
+    NO_SUCH_MODEL,
+    OLD_VERSION,
+)
 from proxy.errors import (
     BadRequest,
     ClientLeft,
@@ -210,7 +216,7 @@ class Forward:
                 break
             time.sleep(LOOK_SECONDS)
         seen |= self._open.copy()  # what began meanwhile, too
-        cut_off = [a for a in seen if a.settle() or a.verdict is verdicts.ABORTED]
+        cut_off = [a for a in seen if a.settle() or a.verdict is ABORTED]
         for attempt in cut_off:
             name = attempt.serving.config.name
             said = "%s %s was still answering when the worker ended"
@@ -501,6 +507,8 @@ def _note(trip: Trip, attempt: Attempt) -> None:
         trip.failed.add(name)
         trip.unknown.add(name)
         trip.left = (trip.left or 0) + 1  # it was no attempt at anything
+    if verdict is OLD_VERSION:
+        trip.failed.add(name)
     if verdict is MODEL_ERROR:
         trip.failed.add(name)
         trip.failure = _unreachable(trip.call, attempt)

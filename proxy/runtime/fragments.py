@@ -51,8 +51,9 @@ class Fragments:
             body = make()
         except BaseException:
             with self._lock:
-                self._kept.pop(key, None)
-                self._made_at.pop(key, None)
+                if self._kept.get(key) is found:  # else another one was made meanwhile
+                    self._kept.pop(key, None)
+                    self._made_at.pop(key, None)
             raise
         made = Fragment(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
         with self._lock:

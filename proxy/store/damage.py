@@ -1,6 +1,7 @@
 """A database file that is damaged: noticed at the start, set aside, and never replaced by an
 empty one without a word."""
 
+import glob
 import os
 import sqlite3
 from contextlib import closing
@@ -30,7 +31,7 @@ def set_aside_if_damaged(database: Database) -> None:
     """
     check_set_aside(database)
     path = sqlite_path(database)
-    if path is None or not path.exists():
+    if path is None or _is_missing(path):
         return
     damage = _damage_of_version(path, file_version(path))
     if damage is None:
@@ -45,15 +46,26 @@ def check_set_aside(database: Database) -> None:
     """Raises SchemaProblem if a damaged file was set aside, and none has taken its place: to
     make an empty one would hide that."""
     path = sqlite_path(database)
-    # Not Path's: they raise where a folder may not be entered.
-    if path is None or os.path.exists(path) or not os.path.isdir(path.parent):
+    if path is None or not _is_missing(path) or not path.parent.is_dir():
         return
-    before = sorted(path.parent.glob(f"{path.name}{ASIDE}*"))
+    found = path.parent.glob(f"{glob.escape(path.name)}{ASIDE}*")
+    before = sorted(file for file in found if not file.name.endswith(SIDE_FILES[1:]))
     if before:
         raise SchemaProblem(
             f"There is no database {path}; a damaged one was set aside as {before[-1]}."
             f" {REMEDY} To begin anew with an empty one, move the damaged one elsewhere."
         )
+
+
+def _is_missing(path: Path) -> bool:
+    """Not one that cannot be seen: others say why."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def damage_of(path: Path) -> str | None:

@@ -12,8 +12,7 @@ from proxy.core.types import Bytes
 from proxy.errors import BadRequest, TooLarge, UnsupportedCoding
 
 PIECE_BYTES = 1_048_576
-# As what gzip, zlib and zstd make begins; Brotli's may begin with nearly anything.
-COMPRESSED = (b"\x1f", b"\x78", b"\x28")
+BEGINNING = 64  # bytes
 
 
 def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
@@ -42,7 +41,7 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
         raise _too_large(limit)
     if announced is not None and len(body) < announced:
         raise BadRequest("The request's body ended before its Content-Length.")
-    if environ.get("HTTP_CONTENT_ENCODING") and body[:1] in COMPRESSED:
+    if environ.get("HTTP_CONTENT_ENCODING") and not _begins_as_json(body):
         raise UnsupportedCoding(
             "The body is compressed (Content-Encoding); the gateway takes it as it is only."
         )
@@ -61,6 +60,11 @@ def parsed_json(body: Bytes) -> Any:
         if "UTF-8" in str(error):  # the parser does not say where
             raise BadRequest("The body is not valid JSON: it is not UTF-8.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def _begins_as_json(body: Bytes) -> bool:
+    """Some name a coding that they did not use, or one that is none."""
+    return body[:BEGINNING].lstrip()[:1] in (b"{", b"[", b"")
 
 
 def _joined(pieces: Iterator[bytes]) -> Bytes:

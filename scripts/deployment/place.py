@@ -82,19 +82,24 @@ def hindrances(place: Place) -> list[str]:
         return []
     groups = os.getgrouplist(place.user, account.pw_gid)
     # A venv's python is a link to the interpreter, which may be in somebody's home.
-    interpreter = place.python.resolve()
-    ways = [place.root, *place.root.parents, *place.python.parents, *interpreter.parents]
+    needed = [place.root, place.python, *_behind_links(place.root, place.python)]
+    ways = [place.root, *(parent for path in needed for parent in path.parents)]
     found = [
         f"{folder} may not be entered by {place.user}."
         for folder in dict.fromkeys(ways)
         if not _may_enter(folder, account.pw_uid, groups)
     ]
-    hidden = [
-        t for t in PRIVATE if place.root.is_relative_to(t) or interpreter.is_relative_to(t)
-    ]
+    hidden = [t for t in PRIVATE if any(path.is_relative_to(t) for path in needed)]
     return found + [
         f"What is below {t} is hidden from the service (PrivateTmp)." for t in hidden
     ]
+
+
+def _behind_links(*paths: Path) -> list[Path]:
+    try:
+        return [path.resolve() for path in paths]
+    except (OSError, RuntimeError):  # of a loop: then there is nothing behind it
+        return []
 
 
 def _may_enter(folder: Path, uid: int, groups: list[int]) -> bool:

@@ -578,6 +578,10 @@ def test_an_error_event_says_whether_the_request_is_to_blame(error, is_clients):
     watcher, _ = fed([PREAMBLE, event({"error": error or {"x": 1}})])
     assert watcher.error is not None
     assert watcher.is_clients_error is is_clients
+    # Where its status alone says so, it may be anything.
+    is_unclear = isinstance(error, dict) and str(error.get("code")).startswith("4")
+    is_unclear = is_unclear and not is_clients and error["code"] not in (401, 429)
+    assert watcher.is_unclear_error is is_unclear
 
 
 def test_a_flat_error_says_so_too_and_the_first_one_counts():
@@ -615,3 +619,22 @@ def test_an_event_of_usage_that_cannot_be_read_is_hidden_all_the_same(usage):
     )
     assert b"".join(passed) == HELLO + DONE
     assert watcher.usage is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"text": "so far", "usage": {"input_tokens": 3}},
+        {"choices": [], "error": {"message": "boom"}, "usage": {"prompt_tokens": 1}},
+        {"delta": {"text": "so far"}, "usage": {"output_tokens": 3}},
+    ],
+)
+def test_an_event_that_says_something_else_is_not_hidden_for_its_usage(said):
+    _, passed = fed([HELLO, event(said), DONE], hide_usage=True)
+    assert b"".join(passed) == HELLO + event(said) + DONE
+
+
+def test_an_event_of_usage_may_have_no_choices_at_all():
+    told = {"id": "x", "model": "m", "usage": {"prompt_tokens": 3}}
+    watcher, passed = fed([HELLO, event(told), DONE], hide_usage=True)
+    assert (b"".join(passed), watcher.usage) == (HELLO + DONE, Usage(3))

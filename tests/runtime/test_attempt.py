@@ -149,6 +149,19 @@ def test_what_was_said_before_or_behind_it_is_charged_however_it_is_cut(joined):
         assert attempt.usage.completion_tokens == 4
 
 
+def test_an_error_that_may_blame_the_request_is_asked_of_one_sibling_and_opens_no_breaker():
+    told = event(error={"type": "BadRequestError", "code": 400, "message": "no"})
+    b = config("b", priority=200)
+    world = World(A, b, a=lambda: stream(told), b=lambda: stream(told))
+    for _ in range(10):
+        with pytest.raises(ProxyError):
+            world.attempt(stream=True)
+    assert world.tried == ["a:failed", "b:failed"] * 10
+    assert {world.state.view(name).breaker for name in "ab"} == {"closed"}
+    world.upstream.answers["b"] = lambda: stream(token(), DONE)
+    assert relayed(world.attempt(stream=True)) == token() + DONE
+
+
 def test_so_it_is_in_the_middle_where_what_came_before_is_charged():
     told = event(error={"type": "invalid_request_error", "code": 400, "message": "no"})
     world = World(A, a=stream(token(), told, DONE))
@@ -789,6 +802,13 @@ def test_of_others_than_azures_classic_api_no_version_is_to_blame():
     one = config("a", provider_type="openai")
     world = World(one, config("b", priority=200), a=failed(400, NO_VERSION))
     assert world.forward() == (400, NO_VERSION)
+
+
+def test_one_whose_version_is_too_old_is_not_asked_again_while_there_is_time():
+    settings = {"max_wait_seconds": 5.0, "waiting_places": 5}
+    world = World(A, a=failed(400, OLD), clock=time.monotonic, settings=settings)
+    assert world.forward() == (400, OLD)
+    assert world.tried == ["a:400"]
 
 
 def test_a_version_that_is_too_old_for_this_request_is_good_for_others():

@@ -523,6 +523,24 @@ def test_one_that_is_broken_off_is_no_success_however_far_it_came():
     assert world.usage("a")["aborted"] == 1
 
 
+@pytest.mark.parametrize(
+    "last, outcome",
+    [
+        (event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]), "succeeded"),
+        (event(error={"message": "boom"}), "failed"),
+        (DONE, "succeeded"),
+    ],
+)
+def test_one_that_ended_by_itself_is_not_broken_off(last, outcome):
+    world = World(A, a=stream(token(), last))
+    attempt = world.attempt(stream=True)
+    attempt.break_off()
+    assert b"".join(attempt) == token() + last
+    attempt.close()
+    assert world.usage("a")[outcome] == 1
+    assert attempt.trouble() in (None, "an error inside of its stream: boom")
+
+
 def test_a_stream_that_ends_by_itself_when_the_worker_does_is_whole():
     world = World(A, a=stream(token(), DONE))
     attempt = world.attempt(stream=True)

@@ -83,6 +83,19 @@ def test_one_that_could_not_be_made_is_tried_again(fragments):
     assert fragments.get("page", lambda: b"text").body == b"text"
 
 
+def test_one_that_could_not_be_made_does_not_throw_away_what_another_thread_made(
+    fragments, clock
+):
+    def fail():
+        clock.now += 5
+        fragments.get("page", lambda: b"of the other")
+        raise ValueError("not now")
+
+    with pytest.raises(ValueError, match="not now"):
+        fragments.get("page", fail)
+    assert fragments.get("page", lambda: b"wrong").body == b"of the other"
+
+
 def test_ever_other_keys_do_not_fill_the_memory(fragments):
     for number in range(3 * MAX_KEPT):
         fragments.get(number, lambda: b"text")

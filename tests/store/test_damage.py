@@ -1,11 +1,12 @@
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.engine import make_url
 
 from proxy.store import damage
-from proxy.store.damage import set_aside_if_damaged
+from proxy.store.damage import check_set_aside, set_aside_if_damaged
 from proxy.store.db import Database
 from proxy.store.schema import SchemaProblem
 from tests.builders import VAULT
@@ -119,3 +120,23 @@ def test_a_start_that_looks_twice_reads_a_large_file_once(database, database_fil
     os.utime(database_file, ns=(0, 0))  # somebody wrote to it
     set_aside_if_damaged(database)
     assert looked == [database_file] * 2
+
+
+def test_the_database_is_named_and_not_what_lies_beside_it(database, database_file):
+    aside = f"{database_file}.damaged-20260101T000000Z"
+    os.rename(database_file, aside)
+    for side in ("-wal", "-shm"):
+        Path(aside + side).touch()
+    with pytest.raises(SchemaProblem) as caught:
+        check_set_aside(database)
+    assert f"set aside as {aside}." in str(caught.value)
+
+
+def test_one_that_cannot_be_seen_is_not_said_to_be_gone(database, database_file, monkeypatch):
+    Path(f"{database_file}.damaged-20260101T000000Z").touch()
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(damage.os, "stat", denied)
+    check_set_aside(database)
