@@ -63,10 +63,9 @@ class StreamWatcher:
 
     `content`: an event said something: text, refusal, reasoning, a tool call, an end.
     `error`: what an error event says; `is_clients_error`: it blames the request;
-    `is_unclear_error`: it may. `events`
-    counts those with data. `done`: `data: [DONE]` came, so whatever comes now, the stream is
-    whole; `finished`: as many `choices` said that they end as were asked for, or no event had
-    any, and nobody knows how such a stream ends.
+    `is_unclear_error`: it may. `events` counts those with data. `done`: `data: [DONE]` came, so
+    whatever comes now, the stream is whole; `finished`: as many `choices` said that they end as
+    were asked for, or no event had any, and nobody knows how such a stream ends.
     `endless`: an event is above ENDLESS_BYTES, and no better than none.
 
     Chunks may be split anywhere. With `hide_usage` the usage event is removed, and an
