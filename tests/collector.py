@@ -48,6 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
 def collecting():
     with Collector() as collector, ThreadPoolExecutor(1) as pool:
         serving = pool.submit(collector.serve_forever, 0.01)
-        yield collector
-        collector.shutdown()
+        try:
+            yield collector
+        finally:  # a test that fails says so: the pool would wait for ever
+            collector.shutdown()
         serving.result()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
 import sqlite3
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tests.builders import SECRET_KEY
 ADMIN_KEY = "planted-admin-key-of-the-tests"
 READY_SECONDS = 20.0
 SYNC_MS = 100
+PORTS = range(20_000, 32_000)
 
 
 @dataclass
@@ -108,7 +110,7 @@ class Gateway:
         assert self.process.poll() is None, self.log
         try:
             return requests.get(f"{self.url}/health", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def agreed(self, question: Callable[[], Any], answer: Any, times: int = 12) -> bool:
@@ -167,10 +169,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = READY_SECOND
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Below those that the kernel gives away: what asks it for one before the gateway has
+    started, in this process or another, is not given the same."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(scope="module")
