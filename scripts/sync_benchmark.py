@@ -33,7 +33,7 @@ from cryptography.fernet import Fernet
 from proxy.core import verdict as verdicts
 from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import COUNTED_SECONDS, Peers
-from proxy.core.live import Refusal
+from proxy.core.refusal import Refusal
 from proxy.core.types import Call, Client, InstanceConfig, Serving, Usage
 from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState, Ticket

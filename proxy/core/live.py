@@ -1,8 +1,6 @@
 """What is known of one instance now, and whether a call may go there."""
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 
 from proxy.core import limiter
@@ -11,6 +9,15 @@ from proxy.core.deltas import WHOLE_INSTANCE, Rest, SharedInstance
 from proxy.core.hints import Hint
 from proxy.core.limiter import Lately, Meter, Peers
 from proxy.core.median import MovingMedian
+from proxy.core.refusal import (
+    FAILING,
+    LEFT_TO_OTHERS,
+    NO_ROOM,
+    SHARED_OUT,
+    TOO_LONG,
+    UPSTREAM_SAYS,
+    Refusal,
+)
 from proxy.core.types import (
     Call,
     Candidate,
@@ -21,14 +28,6 @@ from proxy.core.types import (
     is_same_upstream,
 )
 from proxy.core.verdict import MISCONFIGURED
-
-# Reasons of a refusal, besides those of rests.
-NO_ROOM = "no room"
-TOO_LONG = "prompt too long"
-FAILING = "failing"
-LEFT_TO_OTHERS = "room left to other workers"
-UPSTREAM_SAYS = "no room upstream"
-SHARED_OUT = "room shared out evenly"
 
 # Clients choose the names of deployments where an instance serves any model.
 MAX_DEPLOYMENTS = 1000
@@ -41,26 +40,6 @@ ALONE = Peers()
 def nothing_lately(_meter: Meter) -> Lately | None:
     """Of who is alone."""
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an instance that serves the model is not asked; `wait_seconds` until it could be.
-
-    `limit` leaves no room, of which `used_share` is used. `alone_seconds` is until it could be
-    if nobody else can, where that is sooner.
-    """
-
-    serving: Serving
-    reason: str
-    wait_seconds: float
-    limit: Limit | None = None
-    used_share: float | None = None
-    alone_seconds: float = math.inf
-
-    @property
-    def soonest_seconds(self) -> float:
-        return min(self.wait_seconds, self.alone_seconds)
 
 
 class Live:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy.core.live import (
+from proxy.core.refusal import (
     FAILING,
     LEFT_TO_OTHERS,
     NO_ROOM,

@@ -1,11 +1,10 @@
 """The one loop that tries again: from a call to the attempt whose answer the client gets."""
 
 import logging
-import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -15,38 +14,32 @@ from typing import Any
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
 from proxy.core.limiter import accepts_prompt
-from proxy.core.live import (
-    FAILING,
-    LEFT_TO_OTHERS,
-    NO_ROOM,
-    SHARED_OUT,
-    TOO_LONG,
-    UPSTREAM_SAYS,
-    Refusal,
-)
 from proxy.core.record import Trail
+from proxy.core.refusal import (
+    FAILING,
+    TOO_LONG,
+    Refusal,
+    is_short,
+    only_failing_are_left,
+    soonest_seconds,
+)
 from proxy.core.routing import Pool, Turn, order
-from proxy.core.types import ENTRA, Call, Serving, Usage
+from proxy.core.types import Call, Serving, Usage
 from proxy.core.verdict import (
     ABORTED,
-    MISCONFIGURED,
     MODEL_ERROR,
     NO_DEPLOYMENT,
     NO_SUCH_MODEL,
     OLD_VERSION,
 )
 from proxy.errors import (
-    BadRequest,
     ClientLeft,
     ModelNotAllowed,
-    ModelNotFound,
     NoRoom,
     ProxyError,
     Saturated,
-    Unavailable,
-    UpstreamFailed,
-    UpstreamTimeout,
 )
+from proxy.runtime import no_answer
 from proxy.runtime.attempt import NO_HEADERS, Attempt
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.fairness import Fairness
@@ -59,19 +52,11 @@ from proxy.runtime.waiting import Full, Waiter, WaitingRoom, common
 
 logger = logging.getLogger(__name__)
 
-# "No room" without a moment when there will be: other threads took it just now.
-SOON_SECONDS = 1.0
-
 # Before the only instance is asked once more; by chance, so that not all come back at once.
 PAUSE_SECONDS = (0.2, 1.0)
 
 MAX_TURNS = 10_000
 LOOK_SECONDS = 0.01  # for streams that are being ended
-
-SHORT = (NO_ROOM, SHARED_OUT, LEFT_TO_OTHERS)
-FULL = (*SHORT, UPSTREAM_SAYS)
-
-SAID_CHARACTERS = 300  # of what an upstream says of itself
 
 _Taken = tuple[Serving, Reservation]
 
@@ -251,13 +236,13 @@ class Forward:
         if not pool.servings:
             out = snapshot.disabled.pool(call.model, allowed).servings
             if out:
-                raise _out_of_service(call, out, lacks_token=snapshot.lack is not None)
+                raise no_answer.out_of_service(call, out, lacks_token=snapshot.lack is not None)
             if allowed:  # who may not use all is not told what there is besides
                 raise ModelNotAllowed(
                     f"No instance that this API key may use serves {call.model!r}.",
                     param="model",
                 )
-            raise _model_not_found(call)
+            raise no_answer.model_not_found(call)
         return pool
 
     def _turn(self, call: Call) -> Turn:
@@ -312,7 +297,7 @@ class Forward:
             if taken is not None:
                 yield serving, taken
         failing = [r.serving for r in trip.refused if r.reason == FAILING]
-        if failing and _are_alone(trip.refused, patience_seconds):
+        if failing and only_failing_are_left(trip.refused, patience_seconds):
             for serving in failing:
                 taken = self._take(trip, serving, kept, alone=True)
                 if taken is not None:
@@ -336,7 +321,7 @@ class Forward:
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
         found = self._state.refusals(others, trip.call, kept=self._kept(trip.queue, trip.call))
-        return 0 < patience_seconds >= _soonest(found, patience_seconds)
+        return 0 < patience_seconds >= soonest_seconds(found, patience_seconds)
 
     def _patience_seconds(self, trip: Trip) -> float:
         return min(trip.patience_seconds, trip.call.ends_at - self._clock())
@@ -351,7 +336,7 @@ class Forward:
             patience_seconds, kept = until - self._clock(), self._kept(trip.queue, trip.call)
             for taken in self._takings(trip, trip.failed, free, kept, patience_seconds):
                 return taken, 0.0
-            return None, _soonest(trip.refused, patience_seconds)
+            return None, soonest_seconds(trip.refused, patience_seconds)
 
         got = self.waiting.wait(
             trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
@@ -455,7 +440,7 @@ class Forward:
         tell(logger, "no_answer", said, call.request_id, str(attempt), **_told(attempt))
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
             raise self._refused(trip)
-        raise _unreachable(call, attempt)
+        raise no_answer.unreachable(call, attempt)
 
     def _refused(self, trip: Trip, error: ProxyError | None = None) -> ProxyError:
         """Why the call is refused. For a while its client is expected back, if it was told
@@ -467,7 +452,7 @@ class Forward:
                 call.client.name,
                 error.retry_after_seconds,
                 _barred(trip),
-                short=_is_short(trip.refused),
+                short=is_short(trip.refused),
             )
         return error
 
@@ -476,7 +461,7 @@ class Forward:
         call, servings = trip.call, trip.pool.servings
         found = self._state.refusals(servings, call, kept=self._kept(trip.queue, call))
         if _is_unknown(trip, found):
-            return _model_not_found(call)
+            return no_answer.model_not_found(call)
         if trip.failure is not None:
             return trip.failure
         others = [
@@ -486,13 +471,13 @@ class Forward:
         if len(refused) < len(others):
             contention = self._fairness.contention(trip.queue)
             if contention is not None and contention.left_to(call.client.name) is not None:
-                return _held_back(call)
-            return _no_room(call, refused, SOON_SECONDS)
-        if any(_passes(r) for r in refused):
-            return _no_room(call, refused, _soonest(refused))
+                return no_answer.held_back(call)
+            return no_answer.no_room(call, refused, no_answer.SOON_SECONDS)
+        if any(r.passes for r in refused):
+            return no_answer.no_room(call, refused, soonest_seconds(refused))
         if refused and all(r.reason == TOO_LONG for r in refused):
-            return _too_long(call, servings)
-        return _misconfigured(call, servings)
+            return no_answer.too_long(call, servings)
+        return no_answer.misconfigured(call, servings)
 
 
 def _queue(call: Call) -> str:
@@ -511,13 +496,13 @@ def _note(trip: Trip, attempt: Attempt) -> None:
         trip.failed.add(name)
     if verdict is MODEL_ERROR:
         trip.failed.add(name)
-        trip.failure = _unreachable(trip.call, attempt)
+        trip.failure = no_answer.unreachable(trip.call, attempt)
         trip.failure.is_worth_retrying = False  # the prompt is the same
         trip.left = min(trip.left or 0, 1)  # a sibling may be of another mind; more would not
     if verdict.failure:
         trip.failed.add(name)
         trip.again = attempt.serving
-        trip.failure = _unreachable(trip.call, attempt)
+        trip.failure = no_answer.unreachable(trip.call, attempt)
 
 
 def _barred(trip: Trip) -> frozenset[str]:
@@ -531,13 +516,8 @@ def _barred(trip: Trip) -> frozenset[str]:
 
 def _waiter(trip: Trip) -> Waiter:
     cost = max((_cost(trip.call, serving) for serving in trip.pool.servings), default=1.0)
-    short = _is_short(trip.refused)
+    short = is_short(trip.refused)
     return Waiter(trip.call.client.name, cost, _barred(trip), short)
-
-
-def _is_short(refused: Iterable[Refusal]) -> bool:
-    """There is an instance that only lacks room, by limits of ours."""
-    return any(refusal.reason in SHORT for refusal in refused)
 
 
 def _told(attempt: Attempt) -> dict[str, Any]:
@@ -557,110 +537,4 @@ def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:
     return bool(trip.unknown) and all(
         s.config.name in trip.unknown or (r and r.reason in (NO_DEPLOYMENT, TOO_LONG))
         for s, r in zip(servings, found, strict=True)
-    )
-
-
-def _passes(refusal: Refusal) -> bool:
-    """Time will mend it, and not a person or a shorter prompt."""
-    return refusal.reason not in MISCONFIGURED and refusal.reason != TOO_LONG
-
-
-def _are_alone(refusals: Iterable[Refusal | None], patience_seconds: float) -> bool:
-    """Nobody but failing ones is back in time."""
-    others = (0.0 if r is None else r.wait_seconds for r in refusals if r is None or _may(r))
-    soonest = min(others, default=math.inf)
-    return soonest > patience_seconds or soonest == math.inf
-
-
-def _may(refusal: Refusal) -> bool:
-    return _passes(refusal) and refusal.reason != FAILING
-
-
-def _soonest(refusals: Sequence[Refusal | None], patience_seconds: float = math.inf) -> float:
-    """Seconds until one of them may be asked, 0 if there is none for somebody; infinite if
-    none passes."""
-    if None in refusals:
-        return 0.0
-    are_alone = _are_alone(refusals, patience_seconds)
-    waits = (
-        r.soonest_seconds if are_alone else r.wait_seconds for r in refusals if r and _passes(r)
-    )
-    return min(waits, default=math.inf)
-
-
-def _no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> ProxyError:
-    broken = sum(1 for r in refused if r.reason in MISCONFIGURED)
-    besides = f" {broken} refuse the gateway, for its operator to mend." if broken else ""
-    passing = [r for r in refused if _passes(r)]
-    if passing and all(r.reason == FAILING for r in passing):
-        return Unavailable(
-            f"All instances that serve {call.model!r} are failing. The next attempt at one of"
-            f" them is in {wait_seconds:.1f} s.{besides}",
-            retry_after_seconds=wait_seconds,
-        )
-    full = sum(1 for r in passing if r.reason in FULL)
-    failing = sum(1 for r in passing if r.reason == FAILING)
-    why = f"{len(passing) - full - failing} rest, {full} have no room left this minute"
-    why += f", {failing} are failing." if failing else "."
-    return NoRoom(
-        f"All instances that serve {call.model!r} are at their limit. {why}{besides}",
-        retry_after_seconds=wait_seconds,
-    )
-
-
-def _held_back(call: Call) -> ProxyError:
-    return NoRoom(
-        f"The room that there is for {call.model!r} is left to other clients: they want more of"
-        " it too, and had less in the last seconds.",
-        retry_after_seconds=SOON_SECONDS,
-    )
-
-
-def _too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
-    most = max(s.config.max_input_tokens for s in servings)
-    return BadRequest(
-        f"The prompt has about {call.prompt_tokens} tokens; for {call.model!r} at most"
-        f" {most} are accepted.",
-        code="context_length_exceeded",
-    )
-
-
-def _model_not_found(call: Call) -> ProxyError:
-    return ModelNotFound(
-        f"The model {call.model!r} does not exist here, or no instance serves it.",
-        param="model",
-    )
-
-
-def _out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> ProxyError:
-    said = f"No instance that serves {call.model!r} is in service."
-    if lacks_token and any(s.config.enabled and s.config.auth == ENTRA for s in out):
-        said += " The gateway has no token of Entra ID; this is for its operator to mend."
-    return Unavailable(said, is_worth_retrying=False)
-
-
-def _misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
-    what = "their key,"
-    if any(s.config.auth == ENTRA for s in servings):
-        is_mixed = any(s.config.auth != ENTRA for s in servings)
-        what = f"{'their key, ' if is_mixed else ''}its identity at Entra ID or its role there,"
-    return UpstreamFailed(
-        f"The instances that serve {call.model!r} refuse the gateway: {what} deployment or"
-        " api_version is wrong. This is for the gateway's operator to mend.",
-        code="upstream_misconfigured",
-        is_worth_retrying=False,
-    )
-
-
-def _unreachable(call: Call, attempt: Attempt) -> ProxyError:
-    error = attempt.error
-    if error is None:
-        said = attempt.trouble() if attempt.verdict.shown else None
-        said = (said or "it redirected elsewhere")[:SAID_CHARACTERS]
-        return UpstreamFailed(
-            f"No instance gave an answer for {call.model!r}; of the last one: {said}."
-        )
-    kind = UpstreamTimeout if error.timed_out else UpstreamFailed
-    return kind(
-        f"No instance gave an answer for {call.model!r}; of the last one: {error.message}."
     )

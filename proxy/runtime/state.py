@@ -43,7 +43,8 @@ from proxy.core.limiter import (
     reservation_tokens,
     ungrouped,
 )
-from proxy.core.live import ALONE, Live, Refusal
+from proxy.core.live import ALONE, Live
+from proxy.core.refusal import Refusal
 from proxy.core.types import (
     NO_USAGE,
     Call,

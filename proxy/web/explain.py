@@ -12,7 +12,7 @@ from flask_smorest import Blueprint
 from proxy.context import parts
 from proxy.core.door import KnownKey, hindrance, is_allowed
 from proxy.core.endpoints import ENDPOINTS
-from proxy.core.live import (
+from proxy.core.refusal import (
     FAILING,
     LEFT_TO_OTHERS,
     NO_ROOM,

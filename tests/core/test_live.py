@@ -6,14 +6,14 @@ from proxy.core.breaker import HEARSAY_SECONDS
 from proxy.core.deltas import WHOLE_INSTANCE, Rest
 from proxy.core.hints import Hint
 from proxy.core.limiter import Lately, Meter, Peers
-from proxy.core.live import (
+from proxy.core.live import Live
+from proxy.core.refusal import (
     FAILING,
     LEFT_TO_OTHERS,
     NO_ROOM,
     SHARED_OUT,
     TOO_LONG,
     UPSTREAM_SAYS,
-    Live,
 )
 from proxy.core.types import Candidate
 from tests.builders import MODEL, call, config, serving

@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.core import live
+from proxy.core import refusal
 from proxy.core.story import FAILURES, REASONS, story
 from proxy.core.verdict import MISCONFIGURED, OUTCOMES
 
@@ -52,7 +52,7 @@ def test_what_is_no_call_is_one_sentence():
 
 def test_a_call_for_which_nobody_could_be_asked_says_what_the_client_was_told():
     refused = {"status": 429, "error": "no_room", "outcome": "refused", "waited_ms": 250}
-    passed = [{"instance": "east", "reason": live.TOO_LONG, "wait_ms": None}]
+    passed = [{"instance": "east", "reason": refusal.TOO_LONG, "wait_ms": None}]
     assert story(CALL | refused | {"attempts": [], "passed_over": passed})[1:] == [
         "east was passed over: the prompt was too long for it.",
         "It waited 250 ms for room.",
@@ -101,10 +101,8 @@ def test_a_record_that_was_cut_to_fit_has_a_story_too():
 
 
 def test_each_reason_and_each_failure_has_words():
-    named = {v for n, v in vars(live).items() if n.isupper() and isinstance(v, str)}
-    assert named - {live.WHOLE_INSTANCE} | MISCONFIGURED | {"throttled", "operator"} == set(
-        REASONS
-    )
+    named = {v for n, v in vars(refusal).items() if n.isupper() and isinstance(v, str)}
+    assert named | MISCONFIGURED | {"throttled", "operator"} == set(REASONS)
     assert set(OUTCOMES) - {"succeeded", "expired", "aborted"} == set(FAILURES)
 
 

@@ -1,5 +1,4 @@
 import contextlib
-import math
 import random
 import threading
 import time
@@ -12,7 +11,7 @@ import pytest
 from proxy.core import breaker, contention, limiter
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.contention import HUNGRY_SECONDS
-from proxy.core.live import FAILING, SHARED_OUT, Refusal
+from proxy.core.refusal import SHARED_OUT
 from proxy.core.routing import POLICIES
 from proxy.core.types import Client, QuotaGroup
 from proxy.core.verdict import MISCONFIGURED_REST_SECONDS, THROTTLED_REST_SECONDS
@@ -991,27 +990,6 @@ def test_who_waits_does_not_ask_again_and_again(monkeypatch):
     )
     assert world.forward()[0] == 200
     assert len(asked) < 20
-
-
-@pytest.mark.parametrize(
-    "others, patience_seconds, soonest",
-    [
-        ([0.4], math.inf, 0.4),
-        ([0.4], 1.0, 0.4),
-        ([0.4], 0.1, 0.0),  # not in time: the failing one may be asked at once
-        ([0.9], 1.0, 0.6),
-        ([], 1.0, 0.0),
-        ([], math.inf, 0.0),
-    ],
-)
-def test_a_failing_one_is_back_sooner_where_nobody_else_is_in_time(
-    others, patience_seconds, soonest
-):
-    of = limiter.serving(A, MODEL)
-    refusals = [Refusal(of, "throttled", seconds) for seconds in others]
-    refusals.append(Refusal(of, FAILING, 0.6, alone_seconds=0.0))
-    assert forward._soonest(refusals, patience_seconds) == soonest
-    assert forward._soonest([*refusals, None], patience_seconds) == 0.0
 
 
 def test_without_a_place_to_wait_an_instance_that_is_free_is_asked():

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.core import verdict as verdicts
 from proxy.core.deltas import WHOLE_INSTANCE
-from proxy.core.live import Refusal
+from proxy.core.refusal import Refusal
 from proxy.core.verdict import Verdict
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.state import OPERATOR, Ending, State

@@ -15,7 +15,7 @@ from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS, Peers
-from proxy.core.live import LEFT_TO_OTHERS, Refusal
+from proxy.core.refusal import LEFT_TO_OTHERS, Refusal
 from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS

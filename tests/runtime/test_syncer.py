@@ -18,7 +18,8 @@ from proxy.core import verdict as verdicts
 from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import Lately, Peers
-from proxy.core.live import ALONE, Refusal
+from proxy.core.live import ALONE
+from proxy.core.refusal import Refusal
 from proxy.core.types import Client, Usage
 from proxy.core.verdict import Verdict
 from proxy.runtime import state as state_module

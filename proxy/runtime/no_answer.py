@@ -1,0 +1,100 @@
+"""What a client is told that gets no answer: why nobody could be asked, or did not answer."""
+
+from collections.abc import Sequence
+
+from proxy.core.refusal import FAILING, FULL, Refusal
+from proxy.core.types import ENTRA, Call, Serving
+from proxy.core.verdict import MISCONFIGURED
+from proxy.errors import (
+    BadRequest,
+    ModelNotFound,
+    NoRoom,
+    ProxyError,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from proxy.runtime.attempt import Attempt
+
+# "No room" without a moment when there will be: other threads took it just now, or others are
+# to have it.
+SOON_SECONDS = 1.0
+SAID_CHARACTERS = 300  # of what an upstream says of itself
+
+
+def no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> ProxyError:
+    broken = sum(1 for r in refused if r.reason in MISCONFIGURED)
+    besides = f" {broken} refuse the gateway, for its operator to mend." if broken else ""
+    passing = [r for r in refused if r.passes]
+    if passing and all(r.reason == FAILING for r in passing):
+        return Unavailable(
+            f"All instances that serve {call.model!r} are failing. The next attempt at one of"
+            f" them is in {wait_seconds:.1f} s.{besides}",
+            retry_after_seconds=wait_seconds,
+        )
+    full = sum(1 for r in passing if r.reason in FULL)
+    failing = sum(1 for r in passing if r.reason == FAILING)
+    why = f"{len(passing) - full - failing} rest, {full} have no room left this minute"
+    why += f", {failing} are failing." if failing else "."
+    return NoRoom(
+        f"All instances that serve {call.model!r} are at their limit. {why}{besides}",
+        retry_after_seconds=wait_seconds,
+    )
+
+
+def held_back(call: Call) -> ProxyError:
+    return NoRoom(
+        f"The room that there is for {call.model!r} is left to other clients: they want more of"
+        " it too, and had less in the last seconds.",
+        retry_after_seconds=SOON_SECONDS,
+    )
+
+
+def too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
+    most = max(s.config.max_input_tokens for s in servings)
+    return BadRequest(
+        f"The prompt has about {call.prompt_tokens} tokens; for {call.model!r} at most"
+        f" {most} are accepted.",
+        code="context_length_exceeded",
+    )
+
+
+def model_not_found(call: Call) -> ProxyError:
+    return ModelNotFound(
+        f"The model {call.model!r} does not exist here, or no instance serves it.",
+        param="model",
+    )
+
+
+def out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> ProxyError:
+    said = f"No instance that serves {call.model!r} is in service."
+    if lacks_token and any(s.config.enabled and s.config.auth == ENTRA for s in out):
+        said += " The gateway has no token of Entra ID; this is for its operator to mend."
+    return Unavailable(said, is_worth_retrying=False)
+
+
+def misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
+    what = "their key,"
+    if any(s.config.auth == ENTRA for s in servings):
+        is_mixed = any(s.config.auth != ENTRA for s in servings)
+        what = f"{'their key, ' if is_mixed else ''}its identity at Entra ID or its role there,"
+    return UpstreamFailed(
+        f"The instances that serve {call.model!r} refuse the gateway: {what} deployment or"
+        " api_version is wrong. This is for the gateway's operator to mend.",
+        code="upstream_misconfigured",
+        is_worth_retrying=False,
+    )
+
+
+def unreachable(call: Call, attempt: Attempt) -> ProxyError:
+    error = attempt.error
+    if error is None:
+        said = attempt.trouble() if attempt.verdict.shown else None
+        said = (said or "it redirected elsewhere")[:SAID_CHARACTERS]
+        return UpstreamFailed(
+            f"No instance gave an answer for {call.model!r}; of the last one: {said}."
+        )
+    kind = UpstreamTimeout if error.timed_out else UpstreamFailed
+    return kind(
+        f"No instance gave an answer for {call.model!r}; of the last one: {error.message}."
+    )

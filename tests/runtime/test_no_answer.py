@@ -1,0 +1,76 @@
+import pytest
+
+from proxy.core.refusal import FAILING, NO_ROOM, Refusal
+from proxy.core.types import ENTRA
+from proxy.errors import NoRoom, Unavailable
+from proxy.runtime import no_answer
+from tests.builders import call, config, serving
+
+CALL = call(model="gpt-4o", prompt_tokens=120)
+OF_KEY = serving(config("a", max_input_tokens=100))
+OF_ENTRA = serving(config("b", auth=ENTRA, api_key="", max_input_tokens=80))
+
+
+def refused(*reasons):
+    return [Refusal(OF_KEY, reason, 2.0) for reason in reasons]
+
+
+def test_what_is_at_its_limit_is_counted_by_why():
+    found = no_answer.no_room(CALL, refused("throttled", NO_ROOM, NO_ROOM, FAILING), 2.0)
+    assert isinstance(found, NoRoom)
+    assert found.retry_after_seconds == 2.0
+    assert found.message == (
+        "All instances that serve 'gpt-4o' are at their limit. 1 rest, 2 have no room left this"
+        " minute, 1 are failing."
+    )
+
+
+def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
+    found = no_answer.no_room(CALL, refused(FAILING, "misconfigured"), 2.25)
+    assert isinstance(found, Unavailable)
+    assert found.retry_after_seconds == 2.25
+    assert found.message == (
+        "All instances that serve 'gpt-4o' are failing. The next attempt at one of them is in"
+        " 2.2 s. 1 refuse the gateway, for its operator to mend."
+    )
+
+
+def test_who_leaves_room_to_others_may_come_back_soon():
+    found = no_answer.held_back(CALL)
+    assert isinstance(found, NoRoom)
+    assert found.retry_after_seconds == no_answer.SOON_SECONDS
+
+
+def test_a_prompt_that_is_too_long_is_told_the_most_that_any_takes():
+    found = no_answer.too_long(CALL, [OF_ENTRA, OF_KEY])
+    assert (found.status, found.code) == (400, "context_length_exceeded")
+    assert "about 120 tokens; for 'gpt-4o' at most 100" in found.message
+
+
+@pytest.mark.parametrize(
+    "servings, lacks_token, is_told",
+    [([OF_ENTRA], True, True), ([OF_ENTRA], False, False), ([OF_KEY], True, False)],
+)
+def test_a_token_is_blamed_only_where_one_is_needed_and_lacks(servings, lacks_token, is_told):
+    found = no_answer.out_of_service(CALL, servings, lacks_token=lacks_token)
+    assert (found.status, found.is_worth_retrying) == (503, False)
+    assert ("no token of Entra ID" in found.message) is is_told
+
+
+@pytest.mark.parametrize(
+    "servings, what",
+    [
+        ([OF_KEY], "gateway: their key, deployment"),
+        ([OF_ENTRA], "gateway: its identity at Entra ID or its role there, deployment"),
+        ([OF_KEY, OF_ENTRA], "gateway: their key, its identity at Entra ID or its role"),
+    ],
+)
+def test_what_may_be_wrong_depends_on_how_they_are_asked(servings, what):
+    found = no_answer.misconfigured(CALL, servings)
+    assert (found.code, found.is_worth_retrying) == ("upstream_misconfigured", False)
+    assert what in found.message
+
+
+def test_a_model_that_nobody_serves_is_the_parameter_at_fault():
+    found = no_answer.model_not_found(CALL)
+    assert (found.status, found.param) == (404, "model")
