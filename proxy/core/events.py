@@ -44,8 +44,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "misconfigured": Event(
             "warning",
-            "An instance refuses the gateway: its key or a deployment's name is wrong.",
-            ("instance", "why"),
+            "An instance refuses the gateway: its key, or the name of the `deployment` that was"
+            " asked for, is wrong.",
+            ("instance", "why", "deployment"),
             is_alert=True,
         ),
         "instance_rests": Event(
@@ -159,7 +160,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "no_answer": Event(
             "warning",
-            "An attempt failed, and nobody else can serve the call.",
+            "An attempt failed, and nobody else can serve the call or has the time to.",
             ("id", "instance", "why"),
         ),
         "answer_cut_off": Event(

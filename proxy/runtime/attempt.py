@@ -21,7 +21,14 @@ from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, InstanceConfig, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
-from proxy.runtime.state import EVENT_WORDS, LONG_REST, Ending, Reservation, State
+from proxy.runtime.state import (
+    BREAKER_OPENED,
+    EVENT_WORDS,
+    LONG_REST,
+    Ending,
+    Reservation,
+    State,
+)
 from proxy.runtime.tell import tell
 from proxy.runtime.transport import MAX_JOINED_BYTES, SILENT
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError, failure
@@ -335,12 +342,16 @@ class Attempt:
 
     def _tell(self, event: str) -> None:
         name, why = self.serving.config.name, self.trouble() or ""
-        fields: dict[str, Any] = {"instance": name, "why": why}
+        fields: dict[str, Any] = {"instance": name}
         if event == LONG_REST:
-            seconds = int(self.verdict.rest_seconds)
-            fields = {"instance": name, "deployment": self.serving.deployment}
-            fields["seconds"] = seconds
+            fields["seconds"] = seconds = int(self.verdict.rest_seconds)
             why = f"{seconds} s"
+        else:
+            fields["why"] = why
+        if event != BREAKER_OPENED:
+            fields["deployment"] = self.serving.deployment
+            if not self.verdict.whole_instance:
+                why += f" (of its deployment {self.serving.deployment})"
         tell(logger, event, "%s %s: %s", name, EVENT_WORDS[event], why, **fields)
 
     def trouble(self) -> str | None:

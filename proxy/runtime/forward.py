@@ -436,11 +436,19 @@ class Forward:
             raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
             return attempt
-        said = "%s %s, and nobody else can serve it"
-        tell(logger, "no_answer", said, call.request_id, str(attempt), **_told(attempt))
+        self._tell_no_answer(call, attempt)
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
             raise self._refused(trip)
         raise no_answer.unreachable(call, attempt)
+
+    def _tell_no_answer(self, call: Call, attempt: Attempt) -> None:
+        """Nothing of one that ended as its client, who was in a hurry, wished."""
+        if attempt.verdict is ABORTED:
+            return
+        is_late = self._clock() >= call.ends_at
+        why = "there is no time to ask another" if is_late else "nobody else can serve it"
+        said = "%s %s, and %s"
+        tell(logger, "no_answer", said, call.request_id, str(attempt), why, **_told(attempt))
 
     def _refused(self, trip: Trip, error: ProxyError | None = None) -> ProxyError:
         """Why the call is refused. For a while its client is expected back, if it was told

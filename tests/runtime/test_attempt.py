@@ -461,6 +461,16 @@ def test_what_a_person_should_hear_of_is_logged(logged):
     ]
 
 
+def test_what_an_instance_says_of_a_deployment_names_it(logged):
+    World(A, a=failed(404, b"unknown")).alone().close()
+    World(A, a=failed(429, **{"retry-after": "60"})).alone().close()
+    assert [line for level, line in logged if level == "WARNING"] == [
+        "a refuses the gateway; a person has to mend its config: 404: unknown"
+        " (of its deployment gpt-4o)",
+        "a wants to be left alone for long: 60 s (of its deployment gpt-4o)",
+    ]
+
+
 # Times.
 
 
@@ -563,9 +573,19 @@ def test_a_client_that_waited_for_others_before_is_not_hasty():
     assert (counted["expired"], counted["lost"]) == (1, 1)
 
 
-@pytest.mark.parametrize("hasty, outcome", [(60.0, "aborted"), (0.0, "expired")])
+@pytest.mark.parametrize(
+    "hasty, outcome, told",
+    [
+        (60.0, "aborted", []),
+        (
+            0.0,
+            "expired",
+            ["request-1 a: the time for the call is over, and there is no time to ask another"],
+        ),
+    ],
+)
 def test_a_client_that_waits_for_a_moment_only_says_nothing_of_the_instance(
-    hasty, outcome, monkeypatch
+    hasty, outcome, told, monkeypatch, logged
 ):
     monkeypatch.setattr(verdicts, "HASTY_SECONDS", hasty)
     ends_at = soon(0.01)
@@ -580,6 +600,7 @@ def test_a_client_that_waits_for_a_moment_only_says_nothing_of_the_instance(
         world.forward(ends_at=ends_at, is_hurried=True)
     counted = world.usage("a")
     assert (counted[outcome], counted["lost"]) == (1, outcome == "expired")
+    assert [line for level, line in logged if level == "WARNING"] == told
 
 
 def test_a_client_that_leaves_after_a_failure_did_not_wait_for_better():
