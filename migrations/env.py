@@ -1,7 +1,7 @@
 """What alembic runs: the proxy's models and settings, so that there is one truth of each."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
 from logging.config import fileConfig
@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from proxy.settings import SettingError, load_settings
 from proxy.store.db import Database
 from proxy.store.models import Base
-from proxy.store.schema import SchemaProblem, migrating
+from proxy.store.schema import SchemaProblem, check_alone, migrating
 from proxy.store.vault import Vault
 
 # What `-x NAME=VALUE` may name; read by the revision that imports the old program's data.
@@ -32,10 +32,11 @@ def main() -> None:
         _check_x_arguments()
         settings = load_settings()
         vault = Vault(settings.secret_key, settings.secret_key_file)
-        with (
-            _connected(Database(settings.database_url, vault)) as database,
-            migrating(database),
-        ):
+        database = Database(settings.database_url, vault)
+        if _runs(alembic.command.downgrade):
+            # Else a gateway that runs would go on without the tables that it counts in.
+            check_alone(database)
+        with _connected(database), migrating(database):
             run_migrations(database.engine)
         _tell_if_nothing_was_imported()
     except (SettingError, SchemaProblem) as error:
@@ -43,11 +44,11 @@ def main() -> None:
 
 
 @contextmanager
-def _connected(database: Database) -> Iterator[Database]:
+def _connected(database: Database) -> Iterator[None]:
     """At the end no connection is left: what was written is in the database's file, and not
     beside it, where who copies the file alone would lose it."""
     try:
-        yield database
+        yield
     finally:
         database.dispose()
 
@@ -78,7 +79,8 @@ def _check_x_arguments() -> None:
 
 def _tell_if_nothing_was_imported() -> None:
     source = context.get_x_argument(as_dictionary=True).get("legacy")
-    if source is None and _is_upgrade():
+    # The setting stands there for any command of alembic's, and concerns this one.
+    if source is None and _runs(alembic.command.upgrade):
         source = load_settings().legacy_path
     if source is not None and not context.config.attributes.get("legacy_imported"):
         getLogger("alembic.legacy").warning(
@@ -88,10 +90,10 @@ def _tell_if_nothing_was_imported() -> None:
         )
 
 
-def _is_upgrade() -> bool:
-    """The setting stands there for any command of alembic's, and concerns this one."""
-    command = getattr(context.config.cmd_opts, "cmd", None)
-    return bool(command) and command[0] is alembic.command.upgrade
+def _runs(command: Callable[..., None]) -> bool:
+    """The command line asked for it."""
+    asked = getattr(context.config.cmd_opts, "cmd", None)
+    return bool(asked) and asked[0] is command
 
 
 if context.is_offline_mode():

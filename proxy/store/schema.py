@@ -1,8 +1,9 @@
 """Whether the database is one we can work with, and bringing it up to date."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,30 @@ def migrating(database: Database) -> Iterator[None]:
             f"{_name(database)} cannot be upgraded: {error.orig}. Stop what else uses it, and"
             " try again."
         ) from error
+
+
+def check_alone(database: Database) -> None:
+    """Raises SchemaProblem if anybody else has the database's file open, whoever it is.
+
+    In WAL mode each connection holds a shared lock on the file for as long as it is open, and
+    one that means to be the only one needs all of it (https://sqlite.org/wal.html, section 8).
+    """
+    path = sqlite_path(database)
+    if path is None or not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=0)) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                return  # what else is wrong is told by who works with it
+            raise SchemaProblem(
+                f"{_name(database)} is in use: stop the gateway, and what else has it open."
+                " Nothing was changed."
+            ) from error
+        except sqlite3.DatabaseError:
+            return
 
 
 def alembic_config(database: Database) -> Any:

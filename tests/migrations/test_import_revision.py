@@ -255,6 +255,15 @@ def test_going_back_writes_the_old_files_and_keeps_what_is_there(empty, old, tol
     assert len(folders(empty, "backup")) == 1
 
 
+def test_nothing_goes_back_under_a_gateway_that_runs(database):
+    before = revision(database)
+    stopped = alembic("downgrade", "-1", database=database)  # the fixture has it open
+    assert stopped.returncode == 1
+    assert "is in use: stop the gateway, and what else has it open" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert (revision(database), folders(database, "downgrade")) == (before, [])
+
+
 @pytest.mark.tells_secrets("a downgrade writes them as they were before they were encrypted")
 def test_what_was_imported_as_an_earlier_revision_is_not_imported_again(
     empty, old, monkeypatch, told

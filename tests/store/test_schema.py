@@ -241,3 +241,24 @@ def test_the_known_revisions_are_alembics():
     scripts = ScriptDirectory(str(ROOT / "migrations"))
     assert schema._known_revisions() == {s.revision for s in scripts.walk_revisions()}
     assert max(schema._known_revisions()) == scripts.get_current_head()
+
+
+def test_a_file_that_another_connection_has_open_is_in_use(database):
+    with database.read():
+        pass  # the pool keeps its connection open
+    other = Database(str(database.url), VAULT)
+    with pytest.raises(SchemaProblem, match="is in use: stop the gateway, and what else"):
+        schema.check_alone(other)
+    database.dispose()
+    schema.check_alone(other)
+
+
+@pytest.mark.parametrize("make", [missing, empty, empty_sqlite, no_sqlite])
+def test_a_file_that_nobody_has_open_is_not(tmp_path, make, open_database):
+    before = content(tmp_path) if make(tmp_path).exists() else {}
+    schema.check_alone(open_database(tmp_path / "proxy.db"))
+    assert content(tmp_path) == before
+
+
+def test_nor_is_what_is_no_file(open_database):
+    schema.check_alone(open_database("sqlite://"))
