@@ -11,14 +11,14 @@ from typing import Any
 from proxy.core import hints
 from proxy.core import verdict as verdicts
 from proxy.core.endpoints import ENDPOINTS
-from proxy.core.masking import masked_key
+from proxy.core.excerpt import excerpt, is_json, without_key
 from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
 from proxy.core.record import IN_STREAM, Ended, Tried
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sse import StreamWatcher, json_object, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
-from proxy.core.types import NO_USAGE, Bytes, Call, InstanceConfig, Serving, Usage
+from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
 from proxy.runtime.state import (
@@ -35,7 +35,6 @@ from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
-ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -484,7 +483,7 @@ class Attempt:
             raise UpstreamError("it sent an empty answer")
         if body[:_BEGINNING].lstrip()[:1] == b"<":
             raise UpstreamError(A_PAGE)
-        if not self.answer.is_delimited and not _is_json(body):
+        if not self.answer.is_delimited and not is_json(body):
             raise UpstreamError("it broke off its answer")
         completion = (
             len(body) // BYTES_PER_TOKEN if ENDPOINTS[self.call.endpoint].streams else 0
@@ -538,35 +537,6 @@ def _forget_frames(error: UpstreamError) -> None:
     stay until the garbage collector looks, which is rare."""
     error.__context__ = None
     error.with_traceback(None)
-
-
-def _is_json(body: Bytes) -> bool:
-    try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def without_key(body: bytes, config: InstanceConfig, token: str) -> bytes:
-    """Neither the key nor, if it was asked with one, the token."""
-    key = token or (config.api_key if key_headers(config) else "")
-    return body.replace(key.encode(), masked_key(key).encode()) if key else body
-
-
-def excerpt(body: Bytes) -> str:
-    """An error answer's message on one line: what its JSON says, else its first words."""
-    text = body[:ERROR_BYTES].decode("utf-8", "replace")
-    try:
-        error = json.loads(text)
-    except (ValueError, RecursionError):
-        error = {}
-    if isinstance(error, dict):
-        inner = error.get("error")
-        found = inner.get("message") if isinstance(inner, dict) else error.get("message")
-        text = found if isinstance(found, str) else text
-    # JSON can spell half a character (\ud800), which neither a database nor a client takes.
-    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def _error_event(error: UpstreamError) -> bytes:

@@ -174,7 +174,7 @@ class Forward:
             raise
 
     def _best(self, trip: Trip) -> Attempt:
-        """As `forward`."""
+        """The attempt whose answer the client gets; raises what it gets instead."""
         self._try_in_order(trip, in_turn=True)
         try:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
@@ -182,11 +182,11 @@ class Forward:
         except Full:
             self._try_in_order(trip, in_turn=True)
             if trip.attempt is None:
-                raise self._refused(trip, Saturated()) from None
+                raise self._refuse(trip, Saturated()) from None
         self._try_again(trip)
         if trip.attempt is None:
-            raise ClientLeft() if trip.line.is_cut else self._refused(trip)
-        return self._shown(trip, trip.attempt)
+            raise ClientLeft() if trip.line.is_cut else self._refuse(trip)
+        return self._to_show(trip, trip.attempt)
 
     def end_open(self, seconds: float) -> int:
         """Ends the answers that are still open; how many. Streams that have begun are broken
@@ -220,7 +220,7 @@ class Forward:
         """The clients that want more of it than they get; None if there are none."""
         return self._fairness.contention(model.lower())
 
-    def _closed(self, attempt: Attempt) -> None:
+    def _on_close(self, attempt: Attempt) -> None:
         self._open.discard(attempt)
         usage, call = attempt.usage, attempt.call
         if attempt.serving.counts_tokens:
@@ -271,11 +271,11 @@ class Forward:
         kept = contention.kept_from(trip.call.client.name) if contention else None
         free = self._free(trip, contention) if in_turn else None
         patience_seconds = self._patience_seconds(trip)
-        for taken in self._takings(trip, trip.asked, free, kept, patience_seconds):
+        for taken in self._take_in_order(trip, trip.asked, free, kept, patience_seconds):
             if self._is_over(trip, self._try(trip, *taken)):
                 return
 
-    def _takings(
+    def _take_in_order(
         self,
         trip: Trip,
         left_out: set[str],
@@ -334,7 +334,7 @@ class Forward:
 
         def ask(free: frozenset[str] | None) -> tuple[_Taken | None, float]:
             patience_seconds, kept = until - self._clock(), self._kept(trip.queue, trip.call)
-            for taken in self._takings(trip, trip.failed, free, kept, patience_seconds):
+            for taken in self._take_in_order(trip, trip.failed, free, kept, patience_seconds):
                 return taken, 0.0
             return None, soonest_seconds(trip.refused, patience_seconds)
 
@@ -390,7 +390,7 @@ class Forward:
             serving,
             line=trip.line,
             stream_idle_seconds=self._stream_idle_seconds,
-            on_close=self._closed,
+            on_close=self._on_close,
             # Not of the trip, which holds the attempt: in a circle both would stay.
             is_made_up=partial(self._is_made_up, trip.pool, trip.call),
             cost_nano=self._snapshots.current.cost_nano,
@@ -426,7 +426,7 @@ class Forward:
         """Nobody else is to be asked."""
         return not attempt.verdict.try_next or not trip.left
 
-    def _shown(self, trip: Trip, attempt: Attempt) -> Attempt:
+    def _to_show(self, trip: Trip, attempt: Attempt) -> Attempt:
         """The attempt, if a client may see its answer. Raises what to say instead."""
         verdict, call = attempt.verdict, trip.call
         if attempt.error is None and not verdict.try_next:
@@ -438,7 +438,7 @@ class Forward:
             return attempt
         self._tell_no_answer(call, attempt)
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
-            raise self._refused(trip)
+            raise self._refuse(trip)
         raise no_answer.unreachable(call, attempt)
 
     def _tell_no_answer(self, call: Call, attempt: Attempt) -> None:
@@ -450,10 +450,10 @@ class Forward:
         said = "%s %s, and %s"
         tell(logger, "no_answer", said, call.request_id, str(attempt), why, **_told(attempt))
 
-    def _refused(self, trip: Trip, error: ProxyError | None = None) -> ProxyError:
+    def _refuse(self, trip: Trip, error: ProxyError | None = None) -> ProxyError:
         """Why the call is refused. For a while its client is expected back, if it was told
         when."""
-        error, call = error or self._nobody(trip), trip.call
+        error, call = error or self._why_nobody(trip), trip.call
         if isinstance(error, (NoRoom, Saturated)) and error.retry_after_seconds is not None:
             self._fairness.refuse(
                 trip.queue,
@@ -464,7 +464,7 @@ class Forward:
             )
         return error
 
-    def _nobody(self, trip: Trip) -> ProxyError:
+    def _why_nobody(self, trip: Trip) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
         found = self._state.refusals(servings, call, kept=self._kept(trip.queue, call))

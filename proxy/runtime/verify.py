@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass
 
 from proxy.core import catalog
+from proxy.core.excerpt import excerpt, without_key
 from proxy.core.providers import PROVIDERS, key_headers
 from proxy.core.types import ENTRA, InstanceConfig
-from proxy.runtime.attempt import excerpt, without_key
 from proxy.runtime.upstream import NoCredential, Upstream, UpstreamError
 
 MAX_MODELS = 20  # each is a call that costs money

@@ -13,13 +13,14 @@ from proxy.context import Parts, parts
 from proxy.core import headers, tokens
 from proxy.core.door import is_allowed
 from proxy.core.endpoints import ENDPOINTS
+from proxy.core.excerpt import excerpt
 from proxy.core.outline import KEPT_BYTES, LARGE_BYTES, outline
 from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
 from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
-from proxy.runtime.attempt import EVENT_STREAM, Attempt, excerpt
+from proxy.runtime.attempt import EVENT_STREAM, Attempt
 from proxy.runtime.line import Line
 from proxy.web import limits
 from proxy.web.app import Relayed

@@ -14,7 +14,7 @@ from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
-from proxy.runtime.attempt import ERROR_BYTES, StreamBroken, excerpt
+from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.entra import NoToken
 from proxy.runtime.line import Line
 from proxy.runtime.upstream import NoCredential, UpstreamError
@@ -897,36 +897,6 @@ def test_times_are_counted_as_the_client_saw_them(monkeypatch):
     assert (counted["latency_total_ms"], counted["latency_upto_4000_ms"]) == (2750, 1)
     assert (counted["first_byte_total_ms"], counted["first_byte_upto_4000_ms"]) == (2750, 1)
     assert world.state.view("b").totals["latency_total_ms"] == 250
-
-
-# What an error answer says.
-
-
-@pytest.mark.parametrize(
-    "body, said",
-    [
-        (b'{"error": {"message": "no such thing"}}', "no such thing"),
-        (b'{"statusCode": 500, "message": "flat"}', "flat"),  # Azure's other shape
-        (b'{"error": "words"}', '{"error": "words"}'),
-        (b'{"error": {"message": 5}}', '{"error": {"message": 5}}'),
-        (b'["a list"]', '["a list"]'),
-        (b"no healthy\r\n upstream\n", "no healthy upstream"),
-        (b"<html>\n<b>502</b></html>", "<html> <b>502</b></html>"),
-        (b"", ""),
-        (b"\xff\xfe", "\ufffd\ufffd"),
-        (b"x" * (ERROR_BYTES + 1), "x" * ERROR_BYTES),
-        (b"[" * 20_000, "[" * ERROR_BYTES),  # deeper than any parser goes
-        (b'{"error": {"message": "\\ud800 half"}}', "? half"),  # cannot be written as UTF-8
-    ],
-    ids=lambda value: repr(value[:20]),
-)
-def test_an_error_answers_message_on_one_line(body, said):
-    assert excerpt(body) == said
-
-
-@given(st.binary())
-def test_no_error_answer_is_too_strange_to_quote(body):
-    excerpt(body).encode()
 
 
 def test_an_error_answer_nobody_can_parse_gives_its_room_back():
