@@ -78,6 +78,8 @@ def usage_words(figures: Mapping[str, Any]) -> str:
     said = [f"{figures['requests']:,} requests", f"{figures['tokens']['total']:,} tokens"]
     if share is not None:
         said.append(f"{share_words(share)} failed")
+    if figures["aborted"]:  # no failures; but where all give up, something is too slow
+        said.append(f"{figures['aborted']:,} given up by clients")
     if figures["first_byte_ms"]["p50"] is not None:
         said.append(f"first byte after {ms_words(figures['first_byte_ms']['p50'])}")
     return f"In {RECENT_SECONDS // 60} minutes: {', '.join(said)}."

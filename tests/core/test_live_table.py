@@ -77,6 +77,8 @@ def test_the_whole_gateway_is_told_in_a_sentence():
     assert usage_words(figures(counts(**some))) == (
         "In 15 minutes: 1,200 requests, 10,000 tokens, 0.3 % failed, first byte after 150 ms."
     )
+    left = figures(counts(requests=3, attempts=3, aborted=2, abandoned=1))
+    assert usage_words(left) == "In 15 minutes: 3 requests, 0 tokens, 3 given up by clients."
     assert usage_words(figures(NOTHING)) == "In 15 minutes: 0 requests, 0 tokens."
 
 
