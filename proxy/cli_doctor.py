@@ -25,7 +25,7 @@ from proxy.errors import ProxyError
 from proxy.runtime import open_files, running
 from proxy.runtime.reach import Reached, reach
 from proxy.runtime.together import together
-from proxy.runtime.verify import verify
+from proxy.runtime.verify import Look, looks
 from proxy.settings import ROOT, SettingError
 from proxy.store import admin_keys, checkup, keys, schema, secrets
 from proxy.store.damage import check_set_aside
@@ -44,11 +44,13 @@ MARKS[SKIPPED] = ("skipped", "blue")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One look that may take long. `label` says at what."""
+    """One look that may take long. `label` says at what. Those of an earlier `turn` begin
+    first."""
 
     area: str
     label: str
     look: Callable[[], list[Finding]]
+    turn: int = 0
 
 
 @click.command("doctor")
@@ -182,7 +184,10 @@ def _of_network(mine: Parts, seconds: float) -> Iterator[Job]:
     if configs:
         yield Job("clock", "upstreams", partial(_of_hosts, mine, _hosts(configs), seconds))
     for config in configs:
-        yield Job("instances", config.name, partial(_of_instance, mine, config))
+        # All instances by turns: one that is silent must not take the others' threads.
+        for turn, (model, check) in enumerate(looks(mine.upstream, config, None).items()):
+            label = f"{config.name}, {model}" if model else config.name
+            yield Job("instances", label, partial(_of_deployment, config.name, check), turn)
 
 
 def _hosts(configs: Sequence[InstanceConfig]) -> list[InstanceConfig]:
@@ -226,21 +231,21 @@ def _of_hosts(mine: Parts, hosts: Sequence[InstanceConfig], seconds: float) -> l
     return [*found, findings.of_clock(ahead)]
 
 
-def _of_instance(mine: Parts, config: InstanceConfig) -> list[Finding]:
-    return [
-        findings.of_check(config.name, c.check, ok=c.ok, detail=c.detail, model=c.model)
-        for c in verify(mine.upstream, config, None)
-    ]
+def _of_deployment(name: str, look: Look) -> list[Finding]:
+    c = look()
+    return [findings.of_check(name, c.check, ok=c.ok, detail=c.detail, model=c.model)]
 
 
 def _carried_out(jobs: Sequence[Job], seconds: float) -> list[Finding]:
     """All side by side; the findings in the order of the jobs."""
     found: list[list[Finding]] = [[]] * len(jobs)
-    done = together([job.look for job in jobs], threads=THREADS, seconds=seconds)
+    numbers = sorted(range(len(jobs)), key=lambda number: jobs[number].turn)
+    done = together([jobs[n].look for n in numbers], threads=THREADS, seconds=seconds)
     for each in with_bar(done, total=len(jobs), label="doctor"):
-        job = jobs[each.number]
+        number = numbers[each.number]
+        job = jobs[number]
         given_up = [findings.late(job.area, job.label, seconds)]
-        found[each.number] = given_up if each.result is None else each.result
+        found[number] = given_up if each.result is None else each.result
     return [finding for part in found for finding in part]
 
 

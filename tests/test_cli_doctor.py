@@ -6,6 +6,7 @@ import pytest
 
 from proxy import cli_doctor, create_app
 from proxy.context import EXTENSION
+from proxy.runtime.verify import Check
 from proxy.simulator import Resource, Simulator
 from proxy.store import instances, keys
 from tests.builders import AUTHOR, config
@@ -120,16 +121,40 @@ def test_a_database_that_is_damaged(run, database_file):
     assert database_file.exists()  # the next start sets it aside, not this
 
 
-def test_what_takes_too_long_is_given_up_and_told(run, add, monkeypatch):
-    add(config("a", api_base="http://127.0.0.1:9", supported_models=("gpt-4o",)))
-    end = threading.Event()
-    monkeypatch.setattr(cli_doctor, "verify", lambda *_: end.wait(10) and [])
+@pytest.fixture
+def hurried(monkeypatch):
+    """What is asked has less than a second, whatever --seconds says."""
     carried_out = cli_doctor._carried_out
-    monkeypatch.setattr(cli_doctor, "_carried_out", lambda jobs, _: carried_out(jobs, 0.2))
+    monkeypatch.setattr(cli_doctor, "_carried_out", lambda jobs, _: carried_out(jobs, 0.5))
+
+
+def test_a_deployment_that_takes_too_long_is_given_up_and_hides_no_other(
+    run, add, monkeypatch, hurried
+):
+    add(config("a", api_base="http://127.0.0.1:9", supported_models=("slow", "gpt-4o")))
+    end = threading.Event()
+    good = Check("deployment", ok=True, detail="Answered.", model="gpt-4o")
+    looks = {"slow": lambda: end.wait(10), "gpt-4o": lambda: good}
+    monkeypatch.setattr(cli_doctor, "looks", lambda *_: looks)
     result = run("--json")
     end.set()
-    late = ("instances", "warning", "a")
-    assert late in found(result)
+    assert ("instances", "warning", "a, slow") in found(result)
+    assert ("instances", "ok", "a, gpt-4o") in found(result)
+
+
+def test_an_instance_whose_deployments_are_all_silent_hides_no_other(
+    run, add, monkeypatch, hurried
+):
+    add(*(config(name, api_base="http://127.0.0.1:9") for name in ("a", "b")))
+    end = threading.Event()
+    silent = {f"slow-{n}": lambda: end.wait(10) for n in range(2 * cli_doctor.THREADS)}
+    fine = {"gpt-4o": lambda: Check("deployment", ok=True, detail="Answered.", model="gpt-4o")}
+    monkeypatch.setattr(
+        cli_doctor, "looks", lambda _, each, __: silent if each.name == "a" else fine
+    )
+    result = run("--json")
+    end.set()
+    assert ("instances", "ok", "b, gpt-4o") in found(result)
 
 
 def test_the_running_workers_are_asked(run, make_app, add, monkeypatch):

@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from proxy.core import catalog
 from proxy.core.excerpt import excerpt, without_key
@@ -28,6 +30,8 @@ class Check:
     status: int | None = None
 
 
+Look = Callable[[], Check]
+
 # Tried one after the other until one tells: newer models refuse `max_tokens`, embedding
 # models refuse chat.
 PROBES: tuple[tuple[str, dict[str, object]], ...] = (
@@ -42,23 +46,28 @@ PROBES: tuple[tuple[str, dict[str, object]], ...] = (
 
 def verify(upstream: Upstream, config: InstanceConfig, model: str | None) -> list[Check]:
     """One check a model. Counts nowhere: it is the operator's call, not a client's."""
+    return [look() for look in looks(upstream, config, model).values()]
+
+
+def looks(upstream: Upstream, config: InstanceConfig, model: str | None) -> dict[str, Look]:
+    """The same, not made yet: each check by what it looks at, a model mostly."""
     models = [model] if model else list(dict.fromkeys(_known_models(config)))
     if not models:
-        return [
-            Check(
-                "deployment",
-                ok=False,
-                detail="The instance names no model; say which to try (`model`, or --model of"
-                " the command).",
-            )
-        ]
+        nothing = "The instance names no model; say which to try (`model`, or --model of the"
+        return {"": _failed(f"{nothing} command).")}
     if config.auth == ENTRA:
         upstream.forget_failures()
-    checks = [_check(upstream, config, m) for m in models[:MAX_MODELS]]
+    found: dict[str, Look] = {}
+    for each in models[:MAX_MODELS]:
+        found[each] = partial(_check, upstream, config, each)
     if len(models) > MAX_MODELS:
         rest = ", ".join(models[MAX_MODELS:])
-        checks.append(Check("deployment", ok=False, detail=f"Not tried: {rest}."))
-    return checks
+        found[rest] = _failed(f"Not tried: {rest}.")
+    return found
+
+
+def _failed(detail: str) -> Look:
+    return lambda: Check("deployment", ok=False, detail=detail)
 
 
 def _known_models(config: InstanceConfig) -> list[str]:
