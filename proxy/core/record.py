@@ -52,13 +52,15 @@ class Tried(NamedTuple):
 class Trail:
     """Which way a call went. `passed_over` has of instances that were not asked when it was
     their turn the reason, and the seconds until they may be. `begin_attempt`, if upstreams are
-    told of a trace: before each attempt, the headers for that."""
+    told of a trace: before each attempt, the headers for that. `charged`: what its client pays
+    for an attempt of which it got no answer, and the cost in nano."""
 
     policy: str = ""
     attempts: list[Tried] = field(default_factory=list)
     passed_over: dict[str, tuple[str, float]] = field(default_factory=dict)
     waited_seconds: float = 0.0
     begin_attempt: Callable[[], Mapping[str, str]] | None = None
+    charged: tuple[Usage, int] | None = None
 
 
 class Ended(NamedTuple):
@@ -150,6 +152,8 @@ def _of_trail(trail: Trail, seen: Seen) -> Record:
         ]
     if last is not None:
         values |= _of_upstream(last)
+    if trail.charged is not None and seen.ended is None:
+        values |= _of_usage(*trail.charged)
     return values
 
 
@@ -179,22 +183,27 @@ def _attempt(tried: Tried, seen: Seen) -> Record:
 
 
 def _of_answer(ended: Ended, seen: Seen) -> Record:
-    usage = ended.usage
     until_first_ms = (ended.started - seen.started) * 1000 + ended.first_byte_ms
-    values: Record = {
+    return {
         "outcome": ended.outcome,
         "stream": ended.streams,
         "first_byte_ms": max(0, int(until_first_ms)),
+        **_of_usage(ended.usage, ended.cost_nano),
+        "response_bytes": ended.sent_bytes,
+    }
+
+
+def _of_usage(usage: Usage, cost_nano: int) -> Record:
+    values: Record = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
-        "response_bytes": ended.sent_bytes,
     }
     if usage.estimated:
         values["estimated"] = True
-    if ended.cost_nano:
-        values["cost"] = ended.cost_nano / NANO
+    if cost_nano:
+        values["cost"] = cost_nano / NANO
     return values
 
 

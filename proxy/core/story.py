@@ -104,6 +104,8 @@ def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
     if "first_byte_ms" not in record:
         instead = "none of these answers: " if attempts else ""
         yield f"The client got {instead}{_told(record)}."
+        if "prompt_tokens" in record:
+            yield f"But its upstream went on, so it is charged {_used(record)}."
         return
     outcome = record["outcome"]
     if outcome == "aborted" and not (attempts and attempts[-1].get("why")):
@@ -118,6 +120,10 @@ def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
 
 
 def _amounts(record: Values) -> str:
+    return f"It used {_used(record)}: {record['response_bytes']} bytes."
+
+
+def _used(record: Values) -> str:
     cached = record.get("cached_tokens")
     parts = [f"{record['prompt_tokens']} tokens of the prompt"]
     parts[0] += f" ({cached} of them cached)" if cached else ""
@@ -126,7 +132,7 @@ def _amounts(record: Values) -> str:
     parts[1] += f" ({thought} of them thought)" if thought else ""
     counted = ", counted by the gateway" if record.get("estimated") else ""
     cost = f", at a cost of {_exact(record['cost'])}" if "cost" in record else ""
-    return f"It used {' and '.join(parts)}{counted}{cost}: {record['response_bytes']} bytes."
+    return f"{' and '.join(parts)}{counted}{cost}"
 
 
 def _exact(cost: float) -> str:

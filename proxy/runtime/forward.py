@@ -432,6 +432,8 @@ class Forward:
         if attempt.error is None and not verdict.try_next:
             return attempt
         attempt.claim()
+        if attempt.usage.total_tokens:
+            trip.trail.charged = attempt.usage, attempt.cost_nano
         if trip.line.is_cut:
             raise ClientLeft()
         if attempt.error is None and verdict.shown and verdict.outcome != "throttled":

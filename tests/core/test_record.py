@@ -108,6 +108,20 @@ def test_without_an_answer_the_outcome_is_the_last_attempts(attempts, status, ou
     assert (found["outcome"], found["instance"]) == (outcome, "")
 
 
+def test_what_a_client_pays_that_got_no_answer_is_told():
+    charged = Usage(12, 0, estimated=True), 24_000
+    trail = Trail("failover", [tried(status=0, outcome="aborted")], charged=charged)
+    found = record(seen(trail=trail, status=499))
+    assert (found["prompt_tokens"], found["completion_tokens"]) == (12, 0)
+    assert (found["estimated"], found["cost"]) == (True, 0.000024)
+    assert "response_bytes" not in found
+
+
+def test_an_answer_tells_itself_what_it_used():
+    trail = Trail("failover", [tried()], charged=(Usage(12, 0), 0))
+    assert record(seen(trail=trail, ended=ended()))["prompt_tokens"] == 3
+
+
 def test_who_was_passed_over_is_told_and_for_how_long():
     trail = Trail(
         "failover", passed_over={"a": ("throttled", 7.5), "b": ("too_long", math.inf)}

@@ -36,6 +36,17 @@ def test_a_calls_way_is_told_step_by_step():
     ]
 
 
+def test_who_left_and_pays_is_told_what_for():
+    asked = EAST | {"status": None, "outcome": "aborted", "why": "the client left"}
+    paid = {"prompt_tokens": 12, "completion_tokens": 0, "estimated": True, "cost": 0.000024}
+    told = story(CALL | paid | {"status": 499, "outcome": "aborted", "attempts": [asked]})
+    assert told[-2:] == [
+        f"The client got none of these answers: 499 after {CALL['ms']} ms.",
+        "But its upstream went on, so it is charged 12 tokens of the prompt and 0 of the"
+        " answer, counted by the gateway, at a cost of 0.000024.",
+    ]
+
+
 def test_what_is_no_call_is_one_sentence():
     record = {
         "id": "x",

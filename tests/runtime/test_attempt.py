@@ -679,6 +679,7 @@ def test_who_waits_no_longer_pays_for_the_prompt_that_the_upstream_was_sent(
     used = Usage(asked.prompt_tokens, 0, estimated=True) if was_sent else Usage()
     assert paid == [used]
     assert world.usage("a")["prompt_tokens"] == used.prompt_tokens
+    assert world.trail.charged == ((used, 0) if was_sent else None)
 
 
 def test_so_does_who_leaves_in_the_middle_of_a_plain_answer():
