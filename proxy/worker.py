@@ -35,10 +35,10 @@ from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
 from proxy.runtime.least_connections import TAKES_NONE
 from proxy.runtime.open_files import NO_MORE, Shortage
-from proxy.runtime.refusals import answer, refusal_of
 from proxy.runtime.streams import Stream
 from proxy.runtime.tell import named
 from proxy.runtime.threads import ThreadPool
+from proxy.runtime.wire_errors import answer, refusal_of
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
 # costs more than what a request does until it waits for its upstream.

@@ -111,7 +111,7 @@ OWNERS = {
         "proxy/worker.py",
         "proxy/request_reader.py",
         "proxy/answer_writer.py",
-        "proxy/runtime/refusals.py",
+        "proxy/runtime/wire_errors.py",
         "proxy/web/body.py",
     ),  # the last two: its errors
     "itsdangerous": ("proxy/web/ui/session.py",),

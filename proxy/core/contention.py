@@ -33,11 +33,11 @@ MEMORY_SECONDS = 6 * LATELY_SECONDS
 
 NOBODY: frozenset[str] = frozenset()
 
-# As workers tell each other: see Standing.row.
+# As workers tell each other: see Competitor.row.
 Row = tuple[float, float, float, float, float, float, float, tuple[str, ...]]
 
 
-class Standing:
+class Competitor:
     """One client, as one worker knows it: what it had lately, as of `at`, and what its last
     call was to cost; when it last waited and was refused, and when it was told to come back.
     `short_at` is when that last was for want of room, and not because instances rest or fail.
@@ -107,7 +107,7 @@ class Standing:
         return self.had, self.call_cost, *moments, barred
 
     @classmethod
-    def of_row(cls, row: Row) -> "Standing":
+    def of_row(cls, row: Row) -> "Competitor":
         found = cls()
         found.had, found.call_cost, found.at, found.waited_at = row[:4]
         found.refused_at, found.back_at, found.short_at, barred = row[4:]
@@ -181,23 +181,23 @@ class Contention:
         return (self.wanting_had + self.had.get(client, 0.0)) / (len(self.wanting) + 1)
 
 
-def contention(workers: Iterable[Mapping[str, Standing]], now: float) -> Contention | None:
+def contention(workers: Iterable[Mapping[str, Competitor]], now: float) -> Contention | None:
     """What all of them know of one model's clients together; None if nobody wants more."""
     had: defaultdict[str, float] = defaultdict(float)
     needs: defaultdict[str, float] = defaultdict(float)
     wanting: set[str] = set()
     short: set[str] = set()
     hungry: dict[str, frozenset[str]] = {}
-    for standings in workers:
-        for client, standing in standings.items():
-            had[client] += standing.had_lately(now)
-            needs[client] = max(needs[client], standing.call_cost)
-            if standing.is_wanting(now):
+    for competitors in workers:
+        for client, competitor in competitors.items():
+            had[client] += competitor.had_lately(now)
+            needs[client] = max(needs[client], competitor.call_cost)
+            if competitor.is_wanting(now):
                 wanting.add(client)
-            if standing.is_short(now):
+            if competitor.is_short(now):
                 short.add(client)
-            if standing.is_hungry(now):
-                hungry[client] = standing.barred & hungry.get(client, standing.barred)
+            if competitor.is_hungry(now):
+                hungry[client] = competitor.barred & hungry.get(client, competitor.barred)
     if not wanting:
         return None
     found = [Hungry(client, had[client], barred) for client, barred in hungry.items()]

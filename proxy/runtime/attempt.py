@@ -211,7 +211,7 @@ class Attempt:
             raise self._broken
         return self.answer.read_some()
 
-    # A stream may be watched instead of iterated, as a `Source`; and iterated again.
+    # A stream may be watched instead of iterated, as a `StreamSource`; and iterated again.
 
     def watched(self) -> int | None:
         """The number of the file by which more of the stream is seen to arrive; None if it has

@@ -51,7 +51,7 @@ class Token:
     headers: Mapping[str, str] = field(repr=False)
 
 
-class Source(Protocol):
+class TokenSource(Protocol):
     """Where tokens come from."""
 
     def problem(self) -> str | None:
@@ -66,7 +66,9 @@ class Tokens:
     first time that somebody wants a token until `stop`; everybody else waits for it at most.
     """
 
-    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, source: TokenSource, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.problem = source.problem
         self._source = source
         self._clock = clock

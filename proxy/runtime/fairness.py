@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from heapq import nlargest
 from threading import Lock
 
-from proxy.core.contention import HUNGRY_SECONDS, Contention, Row, Standing, contention
+from proxy.core.contention import HUNGRY_SECONDS, Competitor, Contention, Row, contention
 from proxy.runtime.board import MAX_BYTES, Board
 
 # How often it is told to the others and heard of them, and how old a view of it may be.
@@ -16,13 +16,13 @@ TELL_SECONDS = 0.03
 TELLING_SHARE = 0.05
 MOST_TELL_SECONDS = HUNGRY_SECONDS / 4
 FORGET_SECONDS = 1.0
-# So many clients' standings fit into a row of the board, if names are of usual length.
+# So many fit into a row of the board, if names are of usual length.
 TOLD_CLIENTS = 200
 # Of models and clients; beyond, all is forgotten. Clients choose the names of models where any
 # is served.
-MAX_STANDINGS = 1_000
+MAX_COMPETITORS = 1_000
 
-Standings = dict[str, dict[str, Standing]]  # by model and client
+Competitors = dict[str, dict[str, Competitor]]  # by model and client
 
 
 class Fairness:
@@ -35,8 +35,8 @@ class Fairness:
         self._board = board or Board()
         self._clock = clock
         self._lock = Lock()
-        self._standings: Standings = {}
-        self._others: list[Standings] = []
+        self._competitors: Competitors = {}
+        self._others: list[Competitors] = []
         self._views: dict[str, Contention | None] = {}
         self._calm_until = 0.0  # when to look at the board again
         self._next_exchange = 0.0
@@ -51,7 +51,7 @@ class Fairness:
             if now >= self._next_exchange:
                 self._exchange(now)
             if model not in self._views:
-                known = [self._standings, *self._others]
+                known = [self._competitors, *self._others]
                 workers = [each[model] for each in known if model in each]
                 self._views[model] = contention(workers, now)
             return self._views[model]
@@ -62,13 +62,13 @@ class Fairness:
         if now < self._calm_until or self._is_calm(now):
             return
         with self._lock:
-            self._standing(model, client).give(cost, now)
+            self._competitor(model, client).give(cost, now)
 
     def wait(self, model: str, client: str, barred: frozenset[str], *, short: bool) -> None:
         """The client waits, and would not take those instances. `short`: for want of room."""
         now = self._clock()
         with self._lock:
-            self._standing(model, client).wait(barred, now, short=short)
+            self._competitor(model, client).wait(barred, now, short=short)
             self._call_out(now)
 
     def refuse(
@@ -83,8 +83,8 @@ class Fairness:
         """The client was told to come back after so long."""
         now = self._clock()
         with self._lock:
-            standing = self._standing(model, client)
-            standing.refuse(wait_seconds, barred, now, short=short)
+            competitor = self._competitor(model, client)
+            competitor.refuse(wait_seconds, barred, now, short=short)
             self._call_out(now)
 
     def _is_calm(self, now: float) -> bool:
@@ -95,16 +95,16 @@ class Fairness:
 
     # Below: only with the lock held.
 
-    def _standing(self, model: str, client: str) -> Standing:
-        clients = self._standings.get(model)
+    def _competitor(self, model: str, client: str) -> Competitor:
+        clients = self._competitors.get(model)
         if clients is None:
-            clients = self._standings[model] = {}
+            clients = self._competitors[model] = {}
         found = clients.get(client)
         if found is None:
-            if sum(map(len, self._standings.values())) >= MAX_STANDINGS:
-                self._standings.clear()
-                clients = self._standings[model] = {}
-            found = clients[client] = Standing()
+            if sum(map(len, self._competitors.values())) >= MAX_COMPETITORS:
+                self._competitors.clear()
+                clients = self._competitors[model] = {}
+            found = clients[client] = Competitor()
         return found
 
     def _call_out(self, now: float) -> None:
@@ -125,17 +125,17 @@ class Fairness:
         self._next_exchange = now + max(rare_seconds, TELL_SECONDS)
 
     def _forget(self, now: float) -> None:
-        for model, clients in list(self._standings.items()):
+        for model, clients in list(self._competitors.items()):
             kept = {c: s for c, s in clients.items() if not s.is_over(now)}
             if kept:
-                self._standings[model] = kept
+                self._competitors[model] = kept
             else:
-                del self._standings[model]
+                del self._competitors[model]
 
     def _tell(self) -> None:
         """The latest, as far as there is space for them."""
         named = [
-            (m, c, s) for m, clients in self._standings.items() for c, s in clients.items()
+            (m, c, s) for m, clients in self._competitors.items() for c, s in clients.items()
         ]
         until = max((s.wants_until for _, _, s in named), default=0.0)
         count = TOLD_CLIENTS
@@ -148,16 +148,16 @@ class Fairness:
         self._board.write(data, until)
 
 
-def _written(standings: list[tuple[str, str, Standing]]) -> bytes:
+def _written(competitors: list[tuple[str, str, Competitor]]) -> bytes:
     told: dict[str, dict[str, Row]] = {}
-    for model, client, standing in standings:
-        told.setdefault(model, {})[client] = standing.row()
+    for model, client, competitor in competitors:
+        told.setdefault(model, {})[client] = competitor.row()
     return json.dumps(told).encode()
 
 
-def _read(data: bytes) -> Standings:
+def _read(data: bytes) -> Competitors:
     told: Mapping[str, Mapping[str, Row]] = json.loads(data)
     return {
-        model: {client: Standing.of_row(row) for client, row in clients.items()}
+        model: {client: Competitor.of_row(row) for client, row in clients.items()}
         for model, clients in told.items()
     }

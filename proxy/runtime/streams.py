@@ -33,7 +33,7 @@ BUSY_SHARE, STILL_BUSY_SHARE = 0.4, 0.3
 PAUSE_SECONDS = 0.001
 
 
-class Source(Protocol):
+class StreamSource(Protocol):
     """Where a stream comes from. Times are monotonic seconds."""
 
     silence_seconds: float
@@ -75,7 +75,7 @@ class Stream:
     def __init__(
         self,
         number: int,
-        source: Source,
+        source: StreamSource,
         client: ClientSocket,
         framed: Callable[[bytes], bytes],
         go_on: Callable[[], None],
@@ -237,5 +237,5 @@ class Streams:
             tell(logger, "unexpected_error", said, with_traceback=True)
 
 
-def _expires_at(source: Source, now: float) -> float:
+def _expires_at(source: StreamSource, now: float) -> float:
     return min(now + source.silence_seconds, source.ends_at)

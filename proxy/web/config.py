@@ -16,6 +16,7 @@ from proxy.store import revisions
 from proxy.store.revisions import shown_revision
 from proxy.web import config_text
 from proxy.web import schemas_config as schemas
+from proxy.web.admin import Answer, Json
 from proxy.web.auth import require_admin
 from proxy.web.author import author
 from proxy.web.body import read_body
@@ -23,9 +24,6 @@ from proxy.web.config_import import wanted
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import MAX_NUMBER, body_json, checked, query_values
-
-Json = dict[str, Any]
-Answer = tuple[Json, int, dict[str, str]]
 
 blueprint = Blueprint(
     "config",

@@ -10,15 +10,15 @@ from proxy.core.contention import (
     MOST_TIMES,
     NOBODY,
     WANTING_SECONDS,
-    Standing,
+    Competitor,
 )
 
 NOW = 1_000.0
 
 
-def standing(had=0.0, *, waited=None, refused=None, wait_seconds=0.0, short=True, barred=()):
+def competitor(had=0.0, *, waited=None, refused=None, wait_seconds=0.0, short=True, barred=()):
     """`waited` and `refused` are how long ago."""
-    one = Standing()
+    one = Competitor()
     if had:
         one.give(had, NOW)
     if waited is not None:
@@ -33,39 +33,39 @@ def found(*workers, now=NOW, **clients):
 
 
 def test_where_nobody_wants_more_there_is_none():
-    assert found(a=standing(100), b=standing()) is None
+    assert found(a=competitor(100), b=competitor()) is None
     assert module.contention([], NOW) is None
 
 
 def test_who_had_more_leaves_room_to_who_waits_and_had_less():
-    seen = found(a=standing(100), b=standing(1, waited=0))
+    seen = found(a=competitor(100), b=competitor(1, waited=0))
     assert seen.left_to("a") == NOBODY
     assert seen.left_to("b") is None
 
 
 def test_who_had_nothing_yet_is_not_held_back():
-    assert found(a=standing(100), b=standing(1, waited=0)).left_to("new") is None
+    assert found(a=competitor(100), b=competitor(1, waited=0)).left_to("new") is None
 
 
 def test_who_had_as_much_is_not_held_back():
-    seen = found(a=standing(5, waited=0), b=standing(5, waited=0))
+    seen = found(a=competitor(5, waited=0), b=competitor(5, waited=0))
     assert (seen.left_to("a"), seen.left_to("b")) == (None, None)
 
 
 def test_who_had_just_its_part_is_not_held_back_and_nobody_for_it():
-    clients = {"a": standing(30, waited=0), "b": standing(20, waited=0)}
-    assert found(c=standing(10, waited=0), **clients).left_to("b") is None
-    assert found(c=standing(10, waited=HUNGRY_SECONDS), **clients).left_to("a") is None
+    clients = {"a": competitor(30, waited=0), "b": competitor(20, waited=0)}
+    assert found(c=competitor(10, waited=0), **clients).left_to("b") is None
+    assert found(c=competitor(10, waited=HUNGRY_SECONDS), **clients).left_to("a") is None
 
 
 def test_one_alone_is_never_held_back():
-    seen = found(a=standing(100, waited=0))
+    seen = found(a=competitor(100, waited=0))
     assert seen.left_to("a") is None
     assert not seen.is_shared("a")
 
 
 def test_to_be_hungry_is_no_help_to_who_had_more():
-    seen = found(a=standing(100, waited=0), b=standing(1, waited=0))
+    seen = found(a=competitor(100, waited=0), b=competitor(1, waited=0))
     assert (seen.left_to("a"), seen.left_to("b")) == (NOBODY, None)
 
 
@@ -73,7 +73,7 @@ def test_to_be_hungry_is_no_help_to_who_had_more():
     "ago, held", [(0, True), (HUNGRY_SECONDS - 0.01, True), (HUNGRY_SECONDS, False)]
 )
 def test_one_that_waited_is_hungry_for_a_moment_after(ago, held):
-    seen = found(a=standing(100), b=standing(1, waited=ago))
+    seen = found(a=competitor(100), b=competitor(1, waited=ago))
     assert (seen.left_to("a") == NOBODY) == held
 
 
@@ -88,55 +88,58 @@ def test_one_that_waited_is_hungry_for_a_moment_after(ago, held):
     ],
 )
 def test_one_that_was_refused_is_hungry_when_it_was_told_to_come_back(ago, held):
-    seen = found(a=standing(100), b=standing(1, refused=ago, wait_seconds=30))
+    seen = found(a=competitor(100), b=competitor(1, refused=ago, wait_seconds=30))
     assert (seen is not None and seen.left_to("a") == NOBODY) == held
 
 
 def test_what_the_hungry_would_not_take_is_left():
-    b = standing(1, waited=0, barred="xy")
-    assert found(a=standing(100), b=b).left_to("a") == {"x", "y"}
-    c = standing(2, waited=0, barred="yz")
-    assert found(a=standing(100), b=b, c=c).left_to("a") == {"y"}
+    b = competitor(1, waited=0, barred="xy")
+    assert found(a=competitor(100), b=b).left_to("a") == {"x", "y"}
+    c = competitor(2, waited=0, barred="yz")
+    assert found(a=competitor(100), b=b, c=c).left_to("a") == {"y"}
 
 
 def test_of_the_hungry_only_those_count_who_had_less_than_an_equal_part():
-    clients = {"b": standing(50, waited=0, barred="x"), "c": standing(1, waited=0, barred="y")}
-    assert found(a=standing(60), **clients).left_to("a") == {"y"}  # the part is 37
+    clients = {
+        "b": competitor(50, waited=0, barred="x"),
+        "c": competitor(1, waited=0, barred="y"),
+    }
+    assert found(a=competitor(60), **clients).left_to("a") == {"y"}  # the part is 37
 
 
 def test_who_had_most_is_held_back_before_who_had_just_more_than_its_part():
-    clients = {"b": standing(40, waited=0), "c": standing(10, waited=0)}
-    most = standing(40 * MOST_TIMES + 1, waited=0)
+    clients = {"b": competitor(40, waited=0), "c": competitor(10, waited=0)}
+    most = competitor(40 * MOST_TIMES + 1, waited=0)
     seen = found(a=most, **clients)  # the part is 32
     assert (seen.left_to("a"), seen.left_to("b"), seen.left_to("c")) == (NOBODY, None, None)
-    seen = found(a=standing(40 * MOST_TIMES, waited=0), **clients)
+    seen = found(a=competitor(40 * MOST_TIMES, waited=0), **clients)
     assert (seen.left_to("a"), seen.left_to("b"), seen.left_to("c")) == (NOBODY, NOBODY, None)
-    much = standing(1000)  # and wants no more
+    much = competitor(1000)  # and wants no more
     assert found(a=much, **clients).left_to("b") == NOBODY
 
 
 def test_the_part_is_of_those_who_want_more_and_not_of_all():
-    seen = found(a=standing(60, waited=0), b=standing(40, waited=0), much=standing(1000))
+    seen = found(a=competitor(60, waited=0), b=competitor(40, waited=0), much=competitor(1000))
     assert seen.left_to("a") == NOBODY
-    satisfied = {f"s{number}": standing(1) for number in range(100)}
-    seen = found(a=standing(60), b=standing(40, waited=0), **satisfied)
+    satisfied = {f"s{number}": competitor(1) for number in range(100)}
+    seen = found(a=competitor(60), b=competitor(40, waited=0), **satisfied)
     assert seen.left_to("a") == NOBODY
     assert seen.left_to("s1") is None
 
 
 def test_who_wanted_more_a_moment_ago_still_counts_for_the_part():
-    c = standing(1, waited=HUNGRY_SECONDS)
-    assert found(a=standing(3), b=standing(2), c=c).left_to("a") is None  # c is not hungry
-    seen = found(a=standing(3), b=standing(1.9, waited=0), c=c)
+    c = competitor(1, waited=HUNGRY_SECONDS)
+    assert found(a=competitor(3), b=competitor(2), c=c).left_to("a") is None  # c is not hungry
+    seen = found(a=competitor(3), b=competitor(1.9, waited=0), c=c)
     assert seen.left_to("a") == NOBODY  # the part is 1.97
-    assert found(a=standing(3), b=standing(1.9, waited=0)).left_to("a") == NOBODY
-    assert found(a=standing(2), b=standing(1.9, waited=0), c=c).left_to("a") is None
+    assert found(a=competitor(3), b=competitor(1.9, waited=0)).left_to("a") == NOBODY
+    assert found(a=competitor(2), b=competitor(1.9, waited=0), c=c).left_to("a") is None
 
 
 def test_what_all_workers_know_counts_together():
     seen = found(
-        {"a": standing(30), "b": standing(20, waited=0)},
-        {"a": standing(15), "b": standing(20, waited=HUNGRY_SECONDS, barred="x")},
+        {"a": competitor(30), "b": competitor(20, waited=0)},
+        {"a": competitor(15), "b": competitor(20, waited=HUNGRY_SECONDS, barred="x")},
     )
     assert seen.had == {"a": 45, "b": 40}
     assert seen.left_to("a") == NOBODY
@@ -145,14 +148,14 @@ def test_what_all_workers_know_counts_together():
 
 def test_a_client_bars_only_what_all_its_calls_would_not_take():
     seen = found(
-        {"a": standing(30), "b": standing(1, waited=0, barred="xy")},
-        {"b": standing(0, waited=0, barred="yz")},
+        {"a": competitor(30), "b": competitor(1, waited=0, barred="xy")},
+        {"b": competitor(0, waited=0, barred="yz")},
     )
     assert seen.left_to("a") == {"y"}
 
 
 def test_what_a_client_had_is_forgotten_bit_by_bit():
-    one = standing(100)
+    one = competitor(100)
     assert one.had_lately(NOW + LATELY_SECONDS) == pytest.approx(100 / math.e)
     one.give(50, NOW + LATELY_SECONDS)
     assert one.had_lately(NOW + LATELY_SECONDS) == pytest.approx(100 / math.e + 50)
@@ -160,7 +163,7 @@ def test_what_a_client_had_is_forgotten_bit_by_bit():
 
 
 def test_what_turned_out_to_cost_less_is_given_back_but_not_more():
-    one = standing(100)
+    one = competitor(100)
     one.give(-30, NOW)
     assert one.had_lately(NOW) == 70
     one.give(-80, NOW)
@@ -168,24 +171,26 @@ def test_what_turned_out_to_cost_less_is_given_back_but_not_more():
 
 
 def test_room_is_shared_evenly_while_another_is_short_of_it():
-    seen = found(a=standing(), b=standing(waited=WANTING_SECONDS - 0.1))
+    seen = found(a=competitor(), b=competitor(waited=WANTING_SECONDS - 0.1))
     assert (seen.is_shared("a"), seen.is_shared("b")) == (True, False)
-    assert found(a=standing(waited=0), b=standing(waited=0)).is_shared("b")
-    assert found(b=standing(waited=WANTING_SECONDS)) is None
+    assert found(a=competitor(waited=0), b=competitor(waited=0)).is_shared("b")
+    assert found(b=competitor(waited=WANTING_SECONDS)) is None
 
 
 def test_who_had_less_passes_who_shares_with_it():
-    seen = found(a=standing(2, waited=0), b=standing(1, waited=0), c=standing(2))
+    seen = found(a=competitor(2, waited=0), b=competitor(1, waited=0), c=competitor(2))
     assert seen.passes("b", "a")
     assert seen.passes("new", "a")
     assert not seen.passes("a", "b")
     assert not seen.passes("c", "a")  # as much
-    assert not found(a=standing(2, waited=0), b=standing(1)).passes("b", "a")  # is not short
+    assert not found(a=competitor(2, waited=0), b=competitor(1)).passes(
+        "b", "a"
+    )  # is not short
 
 
 def calls(number, cost, **more):
-    """The standing of one that had so many calls."""
-    one = standing(**more)
+    """The competitor of one that had so many calls."""
+    one = competitor(**more)
     for _ in range(number):
         one.give(cost, NOW)
     return one
@@ -194,58 +199,58 @@ def calls(number, cost, **more):
 def test_each_leaves_of_each_second_what_those_use_who_had_less_and_half_as_much_again():
     b, c = calls(30, 1, waited=0), calls(20, 0.5, waited=0)
     clients = {"b": b, "c": c, "d": calls(60, 1)}
-    seen = found(a=standing(200, waited=0), **clients)
+    seen = found(a=competitor(200, waited=0), **clients)
     kept = {name: seen.kept_from(name) for name in "abcd"}
     uses = {"b": 1.5 * 30 / LATELY_SECONDS, "c": 1.5 * 10 / LATELY_SECONDS}
     assert kept == {"a": sum(uses.values()), "b": uses["c"], "c": 0, "d": sum(uses.values())}
-    assert found(a=standing(200, waited=0)).kept_from("a") is None
+    assert found(a=competitor(200, waited=0)).kept_from("a") is None
 
 
 def test_it_leaves_what_a_call_of_each_costs_at_least():
     b = calls(2, 5, waited=0)
     b.give(-4, NOW)  # what is settled is no call
-    assert found(a=standing(200), b=b).kept_from("a") == 5
+    assert found(a=competitor(200), b=b).kept_from("a") == 5
     here, there = calls(1, 5, waited=0), calls(1, 7)
-    assert found({"a": standing(200), "b": here}, {"b": there}).kept_from("a") == 7
+    assert found({"a": competitor(200), "b": here}, {"b": there}).kept_from("a") == 7
 
 
 @pytest.mark.parametrize("ago", [0, 9, 60, 69])
 def test_room_is_shared_evenly_when_one_that_was_refused_may_come_back(ago):
-    b = standing(refused=ago, wait_seconds=60)
+    b = competitor(refused=ago, wait_seconds=60)
     assert found(b=b).is_shared("a")
-    assert not found(b=standing(refused=ago, wait_seconds=60, short=False)).is_shared("a")
+    assert not found(b=competitor(refused=ago, wait_seconds=60, short=False)).is_shared("a")
 
 
 def test_between_a_refusal_and_the_time_to_come_back_nobody_is_in_the_way():
-    assert found(b=standing(refused=30, wait_seconds=60)) is None
+    assert found(b=competitor(refused=30, wait_seconds=60)) is None
 
 
 def test_where_instances_rest_or_fail_room_is_not_what_is_short():
-    seen = found(a=standing(100), b=standing(1, waited=0, short=False))
+    seen = found(a=competitor(100), b=competitor(1, waited=0, short=False))
     assert not seen.is_shared("a")
     assert seen.left_to("a") == NOBODY  # who is first is another matter
 
 
 def test_what_says_nothing_any_more_is_over():
-    one = standing(100)
+    one = competitor(100)
     assert not one.is_over(NOW + MEMORY_SECONDS - 1)
     assert one.is_over(NOW + MEMORY_SECONDS)
-    told = standing(refused=0, wait_seconds=100)
+    told = competitor(refused=0, wait_seconds=100)
     assert not told.is_over(NOW + 100 + WANTING_SECONDS - 1)
     assert told.is_over(NOW + 100 + WANTING_SECONDS)
 
 
-def test_a_standing_survives_its_way_to_another_worker():
-    one = standing(7, waited=1, refused=2, wait_seconds=3, barred="xy")
-    other = Standing.of_row(one.row())
-    assert all(getattr(one, name) == getattr(other, name) for name in Standing.__slots__)
+def test_a_competitor_survives_its_way_to_another_worker():
+    one = competitor(7, waited=1, refused=2, wait_seconds=3, barred="xy")
+    other = Competitor.of_row(one.row())
+    assert all(getattr(one, name) == getattr(other, name) for name in Competitor.__slots__)
 
 
 def test_one_connection_gets_as_much_as_forty_though_it_is_away_while_it_is_answered():
     """Ten calls a second come free. The light client asks again a twentieth of a second after
     each answer, the heavy one takes whatever it may at any time."""
     had = {"heavy": 0, "light": 0}
-    clients = {name: Standing() for name in had}
+    clients = {name: Competitor() for name in had}
     light_back_at, room, seconds = 0.0, 0, 120
     for tick in range(seconds * 100):
         now = NOW + tick / 100

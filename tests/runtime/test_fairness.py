@@ -45,7 +45,7 @@ def test_while_nobody_wants_more_nothing_is_counted_and_no_lock_is_taken(clock):
     worker._lock = None
     worker.give("m", "a", 100)
     assert worker.contention("m") is None
-    assert worker._standings == {}
+    assert worker._competitors == {}
 
 
 def test_from_when_somebody_waits_it_is_known_who_had_how_much(clock):
@@ -152,15 +152,15 @@ def test_clients_of_whom_nothing_is_to_be_said_any_more_are_forgotten(clock):
     wait(worker, "c", model="n")
     clock.now += MEMORY_SECONDS + 1
     wait(worker, "d", model="o")
-    assert set(worker._standings) == {"o"}
+    assert set(worker._competitors) == {"o"}
 
 
 def test_of_too_many_models_and_clients_all_are_forgotten(clock, monkeypatch):
-    monkeypatch.setattr(module, "MAX_STANDINGS", 10)
+    monkeypatch.setattr(module, "MAX_COMPETITORS", 10)
     worker = Fairness(clock=clock)
     for number in range(100):
         wait(worker, f"client-{number}", model=f"model-{number % 3}")
-        assert sum(map(len, worker._standings.values())) <= 10
+        assert sum(map(len, worker._competitors.values())) <= 10
 
 
 def test_of_many_clients_the_others_hear_of_those_who_wanted_more_last(clock, workers):

@@ -6,7 +6,7 @@ import pytest
 from gunicorn.http import errors as gunicorn
 
 from proxy.errors import BadRequest, ProxyError, RequestTimeout
-from proxy.runtime.refusals import answer, refusal_of
+from proxy.runtime.wire_errors import answer, refusal_of
 
 NOT_THE_CLIENTS = {
     "NoMoreData",  # it has left
