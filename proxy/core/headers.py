@@ -30,6 +30,8 @@ NOT_UPSTREAM = HOP_BY_HOP | frozenset(
     " x-forwarded"
     " x-http-method-override x-nginx-proxy x-proxyuser-ip x-real-ip x-remote-addr x-remote-ip"
     " x-remote-user x-rewrite-url x-scheme x-trusted-ip x-url-scheme"
+    # For whom our key is to count: who says so is billed there, and a wrong one is refused.
+    " openai-organization openai-project"
     # About the request as it came, which is not the one that goes out; what we set; and what is
     # said to us.
     " accept-encoding content-encoding content-length content-md5 digest early-data expect host"

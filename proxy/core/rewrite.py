@@ -3,11 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from proxy.core.providers import PROVIDERS
 from proxy.core.types import Bytes, Call, Serving
 
-_DECODER = json.JSONDecoder()
+# Not strict: in a long string, of which nobody looked at all, may be what JSON forbids. That is
+# for the upstream to say.
+_DECODER = json.JSONDecoder(strict=False)
 _BEGINNING = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*(?=")')
 _SPACE = re.compile(r"[ \t\n\r]*")
 # A string, or what opens or closes an array or object.
@@ -75,37 +78,52 @@ def with_field(body: Bytes, name: str, value: object) -> bytes:
     """`body`, a JSON object, with its field `name` set to `value`.
 
     Only the bytes of that value change; a missing field becomes the first. If the field
-    stands there more than once, each is set: parsers differ in which one they believe.
-    Raises ValueError if `body` is not a JSON object.
+    stands there more than once, only the last one stays: parsers differ in which one they
+    believe. Raises ValueError if `body` is not a JSON object.
     """
     # A byte as a character: all signs of JSON are ASCII, and what is no UTF-8 stays as it is.
     text = body.decode("latin-1")
     new = json.dumps(value, separators=(",", ":"))
-    spans = list(_values(text, name))
-    if not spans:
+    parts: list[str] = []
+    done, last = 0, None
+    for member in _members(text):
+        if member.name != name:
+            continue
+        if last is not None:  # to set each to a long value would be more than anybody sent
+            parts.append(text[done : last.at])
+            done = last.following_at
+        last = member
+    if last is None:
         start = _skip(text, 0, "{")
         comma = "" if text[start] == "}" else ","
         return f"{text[:start]}{json.dumps(name)}:{new}{comma}{text[start:]}".encode("latin-1")
-    parts, done = [], 0
-    for start, end in spans:
-        parts += [text[done:start], new]
-        done = end
-    return "".join([*parts, text[done:]]).encode("latin-1")
+    return "".join([*parts, text[done : last.start], new, text[last.end :]]).encode("latin-1")
 
 
-def _values(text: str, name: str) -> Iterator[tuple[int, int]]:
-    """Where the values of the object's own fields called `name` begin and end."""
-    at = _skip(text, 0, "{")
-    while text[at : at + 1] != "}":  # only an empty object gets there
-        key, at = _DECODER.raw_decode(text, at)
-        start = _skip(text, at, ":")
+class _Member(NamedTuple):
+    """A field of the body's object: where it begins, where its value begins and ends, and where
+    the next field begins, if there is one."""
+
+    name: str
+    at: int
+    start: int
+    end: int
+    following_at: int
+
+
+def _members(text: str) -> Iterator[_Member]:
+    following_at = _skip(text, 0, "{")
+    while text[following_at : following_at + 1] != "}":  # only an empty object gets there
+        at = following_at
+        name, end = _DECODER.raw_decode(text, at)
+        start = _skip(text, end, ":")
         end = _end(text, start)
-        if key == name:
-            yield start, end
-        at = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # it always matches
-        if text[at : at + 1] != ",":
+        sign_at = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # it always matches
+        is_last = text[sign_at : sign_at + 1] != ","
+        following_at = sign_at if is_last else _skip(text, sign_at, ",")
+        yield _Member(name, at, start, end, following_at)
+        if is_last:
             return
-        at = _skip(text, at, ",")
 
 
 def _end(text: str, start: int) -> int:

@@ -73,15 +73,17 @@ MODEL_ERROR = Verdict("failed", try_next=True)
 # Nobody waits for it any longer, and it was silent for longer than it ever is when it is well.
 OVERDUE = Verdict("unreachable", failure=True)
 
-# A 400 about the version of Azure's API, which the instance's config says, and no client. Of
-# one that is not known nothing can be asked; of an old one not this, but all else.
+# A 400 about the version of Azure's API, which the instance's config says, and no client: with
+# one that is not known nothing can be asked.
 WRONG_VERSION = Verdict(
     "misconfigured",
     try_next=True,
     rest_seconds=MISCONFIGURED_REST_SECONDS,
     shown=False,
 )
-OLD_VERSION = Verdict("rejected", try_next=True)
+# This cannot be asked there, but all else: an old version of the API, or a model that is there
+# and not for this endpoint. A sibling may know it.
+UNSUPPORTED = Verdict("rejected", try_next=True)
 
 # That a client wanted an answer sooner than this, and there was none, tells nothing.
 HASTY_SECONDS = 5.0
@@ -115,7 +117,19 @@ def of_version(error: object) -> Verdict | None:
         return WRONG_VERSION
     is_quoted = "'" in said or '"' in said
     is_old = "enabled only for api versions" in said and not is_quoted
-    return OLD_VERSION if is_old else None
+    return UNSUPPORTED if is_old else None
+
+
+def blames_endpoint(error: object) -> bool:
+    """Whether the `error` that a 404 of OpenAI's holds says that the model is there, but is not
+    to be asked in this way: a chat model for completions, say. Of a model that is not there
+    it has the code `model_not_found`, and of a path that is not it names no parameter."""
+    return (
+        isinstance(error, dict)
+        and error.get("type") == "invalid_request_error"
+        and error.get("param") == "model"
+        and error.get("code") is None
+    )
 
 
 def without_token(retry_seconds: float) -> Verdict:

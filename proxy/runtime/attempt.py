@@ -466,8 +466,11 @@ class Attempt:
         """What an error answer means, where its status does not tell."""
         if self.answer.status == 400 and self.serving.config.provider_type == CLASSIC:
             return verdicts.of_version(json_object(body).get("error")) or verdict
-        if self.answer.status == 404 and self._is_made_up():
-            return verdicts.NO_SUCH_MODEL
+        if self.answer.status == 404:
+            if verdicts.blames_endpoint(json_object(body).get("error")):
+                return verdicts.UNSUPPORTED
+            if self._is_made_up():
+                return verdicts.NO_SUCH_MODEL
         if self.answer.status == 500 and b'"model_error"' in body:
             return verdicts.MODEL_ERROR
         return verdict

@@ -30,7 +30,7 @@ from proxy.core.verdict import (
     MODEL_ERROR,
     NO_DEPLOYMENT,
     NO_SUCH_MODEL,
-    OLD_VERSION,
+    UNSUPPORTED,
 )
 from proxy.errors import (
     ClientLeft,
@@ -502,7 +502,7 @@ def _note(trip: Trip, attempt: Attempt) -> None:
         trip.failed.add(name)
         trip.unknown.add(name)
         trip.left = (trip.left or 0) + 1  # it was no attempt at anything
-    if verdict is OLD_VERSION:
+    if verdict is UNSUPPORTED:
         trip.failed.add(name)
     if verdict is MODEL_ERROR:
         trip.failed.add(name)

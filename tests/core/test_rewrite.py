@@ -48,19 +48,22 @@ VALUES = st.one_of(
 
 @st.composite
 def objects(draw):
-    """A JSON object as text, and the same with every own `model` set to NEW."""
-    before, after, found = draw(SPACE) + "{", "", False
-    after = before
+    """A JSON object as text, and the same with its last own `model` set to NEW and no other."""
     members = draw(st.lists(st.tuples(st.sampled_from(SPELLED), VALUES), max_size=5))
+    own = [n for n, (key, _) in enumerate(members) if json.loads(key) == "model"]
+    before, lead = draw(SPACE) + "{", None
+    after = before
     for number, (key, value) in enumerate(members):
-        lead = ("," if number else "") + draw(SPACE) + key + draw(SPACE) + ":" + draw(SPACE)
-        trail = draw(SPACE)
-        own = json.loads(key) == "model"
-        found = found or own
-        before += lead + value + trail
-        after += lead + ('"NEW"' if own else value) + trail
+        begin = ("," if number else "") + draw(SPACE)
+        named, trail = key + draw(SPACE) + ":" + draw(SPACE), draw(SPACE)
+        before += begin + named + value + trail
+        lead = begin if lead is None else lead
+        if number not in own[:-1]:
+            after += lead + named + ('"NEW"' if number in own else value) + trail
+            lead = None
+        # Else it goes with all up to the next one, which stands where it stood.
     end = "}" + draw(SPACE)
-    return before + end, (after + end if found else None)
+    return before + end, (after + end if own else None)
 
 
 def pairs(body):
@@ -95,8 +98,12 @@ def test_only_the_fields_own_value_changes(pair):
         (b'{"model":"a\\"b"}', b'{"model":"NEW"}'),
         (rb'{"mod\u0065l":"a"}', rb'{"mod\u0065l":"NEW"}'),
         # Twice: parsers differ in which one they believe.
-        (b'{"model":"a","x":0,"model":"b"}', b'{"model":"NEW","x":0,"model":"NEW"}'),
-        (rb'{"model":"a","mod\u0065l":"b"}', rb'{"model":"NEW","mod\u0065l":"NEW"}'),
+        (b'{"model":"a","x":0,"model":"b"}', b'{"x":0,"model":"NEW"}'),
+        (rb'{"model":"a","mod\u0065l":"b"}', rb'{"mod\u0065l":"NEW"}'),
+        (
+            b'{ "model":1 , "model":{"a":2},\n"x":0,"model":3,"y":0}',
+            b'{ "x":0,"model":"NEW","y":0}',
+        ),
         # Not there, but somewhere in it: that one is somebody else's.
         (b'{"metadata":{"model":"a"}}', b'{"model":"NEW","metadata":{"model":"a"}}'),
         (b'{"tools":[{"model":"a"}]}', b'{"model":"NEW","tools":[{"model":"a"}]}'),
@@ -112,6 +119,7 @@ def test_only_the_fields_own_value_changes(pair):
         ('{"x":"€","model":"ü"}'.encode(), '{"x":"€","model":"NEW"}'.encode()),
         # Nobody looked at all of a long string.
         (b'{"x":"\xff\xc3","model":"a"}', b'{"x":"\xff\xc3","model":"NEW"}'),
+        (b'{"x":"\n\x00","model":"a"}', b'{"x":"\n\x00","model":"NEW"}'),
         (b'{"n":' + b"9" * 400 + b',"model":"a"}', b'{"n":' + b"9" * 400 + b',"model":"NEW"}'),
     ],
 )
@@ -153,6 +161,12 @@ def test_what_is_nested_so_and_does_not_end_is_a_value_error():
         with_field(b'{"a":' + b"[" * 100_000, "model", "NEW")
 
 
+def test_a_body_that_repeats_a_field_does_not_grow_with_it():
+    asked = b"{" + b'"f":0,' * 10_000 + b'"f":"' + b"x" * 10_000 + b'"}'
+    changed = with_field(asked, "f", "x" * 10_000 + "y")
+    assert changed == b'{"f":"' + b"x" * 10_000 + b'y"}'
+
+
 def test_a_large_body_is_changed_in_one_place():
     filler = b'"messages":["' + b"x" * 5_000_000 + b'"]'
     assert with_field(b"{" + filler + b',"model":"a"}', "model", "NEW") == (
@@ -189,7 +203,7 @@ def test_a_body_that_needs_no_change_is_passed_on_byte_for_byte(provider_type):
 def test_an_upstream_that_takes_the_first_of_two_models_gets_the_same(body):
     asked = call(body_model="gpt-4o", body=body)
     sent = body_for(asked, serving(config(provider_type="openai")), ask_usage=False)
-    assert pairs(sent) == [("model", "gpt-4o"), ("n", 1), ("model", "gpt-4o")]
+    assert pairs(sent) == [("n", 1), ("model", "gpt-4o")]
 
 
 def test_a_body_without_a_model_gets_one():

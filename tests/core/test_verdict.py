@@ -182,7 +182,7 @@ def test_without_a_token_an_instance_rests_until_its_worker_knows(retry_seconds,
         ({"message": "API version not supported.", "code": "x"}, verdict.WRONG_VERSION),
         ({"message": "Invalid value: 'API version not supported'"}, None),
         ({"message": "API version not supported", "param": "role"}, None),
-        ({"message": "o1 is enabled only for api versions 2024-12-01"}, verdict.OLD_VERSION),
+        ({"message": "o1 is enabled only for api versions 2024-12-01"}, verdict.UNSUPPORTED),
         ({"message": "enabled only for api versions", "param": "role"}, None),
         ({"message": "Invalid 'it is enabled only for api versions 1'"}, None),
         ({"message": "The prompt is too long"}, None),
@@ -193,3 +193,27 @@ def test_without_a_token_an_instance_rests_until_its_worker_knows(retry_seconds,
 )
 def test_a_400_may_blame_the_version_that_the_instances_config_has(error, found):
     assert verdict.of_version(error) is found
+
+
+WRONG_ENDPOINT = {"message": "This is a chat model", "type": "invalid_request_error"}
+WRONG_ENDPOINT |= {"param": "model", "code": None}
+
+
+def test_a_404_may_blame_the_endpoint_that_the_client_chose():
+    assert verdict.blames_endpoint(WRONG_ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WRONG_ENDPOINT | {"code": "model_not_found"},
+        WRONG_ENDPOINT | {"param": None},  # a path that is not there: api_base is wrong
+        {"code": "DeploymentNotFound", "message": "The API deployment does not exist."},
+        {"code": "404", "message": "Resource not found"},
+        {},
+        None,
+        "This is a chat model",
+    ],
+)
+def test_a_404_of_a_model_or_path_that_is_not_there_is_no_such_one(error):
+    assert not verdict.blames_endpoint(error)

@@ -18,7 +18,7 @@ from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.entra import NoToken
 from proxy.runtime.line import Line
 from proxy.runtime.upstream import NoCredential, UpstreamError
-from tests.builders import call, config, serving
+from tests.builders import MODEL, call, config, serving
 from tests.runtime.world import (
     CACHED,
     COMPLETION,
@@ -842,6 +842,21 @@ def test_a_version_that_is_too_old_for_this_request_is_good_for_others():
     assert (view.totals["error_count"], view.totals["total_upstream_400_errors"]) == (0, 2)
     alone = World(A, a=failed(400, OLD))
     assert alone.forward() == (400, OLD)  # it may be the client that asks for too much
+
+
+NOT_FOR_CHAT = b"""{"error":{"message":"This model is only supported in v1/responses.",
+"type":"invalid_request_error","param":"model","code":null}}"""
+
+
+def test_a_model_asked_in_a_way_that_is_not_its_own_puts_nobody_to_rest():
+    a, b = (config(n, provider_type="openai", supported_models=(MODEL,)) for n in "ab")
+    world = World(a, replace(b, priority=200), a=failed(404, NOT_FOR_CHAT))
+    assert [world.forward()[0] for _ in range(2)] == [200] * 2
+    assert world.tried == ["a:404", "b:200"] * 2
+    view = world.state.view("a")
+    assert (view.status, view.rests, view.breaker) == ("healthy", {}, "closed")
+    alone = World(a, a=failed(404, NOT_FOR_CHAT))
+    assert alone.forward() == (404, NOT_FOR_CHAT)  # its client reads why
 
 
 def test_a_stream_that_nobody_asked_for_is_read_whole():

@@ -852,13 +852,21 @@ def test_a_model_that_does_not_exist_looks_to_a_bound_key_like_one_it_may_not_us
     assert [a.status_code for a in answers] == [403, 403]
 
 
-def test_of_two_models_in_one_body_both_are_the_one_that_is_allowed(world):
+def test_of_two_models_in_one_body_the_one_that_is_allowed_is_passed_on(world):
     world.add("a", provider_type="openai")
     headers = only(world, allowed_models=["gpt-4o"])
     body = b'{"model":"o1","messages":[{"role":"user","content":"x"}],"model":"gpt-4o"}'
     assert world.ask(body, headers=headers).status_code == 200
     sent = json.loads(world.received().body, object_pairs_hook=list)
-    assert sent[::2] == [("model", "gpt-4o")] * 2
+    assert [name for name, _ in sent] == ["messages", "model"]
+    assert sent[-1] == ("model", "gpt-4o")
+
+
+def test_what_is_no_json_deep_in_a_long_string_is_for_the_upstream_to_refuse(world):
+    world.add("a", provider_type="openai", model_deployments={"gpt-4o": "east"})
+    text = "x" * 1_200_000 + "\n"
+    body = f'{{"model":"gpt-4o","messages":[{{"role":"user","content":"{text}"}}]}}'
+    assert world.ask(body.encode()).status_code == 400
 
 
 @pytest.mark.parametrize("name", ["Model", "MODEL"])
