@@ -12,7 +12,7 @@ clients when it is over. Such a trial that fails makes nothing longer.
 
 from dataclasses import dataclass, replace
 
-from proxy.core.window import Window
+from proxy.core.window import SET_BACK_SECONDS, Window
 
 NO_ANSWERS_IN_A_ROW = 3
 FAILURES_IN_A_ROW = 5
@@ -163,9 +163,10 @@ class Breaker:
         if is_trial and not self.is_closed:
             self._change(now, trial_until=0.0)
 
-    def hear(self, news: BreakerNews) -> None:
+    def hear(self, news: BreakerNews, now: float) -> None:
         """What another worker, or this one a while ago, wrote."""
-        if news.changed_at <= self.news.changed_at:
+        self.doubt(now)
+        if news.changed_at <= self.news.changed_at or _is_ahead(news, now):
             return
         self.news = news
         if news.open_until == 0.0:
@@ -173,6 +174,14 @@ class Breaker:
             self._forget()
         else:
             self._open_until = news.open_until + self._hearsay_seconds
+
+    def doubt(self, now: float) -> None:
+        """Of a clock that was ahead and was set back nothing stands: it would until that moment
+        comes."""
+        if _is_ahead(self.news, now):
+            self._forget()
+            self._open_until = 0.0
+            self.news = CLOSED
 
     def reset(self, now: float) -> None:
         """An operator says all is well, or it is another upstream."""
@@ -200,3 +209,7 @@ class Breaker:
 
     def _change(self, now: float, **values: float) -> None:
         self.news = replace(self.news, **values, changed_at=now)
+
+
+def _is_ahead(news: BreakerNews, now: float) -> bool:
+    return news.changed_at > now + SET_BACK_SECONDS

@@ -8,6 +8,8 @@ What remains beside a 429 is not looked at: the 429 says itself how long it is t
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from proxy.core.window import SET_BACK_SECONDS
+
 # After that long what remained then says nothing: most of the minute's budget is back.
 TRUSTED_SECONDS = 10.0
 # A limit that is lower than the config's is a temporary one; the next answer says whether it
@@ -29,7 +31,7 @@ class Hint(NamedTuple):
     def wait_seconds(self, tokens: int, now: float) -> float:
         """Until what remained then does not keep a call of `tokens` away any more."""
         left = self.at + TRUSTED_SECONDS - now
-        if left <= 0:
+        if left <= 0 or left > TRUSTED_SECONDS + SET_BACK_SECONDS:  # the clock was set back
             return 0.0
         lacks_tokens = self.remaining_tokens is not None and tokens > self.remaining_tokens
         lacks_requests = self.remaining_requests is not None and self.remaining_requests < 1
@@ -37,7 +39,9 @@ class Hint(NamedTuple):
 
     def lower_limit_tokens(self, now: float) -> int | None:
         """Tokens a minute, if it said so lately."""
-        return self.limit_tokens if now < self.at + LIMIT_TRUSTED_SECONDS else None
+        age_seconds = now - self.at
+        is_trusted = -SET_BACK_SECONDS <= age_seconds < LIMIT_TRUSTED_SECONDS
+        return self.limit_tokens if is_trusted else None
 
     def less(self, tokens: int) -> "Hint":
         """After a call of `tokens` was begun."""

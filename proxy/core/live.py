@@ -115,6 +115,8 @@ class Live:
         if rest is not None and rest.reason in MISCONFIGURED:
             return Refusal(serving, rest.reason, rest.until - now)
         failing = None
+        if not self.breaker.is_closed:
+            self.breaker.doubt(now)
         if not self.breaker.is_closed and self.is_about(serving.config):
             wait, wait_alone = self.breaker.wait_seconds(now), self.breaker.alone_seconds(now)
             if (wait_alone if alone else wait) > 0:

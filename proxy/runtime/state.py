@@ -421,19 +421,19 @@ class State:
         `configs` say in which meters an instance's deployments count; as long as they are the
         same object, nothing in them changed. It takes as long as what is shared is long.
         """
-        second = int(self._clock())
+        now = self._clock()
         with self._lock:
             self._told, self._lately_of = self._taken.windows, None
             self._taken, self._held = Deltas(), held
             for name, instance in shared.instances.items():
-                self._adopt(self._live(name), name, instance)
+                self._adopt(self._live(name), name, instance, now)
             before, self._configs = self._configs, configs
             if shared.is_whole:
                 self._recount()
             elif configs is not before or self._is_adrift:
                 self._regroup()
             self._count(shared.windows)
-            self._sweep(second)
+            self._sweep(int(now))
             self._replace_rests(shared.rests)
 
     # Below: only with the lock held.
@@ -579,12 +579,12 @@ class State:
         if present is None or rest.until > present.until:
             rests[deployment] = rest
 
-    def _adopt(self, live: Live, name: str, instance: SharedInstance) -> None:
+    def _adopt(self, live: Live, name: str, instance: SharedInstance, now: float) -> None:
         if (instance.cleared_at or 0.0) > (live.shared.cleared_at or 0.0):
             self._clear(live, name, instance.cleared_at or 0.0)
         live.shared = instance
         live.last_used_at = max(live.last_used_at, instance.last_used or 0.0)
-        live.breaker.hear(instance.breaker)
+        live.breaker.hear(instance.breaker, now)
 
     def _clear(self, live: Live, name: str, before: float) -> None:
         """Void what was measured here before that moment. Later measurements stand."""

@@ -272,6 +272,7 @@ class Syncer:
         believes = self._believes_the_clock(now)
         with self._database.write(on=on) as connection:
             states.forget_old(connection, now)
+            states.forget_future(connection, now)
             client_states.forget_old_seconds(connection, now)
             if believes:
                 client_states.forget_old_days(connection, now)

@@ -6,11 +6,23 @@ from functools import lru_cache
 from typing import Any, cast
 
 import orjson
-from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select
+from sqlalchemy import (
+    Connection,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.window import SET_BACK_SECONDS
 from proxy.store.db import Prepared, as_json, upsert, upsert_statement
 from proxy.store.models import (
     DeploymentStateRow,
@@ -178,6 +190,26 @@ def forget_old(connection: Connection, now: float) -> None:
     """Deletes windows that no limit asks for any more, and rests that are over."""
     _OVER_RESTS.run(connection, now=now)
     _OLD_JOURNAL.run(connection, before=int(now) - KEPT_WINDOW_SECONDS)
+
+
+def forget_future(connection: Connection, now: float) -> None:
+    """Voids what was measured while the clock was ahead, until it was set back: rests, breakers
+    and errors would stand until those moments come, and newer ones would be taken for older."""
+    ahead = now + SET_BACK_SECONDS
+    connection.execute(delete(DeploymentStateRow).where(DeploymentStateRow.rest_set_at > ahead))
+    table = InstanceStateRow.__table__
+    corrected: dict[str, dict[str, float | None]] = {
+        "breaker_changed_at": dict.fromkeys(BREAKER_COLUMNS),
+        "cleared_at": {"cleared_at": None},
+        **{moment: {moment: now} for moment in (*MOMENTS, "last_error_time")},
+    }
+    are_ahead = or_(*(table.c[moment] > ahead for moment in corrected))
+    if connection.execute(select(table.c.instance_name).where(are_ahead)).first() is None:
+        return
+    number = next_number(connection)
+    for moment, values in corrected.items():
+        wrong = update(InstanceStateRow).where(table.c[moment] > ahead)
+        connection.execute(wrong.values(write_number=number, **values))
 
 
 def _clear(

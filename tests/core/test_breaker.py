@@ -11,6 +11,7 @@ from proxy.core.breaker import (
     Breaker,
     BreakerNews,
 )
+from proxy.core.window import SET_BACK_SECONDS
 
 NOW = 1_800_000_000.0
 LONGEST_ATTEMPT = 65.0
@@ -194,7 +195,7 @@ def test_a_client_that_leaves_another_attempt_does_not_end_the_trial():
 def test_a_client_that_leaves_a_trial_after_the_breaker_closed_changes_nothing():
     breaker = opened()
     tried(breaker, NOW + 1)
-    breaker.hear(BreakerNews(changed_at=NOW + 2))
+    breaker.hear(BreakerNews(changed_at=NOW + 2), NOW)
     breaker.give_back(NOW + 3, is_trial=True)
     assert breaker.news == BreakerNews(changed_at=NOW + 2)
 
@@ -211,7 +212,7 @@ def test_what_began_before_it_opened_changes_nothing(end):
 def test_a_trial_that_ends_after_another_worker_closed_it_is_an_attempt_like_others():
     breaker = opened()
     tried(breaker, NOW + 1)
-    breaker.hear(BreakerNews(changed_at=NOW + 2))
+    breaker.hear(BreakerNews(changed_at=NOW + 2), NOW)
     assert not fail(breaker, NOW + 3, trial=True, no_answer=True)
     assert breaker.state(NOW + 3) == "closed"
 
@@ -272,7 +273,7 @@ def test_whoever_is_not_open_any_more_waits_for_nothing():
 
 def test_an_early_trial_too_is_left_to_who_found_it_first():
     other = Breaker()
-    other.hear(opened().news)
+    other.hear(opened().news, NOW)
     assert other.alone_seconds(NOW) == pytest.approx(ALONE_SECONDS + HEARSAY_SECONDS)
 
 
@@ -281,7 +282,7 @@ def test_an_early_trial_too_is_left_to_who_found_it_first():
 
 def test_an_open_one_is_heard_of_and_the_first_trial_left_to_who_found_it():
     other = Breaker()
-    other.hear(opened().news)
+    other.hear(opened().news, NOW)
     assert other.state(NOW) == "open"
     assert other.wait_seconds(NOW) == pytest.approx(FIRST_OPEN_SECONDS + HEARSAY_SECONDS)
 
@@ -290,44 +291,65 @@ def test_a_trial_elsewhere_is_heard_of():
     found = opened()
     other = Breaker()
     tried(found, NOW + 1)
-    other.hear(found.news)
+    other.hear(found.news, NOW)
     assert other.wait_seconds(NOW + 1 + HEARSAY_SECONDS) == TRIAL_WAIT_SECONDS
 
 
 def test_a_trials_end_elsewhere_is_heard_of():
     found = opened()
     other = Breaker()
-    other.hear(found.news)
+    other.hear(found.news, NOW)
     tried(found, NOW + 1)
     succeed(found, NOW + 1.1, trial=True)
-    other.hear(found.news)
+    other.hear(found.news, NOW)
     assert other.wait_seconds(NOW + 1.1) == 0.0
 
 
 def test_what_is_older_is_not_believed():
     breaker = opened()
-    breaker.hear(BreakerNews(changed_at=NOW - 1))
-    breaker.hear(breaker.news)  # its own, read back
+    breaker.hear(BreakerNews(changed_at=NOW - 1), NOW)
+    breaker.hear(breaker.news, NOW)  # its own, read back
     assert breaker.wait_seconds(NOW) == FIRST_OPEN_SECONDS
+
+
+AHEAD = SET_BACK_SECONDS + 1
+
+
+def test_what_a_clock_said_that_was_ahead_does_not_stand():
+    breaker = opened()
+    breaker.doubt(NOW - SET_BACK_SECONDS)
+    assert not breaker.is_closed  # so much it may be corrected by
+    breaker.doubt(NOW - AHEAD)
+    assert (breaker.state(NOW - AHEAD), breaker.news) == ("closed", CLOSED)
+
+
+def test_nor_is_it_heard_of_and_what_is_told_now_is():
+    breaker = Breaker()
+    breaker.hear(opened().news, NOW - AHEAD)
+    assert breaker.is_closed
+    breaker = opened()
+    told = BreakerNews(NOW - AHEAD + 5, 5.0, 0.0, NOW - AHEAD)
+    breaker.hear(told, NOW - AHEAD)
+    assert breaker.news == told
 
 
 def test_one_that_hears_of_a_closing_begins_to_count_anew():
     breaker = Breaker()
     for _ in range(2):
         fail(breaker, no_answer=True)
-    breaker.hear(BreakerNews(changed_at=NOW + 1))
+    breaker.hear(BreakerNews(changed_at=NOW + 1), NOW)
     assert not fail(breaker, NOW + 2, no_answer=True)
 
 
 def test_a_closed_one_keeps_nobody_waiting_whatever_was_written_of_a_trial():
     breaker = opened()
-    breaker.hear(BreakerNews(trial_until=NOW + LONGEST_ATTEMPT, changed_at=NOW + 1))
+    breaker.hear(BreakerNews(trial_until=NOW + LONGEST_ATTEMPT, changed_at=NOW + 1), NOW)
     assert breaker.wait_seconds(NOW + 1) == 0.0
 
 
 def test_the_next_opening_after_hearsay_is_twice_as_long_too():
     other = Breaker()
-    other.hear(opened().news)
+    other.hear(opened().news, NOW)
     now = NOW + FIRST_OPEN_SECONDS + HEARSAY_SECONDS
     tried(other, now)
     fail(other, now, trial=True)

@@ -1,6 +1,7 @@
 import pytest
 
 from proxy.core.hints import LIMIT_TRUSTED_SECONDS, TRUSTED_SECONDS, Hint, hint
+from proxy.core.window import SET_BACK_SECONDS
 
 NOW = 1_800_000_000.0
 
@@ -54,6 +55,13 @@ def test_a_call_that_needs_more_than_is_left_waits_until_that_says_nothing_any_m
     given, tokens, wait
 ):
     assert given.wait_seconds(tokens, NOW + 4) == wait
+
+
+def test_what_a_clock_heard_that_was_ahead_says_nothing():
+    said = Hint(NOW + SET_BACK_SECONDS + 1, limit_tokens=10, remaining_tokens=70)
+    assert (said.wait_seconds(71, NOW), said.lower_limit_tokens(NOW)) == (0.0, None)
+    a_little = Hint(NOW + 1, limit_tokens=10, remaining_tokens=70)
+    assert (a_little.wait_seconds(71, NOW), a_little.lower_limit_tokens(NOW)) == (11.0, 10)
 
 
 def test_what_is_begun_is_taken_off():

@@ -155,7 +155,7 @@ def test_who_hears_of_a_breaker_late_tries_later(sync_seconds, later):
     ours, theirs = Live(), Live(Peers(others=1, sync_seconds=sync_seconds))
     ours.begin(HERE, 10, NOW)
     broken(ours)
-    theirs.breaker.hear(ours.breaker.news)
+    theirs.breaker.hear(ours.breaker.news, NOW)
     waits = [live.breaker.wait_seconds(NOW) for live in (ours, theirs)]
     assert waits[1] - waits[0] == pytest.approx(later)
 

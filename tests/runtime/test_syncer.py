@@ -1353,6 +1353,54 @@ def test_where_the_clock_was_set_back_all_is_read_again(seconds, counted, make_w
     assert one.state.view("a").current_rpm == counted
 
 
+FAILED = Ending(verdicts.FAILED, error="500: broken")
+
+
+@pytest.mark.parametrize("ending", [THROTTLED, FAILED], ids=["rest", "breaker"])
+def test_what_a_clock_earned_an_instance_that_was_ahead_ends_when_it_is_set_back(
+    ending, make_worker, clock
+):
+    one, two = make_worker(), make_worker()
+    for worker in (one, two):
+        worker.syncer.sync()
+    clock.now += DAY_SECONDS
+    one.measure(*[ending] * 5)
+    for worker in (one, two):
+        worker.syncer.sync()
+        assert worker.state.view("a").status != "healthy"
+    clock.now -= DAY_SECONDS
+    for worker in (one, two) * 2:
+        worker.syncer.sync()
+    new = make_worker()
+    new.syncer.sync()
+    for worker in (one, two, new):
+        assert worker.state.view("a").status == "healthy"
+        assert worker.state.refusals([serving(A)], call()) == [None]
+    # And what happens now is told, though it is earlier than what is told already.
+    clock.now += 1
+    two.measure(*[ending] * 5)
+    for worker in (two, one):
+        worker.syncer.sync()
+        assert worker.state.view("a").status != "healthy"
+        assert worker.state.view("a").last_error_time == clock.now
+
+
+def test_what_an_operator_cleared_then_voids_nothing_that_is_measured_now(make_worker, clock):
+    one, two = make_worker(), make_worker()
+    clock.now += DAY_SECONDS
+    one.measure(THROTTLED)
+    one.syncer.sync()
+    with one.database.write() as connection:
+        states.clear_rests(connection, "a", clock.now)
+    clock.now -= DAY_SECONDS
+    for worker in (one, two):
+        worker.syncer.sync()
+    two.measure(THROTTLED)
+    for worker in (two, one):
+        worker.syncer.sync()
+        assert worker.state.view("a").status == "rate_limited"
+
+
 def test_after_that_all_is_read_until_the_clock_is_where_it_was(make_worker, clock):
     """What lies ahead is not counted when it is read, and not told again when it is over."""
     one, two = make_worker(), make_worker()
