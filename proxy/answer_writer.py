@@ -10,6 +10,9 @@ from gunicorn.http.wsgi import Response
 from gunicorn.util import http_date, is_hoppish
 
 KNOWN_NAMES = 512
+# Of a body that was refused gunicorn reads what is left, if it is less than this; else
+# it closes the connection.
+DRAINED_BYTES = 65_536
 # Kinds of a header, by its name. OTHER: gunicorn is to look at it, or to refuse it.
 ORDINARY, LENGTH, OTHER = range(3)
 
@@ -57,6 +60,8 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         if self.upgrade:
             found: list[str] = super().default_headers()
             return found
+        if _leaves_much_unread(self.req.body):
+            self.force_close()  # so it will be; who is not told sends its next request there
         major, minor = self.req.version
         lines = [
             f"HTTP/{major}.{minor} {self.status}\r\n",
@@ -67,6 +72,13 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
         return lines
+
+
+def _leaves_much_unread(body: Any) -> bool:
+    """Of the request's body, also if nobody knows how much."""
+    reader = getattr(body, "reader", None)
+    length = getattr(reader, "length", 0)  # what is left of it
+    return length >= DRAINED_BYTES or getattr(reader, "parser", None) is not None
 
 
 @lru_cache(1)

@@ -1,5 +1,6 @@
 """An answer's head is what gunicorn would write."""
 
+import io
 import time
 from types import SimpleNamespace
 
@@ -26,10 +27,16 @@ class Sent(list):
         self.append(bytes(data))
 
 
+def request(method="POST", version=(1, 1), *, closes=False):
+    return SimpleNamespace(
+        method=method, version=version, should_close=lambda: closes, body=io.BytesIO()
+    )
+
+
 def written(kind, status, headers, *pieces, method="POST", version=(1, 1), closes=False):
-    request = SimpleNamespace(method=method, version=version, should_close=lambda: closes)
+    asked = request(method, version, closes=closes)
     sent = Sent()
-    answer = kind(request, sent, Config())
+    answer = kind(asked, sent, Config())
     answer.start_response(status, headers)
     for piece in pieces:
         answer.write(piece)
@@ -117,9 +124,9 @@ def test_the_date_is_that_of_its_second(clock):
 
 
 def test_what_is_sent_otherwise_looks_the_same():
-    request = SimpleNamespace(method="POST", version=(1, 1), should_close=lambda: False)
+    asked = request(version=(1, 1))
     sent = Sent()
-    answer = Answer(request, sent, Config())
+    answer = Answer(asked, sent, Config())
     answer.start_response("200 OK", USUAL)
     assert not answer.is_open_ended
     answer.write(b"a" * 20)
@@ -132,8 +139,8 @@ def test_what_is_sent_otherwise_looks_the_same():
     "headers, version", [([("content-length", "9")], (1, 1)), ([], (1, 0))]
 )
 def test_one_with_a_length_and_one_for_an_old_client_are_not_framed(headers, version):
-    request = SimpleNamespace(method="POST", version=version, should_close=lambda: False)
-    answer = Answer(request, Sent(), Config())
+    asked = request(version=version)
+    answer = Answer(asked, Sent(), Config())
     answer.start_response("200 OK", headers)
     answer.write(b"a")
     assert not answer.is_open_ended
@@ -141,8 +148,8 @@ def test_one_with_a_length_and_one_for_an_old_client_are_not_framed(headers, ver
 
 def test_what_is_begun_anew_has_no_length_of_what_was_begun_before():
     """As of an error that comes before anything was sent (PEP 3333)."""
-    request = SimpleNamespace(method="POST", version=(1, 1), should_close=lambda: False)
-    answer = Answer(request, Sent(), Config())
+    asked = request(version=(1, 1))
+    answer = Answer(asked, Sent(), Config())
     answer.process_headers([*USUAL, ("content-length", "5")])
     answer.process_headers(USUAL)
     assert (answer.headers, answer.response_length) == (USUAL, None)

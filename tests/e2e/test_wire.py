@@ -216,6 +216,27 @@ def test_who_is_refused_in_the_middle_of_a_large_body_reads_why(
     error_of(received)
 
 
+@pytest.mark.parametrize("size, is_kept", [(30_000, True), (200_000, False)])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("status", [401, 404])
+def test_who_is_refused_is_told_whether_the_connection_stays(
+    small: Gateway, status: int, size: int, is_kept: bool, chunked: bool
+) -> None:
+    key = f"api-key: {small.client_key if status == 404 else 'x'}"
+    path = "/v1/responses" if status == 404 else "/v1/chat/completions"
+    framing = CHUNKED if chunked else f"Content-Length: {size}"
+    body = f"{size:x}\r\n{'x' * size}\r\n0\r\n\r\n" if chunked else "x" * size
+    received = said(
+        small,
+        post(key, framing, path=path, body=body) + post("Connection: close", path="/nope"),
+    )
+    first = received.partition(b"\r\n\r\n")[0].lower()
+    stays = is_kept and not chunked
+    assert (b"connection: keep-alive" in first) is stays
+    assert (b"connection: close" in first) is not stays
+    assert answers(received) == [status, 404] if stays else [status]
+
+
 @pytest.mark.parametrize(
     "body",
     [
