@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ STATE_FAMILIES = re.compile(
 
 # What the old writers put beside the records about the file itself.
 ENVELOPE_KEYS = frozenset("instances timestamp last_updated worker_id version".split())
+
+ADDRESS_IN_OTHER_WORDS = frozenset("apikey apibase key url baseurl endpoint".split())
+_NO_LETTER = re.compile(r"[^A-Za-z]+")
 
 MAX_DEPTH = 100  # far more than any value had, and far less than Python can write again
 SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -241,7 +244,7 @@ def reading_of(
     """The entries as records; one that cannot be any is among the bad."""
     records, bad = [], []
     for entry in entries:
-        problem = entry.problem or _wrong_with(file, entry)
+        problem = entry.problem or _wrong_with(file, layout, entry)
         if problem is None:
             records.append(_record(file, layout, entry))
         else:
@@ -304,6 +307,16 @@ def is_state(key: str) -> bool:
     return key in STATE or STATE_FAMILIES.fullmatch(key) is not None
 
 
+def _is_config_in_other_words(record: Mapping[str, Any]) -> bool:
+    """What stands where a state belongs has no field of one, and an address or a key under
+    another name, or one level down: as a state its config would be lost."""
+    if "stats" in record or any(map(is_state, record)):
+        return False
+    inner = (value for value in record.values() if isinstance(value, dict))
+    keys = chain(record, *inner)
+    return any(_NO_LETTER.sub("", str(key)).lower() in ADDRESS_IN_OTHER_WORDS for key in keys)
+
+
 def _add_stats(stats: dict[str, Any], state: dict[str, Any], extra: dict[str, Any]) -> None:
     unknown = {}
     for key, value in stats.items():
@@ -361,11 +374,22 @@ def _in_envelope(file: Path, data: dict[str, Any]) -> Reading:
     if isinstance(data, Doubled) and "instances" in data.keys_of_two:
         problem = Problem(file, "", "", "", ONE_OF_TWO, data.said("instances"))
         return Reading(file, layout, problems=(problem,), settings=settings)
-    if isinstance(inner, list):
-        return reading_of(file, layout, listed(inner), settings)
-    if isinstance(inner, dict):
-        return reading_of(file, layout, by_name(file, inner), settings)
-    return Reading(file, layout, problems=(_no_records(file, inner),), settings=settings)
+    if not isinstance(inner, list | dict):
+        return Reading(file, layout, problems=(_no_records(file, inner),), settings=settings)
+    entries = listed(inner) if isinstance(inner, list) else by_name(file, inner)
+    return reading_of(file, layout, [*entries, *_beside(file, data, settings)], settings)
+
+
+def _beside(file: Path, data: dict[str, Any], settings: dict[str, str]) -> Iterator[Entry]:
+    """Instances beside `instances`, where the old program did not look: no settings."""
+    for key, value in data.items():
+        if key in settings and isinstance(value, dict) and ADDRESS & value.keys():
+            del settings[key]
+            where = f"key {cut(repr(key))}"
+            remedy = "Put it into `instances`, or take it out."
+            message = "It stands beside `instances`, where the old program did not look."
+            problem = Problem(file, where, "", "", remedy, message)
+            yield Entry(where, value, key, problem=problem)
 
 
 def _layout_by_name(file: Path, entries: list[Entry]) -> str:
@@ -440,9 +464,13 @@ def _no_records(file: Path, value: object) -> Problem:
     return Problem(file, "", "", kind_of(value), remedy, message)
 
 
-def _wrong_with(file: Path, entry: Entry) -> Problem | None:
+def _wrong_with(file: Path, layout: str, entry: Entry) -> Problem | None:
     if isinstance(entry.value, dict):
         damage = _damage(entry.value)
+        if damage is None and layout == STATES_ONLY and _is_config_in_other_words(entry.value):
+            remedy = "Write it as the old program did (docs/migration.md), or take it out."
+            message = "It seems to be a config, but has no field that the old program knew."
+            return Problem(file, entry.place, "", "", remedy, message)
         return damage and replace(damage, file=file, record=entry.place)
     remedy = "Write the instance as an object with its fields, or delete the entry."
     message = "This is no object, so it is no instance."

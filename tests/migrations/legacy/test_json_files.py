@@ -325,6 +325,38 @@ def test_text_without_halves_of_characters_has_no_note():
     assert read('{"a \\ud83d\\ude00 \\\\udce9": {"api_key": "k"}}').notes == ()
 
 
+@pytest.mark.parametrize("inner", [[RECORD], {"a": RECORD}])
+def test_an_instance_beside_the_list_is_none_of_the_settings(inner):
+    reading = read({"instances": inner, "b": RECORD | {"name": "b"}, "region": "here"})
+    assert list(reading.settings) == ["region"]
+    assert [each.name for each in reading.records] == ["a"]
+    (bad,) = reading.bad
+    assert bad.name == "b"
+    assert "beside `instances`" in bad.problem.message
+    assert KEY not in str(bad)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "a", "config": RECORD, "state": STATE},
+        {"apiKey": KEY, "apiBase": "https://a"},
+        {"Base-URL": "https://a", "mood": 1},
+    ],
+)
+def test_a_config_in_other_words_is_no_state(value):
+    reading = read({"a": value}, Path("instance_states.json"))
+    assert reading.records == ()
+    (bad,) = reading.bad
+    assert "seems to be a config" in bad.problem.message
+    assert KEY not in str(bad)
+
+
+@pytest.mark.parametrize("value", [{"mood": 1}, STATE | {"endpoint": "x"}, {"name": "a"}])
+def test_what_says_nothing_of_a_config_stays_a_state(value):
+    assert only({"a": value}, Path("instance_states.json")).layout == "S2"
+
+
 def test_damage_beside_halves_of_characters_is_where_the_file_has_it():
     (problem,) = read('{"\\udcb6": 1, x').problems
     assert problem.message.startswith("No JSON at line 1, column 15:")
