@@ -1,5 +1,6 @@
 """What alembic runs: the proxy's models and settings, so that there is one truth of each."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,9 +54,25 @@ def _connected(database: Database) -> Iterator[None]:
         database.dispose()
 
 
+@contextmanager
+def _nothing_left_over() -> Iterator[None]:
+    """What a downgrade wrote for the old program goes, too, if it does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        folder = context.config.attributes.get("written_out")
+        if folder is not None:
+            shutil.rmtree(folder)
+            getLogger("alembic.legacy").warning("%s is taken away again.", folder)
+        raise
+
+
 def run_migrations(engine: Engine) -> None:
     # writes: the whole upgrade holds the write lock, so that two cannot run at once.
-    with engine.connect().execution_options(writes=True) as connection:
+    with (
+        _nothing_left_over(),
+        engine.connect().execution_options(writes=True) as connection,
+    ):
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,

@@ -73,6 +73,7 @@ def downgrade() -> None:
     environ = environment()
     _add_what_waits(op.get_bind())
     folder = export(op.get_bind(), private_parent(op.get_bind()), environ)
+    context.config.attributes["written_out"] = folder
     mark_written_out(op.get_bind(), time.time())
     logger.warning("The present config and state, in the old program's layout: %s", folder)
     nowhere = leading_nowhere(op.get_bind(), environ)

@@ -16,6 +16,24 @@ from proxy.store.db import Database, StoreUnavailable, sqlite_file
 from proxy.store.models import Base
 from proxy.store.vault import VaultClosed, make_private_folder
 
+RIGHTS = (
+    "Give the proxy's user the right to write the file and its folder, or set"
+    " PROXY_DATABASE_URL."
+)
+# By SQLite's code of what went wrong (https://sqlite.org/rescode.html).
+REMEDIES = dict.fromkeys(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
+    "See whether there is room on its disk, and whether that is well; then try again.",
+)
+REMEDIES |= dict.fromkeys(
+    (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN), RIGHTS
+)
+IN_USE = "Stop what else uses it, and try again."
+REMEDIES |= dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), IN_USE)
+NOT_OURS = (
+    "If it is not the proxy's database, set PROXY_DATABASE_URL; if it is, move it aside or"
+    " restore a backup."
+)
 REMEDY = "`alembic upgrade head` (or ./scripts/run) makes or updates it"
 # Their files' names begin with a schema's revision, which are numbers in their order.
 MIGRATIONS = ROOT / "migrations" / "versions"
@@ -68,10 +86,8 @@ def migrating(database: Database) -> Iterator[None]:
     except VaultClosed as error:
         raise SchemaProblem(error.message) from error
     except DBAPIError as error:
-        raise SchemaProblem(
-            f"{_name(database)} cannot be upgraded: {error.orig}. Stop what else uses it, and"
-            " try again."
-        ) from error
+        said = f"{_name(database)} cannot be migrated: {error.orig}."
+        raise SchemaProblem(f"{said} {_remedy(error.orig, IN_USE)}") from error
 
 
 def check_alone(database: Database) -> None:
@@ -81,21 +97,20 @@ def check_alone(database: Database) -> None:
     one that means to be the only one needs all of it (https://sqlite.org/wal.html, section 8).
     """
     path = sqlite_path(database)
-    if path is None or not path.exists():
+    # Not Path.exists: it raises where a folder may not be entered.
+    if path is None or not os.path.exists(path):
         return
-    with closing(sqlite3.connect(path, timeout=0)) as connection:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        try:
+    try:
+        with closing(sqlite3.connect(path, timeout=0)) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                return  # what else is wrong is told by who works with it
-            raise SchemaProblem(
-                f"{_name(database)} is in use: stop the gateway, and what else has it open."
-                " Nothing was changed."
-            ) from error
-        except sqlite3.DatabaseError:
-            return
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            return  # what else is wrong is told by who works with it
+        raise SchemaProblem(
+            f"{_name(database)} is in use: stop the gateway, and what else has it open."
+            " Nothing was changed."
+        ) from error
 
 
 def alembic_config(database: Database) -> Any:
@@ -143,9 +158,9 @@ def _usable_revision(database: Database) -> str | None:
             tables = set(inspect(connection).get_table_names())
             present = _revision(connection) if VERSION_TABLE in tables else None
     except StoreUnavailable as error:
+        cause = getattr(error.__cause__, "orig", None)
         raise SchemaProblem(
-            f"{name} cannot be used: {_cause(error)}. If it is not the proxy's database, set"
-            " PROXY_DATABASE_URL; if it is, move it aside or restore a backup."
+            f"{name} cannot be used: {_cause(error)}. {_remedy(cause, NOT_OURS)}"
         ) from error
     if tables - {VERSION_TABLE} and not tables & Base.metadata.tables.keys():
         raise SchemaProblem(
@@ -184,11 +199,16 @@ def _check_writable(database: Database, name: str) -> None:
             nothing = f"DELETE FROM {VERSION_TABLE} WHERE version_num = ''"  # nosec B608
             connection.execute(text(nothing))
     except StoreUnavailable as error:
+        cause = getattr(error.__cause__, "orig", None)
         raise SchemaProblem(
-            f"{name} cannot be written: {_cause(error)}. Give the proxy's user the right to"
-            " write the file and its folder."
+            f"{name} cannot be written: {_cause(error)}. {_remedy(cause, RIGHTS)}"
         ) from error
 
 
 def _cause(error: StoreUnavailable) -> str:
     return error.message.removeprefix("The database cannot be used: ").rstrip(".")
+
+
+def _remedy(cause: object, otherwise: str) -> str:
+    """What a person can do about an error of SQLite's."""
+    return REMEDIES.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, otherwise)

@@ -364,6 +364,7 @@ def test_no_downgrade_forgets_that_totals_were_added(empty, old, monkeypatch):
     with pytest.raises(schema.SchemaProblem, match="would add them twice"):
         downgrade(empty, "0001")
     assert contents(empty) == before
+    assert folders(empty, "downgrade") == []  # nothing of it is marked as written out
 
 
 def test_a_kind_the_old_program_does_not_know_is_named(empty, told, monkeypatch):

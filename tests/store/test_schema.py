@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
 from proxy.settings import ROOT
 from proxy.store import db, schema
@@ -212,7 +213,7 @@ def test_a_database_that_another_process_is_writing_is_not_upgraded(
     path = empty_sqlite(tmp_path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(SchemaProblem, match="cannot be upgraded: database is locked"):
+        with pytest.raises(SchemaProblem, match="cannot be migrated: database is locked"):
             schema.upgrade(open_database(path))
 
 
@@ -258,6 +259,40 @@ def test_a_file_that_nobody_has_open_is_not(tmp_path, make, open_database):
     before = content(tmp_path) if make(tmp_path).exists() else {}
     schema.check_alone(open_database(tmp_path / "proxy.db"))
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "make", [no_sqlite, lambda folder: folder.joinpath("proxy.db").mkdir()]
+)
+def test_what_cannot_be_looked_into_is_told_by_who_works_with_it(tmp_path, make, open_database):
+    make(tmp_path)
+    database = open_database(tmp_path / "proxy.db")
+    schema.check_alone(database)
+    with pytest.raises(SchemaProblem, match="cannot be used"), schema.migrating(database):
+        pass
+
+
+@pytest.mark.parametrize(
+    "code, remedy",
+    [
+        (sqlite3.SQLITE_FULL, "whether there is room on its disk"),
+        (sqlite3.SQLITE_IOERR_WRITE, "whether there is room on its disk"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, "the right to write the file and its folder"),
+        (sqlite3.SQLITE_CANTOPEN, "the right to write the file and its folder"),
+        (sqlite3.SQLITE_BUSY, "Stop what else uses it"),
+        (sqlite3.SQLITE_NOTADB, "set PROXY_DATABASE_URL; if it is, move it aside"),
+    ],
+)
+def test_the_remedy_is_for_what_went_wrong(code, remedy, database, monkeypatch):
+    cause = sqlite3.DatabaseError("it went wrong")
+    cause.sqlite_errorcode = code
+
+    def fail(*_):
+        raise DBAPIError("SELECT", {}, cause)
+
+    monkeypatch.setattr(schema, "inspect", fail)
+    with pytest.raises(SchemaProblem, match=f"it went wrong. .*{remedy}"):
+        schema.check(database)
 
 
 def test_nor_is_what_is_no_file(open_database):
