@@ -64,6 +64,10 @@ _CREDENTIAL = re.compile(
     "|credential|password|secret"
 )
 
+# In which clients send us their key. A shorter word may stand anywhere.
+KEY_HEADERS = frozenset({"authorization", "api-key"})
+LEAST_KEY_CHARACTERS = 16
+
 # Of an upstream's headers these go on and no others: what the official clients read, what
 # Azure's support asks for, and what says how to read the body. Any other would speak in our
 # name: cookies, redirects, what a browser may do (CORS, CSP, HSTS), commands to a proxy in
@@ -128,12 +132,21 @@ def of_environ(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
 def for_upstream(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The client's headers that may go on. Names keep their spelling."""
     headers = list(headers)
-    named = _named_by_connection(headers)
+    named, keys = _named_by_connection(headers), _keys_in(headers)
     return {
         name: value
         for name, value in headers
-        if _may_go_upstream(name) and not (named and name.lower() in named)
+        if _may_go_upstream(name)
+        and not (named and name.lower() in named)
+        and not any(key in value for key in keys)
     }
+
+
+def _keys_in(headers: Iterable[tuple[str, str]]) -> list[str]:
+    """With which the client comes to us. Under no other name they go on, either: clients that
+    used another gateway before have headers of that one, too."""
+    words = (value.split()[-1:] for name, value in headers if name.lower() in KEY_HEADERS)
+    return [key for last in words for key in last if len(key) >= LEAST_KEY_CHARACTERS]
 
 
 def without_trace(headers: Mapping[str, str]) -> dict[str, str]:

@@ -129,6 +129,25 @@ def test_what_is_not_for_the_upstream_stays_here(name, spelled):
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        ("Authorization", "Bearer planted-key-0123456789"),
+        ("api-key", "planted-key-0123456789"),
+        ("API-Key", " planted-key-0123456789 "),
+    ],
+)
+def test_the_clients_key_does_not_go_on_under_another_name(given):
+    again = ("X-Other-Gateway", "key=planted-key-0123456789; v=1")
+    assert for_upstream([again, given, ("X-Kept", "2")]) == {"X-Kept": "2"}
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer x", "Bearer none"])
+def test_what_is_no_key_of_ours_may_stand_anywhere(value):
+    kept = {"X-Mode": "none", "X-Kept": "Bearer x"}
+    assert for_upstream([("Authorization", value), *kept.items()]) == kept
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "Content-Type",
