@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proxy.core.refusal import FAILING, FULL, Refusal
+from proxy.core.refusal import FAILING, FULL, SHORT, Refusal
 from proxy.core.types import ENTRA, Call, Serving
 from proxy.core.verdict import MISCONFIGURED
 from proxy.errors import (
@@ -37,8 +37,21 @@ def no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> Prox
     why = f"{len(passing) - full - failing} rest, {full} have no room left this minute"
     why += f", {failing} are failing." if failing else "."
     return NoRoom(
-        f"All instances that serve {call.model!r} are at their limit. {why}{besides}",
+        f"All instances that serve {call.model!r} are at their limit."
+        f" {why}{_oversize(call, passing)}{besides}",
         retry_after_seconds=wait_seconds,
+    )
+
+
+def _oversize(call: Call, refused: Sequence[Refusal]) -> str:
+    """Waiting alone may not help such a call: any other that comes first moves its turn on."""
+    most = max((r.serving.least_tpm for r in refused if r.reason in SHORT), default=0)
+    if not 0 < most < call.reserved_tokens:
+        return ""
+    return (
+        f" This call may need about {call.reserved_tokens} tokens, more than a whole minute of"
+        f" any of them ({most}), and is let in only where nothing else was used for a minute;"
+        " a smaller prompt or max_tokens is let in sooner."
     )
 
 

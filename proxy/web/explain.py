@@ -69,7 +69,7 @@ class Explain(MethodView):
             "prompt_tokens": call.prompt_tokens,
             "reserved_tokens": call.reserved_tokens,
             "order": [s.config.name for s, refusal in rows if refusal is None],
-            "instances": [_row(serving, refusal) for serving, refusal in rows],
+            "instances": [_row(serving, refusal, call) for serving, refusal in rows],
             "clients": _clients(call.model),
             "client": _client(known, call) if known else None,
         }
@@ -119,7 +119,7 @@ def _endpoint(fields: Mapping[str, Any]) -> str:
     return next(found, next(iter(ENDPOINTS)))
 
 
-def _row(serving: Serving, refusal: Refusal | None) -> dict[str, Any]:
+def _row(serving: Serving, refusal: Refusal | None, call: Call) -> dict[str, Any]:
     (candidate,) = parts().state.look([serving])
     used = candidate.load if refusal is None else refusal.used_share
     return {
@@ -133,7 +133,7 @@ def _row(serving: Serving, refusal: Refusal | None) -> dict[str, Any]:
         "asked": refusal is None,
         "reason": refusal.reason if refusal else None,
         "wait_seconds": round(refusal.wait_seconds, 3) if refusal else None,
-        "why": _why(refusal) if refusal else "it may be asked",
+        "why": _why(refusal, call) if refusal else "it may be asked",
     }
 
 
@@ -153,14 +153,16 @@ def _clients(model: str) -> list[dict[str, Any]]:
     ]
 
 
-def _why(refusal: Refusal) -> str:
+def _why(refusal: Refusal, call: Call) -> str:
     config = refusal.serving.config
     if refusal.reason == TOO_LONG:
         return f"the prompt is longer than max_input_tokens {config.max_input_tokens}"
     if refusal.reason == NO_ROOM and refusal.limit is not None:
         share = 100 * (refusal.used_share or 0.0)
+        is_oversize = 0 < refusal.limit.max_tpm < call.reserved_tokens
+        asks = " is used; the call may need more than all of it" if is_oversize else " is used"
         return (
-            f"{share:.0f} % of {_named(refusal.limit)} is used; room in"
+            f"{share:.0f} % of {_named(refusal.limit)}{asks}; room in"
             f" {refusal.wait_seconds:.1f} s"
         )
     if refusal.reason == SHARED_OUT and refusal.limit is not None:

@@ -35,6 +35,22 @@ def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
     )
 
 
+def test_a_call_that_is_larger_than_any_limit_is_told_so():
+    small, large = (serving(config(n, max_tpm=tpm)) for n, tpm in (("a", 100), ("b", 500)))
+    found = [Refusal(small, NO_ROOM, 2.0), Refusal(large, NO_ROOM, 2.0)]
+    told = no_answer.no_room(call(reserved_tokens=501), found, 2.0).message
+    assert "may need about 501 tokens, more than a whole minute of any of them (500)" in told
+    for fits in (500, 101):
+        assert (
+            "whole minute"
+            not in no_answer.no_room(call(reserved_tokens=fits), found, 2.0).message
+        )
+    resting = [Refusal(large, "throttled", 2.0)]
+    assert (
+        "whole minute" not in no_answer.no_room(call(reserved_tokens=501), resting, 2.0).message
+    )
+
+
 def test_who_leaves_room_to_others_may_come_back_soon():
     found = no_answer.held_back(CALL)
     assert isinstance(found, NoRoom)

@@ -53,6 +53,13 @@ def test_it_says_who_is_left_out_and_why(world):
     assert b["why"].startswith("115 % of max_tpm 20 is used; room in ")
 
 
+def test_it_says_of_a_call_that_it_is_larger_than_a_limit(world):
+    world.add("a", max_tpm=20)
+    world.ask(CHAT)
+    (shown,) = rows(explained(world, CHAT | {"max_tokens": 300})).values()
+    assert "is used; the call may need more than all of it; room in" in shown["why"]
+
+
 def test_it_says_who_fails_and_for_whom_the_prompt_is_too_long(world):
     world.add("a")
     world.add("b", max_input_tokens=1)
