@@ -1,6 +1,7 @@
 """Numbers and moments as pages show them."""
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ from proxy.core.report import failed_share
 THOUSAND = 1000
 CLIENT_ERROR, SERVER_ERROR = 400, 500
 SMALL_SHARE = 0.1
+LEAST_OF_UNIT = 0.9995  # from here on three digits are 1, and no thousand of the smaller one
 NOTHING = "\N{EN DASH}"
 # Classes of errors, those of instances first.
 CLASSES = {
@@ -24,15 +26,21 @@ CLASSES = {
 
 
 def count(value: float | None) -> str:
-    """12,345; beyond a hundred thousand 123 k, then 1.2 M."""
+    """12,345; beyond a hundred thousand 123 k, then 1.2 M. Of money, which has parts, 0.41."""
     if value is None:
         return NOTHING
     if abs(value) < 100 * THOUSAND:
-        return f"{value:,.0f}"
+        return f"{value:,.0f}" if value == int(value) else _in_parts(value)
     for size, unit in ((THOUSAND**3, "G"), (THOUSAND**2, "M"), (THOUSAND, "k")):
-        if abs(value) >= size:
+        if abs(value) >= size * LEAST_OF_UNIT:
             return f"{value / size:.3g} {unit}"
     raise AssertionError("larger than a thousand")
+
+
+def _in_parts(value: float) -> str:
+    if abs(value) < SMALL_SHARE:
+        return f"{value:.2g}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def milliseconds(value: float | None) -> str:
@@ -42,10 +50,13 @@ def milliseconds(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Small ones as what they are: 0.04 % is not nothing."""
+    """Small ones as what they are: 0.04 % is not nothing, and 99.6 % is not all."""
     if share is None:
         return NOTHING
-    return f"{100 * share:.3g} %" if share < SMALL_SHARE else f"{100 * share:.0f} %"
+    if share < SMALL_SHARE:
+        return f"{100 * share:.3g} %"
+    whole = f"{100 * share:.0f} %"
+    return f"{math.floor(THOUSAND * share) / 10} %" if whole == "100 %" and share < 1 else whole
 
 
 def by_class(errors: Mapping[str, int | None]) -> str:

@@ -146,8 +146,28 @@ def _lines(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> Any:
-    pairs = [line.partition("=") for line in _lines(text)]
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return _by_name(map(_pair, _lines(text)))
+
+
+def _pair(line: str) -> tuple[str, str]:
+    """As `_of_pairs` writes it, where a name may have the sign in it; else at the first one."""
+    sign = " = " if " = " in line else "="
+    name, _, value = line.partition(sign)
+    return name.strip(), value.strip()
+
+
+def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a name that stands there twice all that is said, for the schema to refuse: the last
+    one alone would take off the others."""
+    found: dict[str, Any] = {}
+    doubled = set()
+    for name, value in pairs:
+        if name in found:
+            found[name] = [*(found[name] if name in doubled else [found[name]]), value]
+            doubled.add(name)
+        else:
+            found[name] = value
+    return found
 
 
 def _of_pairs(value: Mapping[str, str] | None) -> str:
@@ -156,12 +176,13 @@ def _of_pairs(value: Mapping[str, str] | None) -> str:
 
 def _limits(text: str) -> Any:
     """gpt-4o: max_tpm=1000 max_rpm=60"""
-    found = {}
-    for line in _lines(text):
-        name, _, bounds = line.rpartition(":")
-        each = [bound.partition("=") for bound in bounds.split()]
-        found[name.strip()] = {which: _number(number) for which, _, number in each}
-    return found
+    return _by_name(map(_limit, _lines(text)))
+
+
+def _limit(line: str) -> tuple[str, dict[str, Any]]:
+    name, _, bounds = line.rpartition(":")
+    each = [bound.partition("=") for bound in bounds.split()]
+    return name.strip(), {which: _number(number) for which, _, number in each}
 
 
 def _of_limits(value: Mapping[str, Mapping[str, int]] | None) -> str:
@@ -192,7 +213,8 @@ def _of_word(value: Any) -> str:
 
 
 def _of_decimal(value: Any) -> str:
-    return "" if value is None else f"{value:g}"
+    """With all of its digits: one that is left out would be taken off by saving."""
+    return "" if value is None else repr(value).removesuffix(".0")
 
 
 LIMITS = ("limit", "cost")  # 0: none

@@ -14,6 +14,16 @@ from proxy.web.ui import formats
         (123_456, "123 k"),
         (1_250_000, "1.25 M"),
         (3e9, "3 G"),
+        # No thousand of a smaller unit.
+        (999_499, "999 k"),
+        (999_500, "1 M"),
+        (999_999_999, "1 G"),
+        # Money has parts, and 0 of 0.5 would be no budget.
+        (0.40766, "0.41"),
+        (0.5, "0.5"),
+        (1.0, "1"),
+        (1234.5, "1,234.5"),
+        (0.000412, "0.00041"),
     ],
 )
 def test_counts_are_short_enough_to_be_read(value, text):
@@ -34,6 +44,11 @@ def test_few_percent_are_not_none():
         "0.04 %",
         "61 %",
     ]
+
+
+def test_nor_are_nearly_all_all():
+    shares = (0.994, 0.996, 0.99999, 1.0)
+    assert [formats.percent(v) for v in shares] == ["99 %", "99.6 %", "99.9 %", "100 %"]
 
 
 def test_errors_are_told_by_class_those_that_there_are():

@@ -43,6 +43,15 @@ def test_what_is_sent_as_it_was_shown_changes_nothing(shown):
         ("supported_models", "gpt-4o\r\n\r\n o3-mini ", ["gpt-4o", "o3-mini"]),
         ("model_deployments", "gpt-4o = a=b", {"gpt-4o": "a=b"}),
         ("model_limits", "o3: max_rpm=5", {"o3": {"max_rpm": 5}}),
+        ("model_deployments", "a=b = c\nx = y", {"a=b": "c", "x": "y"}),
+        # The schema refuses it: the last one alone would take off the other.
+        ("model_deployments", "x = y\nz=1\nx = w\nx=v", {"x": ["y", "w", "v"], "z": "1"}),
+        (
+            "model_limits",
+            "o3: max_rpm=5\no3: max_tpm=7",
+            {"o3": [{"max_rpm": 5}, {"max_tpm": 7}]},
+        ),
+        ("timeout_seconds", "12.3456789", 12.3456789),
         ("model_limits", "nonsense", {"": {"nonsense": ""}}),
         ("quota_group", "west", "west"),
     ],
@@ -61,6 +70,16 @@ def test_a_switch_that_is_off_is_not_sent_by_browsers(shown):
 def test_a_model_that_no_line_can_hold_stays_as_it_is(shown):
     shown["model_deployments"] = {"a=b": "c"}
     assert forms.given(GROUPS, shown, form_of(shown)) == {}
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(12345.67, "12345.67"), (1_234_567.89, "1234567.89"), (60.0, "60"), (5, "5")],
+)
+def test_a_number_is_shown_with_all_of_its_digits(value, text):
+    field = Field("max_cost_per_day", "Cost a day", "cost")
+    assert field.text(value) == text
+    assert field.value(text) == value
 
 
 def test_a_difference_shows_no_secret(shown):
