@@ -24,6 +24,7 @@ from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+NO_ANSWER = ("htmx:timeout", "htmx:afterRequest")  # what htmx says of one that did not come
 WAIT_MS = 15_000
 SERIOUS = ("serious", "critical")
 WIDE, PHONE = {"width": 1280, "height": 700}, {"width": 390, "height": 844}
@@ -102,8 +103,9 @@ def page(chromium, gateway, signed_in):
             wrong.append(f"asks {request.url}")
 
     def hear(said):
-        # Of a mistake in a form the browser says so, too.
-        if said.type in ("error", "warning") and "status of 422" not in said.text:
+        # Of a mistake in a form the browser says so, too, and of an answer that does not come.
+        is_told = any(words in said.text for words in ("status of 422", *NO_ANSWER))
+        if said.type in ("error", "warning") and not is_told:
             wrong.append(said.text)
 
     context = chromium.new_context(

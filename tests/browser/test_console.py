@@ -197,6 +197,13 @@ def test_a_hidden_page_asks_nothing(page, go):
     assert asked == []
 
 
+def test_a_page_says_within_seconds_that_a_gateway_hangs(page, go):
+    go(page, "instances")
+    page.route("**/live/**", lambda route: None)  # neither an answer nor an end of it
+    notice = page.get_by_text("The gateway does not answer")
+    expect(notice).to_be_visible(timeout=15_000)
+
+
 def test_people_can_use_every_page_by_day_and_night_and_on_a_phone(
     page, go, check_access, picture
 ):
