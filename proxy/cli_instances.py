@@ -105,7 +105,7 @@ def verify_instances(
     Each costs a few tokens, and counts nowhere. Exit code 1 if something is wrong.
     """
     if everyone == bool(names):
-        raise click.UsageError("Name the instances, or give --all.")
+        raise click.UsageError("Name the instances, or give --all, and not both.")
     with told():
         look()
         wanted = [stored(name) for name in dict.fromkeys(names)] or [

@@ -26,11 +26,15 @@ TABLE = ("requests", "success", "errors", "prompt", "completion", "p50 ms", "p99
 @click.option("--instance", help="Only this instance.")
 @click.option("--model", help="Only this model.")
 @click.option("--client", help="Only this client.")
-@click.option("--json", "form", flag_value="json", help="As GET /admin/usage answers.")
-@click.option("--csv", "form", flag_value="csv", help="The same as CSV.")
+@click.option("--json", "as_json", is_flag=True, help="As GET /admin/usage answers.")
+@click.option("--csv", "is_csv", is_flag=True, help="The same as CSV.")
 @with_appcontext
-def usage(form: str | None, since: str | None, until: str | None, **given: str | None) -> None:
+def usage(
+    as_json: bool, is_csv: bool, since: str | None, until: str | None, **given: str | None
+) -> None:
     """Requests, tokens, errors, times and money, by minute, hour or day."""
+    if as_json and is_csv:
+        raise click.UsageError("Give --json or --csv, not both.")
     asked = {"from": since, "to": until, **given}
     try:
         question, _ = usage_question({k: v for k, v in asked.items() if v is not None})
@@ -38,9 +42,9 @@ def usage(form: str | None, since: str | None, until: str | None, **given: str |
         raise click.UsageError(error.message) from None
     with told():
         report = usage_report(parts(), question)
-    if form == "csv":
+    if is_csv:
         click.echo(as_csv(report["rows"], question.by), nl=False)
-    elif form == "json":
+    elif as_json:
         click.echo(json.dumps(report, indent=2))
     else:
         for line in _table(report["rows"], list(question.by)):

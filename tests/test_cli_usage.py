@@ -55,3 +55,9 @@ def test_what_cannot_be_asked_is_wrong_usage(run, arguments):
     result = run(*arguments)
     assert result.exit_code == 2
     assert arguments[0].strip("-").replace("-", "_") in result.stderr
+
+
+def test_of_two_forms_neither_is_chosen_silently(run):
+    result = run("--json", "--csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Give --json or --csv, not both." in result.stderr

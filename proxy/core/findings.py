@@ -1,6 +1,7 @@
 """What is wrong with a gateway, or soon will be: facts in, findings with a remedy out."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -263,7 +264,7 @@ def of_expiries(ends: Iterable[tuple[str, str, float | None]], now: float) -> It
         left = expires_at - now
         what = "has expired" if left <= 0 else f"expires in {_days(left)}"
         group = "keys" if whose == "client" else "admins"
-        remedy = f"flask {group} change {name} --expires 90d; or remove it."
+        remedy = f"flask {group} change --expires 90d -- {shlex.quote(name)}; or remove it."
         yield Finding("keys", WARNING, f"The key of {whose} {name} {what}.", remedy)
     if is_well:
         yield well("keys", f"None expires within {_days(KEY_ENDS_SOON_SECONDS)}.")

@@ -151,7 +151,9 @@ def test_keys_that_end_soon(seconds, what):
 
 def test_the_remedy_of_a_key_is_the_command_for_its_kind():
     found = only(findings.of_expiries([("client", "x", None), ("admin", "ann", NOW)], NOW))
-    assert found.remedy.startswith("flask admins change ann --expires 90d")
+    assert found.remedy.startswith("flask admins change --expires 90d -- ann;")
+    found = only(findings.of_expiries([("client", "--x $y", NOW)], NOW))
+    assert found.remedy.startswith("flask keys change --expires 90d -- '--x $y';")
 
 
 WELL = {"status": "ok", "problem": None}

@@ -3,7 +3,7 @@ import pytest
 from proxy import errors
 from proxy.store.db import StoreUnavailable
 from proxy.web import app
-from proxy.web.errors import message_and_path
+from proxy.web.errors import BASE_URL, message_and_path
 
 
 def classes(base=errors.ProxyError):
@@ -110,6 +110,12 @@ def test_where_nothing_is_there_is_a_404_that_names_the_path(shared_world, metho
     assert path in error["message"]
 
 
+@pytest.mark.parametrize("path", ["/models", "/models/gpt-4o"])
+def test_it_says_so_of_what_is_there_for_the_method_that_was_asked(shared_world, path):
+    message = shape(shared_world.client.get(path))["message"]
+    assert message.endswith(f"Did you mean /v1{path}?")
+
+
 OTHERS = "Of OpenAI's API the gateway passes on chat/completions, completions, embeddings only."
 
 
@@ -117,8 +123,7 @@ OTHERS = "Of OpenAI's API the gateway passes on chat/completions, completions, e
     "path, hint",
     [
         ("/chat/completions", "Did you mean /v1/chat/completions?"),  # base_url without /v1
-        ("/models", "Did you mean /v1/models?"),
-        ("/models/gpt-4o", "Did you mean /v1/models/gpt-4o?"),
+        ("/models/chat/completions", BASE_URL),
         ("/", "The console is at /admin/ui."),
         ("/admin", "The console is at /admin/ui."),
         ("/responses", ""),
@@ -128,7 +133,12 @@ OTHERS = "Of OpenAI's API the gateway passes on chat/completions, completions, e
         ("/openai/deployments/gpt-4o/audio/speech", OTHERS),
         ("/openai/files", OTHERS),
         ("/v1/filesystem", ""),
-        ("/v1/v1/models", ""),
+        ("/v1/v1/chat/completions", BASE_URL),
+        ("/v1/chat/completions/chat/completions", BASE_URL),
+        ("/v1/chat/completions/", BASE_URL),
+        ("/v1/openai/deployments/gpt-4o/embeddings", BASE_URL),
+        ("/openai/openai/deployments/gpt-4o/chat/completions", BASE_URL),
+        ("/v1/v1/models", BASE_URL),
     ],
 )
 def test_it_says_where_what_was_looked_for_mostly_is(shared_world, path, hint):
