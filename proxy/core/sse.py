@@ -183,7 +183,8 @@ class StreamWatcher:
 
     def _whole_events(self, chunk: bytes) -> bytes:
         data = self._tail + chunk
-        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
+        begin = max(len(self._tail) - 2, 0)  # no event ends in what was left of one
+        end = max(data.rfind(b"\n\n", begin) + 2, data.rfind(b"\n\r\n", begin) + 3)
         if end < 3 and not data.startswith(b"\n\n"):  # rfind found neither
             end = 0
         else:
