@@ -49,6 +49,7 @@ YAML_BASE = "base"
 YAML_ENVIRONMENT = "ENVIRONMENT"
 DATA_ENDS = (".json", ".db", ".sqlite", ".csv", ".yaml", ".yml", ".bak", ".old")
 YAML_ENDS = (".yaml", ".yml")
+GZIP_MAGIC = b"\x1f\x8b"
 DATABASE_ENDS = (".db", ".sqlite", ".sqlite3")
 
 _SETTING = re.compile(r"(?:export\s+)?[A-Za-z_][\w.-]*\s*=")
@@ -101,10 +102,14 @@ def passed_over(path: Path, files: Sequence[Path]) -> list[Path]:
     return sorted(
         file
         for file in lying
-        if (file.suffix in DATA_ENDS or file.name.startswith(".env."))
-        and file.is_file()
-        and os.path.realpath(file) not in taken
+        if _looks_like_one(file) and file.is_file() and os.path.realpath(file) not in taken
     )
+
+
+def _looks_like_one(file: Path) -> bool:
+    """By its end, or as a copy of one that we know: with a date, a tilde, compressed."""
+    is_copy = any(name in file.name for name in NAMES)
+    return is_copy or file.suffix in DATA_ENDS or file.name.startswith(".env.")
 
 
 def elsewhere(path: Path, files: Sequence[Path], environ: Mapping[str, str]) -> Path | None:
@@ -247,6 +252,8 @@ def _content(path: Path, file: Path) -> Content | Problem:
 def _decoded(file: Path, loaded: bytes) -> str | Problem:
     if loaded.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _problem(file, "The file is UTF-16.", "Save it as UTF-8.")
+    if loaded.startswith(GZIP_MAGIC):
+        return _problem(file, "The file is compressed (gzip).", "Unpack it first.")
     if b"\0" in loaded:
         line = loaded.count(b"\n", 0, loaded.index(b"\0")) + 1
         message = f"The file holds NUL bytes (line {line})."
@@ -294,6 +301,9 @@ def _may_list(folder: Path) -> bool:
 
 
 def _missing(path: Path, file: Path) -> Problem:
+    if file.is_symlink():
+        message = f"This is a link to {os.readlink(file)}, which is not there."
+        return _problem(file, message, "Bring what it leads to, or delete the link.")
     if file == path:
         return _problem(file, "There is no such file or folder.", "Check the path.")
     message = "An env file names this file, and it is not there."

@@ -80,7 +80,22 @@ def make_plan(readings: Sequence[Reading], *, now: float) -> Plan:
     lost = [reading for reading in readings if reading.lost]
     for name, records in by_name.items():
         _decide(plan, name, records, lost, now)
+    _note_orphans(plan)
     return plan
+
+
+def _note_orphans(plan: Plan) -> None:
+    """States whose instance none of the files has, though they have others."""
+    with_config = {each.name for each in plan.instances if each.config}
+    if not with_config:
+        return
+    for each in plan.instances:
+        if each.config is None and each.state_from is not None:
+            alike = [name for name in with_config if name.lower() == each.name.lower()]
+            note = "no config here has this name, so this is a state of no instance"
+            if alike:
+                note += f"; is it that of {cut(repr(alike[0]))}?"
+            plan.notes.append((each.state_from, note))
 
 
 def _place_asides(

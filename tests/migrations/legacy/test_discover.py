@@ -1,5 +1,6 @@
 """Which files there are, which reader each is for, and files nobody can read."""
 
+import gzip
 import os
 import sqlite3
 from contextlib import closing
@@ -218,6 +219,23 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "instances.json")
     (reading,) = read(tmp_path)
     assert "no regular file" in reading.problems[0].message
+
+
+def test_a_link_that_leads_nowhere_is_told_as_one(tmp_path):
+    (tmp_path / "instances.json").symlink_to("/nowhere/instances.json")
+    (reading,) = read(tmp_path)
+    said = "This is a link to /nowhere/instances.json, which is not there."
+    assert reading.problems[0].message == said
+
+
+def test_what_is_compressed_is_told_to_be_unpacked(tmp_path):
+    (tmp_path / "instances.json").write_bytes(gzip.compress(b"{}"))
+    (reading,) = read(tmp_path)
+    (problem,) = reading.problems
+    assert (problem.message, problem.remedy) == (
+        "The file is compressed (gzip).",
+        "Unpack it first.",
+    )
 
 
 def test_links_in_a_circle_are_a_problem(tmp_path):

@@ -96,6 +96,17 @@ def test_a_state_without_a_config_is_an_instance_of_its_own():
     assert (instance.config, instance.state) == (None, {"error_count": 3})
 
 
+def test_a_state_of_no_instance_is_noted_where_there_are_configs_and_whose_it_may_be():
+    states = [found(n, config=None, state={"error_count": 3}) for n in ("east", "west")]
+    assert planned(*states).notes == []  # configs were or will be imported, perhaps
+    plan = planned(found("East"), *states)
+    orphan = "no config here has this name, so this is a state of no instance"
+    assert [(record.name, note) for record, note in plan.notes] == [
+        ("east", f"{orphan}; is it that of 'East'?"),
+        ("west", orphan),
+    ]
+
+
 def test_a_record_with_a_name_only_beside_a_whole_one_is_merged():
     plan = planned(found(place="S1"), found(config=None, place="S2"))
     assert only(plan).name == "a"

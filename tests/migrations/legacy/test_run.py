@@ -492,10 +492,12 @@ def test_a_future_rest_survives_and_a_past_one_does_not(database, old):
 
 
 def test_files_of_other_names_are_not_passed_over_without_a_word(tmp_path):
-    for name in ("instance_configs.json", "my_state.json", ".env.production", "notes.txt"):
+    copies = ["instance_configs.json.20250101", "instance_configs.json~", "instances.json.gz"]
+    others = [".env.production", *copies, "my_state.json"]
+    for name in ("instance_configs.json", *others, "notes.txt"):
         (tmp_path / name).write_text("{}")
     plan = run.inspect(tmp_path, {})
-    expected = [tmp_path / ".env.production", tmp_path / "my_state.json"]
+    expected = [tmp_path / name for name in others]
     assert plan.passed_over == expected
     assert all(str(path) in report.as_text(plan) for path in expected)
     assert report.as_json(plan)["not_read"] == [str(path) for path in expected]
