@@ -363,7 +363,10 @@ class Attempt:
             return self._without_key(f"{IN_STREAM}: {self._watcher.error}")
         if self._answer is None or self._answer.status < 300:
             return None
-        return f"{self._answer.status}: {excerpt(self.body or b'')}"
+        status, said = self._answer.status, excerpt(self.body or b"")
+        if status < 400:
+            said = said or "it redirects elsewhere"
+        return f"{status}: {said}"
 
     def _send(self, upstream: Upstream, context: Mapping[str, str]) -> Answer:
         config = self.serving.config

@@ -130,6 +130,8 @@ def _judged(
             f"Answered {path}{'' if answer else ' with nothing'}.",
         )
     said = excerpt(answer)
+    if status < 400:
+        return "connection", False, f"It redirects elsewhere ({status}), and is not followed."
     if status in (401, 403) and config.auth == ENTRA:
         return "identity", False, f"The token was refused ({status}). {ROLE}: {said}"
     if status in (401, 403):

@@ -200,13 +200,14 @@ def list_models() -> Response:
 
 def show_model(model: str) -> Response:
     client = g.client = authenticated_client()
-    pool = parts().snapshots.current.catalog.pool(model, client.allowed_instances)
+    catalog = parts().snapshots.current.catalog
+    pool = catalog.pool(model, client.allowed_instances)
     if not (pool.servings and is_allowed(client.allowed_models, model)):
         raise ModelNotFound(
             f"The model {model!r} does not exist here, or this API key may not use it.",
             param="model",
         )
-    return jsonify(_model_json(model))
+    return jsonify(_model_json(catalog.spelling(model) or model))  # as in the list
 
 
 def _parsed(endpoint: str, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str, int]]:

@@ -1300,6 +1300,7 @@ def test_a_request_that_found_no_instance_counts_at_no_other():
     [
         (failed(500, b'{"error": {"message": "out of order"}}'), "500: out of order"),
         (failed(302, b"moved"), "302: moved"),
+        (failed(302), "302: it redirects elsewhere"),
         (unreachable("the connection was refused"), "the connection was refused"),
     ],
     ids=lambda value: str(getattr(value, "status", value)),

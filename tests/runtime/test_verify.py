@@ -110,7 +110,7 @@ def test_a_deployment_that_does_not_exist(resource, upstream):
         ("500-flat", ("deployment", False, 500), "HTTP 500: Internal server error"),
         ("503-text", ("deployment", False, 503), "HTTP 503: upstream connect error"),
         ("502-html", ("deployment", False, 502), "HTTP 502: <html>"),
-        ("redirect", ("deployment", False, 302), "HTTP 302: "),
+        ("redirect", ("connection", False, 302), "It redirects elsewhere (302)"),
         ("empty", ("deployment", False, 200), "Answered chat/completions with nothing."),
         ("bad-request", ("deployment", False, 400), "HTTP 400: Unsupported parameter"),
         ("content-filter", ("deployment", False, 400), "HTTP 400: The response was filtered"),

@@ -462,12 +462,13 @@ def test_the_models_of_enabled_instances_are_listed_once_each(world, path):
 
 
 @pytest.mark.parametrize("path", MODEL_LISTS)
-def test_a_single_model_can_be_asked_for(world, path):
+@pytest.mark.parametrize("spelled", ["org/gpt%204o", "ORG/gpt%204O"])
+def test_a_single_model_can_be_asked_for(world, path, spelled):
     world.add("a", supported_models=["org/gpt 4o"])
     with world.parts.database.session() as session:
         session.get(InstanceRow, "a").created_at = 1_700_000_000.9
     world.admin("PUT", "/a", json={"priority": 7})
-    path = path.replace("models", "models/org/gpt%204o")
+    path = path.replace("models", f"models/{spelled}")
     answer = world.client.get(path, headers={"api-key": world.client_key})
     assert (answer.get_json()["id"], answer.get_json()["created"]) == (
         "org/gpt 4o",

@@ -85,3 +85,4 @@ def test_many_revisions_are_shown_a_page_at_a_time(world, admin, monkeypatch):
     second = admin.get("config?offset=2")
     assert set(numbers(first)).isdisjoint(numbers(second))
     assert "Newer" in second.text
+    assert "No revision is this far back." in admin.get("config?offset=9999").text
