@@ -64,6 +64,8 @@ HEADINGS = (
 )
 # Of a terminal's columns: with so many there is room for reasons, and for all.
 WITH_REASONS, WITH_ALL = 116, 145
+# So many these need: whose row it is, and how that is, comes first.
+NEEDS = {"REQ/S": 72, "P50": 72, "TOKENS/MIN": 58, "ERRORS": 58}
 # Shown where there is room for reasons; and where there is for all, as are whole numbers of
 # tokens.
 IN_SOME, IN_FULL = ("IN FLIGHT", "WHY"), ("PRIO", "REQUESTS")
@@ -279,7 +281,7 @@ def _screen(view: View, width: int, height: int) -> Group:
 def _has_room(heading: str, width: int) -> bool:
     if heading in IN_FULL:
         return width >= WITH_ALL
-    return heading not in IN_SOME or width >= WITH_REASONS
+    return width >= (WITH_REASONS if heading in IN_SOME else NEEDS.get(heading, 0))
 
 
 def _texts(row: Row, now: float, *, is_whole: bool) -> dict[str, Text]:

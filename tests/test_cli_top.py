@@ -156,11 +156,16 @@ def test_it_looks_once_a_second_until_ctrl_c_and_leaves_the_terminal_as_it_was(s
         (150, ["PRIO", "250 of 1,000 (25 %)", "1 (50 %)", "its limit is reached (429)"], []),
         (120, ["IN FLIGHT", "██▌        25 %", "its limit is reached"], ["PRIO", "250 of"]),
         (80, ["rate_limited 10 min", "██▌        25 %"], ["IN FLIGHT", "WHY", "its limit"]),
+        (60, ["INSTANCE", "rate_limited 10 min", "██▌        25 %"], ["REQ/S", "P50"]),
+        (40, ["INSTANCE", "STATUS", "an-instance"], ["REQ/S", "P50"]),
     ],
 )
 def test_what_a_narrow_terminal_has_no_room_for_is_left_out(
-    screen, worked, width, there, not_there
+    screen, worked, database, width, there, not_there
 ):
+    if width < 100:
+        with database.session() as session:
+            instances.add(session, [config("an-instance")], author=AUTHOR)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-z]", "", screen(interrupted_after(1), width))
     assert [text for text in there if text not in shown] == []
     assert [text for text in not_there if text in shown] == []
