@@ -17,6 +17,7 @@ from proxy.runtime.config_hand import Outcome, Wanted, shown_outcome
 from proxy.store import revisions
 from proxy.store.revisions import Revision, shown_revision
 from proxy.web import config_import, config_text
+from proxy.web.schemas_config import KINDS
 
 config_cli = AppGroup("config", help="All config as one file, and every version of it.")
 
@@ -95,7 +96,7 @@ def export(form: str) -> None:
 @config_cli.command("revisions")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--offset", type=_number, default=0)
-@click.option("--kind", help="Of one that was changed: instance, client, price, ...")
+@click.option("--kind", type=click.Choice(KINDS), help="Of one that was changed.")
 @click.option("--name", help="Of one that was changed.")
 @click.option("--author", help="Who changed it.")
 @_json

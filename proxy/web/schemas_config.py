@@ -4,7 +4,9 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, fields, pre_load, validate
 
+from proxy.core.config_document import OF_KIND
 from proxy.core.config_history import ADDED, CHANGED, REMOVED
+from proxy.store.admin_keys import KIND as ADMIN_KIND
 from proxy.web import schemas
 from proxy.web.schemas import (
     MAX_NUMBER,
@@ -143,13 +145,17 @@ class DiffQuerySchema(Schema):
     )
 
 
+# Of what revisions tell; keys of admins are no part of the document.
+KINDS = (*OF_KIND, ADMIN_KIND)
+
+
 class RevisionsQuerySchema(Schema):
     """A page, the newest first; `kind` and `name` of one thing that was changed."""
 
     class Meta:
         unknown = RAISE
 
-    kind = fields.String()
+    kind = fields.String(validate=validate.OneOf(KINDS))
     name = fields.String()
     author = fields.String()
     limit = fields.Integer(validate=validate.Range(1, 1000), load_default=100)

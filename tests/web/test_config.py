@@ -293,6 +293,11 @@ def test_revisions_are_listed_and_filtered(filled):
     page = get(filled, "revisions", limit=1, offset=1, kind="instance")
     assert ([each["revision"] for each in page["revisions"]], page["total"]) == ([2], 2)
     assert get(filled, "revisions", author="nobody")["total"] == 0
+    assert get(filled, "revisions", kind="admin_key")["total"] == 0
+    assert (
+        filled.client.get("/admin/config/revisions?kind=instances", headers=ADMIN).status_code
+        == 422
+    )
     assert [each["revision"] for each in get(filled, "revisions", name="app")["revisions"]] == [
         1
     ]
