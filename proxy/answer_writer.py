@@ -75,7 +75,7 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _leaves_much_unread(body: Any) -> bool:
-    """Of the request's body, also if nobody knows how much."""
+    """Of the request's body: also of one in chunks, of which nobody knows how much is left."""
     reader = getattr(body, "reader", None)
     length = getattr(reader, "length", 0)  # what is left of it
     return length >= DRAINED_BYTES or getattr(reader, "parser", None) is not None

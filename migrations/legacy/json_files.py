@@ -310,7 +310,7 @@ def is_state(key: str) -> bool:
 def _is_config_in_other_words(record: Mapping[str, Any]) -> bool:
     """What stands where a state belongs has no field of one, and an address or a key under
     another name, or one level down: as a state its config would be lost."""
-    if "stats" in record or any(map(is_state, record)):
+    if "stats" in record or record.keys() & ADDRESS or any(map(is_state, record)):
         return False
     inner = (value for value in record.values() if isinstance(value, dict))
     keys = chain(record, *inner)

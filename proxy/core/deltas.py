@@ -23,6 +23,7 @@ Key = TypeVar("Key")
 Row = TypeVar("Row")
 
 WHOLE_INSTANCE = ""
+OPERATOR = "operator"  # the reason of a rest that a person set
 
 # Counters of an instance that only grow, as columns and JSON call them.
 TOTALS = (

@@ -105,7 +105,8 @@ def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
         instead = "none of these answers: " if attempts else ""
         yield f"The client got {instead}{_told(record)}."
         if "prompt_tokens" in record:
-            yield f"But its upstream went on, so it is charged {_used(record)}."
+            why = "But its upstream went on, so it is" if _went_on(record) else "It is"
+            yield f"{why} charged {_used(record)}."
         return
     outcome = record["outcome"]
     if outcome == "aborted" and not (attempts and attempts[-1].get("why")):
@@ -117,6 +118,11 @@ def _end(record: Values, attempts: list[Values]) -> Iterator[str]:
     else:
         yield f"The stream broke off after {_ms(record['ms'])}, and the client was told so."
     yield _amounts(record)
+
+
+def _went_on(record: Values) -> bool:
+    """Nobody but its client, or the time, ended it."""
+    return record["outcome"] in ("aborted", "expired", "unreachable")
 
 
 def _amounts(record: Values) -> str:

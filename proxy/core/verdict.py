@@ -128,7 +128,8 @@ def blames_endpoint(error: object) -> bool:
         isinstance(error, dict)
         and error.get("type") == "invalid_request_error"
         and error.get("param") == "model"
-        and error.get("code") is None
+        and "code" in error  # servers that only resemble it leave it out
+        and error["code"] is None
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proxy.core.refusal import FAILING, FULL, SHORT, Refusal
+from proxy.core.refusal import FAILING, FULL, Refusal, is_short
 from proxy.core.types import ENTRA, Call, Serving
 from proxy.core.verdict import MISCONFIGURED
 from proxy.errors import (
@@ -45,9 +45,11 @@ def no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> Prox
 
 def _oversize(call: Call, refused: Sequence[Refusal]) -> str:
     """Waiting alone may not help such a call: any other that comes first moves its turn on."""
-    most = max((r.serving.least_tpm for r in refused if r.reason in SHORT), default=0)
-    if not 0 < most < call.reserved_tokens:
+    sizes = [refusal.serving.least_tpm for refusal in refused]
+    is_above_all = all(0 < size < call.reserved_tokens for size in sizes)
+    if not (is_above_all and is_short(refused)):
         return ""
+    most = max(sizes)
     return (
         f" This call may need about {call.reserved_tokens} tokens, more than a whole minute of"
         f" any of them ({most}), and is let in only where nothing else was used for a minute;"

@@ -2,8 +2,8 @@
 
 import time
 
-from proxy.core.deltas import WHOLE_INSTANCE, Deltas, Rest
-from proxy.runtime.state import OPERATOR, State
+from proxy.core.deltas import OPERATOR, WHOLE_INSTANCE, Deltas, Rest
+from proxy.runtime.state import State
 from proxy.store import states
 from proxy.store.db import Database
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from proxy.core.deltas import (
+    OPERATOR,
     OTHER_MODEL,
     TOTALS,
     WHOLE_INSTANCE,
@@ -72,7 +73,6 @@ NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 LAST_ERROR_CHARACTERS = 300
 # Written in a tenth of a second, or in half of one where they are late.
 MOST_USAGE_ROWS = 2_000
-OPERATOR = "operator"  # the reason of a rest that a person set
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
 # with the instance's name.

@@ -34,6 +34,7 @@ NOT_OURS = (
     "If it is not the proxy's database, set PROXY_DATABASE_URL; if it is, move it aside or"
     " restore a backup."
 )
+REMEDIES |= dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), NOT_OURS)
 REMEDY = "`alembic upgrade head` (or ./scripts/run) makes or updates it"
 # Their files' names begin with a schema's revision, which are numbers in their order.
 MIGRATIONS = ROOT / "migrations" / "versions"

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from proxy.core.breaker import BreakerNews
-from proxy.core.deltas import TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
+from proxy.core.deltas import OPERATOR, TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
 from proxy.core.window import SET_BACK_SECONDS
 from proxy.store.db import Prepared, as_json, upsert, upsert_statement
@@ -194,9 +194,13 @@ def forget_old(connection: Connection, now: float) -> None:
 
 def forget_future(connection: Connection, now: float) -> None:
     """Voids what was measured while the clock was ahead, until it was set back: rests, breakers
-    and errors would stand until those moments come, and newer ones would be taken for older."""
+    and errors would stand until those moments come, and newer ones would be taken for older.
+    What an operator said stands: it may be this clock that is wrong."""
     ahead = now + SET_BACK_SECONDS
-    connection.execute(delete(DeploymentStateRow).where(DeploymentStateRow.rest_set_at > ahead))
+    measured = DeploymentStateRow.rest_reason != OPERATOR
+    connection.execute(
+        delete(DeploymentStateRow).where(DeploymentStateRow.rest_set_at > ahead, measured)
+    )
     table = InstanceStateRow.__table__
     corrected: dict[str, dict[str, float | None]] = {
         "breaker_changed_at": dict.fromkeys(BREAKER_COLUMNS),

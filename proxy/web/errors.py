@@ -13,12 +13,12 @@ from proxy.context import parts
 from proxy.core.endpoints import ENDPOINTS
 from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, TooLarge
 
-# What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _ASKED = tuple(f"/{each}" for each in (*ENDPOINTS, "models"))
 BASE_URL = (
     "A client's base_url is to end with /v1; of Azure's clients, azure_endpoint is to have no"
     " path."
 )
+# What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _OTHER_OPERATION = re.compile(
     r"/(v1|openai/v1|openai/deployments/.+|openai)/(assistants|audio|batches|containers"
     r"|conversations|evals|files|fine_tuning|images|messages|moderations|realtime|rerank"
@@ -74,9 +74,12 @@ def _hint(path: str) -> str:
         return " The console is at /admin/ui."
     if _OTHER_OPERATION.match(path):
         return f" Of OpenAI's API the gateway passes on {', '.join(ENDPOINTS)} only."
-    if current_app.url_map.bind("").test(f"/v1{path}", request.method):
-        return f" Did you mean /v1{path}?"
-    return f" {BASE_URL}" if path.rstrip("/").endswith(_ASKED) else ""
+    routes, bare = current_app.url_map.bind(""), path.rstrip("/")
+    for meant in (bare, f"/v1{bare}"):
+        if meant != path and routes.test(meant, request.method):
+            return f" Did you mean {meant}?"
+    is_of_openai = bare.endswith(_ASKED) and not path.startswith("/admin/")
+    return f" {BASE_URL}" if is_of_openai else ""
 
 
 def shown(value: Any) -> str:

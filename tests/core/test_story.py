@@ -47,6 +47,15 @@ def test_who_left_and_pays_is_told_what_for():
     ]
 
 
+def test_who_pays_for_what_an_upstream_broke_off_is_not_told_that_it_went_on():
+    asked = EAST | {"status": 200, "outcome": "failed", "why": "it broke off its answer"}
+    paid = {"prompt_tokens": 12, "completion_tokens": 1, "estimated": True}
+    told = story(CALL | paid | {"status": 502, "outcome": "failed", "attempts": [asked]})
+    assert told[-1] == (
+        "It is charged 12 tokens of the prompt and 1 of the answer, counted by the gateway."
+    )
+
+
 def test_what_is_no_call_is_one_sentence():
     record = {
         "id": "x",

@@ -207,6 +207,7 @@ def test_a_404_may_blame_the_endpoint_that_the_client_chose():
     "error",
     [
         WRONG_ENDPOINT | {"code": "model_not_found"},
+        {name: said for name, said in WRONG_ENDPOINT.items() if name != "code"},
         WRONG_ENDPOINT | {"param": None},  # a path that is not there: api_base is wrong
         {"code": "DeploymentNotFound", "message": "The API deployment does not exist."},
         {"code": "404", "message": "Resource not found"},

@@ -5,12 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from proxy.core.deltas import Rest
+from proxy.core.deltas import OPERATOR, Rest
 from proxy.core.usage import COUNTERS, FIRST_BYTE, LATENCY
 from proxy.runtime.metrics import Metrics, _is_barred
 from proxy.runtime.roster import Entry
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import OPERATOR
 from proxy.runtime.syncer import Syncer
 from proxy.store import instances, keys
 from proxy.store import usage_sums as sums_module

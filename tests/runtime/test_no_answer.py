@@ -35,20 +35,32 @@ def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
     )
 
 
+SMALL, LARGE = (serving(config(n, max_tpm=tpm)) for n, tpm in (("a", 100), ("b", 500)))
+UNLIMITED, HUGE = (serving(config(n, max_tpm=tpm)) for n, tpm in (("c", 0), ("d", 100_000)))
+
+
+def told_of(reserved_tokens, *servings_and_reasons):
+    found = [Refusal(serving, reason, 2.0) for serving, reason in servings_and_reasons]
+    return no_answer.no_room(call(reserved_tokens=reserved_tokens), found, 2.0).message
+
+
 def test_a_call_that_is_larger_than_any_limit_is_told_so():
-    small, large = (serving(config(n, max_tpm=tpm)) for n, tpm in (("a", 100), ("b", 500)))
-    found = [Refusal(small, NO_ROOM, 2.0), Refusal(large, NO_ROOM, 2.0)]
-    told = no_answer.no_room(call(reserved_tokens=501), found, 2.0).message
+    told = told_of(501, (SMALL, NO_ROOM), (LARGE, NO_ROOM))
     assert "may need about 501 tokens, more than a whole minute of any of them (500)" in told
-    for fits in (500, 101):
-        assert (
-            "whole minute"
-            not in no_answer.no_room(call(reserved_tokens=fits), found, 2.0).message
-        )
-    resting = [Refusal(large, "throttled", 2.0)]
-    assert (
-        "whole minute" not in no_answer.no_room(call(reserved_tokens=501), resting, 2.0).message
-    )
+
+
+@pytest.mark.parametrize(
+    "reserved_tokens, found",
+    [
+        (500, [(SMALL, NO_ROOM), (LARGE, NO_ROOM)]),
+        # These take it as soon as their rest is over.
+        (501, [(SMALL, NO_ROOM), (UNLIMITED, "throttled")]),
+        (501, [(SMALL, NO_ROOM), (HUGE, FAILING)]),
+        (501, [(LARGE, "throttled")]),
+    ],
+)
+def test_a_call_that_somebody_will_take_is_not(reserved_tokens, found):
+    assert "whole minute" not in told_of(reserved_tokens, *found)
 
 
 def test_who_leaves_room_to_others_may_come_back_soon():

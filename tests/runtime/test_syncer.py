@@ -1385,6 +1385,17 @@ def test_what_a_clock_earned_an_instance_that_was_ahead_ends_when_it_is_set_back
         assert worker.state.view("a").last_error_time == clock.now
 
 
+def test_what_an_operator_said_then_stands(make_worker, clock):
+    """It may be the clock of now that is wrong: of a host that has just started, say."""
+    worker, until = make_worker(), clock.now + 7 * DAY_SECONDS
+    worker.state.rest("a", until)
+    worker.syncer.sync()
+    clock.now -= DAY_SECONDS
+    for _ in range(2):
+        worker.syncer.sync()
+    assert worker.state.view("a").rests[""].until == until
+
+
 def test_what_an_operator_cleared_then_voids_nothing_that_is_measured_now(make_worker, clock):
     one, two = make_worker(), make_worker()
     clock.now += DAY_SECONDS

@@ -280,6 +280,7 @@ def test_what_cannot_be_looked_into_is_told_by_who_works_with_it(tmp_path, make,
         (sqlite3.SQLITE_READONLY_DIRECTORY, "the right to write the file and its folder"),
         (sqlite3.SQLITE_CANTOPEN, "the right to write the file and its folder"),
         (sqlite3.SQLITE_BUSY, "Stop what else uses it"),
+        (sqlite3.SQLITE_CORRUPT, "move it aside or restore a backup"),
         (sqlite3.SQLITE_NOTADB, "set PROXY_DATABASE_URL; if it is, move it aside"),
     ],
 )

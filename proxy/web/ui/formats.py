@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from proxy.core.report import failed_share
@@ -38,9 +39,12 @@ def count(value: float | None) -> str:
 
 
 def _in_parts(value: float) -> str:
+    """0.996 of 1 is not all of it, and nothing is written as 5e-05."""
     if abs(value) < SMALL_SHARE:
-        return f"{value:.2g}"
-    return f"{value:,.2f}".rstrip("0").rstrip(".")
+        return f"{Decimal(f'{value:.2g}'):f}"
+    rounded = round(value, 2)
+    shown = math.floor(value * 100) / 100 if rounded == int(rounded) else rounded
+    return f"{shown:,.2f}".rstrip("0").rstrip(".")
 
 
 def milliseconds(value: float | None) -> str:

@@ -352,6 +352,13 @@ def test_a_config_in_other_words_is_no_state(value):
     assert KEY not in str(bad)
 
 
+def test_a_config_among_states_is_one():
+    data = {"a": STATE, "b": RECORD | {"name": "b"}, "c": STATE}
+    reading = read(data, Path("instance_states.json"))
+    assert (reading.layout, reading.bad) == ("S2", ())
+    assert reading.records[1].config["api_key"] == KEY
+
+
 @pytest.mark.parametrize("value", [{"mood": 1}, STATE | {"endpoint": "x"}, {"name": "a"}])
 def test_what_says_nothing_of_a_config_stays_a_state(value):
     assert only({"a": value}, Path("instance_states.json")).layout == "S2"

@@ -23,7 +23,10 @@ from proxy.web.ui import formats
         (0.5, "0.5"),
         (1.0, "1"),
         (1234.5, "1,234.5"),
+        (0.996, "0.99"),
+        (41.999, "41.99"),
         (0.000412, "0.00041"),
+        (0.00005, "0.00005"),
     ],
 )
 def test_counts_are_short_enough_to_be_read(value, text):

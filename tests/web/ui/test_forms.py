@@ -68,7 +68,7 @@ def test_a_switch_that_is_off_is_not_sent_by_browsers(shown):
 
 
 def test_a_model_that_no_line_can_hold_stays_as_it_is(shown):
-    shown["model_deployments"] = {"a=b": "c"}
+    shown["model_deployments"] = {"a = b": "c"}
     assert forms.given(GROUPS, shown, form_of(shown)) == {}
 
 
