@@ -502,7 +502,7 @@ class Attempt:
             self.usage = self._watcher.usage
         elif self._watcher.is_clients_error and not self._watcher.content:
             pass  # it said nothing else, and as a plain answer it costs nothing
-        elif self.error is None or self._watcher.events:
+        elif self.error is None or self._watcher.content:  # else its client got none of it
             # Upstreams send about one token an event.
             self.usage = self._estimate(self._watcher.events)
         if self._watcher.is_clients_error:

@@ -123,6 +123,17 @@ def test_a_stream_that_breaks_before_its_first_byte_is_no_answer():
     assert str(attempt) == "a: it broke off its answer"
 
 
+def test_nobody_pays_for_a_stream_that_broke_before_it_said_anything():
+    paid = []
+    world = World(A, a=lambda: stream(ROLE, BROKEN))
+    with pytest.raises(ProxyError):
+        world.gateway.forward(
+            call(stream=True), world.trail, None, lambda usage, _: paid.append(usage)
+        )
+    assert paid == [Usage()]
+    assert world.trail.charged is None
+
+
 def test_an_error_event_that_blames_the_request_is_passed_on_at_once_and_harms_nobody():
     told = event(error={"code": "content_filter", "message": "no"})
     world = World(A, config("b", priority=200), a=lambda: stream(PREAMBLE, told, DONE))
