@@ -219,8 +219,8 @@ SETTINGS: tuple[Setting, ...] = (
             "Longest silence of a stream that has begun, in seconds; then it is broken off."),
     Setting("PROXY_DEADLINE_SECONDS", "deadline_seconds", "3600", *_whole(1, 86400),
             "Longest time of a call in all, tries and waiting included, in seconds. A client"
-            " may ask for less with the header `x-request-timeout-ms`. A stream that flows ends"
-            " up to half a second later."),
+            " may ask for less with the header `x-request-timeout-ms`. A stream that is silent"
+            " then ends up to half a second later."),
     Setting("PROXY_MAX_WAIT_MS", "max_wait_ms", "2000", *_whole(0, 600000),
             "How long a call waits for an instance that will have room by then, in ms; else it"
             " is answered at once with 429 and when to come back."),

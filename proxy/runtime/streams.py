@@ -206,6 +206,10 @@ class Streams:
 
     def _pass_on(self, stream: Stream, now: float) -> None:
         source = stream.source
+        if now >= stream.expires_at and now >= source.ends_at:
+            source.time_out()  # nothing is passed on after its time
+            self._give_back(stream)
+            return
         try:
             piece = source.pass_on()
             if piece:

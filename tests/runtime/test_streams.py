@@ -233,6 +233,17 @@ def test_so_is_one_whose_time_is_over_though_it_speaks(streams, begin, clock):
     assert given_back == [1]
 
 
+def test_what_arrives_after_its_time_is_not_passed_on(streams, begin, clock):
+    _, upstream, client, given_back = begin(ends_at=clock() + 0.1)
+    upstream.says(b"a")
+    streams.look()
+    clock.now += 0.1  # sooner than silent ones are looked at
+    upstream.says(b"b")
+    streams.look()
+    assert isinstance(upstream.failed, TimeoutError)
+    assert (client.got(), given_back) == (b"<a>", [1])
+
+
 def instead(real, **methods):
     """The system's, but for these."""
     names = ("poll", "register", "unregister", "close")
