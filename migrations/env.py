@@ -69,10 +69,7 @@ def _nothing_left_over() -> Iterator[None]:
 
 def run_migrations(engine: Engine) -> None:
     # writes: the whole upgrade holds the write lock, so that two cannot run at once.
-    with (
-        _nothing_left_over(),
-        engine.connect().execution_options(writes=True) as connection,
-    ):
+    with engine.connect().execution_options(writes=True) as connection:
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -80,7 +77,8 @@ def run_migrations(engine: Engine) -> None:
             transactional_ddl=True,  # SQLite's is, once the driver begins no transactions
             transaction_per_migration=False,
         )
-        with context.begin_transaction():
+        # Within it the transaction: what is committed is left over from nothing.
+        with _nothing_left_over(), context.begin_transaction():
             context.run_migrations()
 
 

@@ -10,6 +10,7 @@ ERROR_BYTES = 16_384  # of an error answer, more is not read for its message
 
 
 def is_json(body: Bytes) -> bool:
+    """Whether it is one whole JSON value: an answer that broke off is none."""
     try:
         json.loads(body)
     except (ValueError, RecursionError):

@@ -23,6 +23,7 @@ SAID_CHARACTERS = 300  # of what an upstream says of itself
 
 
 def no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> ProxyError:
+    """429, or 503 where all that could be asked again are failing; when to come back."""
     broken = sum(1 for r in refused if r.reason in MISCONFIGURED)
     besides = f" {broken} refuse the gateway, for its operator to mend." if broken else ""
     passing = [r for r in refused if r.passes]
@@ -58,6 +59,7 @@ def _oversize(call: Call, refused: Sequence[Refusal]) -> str:
 
 
 def held_back(call: Call) -> ProxyError:
+    """429: there is room, and it is for clients that had less."""
     return NoRoom(
         f"The room that there is for {call.model!r} is left to other clients: they want more of"
         " it too, and had less in the last seconds.",
@@ -66,6 +68,7 @@ def held_back(call: Call) -> ProxyError:
 
 
 def too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
+    """400 with the most that any of them takes."""
     most = max(s.config.max_input_tokens for s in servings)
     return BadRequest(
         f"The prompt has about {call.prompt_tokens} tokens; for {call.model!r} at most"
@@ -75,6 +78,7 @@ def too_long(call: Call, servings: Sequence[Serving]) -> ProxyError:
 
 
 def model_not_found(call: Call) -> ProxyError:
+    """404: no config names it, and no upstream knows it."""
     return ModelNotFound(
         f"The model {call.model!r} does not exist here, or no instance serves it.",
         param="model",
@@ -82,6 +86,7 @@ def model_not_found(call: Call) -> ProxyError:
 
 
 def out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> ProxyError:
+    """503: those that serve the model, `out`, are switched off or lack a secret or a token."""
     said = f"No instance that serves {call.model!r} is in service."
     if lacks_token and any(s.config.enabled and s.config.auth == ENTRA for s in out):
         said += " The gateway has no token of Entra ID; this is for its operator to mend."
@@ -89,6 +94,7 @@ def out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> 
 
 
 def misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
+    """502: they refuse the gateway, and no client can mend that."""
     what = "their key,"
     if any(s.config.auth == ENTRA for s in servings):
         is_mixed = any(s.config.auth != ENTRA for s in servings)
@@ -102,6 +108,7 @@ def misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
 
 
 def unreachable(call: Call, attempt: Attempt) -> ProxyError:
+    """502, or 504 where the time was over, with how the last attempt ended."""
     error = attempt.error
     if error is None:
         said = attempt.trouble() if attempt.verdict.shown else None

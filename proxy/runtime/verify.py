@@ -50,7 +50,7 @@ def verify(upstream: Upstream, config: InstanceConfig, model: str | None) -> lis
 
 
 def looks(upstream: Upstream, config: InstanceConfig, model: str | None) -> dict[str, Look]:
-    """The same, not made yet: each check by what it looks at, a model mostly."""
+    """The checks that `verify` makes, still to be made, each by the model that it looks at."""
     models = [model] if model else list(dict.fromkeys(_known_models(config)))
     if not models:
         nothing = "The instance names no model; say which to try (`model`, or --model of the"

@@ -489,6 +489,17 @@ def soon(seconds):
     return time.monotonic() + seconds
 
 
+def silent_until(ends_at):
+    """Of an instance that says nothing until then."""
+
+    def answer():
+        while time.monotonic() < ends_at:
+            pass
+        return unreachable("it timed out", timed_out=True)
+
+    return answer
+
+
 def test_before_the_content_the_configs_time_counts_and_after_it_the_silence_of_streams():
     world = World(config("a", timeout_seconds=7.0), a=stream(ROLE, token(), DONE))
     ends_at = soon(100)
@@ -525,13 +536,7 @@ def test_a_call_whose_time_is_over_asks_nobody():
 
 def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
     ends_at = soon(0.01)
-
-    def late():
-        while time.monotonic() < ends_at:
-            pass
-        return unreachable("it timed out", timed_out=True)
-
-    world = World(A, config("b", priority=200), a=late)
+    world = World(A, config("b", priority=200), a=silent_until(ends_at))
     with pytest.raises(UpstreamTimeout):
         world.forward(ends_at=ends_at)
     assert world.upstream.asked == ["a"]
@@ -571,13 +576,7 @@ def test_a_client_that_gives_up_after_an_unusual_silence_tells_of_a_failure(
 
 def test_a_client_that_waited_for_others_before_is_not_hasty():
     began_at, ends_at = time.monotonic() - 60, soon(0.01)
-
-    def late():
-        while time.monotonic() < ends_at:
-            pass
-        return unreachable("it timed out", timed_out=True)
-
-    world = World(A, a=late)
+    world = World(A, a=silent_until(ends_at))
     with pytest.raises(UpstreamTimeout):
         world.forward(ends_at=ends_at, is_hurried=True, began_at=began_at)
     counted = world.usage("a")
@@ -600,13 +599,7 @@ def test_a_client_that_waits_for_a_moment_only_says_nothing_of_the_instance(
 ):
     monkeypatch.setattr(verdicts, "HASTY_SECONDS", hasty)
     ends_at = soon(0.01)
-
-    def late():
-        while time.monotonic() < ends_at:
-            pass
-        return unreachable("it timed out", timed_out=True)
-
-    world = World(A, a=late)
+    world = World(A, a=silent_until(ends_at))
     with pytest.raises(UpstreamTimeout):
         world.forward(ends_at=ends_at, is_hurried=True)
     counted = world.usage("a")
