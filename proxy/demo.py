@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import FrameType
 
 from proxy import create_app
-from proxy.cli_mock import simulated_resources
+from proxy.cli.mock import simulated_resources
 from proxy.context import EXTENSION, Parts
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound

@@ -17,10 +17,10 @@ from proxy.context import EXTENSION, Parts
 from proxy.runtime import cpu_affinity, large_memory, open_files
 from proxy.runtime.log_forms import JSON, form_of_stderr
 from proxy.runtime.tell import tell
+from proxy.server.worker import Worker
 from proxy.settings import ROOT, SettingError, load_settings
 from proxy.start import greeting
 from proxy.store import damage, schema
-from proxy.worker import Worker
 
 try:
     _settings = load_settings()
@@ -30,7 +30,7 @@ except SettingError as error:
 chdir = str(ROOT)
 bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
 workers = _settings.workers
-worker_class = "proxy.worker.Worker"
+worker_class = "proxy.server.worker.Worker"
 # Beyond those that calls may take, some for health checks, the admin API, and for telling the
 # next client that there is no place.
 KEPT_THREADS = 16

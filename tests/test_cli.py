@@ -47,7 +47,7 @@ LATER = (
     "azure",
     "concurrent_log_handler",
     "opentelemetry",
-    "proxy.cli_",
+    "proxy.cli.",
     "proxy.demo",
     "proxy.simulator",
     "rich",
@@ -82,5 +82,5 @@ for arguments in (["--help"], ["instances", "list"]):
     assert app.test_cli_runner().invoke(args=arguments).exit_code == 0
 """
     found = loaded_after(make_settings, program)
-    assert "proxy.cli_instances" in found
+    assert "proxy.cli.instances" in found
     assert not any(m.startswith(("rich", "alembic", "proxy.simulator")) for m in found)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from proxy import create_app, demo
-from proxy.cli_mock import simulated_resources
+from proxy.cli.mock import simulated_resources
 from proxy.demo import MODELS, TRY_IT, _fill
 from proxy.simulator import Simulator
 from tests.web.conftest import ADMIN_KEY, log_kept

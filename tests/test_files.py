@@ -6,7 +6,7 @@ import pytest
 
 from proxy.settings import ROOT
 
-TESTED_ROOMS = ("core", "store", "runtime", "web", "web/ui", "simulator")
+TESTED_ROOMS = ("core", "store", "runtime", "web", "web/ui", "cli", "server", "simulator")
 MODULES = sorted(
     path.relative_to(ROOT / "proxy")
     for room in TESTED_ROOMS

@@ -13,34 +13,34 @@ from proxy.settings import ROOT
 # A part imports itself and those above it in this list. Parts in one line do not know
 # each other.
 LAYERS = (
-    ("errors", "loading", "simulator"),
+    ("errors", "loading", "simulator", "server"),
     ("core",),
     ("settings",),
     ("store",),
     ("runtime",),
     ("logs",),
     ("context",),
-    ("web", "cli_told", "cli_progress"),
-    ("legacy", "cli_look"),
+    ("web", "cli.told", "cli.progress"),
+    ("legacy", "cli.look"),
     (
-        "cli_legacy",
-        "cli_admins",
-        "cli_keys",
-        "cli_mock",
-        "cli_secrets",
-        "cli_config",
-        "cli_instances",
-        "cli_logs",
-        "cli_doctor",
-        "cli_top",
-        "cli_usage",
+        "cli.legacy",
+        "cli.admins",
+        "cli.keys",
+        "cli.mock",
+        "cli.secrets",
+        "cli.config",
+        "cli.instances",
+        "cli.logs",
+        "cli.doctor",
+        "cli.top",
+        "cli.usage",
     ),
     ("cli",),
     ("__init__",),
     ("start",),
     ("demo",),
-    ("request_reader", "answer_writer"),
-    ("worker",),
+    ("server.request_reader", "server.answer_writer"),
+    ("server.worker",),
     ("__main__", "gunicorn_conf", "wsgi", "migrations"),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -50,29 +50,36 @@ ONLY = {
     "simulator": set(),  # it stands for other people's machines
     "loading": set(),
     "logs": {"core", "settings", "runtime"},
-    "request_reader": {"core"},
-    "answer_writer": set(),
-    "worker": {"errors", "core", "runtime", "context", "request_reader", "answer_writer"},
+    "server.request_reader": {"core"},
+    "server.answer_writer": set(),
+    "server.worker": {
+        "errors",
+        "core",
+        "runtime",
+        "context",
+        "server.request_reader",
+        "server.answer_writer",
+    },
     "migrations": {"settings", "store", "legacy"},
     # A config from outside is checked as the web's are, and written out as it is used.
     "legacy": {"core", "store", "runtime", "web"},
 }
 # Parts that are for some only.
 ONLY_FOR = {
-    "simulator": {"cli_mock", "demo"},
+    "simulator": {"cli.mock", "demo"},
     "cli": {"__init__"},
     "loading": {"__init__"},
     "logs": {"context", "__init__"},
     "web": {
         "__init__",
         "legacy",
-        "cli_keys",
-        "cli_config",
-        "cli_look",
-        "cli_top",
-        "cli_usage",
+        "cli.keys",
+        "cli.config",
+        "cli.look",
+        "cli.top",
+        "cli.usage",
     },  # which check as it does, or show what it shows
-    "legacy": {"cli_legacy", "migrations"},
+    "legacy": {"cli.legacy", "migrations"},
 }
 
 # Whoever else needs one of these asks the owner for a function, or has a reason to be here.
@@ -80,13 +87,13 @@ OWNERS = {
     "alembic": ("migrations/",),
     "azure": ("proxy/runtime/azure_token.py",),
     "certifi": ("proxy/runtime/connections.py",),
-    "click": ("proxy/cli",),
+    "click": ("proxy/cli/",),
     "cryptography": ("proxy/store/vault.py",),
     "dotenv": ("proxy/settings.py", "migrations/legacy/env_files.py"),
     "flask": (
         "proxy/web/",
         "proxy/context.py",
-        "proxy/cli",
+        "proxy/cli/",
         "proxy/__init__.py",
         "proxy/gunicorn_conf.py",  # the type of what the workers load
     ),
@@ -108,9 +115,7 @@ OWNERS = {
     "flask_swagger_ui": ("proxy/web/docs.py",),
     "gunicorn": (
         "proxy/gunicorn_conf.py",
-        "proxy/worker.py",
-        "proxy/request_reader.py",
-        "proxy/answer_writer.py",
+        "proxy/server/",
         "proxy/runtime/wire_errors.py",
         "proxy/web/body.py",
     ),  # the last two: its errors
@@ -129,7 +134,7 @@ OWNERS = {
         "proxy/store/states.py",
         "proxy/store/db.py",
     ),
-    "rich": ("proxy/cli_",),
+    "rich": ("proxy/cli/",),
     "prometheus_client": ("proxy/web/metrics.py",),
     "requests": (
         "proxy/runtime/upstream.py",
@@ -205,20 +210,18 @@ each_file, each_file_of_core = of_each(FILES), of_each(CORE)
 
 
 def part_of_file(file):
-    first, *rest = Path(file).with_suffix("").parts
-    if (first, *rest[:1]) == ("migrations", "legacy"):
-        return "legacy"
-    return rest[0] if first == "proxy" else first
+    return part_of_module(".".join(Path(file).with_suffix("").parts))
 
 
 def part_of_module(module):
-    """`proxy.create_app` is of `__init__`, `proxy.web.errors` of `web`; None if not ours."""
+    """`proxy.create_app` is of `__init__`, `proxy.web.errors` of `web`, `proxy.cli.keys` a part
+    of its own; None if not ours."""
     first, *rest = module.split(".")
     if (first, *rest[:1]) == ("migrations", "legacy"):
         return "legacy"
     if first != "proxy":
         return first if first in RANKS else None
-    return rest[0] if rest and rest[0] in RANKS else "__init__"
+    return next((p for p in (".".join(rest[:2]), *rest[:1]) if p in RANKS), "__init__")
 
 
 def library(module):

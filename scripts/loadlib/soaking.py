@@ -20,7 +20,7 @@ from loadlib.azure import Sick, SimulatedAzure, Started, simulated_azure
 from loadlib.client import ERROR_IN_STREAM, Asking, Connection, Progress
 from loadlib.gateway import Gateway, Usage, free_port, gateway
 from loadlib.stats import Failure, Outcome, Report, Row, percentile
-from proxy.worker import READY_THREADS
+from proxy.server.worker import READY_THREADS
 
 MODEL = "gpt-4o"
 RESOURCES = 4

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.server.worker import HELD_SECONDS
 from proxy.simulator import Simulator
-from proxy.worker import HELD_SECONDS
 from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port
 
 WAIT_SECONDS = 10.0  # for what comes at once; it is reached only by a bug

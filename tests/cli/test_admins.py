@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from proxy import cli_admins, create_app
+from proxy import create_app
+from proxy.cli import admins
 from proxy.core.roles import Admin
 from proxy.store import admin_keys, keys
 from tests.web.conftest import log_kept
@@ -14,7 +15,7 @@ NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(cli_admins.time, "time", lambda: NOW)
+    monkeypatch.setattr(admins.time, "time", lambda: NOW)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_the_list_shows_all_but_the_keys(run, monkeypatch):
         ["a", "admin", f"***{second[-4:]}", made, "does not expire"],
         ["b", "viewer", f"***{first[-4:]}", made, "expires 2026-09-22 14:13Z"],
     ]
-    monkeypatch.setattr(cli_admins.time, "time", lambda: NOW + 86_400)
+    monkeypatch.setattr(admins.time, "time", lambda: NOW + 86_400)
     assert "expired 2026-09-22 14:13Z" in run("list").stdout
 
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli_look import (
+from proxy.cli.look import (
     ASKED_SECONDS,
     in_order,
     needs_token,
@@ -24,7 +24,7 @@ from proxy.cli_look import (
     standing_of,
     without_log,
 )
-from proxy.cli_told import told
+from proxy.cli.told import told
 from proxy.context import Parts, parts
 from proxy.core.columns import aligned, printable
 from proxy.core.deltas import WHOLE_INSTANCE

@@ -15,8 +15,6 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn
 
-from proxy import worker as workers
-from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import ClientSocket
 from proxy.runtime.draining import Draining
 from proxy.runtime.least_connections import LeastConnections
@@ -25,7 +23,9 @@ from proxy.runtime.open_files import PAUSE_SECONDS, Shortage
 from proxy.runtime.streams import Streams
 from proxy.runtime.threads import ThreadPool
 from proxy.runtime.turnstile import Turnstile
-from proxy.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
+from proxy.server import worker as workers
+from proxy.server.request_reader import KnownRequest, RequestReader
+from proxy.server.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 

@@ -8,7 +8,7 @@ from flask import Flask
 
 
 class _Later(click.Group):
-    """`flask <name>`, loaded from `proxy.cli_<name>` when it is asked for: a server is up
+    """`flask <name>`, loaded from `proxy.cli.<name>` when it is asked for: a server is up
     sooner without it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -19,13 +19,13 @@ class _Later(click.Group):
 
     def _loaded(self) -> click.Group:
         group: click.Group = getattr(
-            import_module(f"proxy.cli_{self.name}"), f"{self.name}_cli"
+            import_module(f"proxy.cli.{self.name}"), f"{self.name}_cli"
         )
         return group
 
 
 class _LaterCommand(click.Command):
-    """The same of one command, `proxy.cli_<name>.<name>`."""
+    """The same of one command, `proxy.cli.<name>.<name>`."""
 
     def make_context(
         self,
@@ -35,7 +35,7 @@ class _LaterCommand(click.Command):
         **extra: Any,
     ) -> click.Context:
         command: click.Command = getattr(
-            import_module(f"proxy.cli_{self.name}"), str(self.name)
+            import_module(f"proxy.cli.{self.name}"), str(self.name)
         )
         return command.make_context(info_name, args, parent, **extra)
 

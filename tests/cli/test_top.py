@@ -5,7 +5,8 @@ import re
 import pytest
 from rich.console import Console
 
-from proxy import cli_top, create_app
+from proxy import create_app
+from proxy.cli import top
 from proxy.context import EXTENSION
 from proxy.core import verdict
 from proxy.core.types import Usage
@@ -58,7 +59,7 @@ def test_one_look_is_plain_lines(run, worked):
     assert used.startswith("In 15 minutes: 3 requests, 250 tokens, 67 % failed, first byte")
     assert empty == ""
     cells = [re.split(r" {2,}", line) for line in table]
-    assert cells[0] == list(cli_top.HEADINGS)
+    assert cells[0] == list(top.HEADINGS)
     tried = [row[:4] + row[5:] for row in cells[1:]]  # the rate depends on the second
     # 120 ms count between 100 and 200: of one nobody knows more.
     assert tried == [
@@ -123,7 +124,7 @@ def screen(app):
         out = io.StringIO()
         console = Console(file=out, force_terminal=True, width=width, height=24)
         with app.app_context():
-            cli_top.show(cli_top._looks(app.extensions[EXTENSION]), console, wait)
+            top.show(top._looks(app.extensions[EXTENSION]), console, wait)
         app.extensions[EXTENSION].database.dispose()
         return out.getvalue()
 

@@ -9,8 +9,8 @@ from gunicorn.config import Config
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 from gunicorn.http.wsgi import Response
 
-from proxy import answer_writer
-from proxy.answer_writer import Answer
+from proxy.server import answer_writer
+from proxy.server.answer_writer import Answer
 
 USUAL = [("content-type", "application/json"), ("x-request-id", "0123"), ("x-empty", "")]
 

@@ -26,12 +26,10 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
-from proxy.answer_writer import Answer
 from proxy.context import EXTENSION, Parts
 from proxy.core.log_lines import text_of
 from proxy.core.request_head import is_half, is_whole, says_something
 from proxy.errors import ProxyError, RequestTimeout
-from proxy.request_reader import KnownRequest, RequestReader
 from proxy.runtime.client_socket import READ_BYTES, ClientSocket
 from proxy.runtime.least_connections import TAKES_NONE
 from proxy.runtime.open_files import NO_MORE, Shortage
@@ -39,6 +37,8 @@ from proxy.runtime.streams import Stream
 from proxy.runtime.tell import named
 from proxy.runtime.threads import ThreadPool
 from proxy.runtime.wire_errors import answer, refusal_of
+from proxy.server.answer_writer import Answer
+from proxy.server.request_reader import KnownRequest, RequestReader
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
 # costs more than what a request does until it waits for its upstream.

@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 from flask.cli import with_appcontext
 
-from proxy.cli_look import asking, in_order, look
-from proxy.cli_progress import with_bar
+from proxy.cli.look import asking, in_order, look
+from proxy.cli.progress import with_bar
 from proxy.context import Parts, parts
 from proxy.core import findings
 from proxy.core.columns import printable

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from proxy import cli_doctor, create_app
+from proxy import create_app
+from proxy.cli import doctor
 from proxy.context import EXTENSION
 from proxy.runtime.verify import Check
 from proxy.simulator import Resource, Simulator
@@ -124,8 +125,8 @@ def test_a_database_that_is_damaged(run, database_file):
 @pytest.fixture
 def hurried(monkeypatch):
     """What is asked has less than a second, whatever --seconds says."""
-    carried_out = cli_doctor._carried_out
-    monkeypatch.setattr(cli_doctor, "_carried_out", lambda jobs, _: carried_out(jobs, 0.5))
+    carried_out = doctor._carried_out
+    monkeypatch.setattr(doctor, "_carried_out", lambda jobs, _: carried_out(jobs, 0.5))
 
 
 def test_a_deployment_that_takes_too_long_is_given_up_and_hides_no_other(
@@ -135,7 +136,7 @@ def test_a_deployment_that_takes_too_long_is_given_up_and_hides_no_other(
     end = threading.Event()
     good = Check("deployment", ok=True, detail="Answered.", model="gpt-4o")
     looks = {"slow": lambda: end.wait(10), "gpt-4o": lambda: good}
-    monkeypatch.setattr(cli_doctor, "looks", lambda *_: looks)
+    monkeypatch.setattr(doctor, "looks", lambda *_: looks)
     result = run("--json")
     end.set()
     assert ("instances", "warning", "a, slow") in found(result)
@@ -147,10 +148,10 @@ def test_an_instance_whose_deployments_are_all_silent_hides_no_other(
 ):
     add(*(config(name, api_base="http://127.0.0.1:9") for name in ("a", "b")))
     end = threading.Event()
-    silent = {f"slow-{n}": lambda: end.wait(10) for n in range(2 * cli_doctor.THREADS)}
+    silent = {f"slow-{n}": lambda: end.wait(10) for n in range(2 * doctor.THREADS)}
     fine = {"gpt-4o": lambda: Check("deployment", ok=True, detail="Answered.", model="gpt-4o")}
     monkeypatch.setattr(
-        cli_doctor, "looks", lambda _, each, __: silent if each.name == "a" else fine
+        doctor, "looks", lambda _, each, __: silent if each.name == "a" else fine
     )
     result = run("--json")
     end.set()

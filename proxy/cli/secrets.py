@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import author, told, with_reason
+from proxy.cli.told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.references import FILE, is_reference
 from proxy.core.types import InstanceConfig

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from proxy import create_app
-from proxy.cli_keys import keys_cli
+from proxy.cli.keys import keys_cli
 from proxy.core.client_deltas import ClientDeltas
 from proxy.store import client_states, instances, keys
 from proxy.web.schemas_keys import COMPATS

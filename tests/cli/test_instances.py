@@ -6,7 +6,7 @@ import time
 import pytest
 
 from proxy import create_app
-from proxy.cli_instances import LATE
+from proxy.cli.instances import LATE
 from proxy.context import EXTENSION
 from proxy.core.deltas import Deltas, LastError, Rest
 from proxy.simulator import Resource, Simulator
@@ -239,8 +239,8 @@ def test_one_whose_secrets_cannot_be_read_is_not_asked(run, add):
 def test_one_that_takes_too_long_is_given_up(run, add, monkeypatch):
     add(config("a"))
     end = threading.Event()
-    monkeypatch.setattr("proxy.cli_instances.verify", lambda *_: end.wait(10) and [])
-    monkeypatch.setattr("proxy.cli_instances.VERIFY_SECONDS", 0.05)
+    monkeypatch.setattr("proxy.cli.instances.verify", lambda *_: end.wait(10) and [])
+    monkeypatch.setattr("proxy.cli.instances.VERIFY_SECONDS", 0.05)
     result = run("verify", "a")
     end.set()
     assert result.exit_code == 1

@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from proxy import create_app
-from proxy.cli_mock import simulated_resources, wait_for_interrupt
+from proxy.cli.mock import simulated_resources, wait_for_interrupt
 from proxy.settings import ROOT
 from tests.web.conftest import log_kept
 

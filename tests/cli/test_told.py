@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from proxy import cli_told, create_app
+from proxy import create_app
+from proxy.cli import told
 from proxy.store import revisions
 from proxy.store.revisions import REASON_CHARACTERS, Author
 from tests.web.conftest import log_kept
@@ -19,17 +20,17 @@ def run(make_settings, monkeypatch):
 
 
 def test_the_author_is_who_gave_the_command_also_behind_sudo(monkeypatch):
-    monkeypatch.setattr(cli_told, "_name_of", lambda uid: "bob")
+    monkeypatch.setattr(told, "_name_of", lambda uid: "bob")
     monkeypatch.delenv("SUDO_USER", raising=False)
-    assert cli_told.author() == Author("command line (bob)")
+    assert told.author() == Author("command line (bob)")
     monkeypatch.setenv("SUDO_USER", "ann")
-    assert cli_told.author("why") == Author("command line (ann)", "why")
+    assert told.author("why") == Author("command line (ann)", "why")
     monkeypatch.setenv("SUDO_USER", "a\nb")
-    assert cli_told.author().name == f"command line ({os.getuid()})"
+    assert told.author().name == f"command line ({os.getuid()})"
 
 
 def test_a_user_without_a_name_has_a_number():
-    assert cli_told._name_of(2**31 - 7) == str(2**31 - 7)
+    assert told._name_of(2**31 - 7) == str(2**31 - 7)
 
 
 CHANGES = [

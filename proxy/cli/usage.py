@@ -6,7 +6,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from proxy.cli_told import told
+from proxy.cli.told import told
 from proxy.context import parts
 from proxy.core.report import BUCKETS
 from proxy.core.usage import DIMENSIONS

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import author, told, with_reason
+from proxy.cli.told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.columns import aligned
 from proxy.core.moments import NotAMoment, as_text, moment

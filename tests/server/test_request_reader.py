@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy import gunicorn_conf
 from proxy.core.request_head import KEPT
-from proxy.request_reader import (
+from proxy.server.request_reader import (
     MOST_HEAD_BYTES,
     MOST_LINES,
     MOST_LINES_BYTES,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_told import author, told, with_reason
+from proxy.cli.told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.roles import ROLES, name_problem
 from proxy.store import admin_keys

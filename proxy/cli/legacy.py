@@ -14,7 +14,7 @@ from flask.cli import AppGroup
 from migrations.legacy import report, run
 from migrations.legacy.apply import Result, preview
 from migrations.legacy.plan import Plan
-from proxy.cli_told import told
+from proxy.cli.told import told
 from proxy.context import parts
 from proxy.store import schema
 from proxy.store.db import StoreUnavailable

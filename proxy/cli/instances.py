@@ -13,8 +13,8 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from proxy.cli_look import asking, in_order, look, look_and_ask, seen, stored
-from proxy.cli_told import author, told, with_reason
+from proxy.cli.look import asking, in_order, look, look_and_ask, seen, stored
+from proxy.cli.told import author, told, with_reason
 from proxy.context import parts
 from proxy.core.columns import aligned
 from proxy.runtime.together import Done, together
@@ -206,7 +206,7 @@ def _with_bar(found: Iterator[Done[list[Check]]], total: int) -> Iterator[Done[l
     if total < 2:
         return found
     # With rich, which nothing else here needs.
-    progress = import_module("proxy.cli_progress")
+    progress = import_module("proxy.cli.progress")
     shown: Iterator[Done[list[Check]]] = progress.with_bar(found, total=total, label="verify")
     return shown
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from proxy.cli_progress import with_bar
+from proxy.cli.progress import with_bar
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -1,0 +1,1 @@
+"""gunicorn's worker, and how it reads requests and writes answers, where ours differ."""
