@@ -8,7 +8,7 @@ from typing import Any
 
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
 from migrations.legacy.showing import cut, shown
-from proxy.web.schemas import checked_instance
+from proxy.web.schemas_instances import checked_instance
 
 # What the old program took where a file did not say.
 OLD_DEFAULTS: Mapping[str, Any] = {

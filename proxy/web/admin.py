@@ -20,12 +20,13 @@ from proxy.runtime.verify import Check, verify
 from proxy.store import instances, keys, states
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
 from proxy.store.revisions import Author
-from proxy.web import schemas
+from proxy.web import schemas_instances as schemas
 from proxy.web.auth import demand, require_admin
 from proxy.web.author import author
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
-from proxy.web.schemas import body_json, checked, config_json, state_json
+from proxy.web.schemas import NotesSchema, body_json, checked, query_values
+from proxy.web.schemas_instances import config_json, state_json
 
 Json = dict[str, Any]
 Answer = tuple[Json, int, dict[str, str]]
@@ -48,10 +49,15 @@ CHANGE = schemas.InstanceChangeSchema(partial=True)
 
 @blueprint.route("")
 class Instances(MethodView):
-    @documented(200, schemas.InstanceListSchema, query=schemas.ListQuerySchema, errors=(422,))
+    @documented(
+        200,
+        schemas.InstanceListSchema,
+        query=schemas.ListQuerySchema,
+        errors=(422,),
+    )
     def get(self) -> Json:
         """All instances, or those that match, a page at a time."""
-        query = checked(schemas.ListQuerySchema(), schemas.query_values())
+        query = checked(schemas.ListQuerySchema(), query_values())
         found = [v for v in map(view_of, _snapshot_instances()) if _matches(v, query)]
         key = query["sort"].removeprefix("-")
         found.sort(key=_sort_key(key), reverse=query["sort"].startswith("-"))
@@ -64,7 +70,10 @@ class Instances(MethodView):
         }
 
     @documented(
-        201, schemas.InstanceViewSchema, body=schemas.InstanceSchema(), errors=(409, 422)
+        201,
+        schemas.InstanceViewSchema,
+        body=schemas.InstanceSchema(),
+        errors=(409, 422),
     )
     def post(self) -> Any:
         """Add one instance; or a list of them, of which all or none are added."""
@@ -95,7 +104,11 @@ class Instance(MethodView):
         return _both(name)
 
     @documented(
-        200, schemas.InstanceViewSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
+        200,
+        schemas.InstanceViewSchema,
+        body=CHANGE,
+        errors=(404, 412, 422),
+        right=OPERATE,
     )
     def put(self, name: str) -> Answer:
         """Change the fields that are sent; the others stay. Also as {"config": {...}}, with the
@@ -111,7 +124,7 @@ class Instance(MethodView):
 
     patch = put
 
-    @documented(204, errors=(404, 412), instead=schemas.NotesSchema)
+    @documented(204, errors=(404, 412), instead=NotesSchema)
     def delete(self, name: str) -> Answer | None:
         """Remove the config. Its state and usage stay. Where there is something to know of it,
         such as clients that may use no other instance, the answer is 200 and says so."""
@@ -127,7 +140,11 @@ class InstanceConfigResource(MethodView):
         return _config_alone(name)
 
     @documented(
-        200, schemas.InstanceConfigSchema, body=CHANGE, errors=(404, 412, 422), right=OPERATE
+        200,
+        schemas.InstanceConfigSchema,
+        body=CHANGE,
+        errors=(404, 412, 422),
+        right=OPERATE,
     )
     def put(self, name: str) -> Answer:
         """Change the fields that are sent; the others stay.
@@ -177,7 +194,12 @@ class InstanceStateResource(MethodView):
 
 @blueprint.route("/<path:name>/verify")
 class InstanceVerify(MethodView):
-    @documented(200, schemas.VerifyResultSchema, body=schemas.VerifySchema(), right=OPERATE)
+    @documented(
+        200,
+        schemas.VerifyResultSchema,
+        body=schemas.VerifySchema(),
+        right=OPERATE,
+    )
     def post(self, name: str) -> Json:
         """Call each deployment with a tiny prompt and say what was found."""
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")

@@ -23,7 +23,8 @@ from proxy.web.body import read_body
 from proxy.web.config_import import wanted
 from proxy.web.documented import documented_in
 from proxy.web.etags import etag, if_match
-from proxy.web.schemas import MAX_NUMBER, body_json, checked, query_values
+from proxy.web.schemas import body_json, checked, query_values
+from proxy.web.schemas_fields import MAX_NUMBER
 
 blueprint = Blueprint(
     "config",

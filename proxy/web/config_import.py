@@ -13,8 +13,9 @@ from proxy.core.types import InstanceConfig
 from proxy.errors import Unprocessable
 from proxy.store import instances
 from proxy.web.errors import shown
-from proxy.web.schemas import check_auth, problems
+from proxy.web.schemas import problems
 from proxy.web.schemas_config import IN_DOCUMENT
+from proxy.web.schemas_instances import check_auth
 
 Problem = tuple[str, str]  # where, and a sentence
 

@@ -24,11 +24,13 @@ from proxy.core.refusal import (
 from proxy.core.roles import OPERATE
 from proxy.core.types import Call, Limit, Serving
 from proxy.errors import NotFound, Unprocessable
-from proxy.web import limits, schemas
+from proxy.web import limits
+from proxy.web import schemas_explain as schemas
 from proxy.web.auth import require_admin
 from proxy.web.body import parsed_json, read_body
 from proxy.web.documented import documented_in
 from proxy.web.openai import call_of, model_of
+from proxy.web.schemas import checked, query_values
 
 blueprint = Blueprint(
     "explain",
@@ -53,7 +55,7 @@ class Explain(MethodView):
     def post(self) -> dict[str, Any]:
         """Where the call with this body would go now, and whether the client that `client`
         names may make it. Nobody is asked, nothing is counted."""
-        query = schemas.checked(schemas.ExplainQuerySchema(), schemas.query_values())
+        query = checked(schemas.ExplainQuerySchema(), query_values())
         known = _known(query["client"]) if query["client"] else None
         body = read_body(parts(), request.environ)
         fields = parsed_json(body)

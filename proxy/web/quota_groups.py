@@ -10,7 +10,7 @@ from proxy.context import parts
 from proxy.errors import NotFound
 from proxy.store import quota_groups
 from proxy.store.quota_groups import FIELDS, NO_LIMITS
-from proxy.web import schemas
+from proxy.web import schemas_quota_groups as schemas
 from proxy.web.admin import Answer, Json
 from proxy.web.auth import require_admin
 from proxy.web.author import author

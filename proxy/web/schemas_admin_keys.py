@@ -3,7 +3,7 @@
 from marshmallow import RAISE, Schema, fields, validate
 
 from proxy.core.roles import NAME_CHARACTERS, ROLES
-from proxy.web.schemas import Moment
+from proxy.web.schemas_fields import Moment
 
 
 class AdminKeyChangeSchema(Schema):

@@ -7,8 +7,8 @@ from marshmallow import RAISE, Schema, fields, pre_load, validate
 from proxy.core.config_document import OF_KIND
 from proxy.core.config_history import ADDED, CHANGED, REMOVED
 from proxy.store.admin_keys import KIND as ADMIN_KIND
-from proxy.web import schemas
-from proxy.web.schemas import (
+from proxy.web import schemas_instances, schemas_quota_groups
+from proxy.web.schemas_fields import (
     MAX_NUMBER,
     READ_ONLY,
     StrictBoolean,
@@ -20,14 +20,14 @@ from proxy.web.schemas_prices import READ_ONLY as PRICE_READ_ONLY
 from proxy.web.schemas_prices import PriceSchema
 
 
-class InstanceInDocumentSchema(schemas.InstanceSchema):
+class InstanceInDocumentSchema(schemas_instances.InstanceSchema):
     """An instance. Of one that is there, what is left out or masked stays as it is."""
 
 
-class GroupInDocumentSchema(schemas.QuotaGroupChangeSchema):
+class GroupInDocumentSchema(schemas_quota_groups.QuotaGroupChangeSchema):
     """A quota group's limits, and its name."""
 
-    name = schemas.InstanceSchema().fields["name"]
+    name = schemas_instances.InstanceSchema().fields["name"]
 
     @pre_load
     def drop_read_only(self, data: Any, **_: Any) -> Any:

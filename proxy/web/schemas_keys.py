@@ -13,13 +13,13 @@ from proxy.core.strict import STRICT
 from proxy.core.types import ANONYMOUS
 from proxy.errors import Unprocessable
 from proxy.store.keys import FIELDS, StoredClient
-from proxy.web.schemas import (
+from proxy.web.schemas import checked
+from proxy.web.schemas_fields import (
     MAX_NUMBER,
     Moment,
     StrictBoolean,
     StrictFloat,
     StrictInteger,
-    checked,
     is_part_of_path,
     is_printable,
 )

@@ -6,7 +6,8 @@ from marshmallow import RAISE, Schema, fields, pre_load, validate
 
 from proxy.core.prices import Price
 from proxy.store.prices import StoredPrice
-from proxy.web.schemas import StrictFloat, checked, is_part_of_path
+from proxy.web.schemas import checked
+from proxy.web.schemas_fields import StrictFloat, is_part_of_path
 from proxy.web.schemas_keys import is_model_pattern
 
 MAX_PRICE = 1_000_000  # of a million tokens

@@ -12,7 +12,7 @@ from proxy.errors import Conflict, NotFound, PreconditionFailed
 from proxy.store import instances, revisions, states
 from proxy.store.instances import CONFIG_FIELDS
 from proxy.store.models import InstanceRow, RevisionChangeRow, RevisionRow
-from proxy.web.schemas import InstanceSchema
+from proxy.web.schemas_instances import InstanceSchema
 from tests.builders import AUTHOR, config
 
 SECRET = "sk-planted-secret-0123456789"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from flask import request
 
 from proxy.errors import PreconditionFailed
-from proxy.web.schemas import MAX_NUMBER
+from proxy.web.schemas_fields import MAX_NUMBER
 
 
 def name_asked() -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.errors import PreconditionFailed
-from proxy.web.schemas import MAX_NUMBER
+from proxy.web.schemas_fields import MAX_NUMBER
 from proxy.web.ui import asked
 
 
