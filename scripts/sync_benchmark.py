@@ -31,6 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from cryptography.fernet import Fernet
 
 from proxy.core import verdict as verdicts
+from proxy.core.attempts import Ending, Reservation
 from proxy.core.days import DAY_SECONDS
 from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.refusal import Refusal
@@ -38,7 +39,7 @@ from proxy.core.types import Call, Client, InstanceConfig, Serving, Usage
 from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState, Ticket
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import Ending, Reservation, State
+from proxy.runtime.state import State
 from proxy.runtime.syncer import Syncer
 from proxy.store import instances, schema
 from proxy.store.db import Database

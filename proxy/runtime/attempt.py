@@ -10,6 +10,7 @@ from typing import Any
 
 from proxy.core import hints
 from proxy.core import verdict as verdicts
+from proxy.core.attempts import Ending, Reservation
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.excerpt import excerpt, is_json, without_key
 from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
@@ -21,14 +22,7 @@ from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
-from proxy.runtime.state import (
-    BREAKER_OPENED,
-    EVENT_WORDS,
-    LONG_REST,
-    Ending,
-    Reservation,
-    State,
-)
+from proxy.runtime.state import BREAKER_OPENED, EVENT_WORDS, LONG_REST, State
 from proxy.runtime.tell import tell
 from proxy.runtime.transport import MAX_JOINED_BYTES, SILENT
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError, failure

@@ -11,6 +11,7 @@ from itertools import count
 from threading import Event
 from typing import Any
 
+from proxy.core.attempts import Reservation
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
 from proxy.core.limiter import accepts_prompt
@@ -45,7 +46,7 @@ from proxy.runtime.estimates import Estimates
 from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import Reservation, State
+from proxy.runtime.state import State
 from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream
 from proxy.runtime.waiting import Full, Waiter, WaitingRoom, common

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from types import MappingProxyType
-from typing import NamedTuple
 
+from proxy.core import attempts
+from proxy.core.attempts import Ending, Reservation
 from proxy.core.deltas import (
     OPERATOR,
-    OTHER_MODEL,
     TOTALS,
     WHOLE_INSTANCE,
-    Added,
     Deltas,
     LastError,
     Place,
@@ -27,48 +26,35 @@ from proxy.core.deltas import (
     SharedInstance,
     SharedState,
     Totals,
-    UsageKey,
-    WindowKey,
 )
 from proxy.core.hints import Hint
-from proxy.core.histogram import bucket
 from proxy.core.limiter import (
     COUNTED_SECONDS,
-    DEPLOYMENT,
     Lately,
     Meter,
     Peers,
     instance_meter,
-    may_be_limited,
-    meters,
     reservation_tokens,
-    ungrouped,
 )
 from proxy.core.live import ALONE, Live
+from proxy.core.metering import NO_CONFIGS, Metering
 from proxy.core.refusal import Refusal
 from proxy.core.types import (
-    NO_USAGE,
     Call,
     Candidate,
     InstanceConfig,
     MeterKey,
     Serving,
-    Usage,
 )
-from proxy.core.usage import ABANDONED, FIRST_BYTE, LATENCY, LOST, MINUTE_SECONDS
+from proxy.core.usage import MINUTE_SECONDS
 from proxy.core.verdict import (
     ERRORS,
-    LOSSES,
     MISCONFIGURED,
-    NO_SUCH_MODEL,
-    OUTCOMES,
-    Outcome,
     Verdict,
 )
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
-NO_CONFIGS: Mapping[str, InstanceConfig] = MappingProxyType({})
 
 LAST_ERROR_CHARACTERS = 300
 # Written in a tenth of a second, or in half of one where they are late.
@@ -90,38 +76,6 @@ RATE_SECONDS = 10
 
 # Beyond `timeout_seconds`, until a trial whose end nobody heard of is over.
 TRIAL_GRACE_SECONDS = 5.0
-
-
-class Reservation(NamedTuple):
-    """Room taken by `start`; `finish` gives back what was too much."""
-
-    config: InstanceConfig
-    deployment: str
-    model: str
-    client: str
-    tokens: int
-    second: int
-    meters: tuple[MeterKey, ...] = ()
-    is_trial: bool = False  # of a breaker that is half open
-
-
-class Ending(NamedTuple):
-    """How an attempt ended. Its times are its own; `before_ms` is what its client had waited
-    when it began. `answered`: its answer went to the client, so the client's
-    request counts here; `is_left`: the client did not wait for it; `was_answered`:
-    `State.answered` was told before; `error` is what an operator should read of it;
-    `cost_nano` what its usage costs, in billionths."""
-
-    verdict: Verdict
-    usage: Usage = NO_USAGE
-    latency_ms: int = 0
-    first_byte_ms: int = 0
-    before_ms: int = 0
-    answered: bool = True
-    is_left: bool = False
-    was_answered: bool = False
-    error: str | None = None
-    cost_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +111,12 @@ class State:
         self._peers = peers
         self._lock = Lock()
         self._lives: dict[str, Live] = {}
-        self._meters: dict[MeterKey, Meter] = {}
         self._pending = Deltas()
+        self._metering = Metering(self._pending)
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
         # Written, but to where it waits and is in nobody's sums yet: see store/held.py.
         self._held: Sequence[Totals] = ()
-        self._configs = NO_CONFIGS
-        self._is_adrift = False  # something counted in other meters than `_configs` say
-        self._meters_at: dict[Place, tuple[Meter, ...]] = {}
-        # Written in the last round: the others hear of it in their next. With what is being
-        # written and what is pending it is what they may not have heard of; by meter it is
-        # summed up when somebody first asks after a round, which where there is plenty of room
-        # is nobody.
-        self._told: Mapping[WindowKey, tuple[int, int]] = {}
-        self._lately_of: dict[Meter, Lately] | None = None
         self._resting: set[str] = set()  # nobody else has rests
-        self._next_sweep = 0
 
     # A call's way: for each attempt start, answered if it was, and finish.
 
@@ -186,7 +130,9 @@ class State:
         config = serving.config
         with self._lock:
             live = self._live(config.name)
-            refusal = live.refusal(serving, call, self._meters, now, alone=alone, kept=kept)
+            refusal = live.refusal(
+                serving, call, self._metering.all, now, alone=alone, kept=kept
+            )
             if refusal is not None:
                 return refusal
             tokens = reservation_tokens(serving, call.reserved_tokens)
@@ -204,7 +150,7 @@ class State:
             )
             if is_trial:
                 self._tell_breaker(live, config)
-            self._add_window(reservation, tokens, requests=1)
+            self._metering.add(reservation, tokens, requests=1, second=int(now))
         return reservation
 
     def answered(
@@ -244,7 +190,7 @@ class State:
         now = self._clock()
         with self._lock:
             return [
-                self._live(s.config.name).refusal(s, call, self._meters, now, kept=kept)
+                self._live(s.config.name).refusal(s, call, self._metering.all, now, kept=kept)
                 for s in servings
             ]
 
@@ -252,7 +198,10 @@ class State:
         """Each with its load now."""
         now = self._clock()
         with self._lock:
-            return [self._live(s.config.name).candidate(s, self._meters, now) for s in servings]
+            return [
+                self._live(s.config.name).candidate(s, self._metering.all, now)
+                for s in servings
+            ]
 
     def finish(self, reservation: Reservation, ending: Ending) -> str | None:
         """Settles, counts, and lets the instance rest if the verdict says so. Once each.
@@ -269,9 +218,11 @@ class State:
             # Below 0 by much: the clock was set back since.
             if -SET_BACK_SECONDS <= age_seconds < COUNTED_SECONDS:
                 settled = ending.usage.total_tokens - reservation.tokens
-                self._add_window(reservation, settled, requests=0)
-            self._pending.add_totals(name, _totals(ending))
-            self._pending.add_usage(_usage_key(now, reservation, verdict), _usage(ending))
+                self._metering.add(reservation, settled, requests=0, second=int(now))
+            self._pending.add_totals(name, attempts.totals(ending))
+            self._pending.add_usage(
+                attempts.usage_key(reservation, verdict, now), attempts.usage(ending)
+            )
             live.last_used_at = now
             self._pending.note(name, last_used=now)
             event = self._judge(live, reservation, ending, now)
@@ -294,8 +245,8 @@ class State:
     ) -> None:
         """The client got no better than this attempt, which was finished as one that it would
         not get: its request counts here. `is_left`: it did not wait for a better one."""
-        counts = {"requests": 1} | _without_answer(verdict.outcome, is_left=is_left)
-        key = _usage_key(self._clock(), reservation, verdict)
+        counts = {"requests": 1} | attempts.without_answer(verdict.outcome, is_left=is_left)
+        key = attempts.usage_key(reservation, verdict, self._clock())
         with self._lock:
             self._pending.add_usage(key, counts)
 
@@ -342,7 +293,7 @@ class State:
         now = self._clock()
         with self._lock:
             live = self._live(name)
-            meter = self._meter(instance_meter(name))
+            meter = self._metering.meter(instance_meter(name))
             shared = live.shared
             mine = Counter[str]()
             for totals in (*self._held, self._taken.totals, self._pending.totals):
@@ -366,7 +317,7 @@ class State:
     def requests_per_second(self, name: str) -> float:
         """Attempts that began, over the last ten seconds that are over."""
         with self._lock:
-            requests = self._meter(instance_meter(name)).requests
+            requests = self._metering.meter(instance_meter(name)).requests
             *over, _ = requests.by_second(int(self._clock()), RATE_SECONDS + 1)
             return sum(over) / RATE_SECONDS
 
@@ -381,10 +332,8 @@ class State:
         """Of the last minute, as limits count it."""
         second = int(self._clock())
         with self._lock:
-            return {
-                key: self._meters[key].tokens.total(second) if key in self._meters else 0
-                for key in keys
-            }
+            found = self._metering.all
+            return {key: found[key].tokens.total(second) if key in found else 0 for key in keys}
 
     # The syncer's.
 
@@ -395,7 +344,7 @@ class State:
         is in the next ones.
         """
         with self._lock:
-            self._taken = self._pending.take(MOST_USAGE_ROWS)
+            self._take(self._pending.take(MOST_USAGE_ROWS))
             return self._taken
 
     def has_usage(self) -> bool:
@@ -407,7 +356,7 @@ class State:
         with self._lock:
             self._pending.add_earlier(taken)
             self._pending.forget_windows(before=oldest)
-            self._taken = Deltas()
+            self._take(Deltas())
 
     def merge(
         self,
@@ -423,17 +372,13 @@ class State:
         """
         now = self._clock()
         with self._lock:
-            self._told, self._lately_of = self._taken.windows, None
+            self._metering.note_written()
             self._taken, self._held = Deltas(), held
             for name, instance in shared.instances.items():
                 self._adopt(self._live(name), name, instance, now)
-            before, self._configs = self._configs, configs
-            if shared.is_whole:
-                self._recount()
-            elif configs is not before or self._is_adrift:
-                self._regroup()
-            self._count(shared.windows)
-            self._sweep(int(now))
+            self._metering.merge(
+                shared.windows, configs, is_whole=shared.is_whole, second=int(now)
+            )
             self._replace_rests(shared.rests)
 
     # Below: only with the lock held.
@@ -476,64 +421,13 @@ class State:
     def _tell_breaker(self, live: Live, config: InstanceConfig) -> None:
         self._pending.breakers[config.name] = (live.breaker.news, config)
 
-    def _meter(self, key: MeterKey) -> Meter:
-        meter = self._meters.get(key)
-        if meter is None:
-            meter = self._meters[key] = Meter()
-        return meter
-
-    def _recount(self) -> None:
-        """Fills the meters anew, with what nobody else knows yet."""
-        self._meters, self._meters_at, self._is_adrift = {}, {}, False
-        self._count([key + counts for key, counts in self._pending.windows.items()])
-
-    def _regroup(self) -> None:
-        """Fills those meters anew in which several deployments count."""
-        own = {k: meter for k, meter in self._meters.items() if k[0] == DEPLOYMENT}
-        self._meters, self._meters_at, self._is_adrift = dict(own), {}, False
-        for (_, name, deployment), meter in own.items():
-            others = [m for m in self._meters_of((name, deployment)) if m is not meter]
-            for at, tokens, requests in meter.seconds():
-                for other in others:
-                    other.add(tokens, requests, at)
-
-    def _count(self, added: Iterable[Added]) -> None:
-        meters_at = self._meters_at
-        for at, name, deployment, tokens, requests in added:
-            place = name, deployment
-            for meter in meters_at.get(place) or self._meters_of(place):
-                meter.add(tokens, requests, at)
-
     def _lately(self, meter: Meter) -> Lately | None:
         """What was added to it here that the others may not have heard of."""
-        return self._all_lately().get(meter)
+        return self._metering.unknown(int(self._clock())).get(meter)
 
-    def _all_lately(self) -> dict[Meter, Lately]:
-        if self._lately_of is None:
-            self._lately_of = {}
-            oldest = int(self._clock()) - COUNTED_SECONDS
-            for windows in (self._told, self._taken.windows, self._pending.windows):
-                for (at, name, deployment), (tokens, requests) in windows.items():
-                    config = self._configs.get(name)
-                    if at > oldest and (config is None or may_be_limited(config)):
-                        for each in self._meters_of((name, deployment)):
-                            self._add_lately(each, tokens, requests, at)
-        return self._lately_of
-
-    def _add_lately(self, meter: Meter, tokens: int, requests: int, at: int) -> None:
-        assert self._lately_of is not None, "it is summed up"
-        lately = self._lately_of.get(meter)
-        if lately is None:
-            lately = self._lately_of[meter] = Lately()
-        lately.add(tokens, requests, at)
-
-    def _sweep(self, second: int) -> None:
-        """Now and then forgets what no limit asks for any more: clients name deployments."""
-        oldest = second - COUNTED_SECONDS
-        if second >= self._next_sweep or second < self._next_sweep - COUNTED_SECONDS:
-            self._next_sweep = second + COUNTED_SECONDS
-            self._meters = {k: m for k, m in self._meters.items() if m.newest > oldest}
-            self._meters_at = {}
+    def _take(self, taken: Deltas) -> None:
+        self._taken = taken
+        self._metering.writing = taken.windows
 
     def _replace_rests(self, shared: Mapping[Place, Rest]) -> None:
         for name in self._resting:
@@ -542,31 +436,6 @@ class State:
         for rests in (shared, self._pending.rests):
             for (name, deployment), rest in rests.items():
                 self._let_rest(name, deployment, rest)
-
-    def _meters_of(self, place: Place) -> tuple[Meter, ...]:
-        """All in which calls to this deployment count."""
-        found = self._meters_at.get(place)
-        if found is None:
-            name, deployment = place
-            config = self._configs.get(name)
-            keys = meters(config, deployment) if config else ungrouped(name, deployment)
-            found = self._meters_at[place] = tuple(map(self._meter, keys))
-        return found
-
-    def _add_window(self, reservation: Reservation, tokens: int, *, requests: int) -> None:
-        at, config = reservation.second, reservation.config
-        if self._configs.get(config.name) is not config:
-            self._is_adrift = True
-            self._all_lately()  # as long as it can be: this counts where `_configs` do not say
-        notes = self._lately_of is not None and may_be_limited(config)
-        found = self._meters.get
-        for meter_key in reservation.meters:
-            meter = found(meter_key) or self._meter(meter_key)
-            meter.add(tokens, requests, at)
-            if notes:
-                self._add_lately(meter, tokens, requests, at)
-        key = (at, config.name, reservation.deployment)
-        self._pending.add_window(key, tokens, requests)
 
     def _add_rest(self, name: str, deployment: str, rest: Rest) -> None:
         self._let_rest(name, deployment, rest)
@@ -612,58 +481,3 @@ def _event_of(rest: Rest, seconds: float) -> str | None:
     if rest.reason in MISCONFIGURED:
         return MISCONFIGURED_NOW
     return LONG_REST if seconds >= LONG_REST_SECONDS else None
-
-
-def _totals(ending: Ending) -> dict[str, int]:
-    outcome = ending.verdict.outcome
-    counts = {"total_requests": 1, "total_tokens_served": ending.usage.total_tokens}
-    counter = OUTCOMES[outcome]
-    if counter is not None:
-        counts[counter] = 1
-    if outcome in ERRORS:
-        counts["error_count"] = 1
-    if outcome == "succeeded":
-        counts["latency_total_ms"] = ending.latency_ms
-    return counts
-
-
-def _usage_key(now: float, reservation: Reservation, verdict: Verdict) -> UsageKey:
-    """Names that clients make up are not kept."""
-    return (
-        int(now) // MINUTE_SECONDS * MINUTE_SECONDS,
-        reservation.config.name,
-        OTHER_MODEL if verdict is NO_SUCH_MODEL else reservation.model,
-        reservation.client,
-    )
-
-
-def _without_answer(outcome: Outcome, *, is_left: bool) -> dict[str, int]:
-    """How the request of a client ended that got no good answer, if not by its own fault."""
-    if is_left:
-        return {ABANDONED: 1}
-    return {LOST: 1} if outcome in LOSSES else {}
-
-
-def _usage(ending: Ending) -> dict[str, int]:
-    usage, outcome = ending.usage, ending.verdict.outcome
-    counts = {"requests": int(ending.answered), "attempts": 1, outcome: 1}
-    if usage is not NO_USAGE:
-        counts["prompt_tokens"] = usage.prompt_tokens
-        counts["completion_tokens"] = usage.completion_tokens
-        if usage.cached_tokens:
-            counts["cached_tokens"] = usage.cached_tokens
-        if usage.reasoning_tokens:
-            counts["reasoning_tokens"] = usage.reasoning_tokens
-    if outcome == "succeeded":
-        # As its client saw it: with what went before, which is no matter of the instance's.
-        latency_ms = ending.before_ms + ending.latency_ms
-        first_byte_ms = ending.before_ms + ending.first_byte_ms
-        counts["latency_total_ms"] = latency_ms
-        counts["first_byte_total_ms"] = first_byte_ms
-        counts[LATENCY[bucket(latency_ms)]] = 1
-        counts[FIRST_BYTE[bucket(first_byte_ms)]] = 1
-    elif ending.answered and outcome != "aborted":
-        counts |= _without_answer(outcome, is_left=ending.is_left)
-    if ending.cost_nano:
-        counts["cost_nano"] = ending.cost_nano
-    return counts

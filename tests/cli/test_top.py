@@ -9,8 +9,8 @@ from proxy import create_app
 from proxy.cli import top
 from proxy.context import EXTENSION
 from proxy.core import verdict
+from proxy.core.attempts import Ending
 from proxy.core.types import Usage
-from proxy.runtime.state import Ending
 from proxy.store import instances
 from tests.builders import AUTHOR, call, config, serving
 from tests.web.conftest import log_kept

@@ -1,10 +1,11 @@
 import pytest
 
 from proxy.core import verdict
+from proxy.core.attempts import Ending
 from proxy.core.types import Usage
 from proxy.runtime.onlooker import Onlooker
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import Ending, State
+from proxy.runtime.state import State
 from proxy.store import instances, states
 from tests.builders import AUTHOR, call, config, serving
 

@@ -3,11 +3,12 @@ import time
 import pytest
 
 from proxy.core import verdict as verdicts
+from proxy.core.attempts import Ending
 from proxy.core.deltas import OPERATOR, WHOLE_INSTANCE
 from proxy.core.refusal import Refusal
 from proxy.core.verdict import Verdict
 from proxy.runtime.operator import OperatorHand
-from proxy.runtime.state import Ending, State
+from proxy.runtime.state import State
 from proxy.store import states
 from proxy.store.db import Database, StoreUnavailable
 from tests.builders import MODEL, VAULT, call, config, serving

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from proxy.core import limiter
 from proxy.core import verdict as verdicts
+from proxy.core.attempts import Ending, Reservation
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
@@ -25,8 +26,6 @@ from proxy.runtime.state import (
     LONG_REST,
     MISCONFIGURED_NOW,
     OPERATOR,
-    Ending,
-    Reservation,
     State,
     StateView,
     removed_view,
@@ -731,10 +730,10 @@ def test_a_change_of_config_counts_what_was_heard_where_it_says(clock):
     state.start(serving(A), TEN)
     new = config("a", quota_group="g")
     state.merge(changed(1, (second, 5, 1)), {"a": new})
-    meters = {key: m.tokens.total(second) for key, m in state._meters.items()}
+    meters = {key: m.tokens.total(second) for key, m in state._metering.all.items()}
     assert meters == dict.fromkeys(limiter.meters(new, MODEL), 45)
     state.merge(changed(2), {"a": A})
-    meters = {key: m.requests.total(second) for key, m in state._meters.items()}
+    meters = {key: m.requests.total(second) for key, m in state._metering.all.items()}
     assert meters == dict.fromkeys(limiter.meters(A, MODEL), 5)
 
 
@@ -743,7 +742,7 @@ def test_what_counted_before_there_was_a_config_counts_where_it_says(clock):
     state = State(clock)
     state.merge(SharedState(windows=[(second, "a", MODEL, 10, 1)]))
     state.merge(changed(1), {"a": config("a", quota_group="g")})
-    assert state._meters["group", "g", MODEL].tokens.total(second) == 10
+    assert state._metering.all["group", "g", MODEL].tokens.total(second) == 10
 
 
 def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(clock):
@@ -755,7 +754,7 @@ def test_what_was_written_here_is_counted_once_and_what_came_since_stays_on_top(
     state.merge(changed(1, (second, 5, 1)), configs)
     view = state.view("a")
     assert (view.current_tpm, view.current_rpm) == (45, 4)
-    meter = state._meters["instance", "a", ""]
+    meter = state._metering.all["instance", "a", ""]
     lately = state._lately(meter)
     assert (lately.tokens(second), lately.requests(second)) == (20, 2)
     state.take()
@@ -789,7 +788,7 @@ def test_what_is_being_written_others_have_not_heard_of(is_given_back, clock):
     state, of, _ = bounded(clock)
     for _ in range(15):
         state.start(of, TEN)
-    state._lately_of = None
+    state._metering._unknown = None
     taken = state.take()
     if is_given_back:
         state.give_back(taken)
@@ -824,9 +823,9 @@ def test_what_no_limit_can_concern_is_not_summed_up(clock):
     state, _, free = bounded(clock)
     state.merge(changed(1), {"a": free.config})
     state.start(free, TEN)
-    assert state._all_lately() == {}
+    assert state._metering.unknown(int(clock.now)) == {}
     state.start(free, TEN)
-    assert state._all_lately() == {}
+    assert state._metering.unknown(int(clock.now)) == {}
 
 
 def test_of_what_a_group_used_through_one_without_limits_others_may_have_taken_as_much(clock):
@@ -860,8 +859,8 @@ def test_what_an_old_config_counted_elsewhere_counts_where_the_present_one_says(
     state.merge(SharedState(windows=[(int(clock.now), "a", MODEL, 10, 1)]), {"a": new})
     state.finish(reservation, DONE)
     state.take()
-    state.merge(changed(1), state._configs)
-    meters = {key: m.tokens.total(int(clock.now)) for key, m in state._meters.items()}
+    state.merge(changed(1), state._metering.configs)
+    meters = {key: m.tokens.total(int(clock.now)) for key, m in state._metering.all.items()}
     assert meters == dict.fromkeys(limiter.meters(new, MODEL), 7)
     assert written.windows
 
@@ -883,7 +882,7 @@ def test_deployments_that_nobody_asks_any_more_leave_no_meters(clock):
         row = (int(clock.now), "a", f"client-{number}", 1, 1)
         state.merge(SharedState(windows=[row], is_whole=False), configs)
         clock.now += 1
-    assert len(state._meters) <= 2 * COUNTED_SECONDS + 1
+    assert len(state._metering.all) <= 2 * COUNTED_SECONDS + 1
     assert state.view("a").current_rpm == WINDOW_SECONDS - 1
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import OperationalError
 
 from proxy.core import verdict as verdicts
+from proxy.core.attempts import Ending, Reservation
 from proxy.core.days import DAY_SECONDS
 from proxy.core.deltas import Deltas
 from proxy.core.limiter import Lately, Peers
@@ -27,7 +28,7 @@ from proxy.runtime import syncer
 from proxy.runtime.clients import ClientState
 from proxy.runtime.references import References
 from proxy.runtime.snapshot import Snapshots
-from proxy.runtime.state import Ending, Reservation, State
+from proxy.runtime.state import State
 from proxy.runtime.syncer import HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
 from proxy.store import client_states, db, held, instances, states, usage
 from proxy.store.db import LOOK_SECONDS, Database, StoreUnavailable
@@ -1197,7 +1198,7 @@ def everything(worker, taken, now):
     """A state that read all anew, and noted as new to others what the worker wrote."""
     fresh = State(worker.state._clock, peers=TWO)
     fresh.take()
-    fresh._taken = taken
+    fresh._take(taken)
     with worker.database._database.read() as connection:
         fresh.merge(states.read(connection, now), worker.snapshots.current.configs)
     return fresh
@@ -1206,7 +1207,7 @@ def everything(worker, taken, now):
 def metered(state, now):
     """What limits are compared with, where it is not 0."""
     found = {}
-    for key, meter in list(state._meters.items()):
+    for key, meter in list(state._metering.all.items()):
         lately = state._lately(meter) or Lately()
         sums = [m.total(int(now)) for m in (meter.tokens, meter.requests)]
         sums += [lately.tokens(int(now)), lately.requests(int(now))]
@@ -1472,7 +1473,7 @@ def test_a_merge_that_broke_off_is_followed_by_a_read_of_all(make_worker, monkey
         worker.measure(DONE, of=one.snapshots.current.instances["a"].config)
     two.syncer.sync()
     with monkeypatch.context() as patch:
-        patch.setattr(one.state, "_count", lambda *_: 1 / 0)
+        patch.setattr(one.state._metering, "_count", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             one.syncer.sync()
     one.measure(DONE, of=one.snapshots.current.instances["a"].config)

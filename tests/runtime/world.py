@@ -11,13 +11,14 @@ from requests.structures import CaseInsensitiveDict
 
 from proxy.core import limiter
 from proxy.core import verdict as verdicts
+from proxy.core.attempts import Ending
 from proxy.core.catalog import Catalog
 from proxy.core.record import Trail
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.forward import Forward
 from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshot
-from proxy.runtime.state import Ending, State
+from proxy.runtime.state import State
 from proxy.runtime.upstream import UpstreamError
 from tests.builders import call
 
