@@ -7,6 +7,8 @@ KINDS = (ENV, FILE)
 
 MAX_CHARACTERS = 2000
 
+# `${NAME}` and `$NAME`: what a shell or a program was to replace, and did not.
+_VARIABLE = re.compile(r"\$(\{[^{}]*\}|[A-Z_][A-Z0-9_]*)\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # What an instance's key could be read from, and sent to whoever the instance is.
 OUR_IDENTITY = ("AZURE_CLIENT_SECRET", "IDENTITY_HEADER", "MSI_SECRET")
@@ -42,3 +44,8 @@ def key_mistake(key: str) -> str | None:
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         return "Must be printable ASCII without spaces: it is sent as a header."
     return None
+
+
+def is_variable(value: str) -> bool:
+    """It names a variable of a shell, whose value should stand in its place."""
+    return _VARIABLE.match(value) is not None

@@ -540,5 +540,8 @@ def _forget_frames(error: UpstreamError) -> None:
 
 
 def _error_event(error: UpstreamError) -> bytes:
-    shape = UpstreamFailed(f"The answer broke off: {error.message}.", code="stream_interrupted")
+    said = error.message
+    if said.startswith("it "):  # whose name stands before it, but for a client
+        said = f"the upstream {said.removeprefix('it ')}"
+    shape = UpstreamFailed(f"The answer broke off: {said}.", code="stream_interrupted")
     return b"data: " + json.dumps(shape.to_dict()).encode() + b"\n\n"

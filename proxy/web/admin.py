@@ -23,7 +23,7 @@ from proxy.store.revisions import Author
 from proxy.web import schemas_instances as schemas
 from proxy.web.auth import demand, require_admin
 from proxy.web.author import author
-from proxy.web.documented import documented_in
+from proxy.web.documented import any_of, documented_in, one_or_list
 from proxy.web.etags import etag, if_match
 from proxy.web.schemas import NotesSchema, body_json, checked, query_values
 from proxy.web.schemas_instances import config_json, state_json
@@ -72,7 +72,8 @@ class Instances(MethodView):
     @documented(
         201,
         schemas.InstanceViewSchema,
-        body=schemas.InstanceSchema(),
+        body=one_or_list(schemas.InstanceSchema()),
+        shown=any_of(schemas.InstanceViewSchema(), schemas.AddedInstancesSchema()),
         errors=(409, 422),
     )
     def post(self) -> Any:

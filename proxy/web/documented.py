@@ -44,12 +44,14 @@ def documented_in(
     query: type[Schema] | None = None,
     errors: tuple[int, ...] = (404,),
     instead: type[Schema] | None = None,
+    shown: Json | None = None,
     right: str | None = None,
 ) -> Callable[[View], View]:
     """What the OpenAPI document says of a view; `answer` also shapes what the view returns.
     Of the body's fields `least` are needed, whichever. `yaml` is of a body that may be YAML,
     too; without a body, of the answer, which may be CSV instead where `csv` says so. `instead`
-    is of an answer 200 that says more than one without a body.
+    is of an answer 200 that says more than one without a body; `shown` of one that may have
+    other shapes than `answer`, which then is what the view returns as it is.
 
     `right` is the one it asks for (core/roles.py); None: by its method, whose name it has.
     """
@@ -65,10 +67,9 @@ def documented_in(
         if yaml is not None:
             content[YAML] = {"schema": yaml}
         doc["requestBody"] = {"required": True, "content": content}
-    elif yaml is not None:
-        doc["responses"][status] = {"content": {YAML: {"schema": yaml}}}
-    elif csv:
-        doc["responses"][status] = {"content": {CSV: {"schema": {"type": "string"}}}}
+    unusual = _unusual(shown, yaml if body is None else None, csv=csv)
+    if unusual:
+        doc["responses"][status] = {"content": unusual}
 
     def decorate(view: View) -> View:
         asked = right or roles.BY_METHOD.get(view.__name__, roles.ADMINISTER)
@@ -80,6 +81,20 @@ def documented_in(
         return cast(View, decorated)
 
     return decorate
+
+
+def any_of(*schemas: Schema | Json) -> Json:
+    return {"anyOf": list(schemas)}
+
+
+def one_or_list(schema: Schema) -> Json:
+    return any_of(schema, {"type": "array", "minItems": 1, "items": schema})
+
+
+def _unusual(shown: Json | None, yaml: Schema | Json | None, *, csv: bool) -> Json:
+    """What a good answer may have but for JSON in one shape, by its content type."""
+    shapes = {"application/json": shown, YAML: yaml, CSV: {"type": "string"} if csv else None}
+    return {kind: {"schema": shape} for kind, shape in shapes.items() if shape is not None}
 
 
 def _others(errors: tuple[int, ...], instead: type[Schema] | None) -> dict[int, Json]:

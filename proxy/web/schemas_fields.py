@@ -152,6 +152,11 @@ def is_key(key: str) -> None:
     mistake = references.key_mistake(key)
     if mistake:
         raise ValidationError(mistake)
+    if references.is_variable(key):
+        raise ValidationError(
+            "Names a variable that nothing replaced by its value. env:NAME reads it from the"
+            " gateway's environment."
+        )
     if key.startswith(MASK):
         raise ValidationError("Is a masked key; leave the field out to keep the present one.")
 

@@ -223,6 +223,13 @@ class InstanceListSchema(Schema):
     offset = fields.Integer()
 
 
+class AddedInstancesSchema(Schema):
+    """Of a list that was added."""
+
+    instances = fields.List(fields.Nested(InstanceViewSchema), required=True)
+    total = fields.Integer(required=True)
+
+
 class StateChangeSchema(Schema):
     """What an operator may set: that all is well, or a rest."""
 

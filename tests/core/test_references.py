@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.core.references import is_reference, key_mistake, mistake
+from proxy.core.references import is_reference, is_variable, key_mistake, mistake
 
 
 @pytest.mark.parametrize("value", ["env:NAME", "file:/run/secrets/key", "env:", "file:x"])
@@ -71,3 +71,13 @@ def test_what_can_be_sent_as_a_key(key):
 @pytest.mark.parametrize("key", ["", "a b", "a\n", "ä", "\x7f"])
 def test_what_cannot(key):
     assert "printable ASCII" in key_mistake(key)
+
+
+@pytest.mark.parametrize("key", ["$KEY", "$_", "${KEY}", "${KEY:-none}", "${}", "$AZURE_KEY_2"])
+def test_what_a_shell_should_have_replaced_is_a_variable(key):
+    assert is_variable(key)
+
+
+@pytest.mark.parametrize("key", ["", "$", "$ecret", "$KEY-1", "a$KEY", "${KEY", "${A}${B}"])
+def test_what_only_has_such_a_letter_is_none(key):
+    assert not is_variable(key)

@@ -98,6 +98,8 @@ def _is_meant(body):
     """Allowed also in what the document has no words for: OpenAPI 3.0 cannot say what the keys
     of a mapping may be (here names of models), nor has every generator heard of our formats
     where a value may be null."""
+    if isinstance(body, list):
+        return all(map(_is_meant, body))
     if not isinstance(body, dict):
         return True
     if not (_has_a_way_in(body) and _ends_at_a_date(body)):

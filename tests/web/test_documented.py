@@ -5,7 +5,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
 from proxy.web.docs import AdminApi
-from proxy.web.documented import ERRORS, documented_in
+from proxy.web.documented import ERRORS, any_of, documented_in, one_or_list
 
 
 class Shape(Schema):
@@ -76,3 +76,18 @@ def test_what_may_be_yaml_is_shown_as_both(document):
     assert set(asked["responses"]["200"]["content"]) == {"application/json"}
     answered, _ = document(200, Shape, yaml=Shape())
     assert answered["responses"]["200"]["content"] == both
+
+
+def test_what_may_be_one_or_a_list_is_shown_as_both(document):
+    of_shape = {"$ref": "#/components/schemas/Shape"}
+    either = [of_shape, {"type": "array", "minItems": 1, "items": of_shape}]
+    shown, _ = document(201, Shape, body=one_or_list(Shape()))
+    body = shown["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"anyOf": either}
+
+
+def test_an_answer_of_several_shapes_is_shown_with_each(document):
+    shown, answer = document(201, Shape, shown=any_of(Shape(), {"type": "null"}))
+    schema = shown["responses"]["201"]["content"]["application/json"]["schema"]
+    assert schema == {"anyOf": [{"$ref": "#/components/schemas/Shape"}, {"type": "null"}]}
+    assert answer.get_json() == {"name": "a"}
