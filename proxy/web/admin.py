@@ -8,6 +8,7 @@ from typing import Any
 from flask import make_response, url_for
 from flask.views import MethodView
 from flask_smorest import Blueprint
+from werkzeug.exceptions import MethodNotAllowed
 
 from proxy.context import parts
 from proxy.core.config_plan import left_without
@@ -41,6 +42,12 @@ blueprint.before_request(require_admin)
 
 
 documented = partial(documented_in, blueprint)
+
+METHODS_OF_PARTS = {
+    "/config": ("GET", "PATCH", "PUT"),
+    "/state": ("GET", "PUT"),
+    "/verify": ("POST",),
+}
 
 # The status of those with a problem that no upstream told of.
 OUT_OF_SERVICE = "misconfigured"
@@ -99,6 +106,13 @@ class Instances(MethodView):
 
 @blueprint.route("/<path:name>")
 class Instance(MethodView):
+    def dispatch_request(self, **arguments: Any) -> Any:
+        """No name ends as the path of a part does: that part has no such method."""
+        for ending, methods in METHODS_OF_PARTS.items():
+            if arguments["name"].endswith(ending):
+                raise MethodNotAllowed(valid_methods=methods)
+        return super().dispatch_request(**arguments)
+
     @documented(200, schemas.InstanceViewSchema)
     def get(self, name: str) -> Answer:
         """Config and state of one instance."""

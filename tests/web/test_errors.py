@@ -3,7 +3,9 @@ import pytest
 from proxy import errors
 from proxy.store.db import StoreUnavailable
 from proxy.web import app
+from proxy.web.admin import METHODS_OF_PARTS
 from proxy.web.errors import BASE_URL, message_and_path
+from proxy.web.schemas_fields import RESERVED_ENDINGS
 
 
 def classes(base=errors.ProxyError):
@@ -175,6 +177,23 @@ def test_a_wrong_method_of_the_admin_api_is_a_405(shared_world):
     assert shape(answer)["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize(
+    "method, part, allowed",
+    [
+        ("PATCH", "state", {"GET", "PUT"}),
+        ("DELETE", "config", {"GET", "PATCH", "PUT"}),
+        ("GET", "verify", {"POST"}),
+    ],
+)
+def test_a_wrong_method_of_an_instances_part_is_none_of_an_instance_of_such_a_name(
+    method, part, allowed, shared_world
+):
+    answer = shared_world.admin(method, f"/a/{part}")
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert shape(answer)["code"] == "method_not_allowed"
+
+
 def test_options_say_what_a_path_accepts(shared_world):
     answer = shared_world.client.options("/v1/chat/completions")
     assert answer.status_code == 200
@@ -208,3 +227,15 @@ def test_who_wants_a_websocket_is_told_that_there_is_none(shared_world):
     answer = shared_world.client.get("/v1/models", headers=headers)
     assert answer.status_code == 400
     assert shape(answer)["message"] == "The gateway speaks no WebSocket; ask without Upgrade."
+
+
+def test_the_parts_of_an_instance_are_those_that_are_served(shared_world):
+    served = {
+        rule.rule.removeprefix("/admin/instances/<path:name>"): rule.methods
+        for rule in shared_world.app.url_map.iter_rules()
+        if rule.rule.startswith("/admin/instances/<path:name>/")
+    }
+    assert {part: set(methods) for part, methods in METHODS_OF_PARTS.items()} == {
+        part: methods - {"HEAD", "OPTIONS"} for part, methods in served.items()
+    }
+    assert set(METHODS_OF_PARTS) == set(RESERVED_ENDINGS)
