@@ -126,6 +126,8 @@ def _check_url(url: str, *, credentials: bool) -> None:
         raise ValidationError("Is not a URL.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValidationError("Must be http:// or https:// and a host.")
+    if parts.hostname in ("http", "https"):
+        raise ValidationError("Has http:// or https:// twice.")
     if re.search(r"[\s\x00-\x1f\x7f\\]", url):
         raise ValidationError("Must not contain spaces, backslashes or control characters.")
     if parts.query or parts.fragment:

@@ -69,6 +69,8 @@ def test_a_name_that_no_path_could_have_is_refused(name, said):
         ("https://[", "not a URL"),
         ("ftp://h", "http:// or https://"),
         ("https://h:0", "http:// or https://"),
+        ("https://https://h", "twice"),
+        ("http://https//h", "twice"),
         ("https://h/ a", "spaces"),
         ("https://h?api-version=1", "no ? or #"),
         ("https://u:p@h", "the key is `api_key`"),
