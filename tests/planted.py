@@ -22,8 +22,8 @@ from proxy.errors import ProxyError
 from proxy.runtime.references import LeadsNowhere
 from proxy.runtime.upstream import UpstreamError
 from proxy.settings import SettingError
-from proxy.store.db import Prepared
 from proxy.store.schema import SchemaProblem
+from proxy.store.statements import Prepared
 from proxy.store.vault import CannotOpen
 from proxy.web.app import Gateway
 

@@ -18,7 +18,8 @@ from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.tell import tell
 from proxy.store import client_states, held, states, usage
-from proxy.store.db import Connection, Database, FileWatch, StoreUnavailable
+from proxy.store.db import Connection, Database, StoreUnavailable
+from proxy.store.file_watch import FileWatch
 from proxy.store.held import Held
 from proxy.store.model_names import ModelNames
 from proxy.store.own_connection import OwnConnection

@@ -17,8 +17,8 @@ from sqlalchemy import (
 from proxy.core.client_deltas import ClientDeltas, SharedClients
 from proxy.core.days import DAY_SECONDS, month
 from proxy.core.limiter import COUNTED_SECONDS
-from proxy.store.db import Prepared, upsert
 from proxy.store.models import ClientSpendingRow, ClientStateRow, ClientWindowRow
+from proxy.store.statements import Prepared, upsert
 from proxy.store.states import BEFORE_ALL, KEPT_WINDOW_SECONDS, next_number
 
 KEPT_DAYS = 62  # a whole month, when the next one is half over

@@ -17,8 +17,9 @@ import orjson
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from proxy.core.deltas import Deltas, Totals, UsageKey
-from proxy.store.db import Prepared, as_json
+from proxy.store.db import as_json
 from proxy.store.models import HeldCountsRow
+from proxy.store.statements import Prepared
 
 # Of an instance that is asked each second five requests are one row then. Less than usage's
 # GRACE_SECONDS.

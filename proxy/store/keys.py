@@ -19,10 +19,10 @@ from proxy.core.key_format import RANDOM_BYTES, key_of
 from proxy.core.types import Client
 from proxy.errors import Conflict, NotFound, Unavailable
 from proxy.store import revisions
-from proxy.store.db import Prepared
 from proxy.store.models import ClientKeyRow, ClientStateRow, InstanceRow, SecretRow
 from proxy.store.revisions import Author
 from proxy.store.sealed import Unreadable
+from proxy.store.statements import Prepared
 
 KIND = "client"
 PEPPER = "key_pepper"  # the row of `secret` with what hashes are keyed with

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select, union_all
 
 from proxy.core.deltas import OTHER_MODEL, UsageKey
-from proxy.store.db import Prepared
 from proxy.store.models import UsageRow, UsageTotalRow
+from proxy.store.statements import Prepared
 from proxy.store.usage import rolled_until
 
 # The config's own spelling of a model's name; None: no config names it.

@@ -4,7 +4,8 @@ import sqlite3
 from contextlib import suppress
 from typing import cast
 
-from proxy.store.db import Connection, Cursor, Database, translated
+from proxy.store.db import Connection, Database, translated
+from proxy.store.statements import Cursor
 
 
 class OwnConnection:

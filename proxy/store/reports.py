@@ -18,7 +18,6 @@ from proxy.core.usage import (
     PAIRS,
     Counts,
 )
-from proxy.store.db import Prepared
 from proxy.store.models import (
     UsageDayRow,
     UsageHourRow,
@@ -26,6 +25,7 @@ from proxy.store.models import (
     UsageRow,
     UsageSeriesRow,
 )
+from proxy.store.statements import Prepared
 from proxy.store.usage import floor, paired_until, rolled_until
 from proxy.store.usage_steps import NAMED_BY, name_of
 

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from proxy.core.config_history import Record, shown_record
 from proxy.core.masking import SECRET_FIELDS, masked
 from proxy.errors import PreconditionFailed
-from proxy.store.db import Prepared
 from proxy.store.models import RevisionChangeRow, RevisionRow
+from proxy.store.statements import Prepared
 
 REASON_CHARACTERS = 500
 

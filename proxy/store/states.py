@@ -23,13 +23,14 @@ from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import OPERATOR, TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
 from proxy.core.window import SET_BACK_SECONDS
-from proxy.store.db import Prepared, as_json, upsert, upsert_statement
+from proxy.store.db import as_json
 from proxy.store.models import (
     DeploymentStateRow,
     InstanceStateRow,
     StateJournalRow,
     StateWriteRow,
 )
+from proxy.store.statements import Prepared, upsert, upsert_statement
 
 KEPT_WINDOW_SECONDS = 120
 BREAKER_COLUMNS = tuple(f"breaker_{f.name}" for f in fields(BreakerNews))

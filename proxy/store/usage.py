@@ -32,7 +32,6 @@ from proxy.core.usage import (
     PAIRS,
     Kept,
 )
-from proxy.store.db import Prepared, upsert
 from proxy.store.models import (
     Base,
     UsageDayRow,
@@ -43,6 +42,7 @@ from proxy.store.models import (
     UsageSeriesRow,
     UsageTotalRow,
 )
+from proxy.store.statements import Prepared, upsert
 from proxy.store.usage_steps import NAMED_BY, PERIODS, WHO, name_of, steps, steps_of_pairs
 
 KEY_COLUMNS = ("minute_at", *WHO)

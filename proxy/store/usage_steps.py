@@ -20,7 +20,6 @@ from proxy.core.usage import (
     OVERALL,
     PAIRS,
 )
-from proxy.store.db import NO_VALUES, Prepared
 from proxy.store.models import (
     Base,
     UsageDayRow,
@@ -29,6 +28,7 @@ from proxy.store.models import (
     UsageSeriesRow,
     UsageTotalRow,
 )
+from proxy.store.statements import NO_VALUES, Prepared
 
 WHO = ("instance_name", "model", "client_name")
 # The column that names a row of a series.

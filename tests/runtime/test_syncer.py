@@ -31,7 +31,8 @@ from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.syncer import HOUSEKEEPING_SECONDS, LATE_SECONDS, Syncer
 from proxy.store import client_states, db, held, instances, states, usage
-from proxy.store.db import LOOK_SECONDS, Database, StoreUnavailable
+from proxy.store.db import Database, StoreUnavailable
+from proxy.store.file_watch import LOOK_SECONDS
 from proxy.store.held import Held
 from proxy.store.models import (
     ClientSpendingRow,

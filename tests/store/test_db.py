@@ -1,21 +1,18 @@
-import errno
 import os
 import shutil
 import sqlite3
 from contextlib import ExitStack
 from threading import Thread
-from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import URL, bindparam, insert, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import URL, insert, text
 
 from proxy.core.deltas import Deltas
 from proxy.errors import Conflict
 from proxy.settings import SettingError
 from proxy.store import db, states
-from proxy.store.db import Database, FileWatch, StoreUnavailable, damage, translated
-from proxy.store.models import ClientKeyRow, InstanceStateRow
+from proxy.store.db import Database, StoreUnavailable, translated
+from proxy.store.models import ClientKeyRow
 from tests.builders import VAULT
 
 # As another program would write it.
@@ -225,36 +222,6 @@ def test_a_url_of_which_no_engine_can_be_made_is_a_bad_setting(url, named):
     assert "\n" not in str(caught.value)
 
 
-def test_no_rows_are_no_statement(database):
-    with database.read() as connection:
-        db.upsert(connection, InstanceStateRow, [], lambda present, given: {})
-
-
-def add_requests(present, given):
-    return {"total_requests": present.c.total_requests + given.total_requests}
-
-
-def test_an_upsert_inserts_what_is_new_and_merges_what_is_there(database):
-    def write(*rows):
-        with database.write() as connection:
-            db.upsert(
-                connection,
-                InstanceStateRow,
-                rows,
-                add_requests,
-            )
-
-    write({"instance_name": "a", "total_requests": 1})
-    write(
-        {"instance_name": "a", "total_requests": 2}, {"instance_name": "b", "total_requests": 4}
-    )
-    with database.read() as connection:
-        found = connection.execute(
-            text("SELECT instance_name, total_requests FROM instance_state ORDER BY 1")
-        ).all()
-    assert found == [("a", 3), ("b", 4)]
-
-
 # A file that goes away, or becomes another.
 
 
@@ -283,64 +250,6 @@ def test_a_file_that_took_the_others_place_is_opened(database, database_file, mi
     assert found != "old"
 
 
-def test_a_watch_tells_once_that_another_file_is_there(database, database_file, migrated_file):
-    watch = FileWatch(database)
-    assert [watch.was_replaced() for _ in range(2)] == [False, False]
-    os.rename(database_file, f"{database_file}.aside")
-    with pytest.raises(StoreUnavailable, match=r"proxy\.db is gone; put it back"):
-        watch.was_replaced()
-    shutil.copy(migrated_file, database_file)
-    assert [watch.was_replaced() for _ in range(2)] == [True, False]
-
-
-def overwritten(path):
-    """Its beginning, with what is no page; returns what was there."""
-    with open(path, "r+b") as file:
-        before = file.read(16_384)
-        file.seek(0)
-        file.write(b"\xa5" * len(before))
-    return before
-
-
-def test_a_file_that_was_written_over_is_noticed_by_who_looks_anew(database, database_file):
-    watch = FileWatch(database)
-    with database.read() as connection:
-        connection.execute(select(ClientKeyRow.__table__)).all()
-    watch.check(100.0)
-    before = overwritten(database_file)
-    watch.check(104.0)  # to look takes longer than to believe it
-    for now in (105.0, 106.0):
-        with pytest.raises(StoreUnavailable, match=r"proxy\.db is damaged \(file is not a"):
-            watch.check(now)
-    with open(database_file, "r+b") as file:
-        file.write(before)
-    watch.check(106.5)  # and at once, when it is well again
-
-
-@pytest.mark.parametrize("left", [0, 4096])
-def test_a_file_that_was_cut_is_noticed_too(left, database, database_file):
-    with database.read() as connection:
-        connection.execute(select(ClientKeyRow.__table__)).all()
-    os.truncate(database_file, left)
-    with pytest.raises(StoreUnavailable, match="is damaged"):
-        FileWatch(database).check(100.0)
-
-
-def test_behind_a_clock_that_was_set_back_it_is_looked_into(database, database_file):
-    watch = FileWatch(database)
-    watch.check(100.0)
-    overwritten(database_file)
-    with pytest.raises(StoreUnavailable):
-        watch.check(50.0)
-
-
-def test_what_cannot_be_looked_into_is_not_said_to_be_damaged(tmp_path, database_file):
-    assert damage(str(tmp_path / "none.db")) is None
-    with sqlite3.connect(database_file) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        assert damage(str(database_file)) is None
-
-
 def test_what_is_in_use_while_all_is_disposed_of_is_closed_when_it_is_not(database):
     with database.read() as connection:
         driver = connection.connection.dbapi_connection
@@ -351,34 +260,6 @@ def test_what_is_in_use_while_all_is_disposed_of_is_closed_when_it_is_not(databa
     with database.read() as connection:
         kept = connection.connection.dbapi_connection
     kept.execute("SELECT 1").close()
-
-
-def test_a_file_that_may_not_be_seen_is_not_said_to_be_gone(
-    database, database_file, monkeypatch
-):
-    def denied(path, **_):
-        raise PermissionError(errno.EACCES, "Permission denied", path)
-
-    watch = FileWatch(database)
-    monkeypatch.setattr(os, "stat", denied)
-    with pytest.raises(StoreUnavailable, match=r"cannot be reached \(Permission denied\)"):
-        watch.was_replaced()
-
-
-def test_a_file_that_comes_back_is_the_same(database, database_file):
-    watch = FileWatch(database)
-    watch.was_replaced()
-    os.rename(database_file, aside := f"{database_file}.aside")
-    with pytest.raises(StoreUnavailable):
-        watch.was_replaced()
-    os.rename(aside, database_file)
-    assert not watch.was_replaced()
-
-
-def test_what_is_no_file_is_not_watched():
-    database = Database("sqlite:///file:x?mode=memory&uri=true")
-    assert not FileWatch(database).was_replaced()
-    FileWatch(database).check(0.0)
 
 
 @pytest.mark.parametrize("name", ["a b.db", "a?b#c%20.db", "\u00e4.db"])
@@ -407,76 +288,6 @@ def test_a_full_disk_is_unavailable_and_loses_only_what_was_being_written(databa
             connection.exec_driver_sql("INSERT INTO big VALUES (zeroblob(100000))")
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM big").scalar() == 0
-
-
-# Statements that the driver executes.
-
-FIND = db.Prepared(select(ClientKeyRow.name).where(ClientKeyRow.id == bindparam("number")))
-
-
-def test_a_prepared_statement_is_executed_in_the_transaction_of_its_connection(database):
-    with database.write() as connection:
-        with connection.begin_nested() as inner:
-            add_key(connection)
-            assert FIND.rows(connection, number=1) == [("app",)]
-            inner.rollback()
-        assert FIND.rows(connection, number=1) == []
-    with database.read() as connection:
-        assert FIND.rows(connection, number=1) == []
-
-
-def test_a_read_that_begins_with_one_sees_one_state_of_the_database(database, other_process):
-    with database.read() as connection:
-        FIND.rows(connection, number=1)
-        other_process.execute(ADD_B)
-        assert FIND.rows(connection, number=1) == []
-
-
-def test_what_the_driver_raises_is_unavailable(database):
-    with database.write() as connection:
-        connection.exec_driver_sql("DROP TABLE client_key")
-    with pytest.raises(StoreUnavailable, match="no such table"), database.read() as connection:
-        FIND.rows(connection, number=1)
-
-
-def test_an_upsert_fills_in_what_a_table_has_by_default(database):
-    with database.write() as connection:
-        db.upsert(connection, InstanceStateRow, [{"instance_name": "a"}], keep)
-    with database.read() as connection:
-        found = connection.execute(text("SELECT total_requests FROM instance_state")).scalar()
-    assert found == 0
-
-
-def keep(present, _given):
-    return {"total_requests": present.c.total_requests}
-
-
-class Recorded:
-    """A connection of another dialect, whose cursor keeps what it is given."""
-
-    def __init__(self, dialect):
-        self.dialect = dialect
-        self.dialect.loaded_dbapi = SimpleNamespace(Error=ZeroDivisionError)
-        self.connection = SimpleNamespace(cursor=lambda: self)
-        self.given = []
-
-    def in_transaction(self):
-        return True
-
-    def executemany(self, sql, rows):
-        self.given.append((sql, rows))
-
-    def close(self):
-        pass
-
-
-def test_postgresql_gets_its_own_words_and_values_by_name():
-    connection = Recorded(postgresql.dialect())
-    db.upsert(connection, InstanceStateRow, [{"instance_name": "a"}], keep)
-    ((sql, (row,)),) = connection.given
-    assert "ON CONFLICT (instance_name) DO UPDATE" in sql
-    assert "%(instance_name)s" in sql
-    assert (row["instance_name"], row["total_requests"]) == ("a", 0)
 
 
 def test_a_connection_sets_the_journal_once(database, statements):
