@@ -39,19 +39,9 @@ from proxy.core.limiter import (
 from proxy.core.live import ALONE, Live
 from proxy.core.metering import NO_CONFIGS, Metering
 from proxy.core.refusal import Refusal
-from proxy.core.types import (
-    Call,
-    Candidate,
-    InstanceConfig,
-    MeterKey,
-    Serving,
-)
+from proxy.core.types import Call, Candidate, InstanceConfig, MeterKey, Serving
 from proxy.core.usage import MINUTE_SECONDS
-from proxy.core.verdict import (
-    ERRORS,
-    MISCONFIGURED,
-    Verdict,
-)
+from proxy.core.verdict import ERRORS, MISCONFIGURED, Verdict
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})

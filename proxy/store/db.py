@@ -8,12 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from sqlalchemy import (
-    URL,
-    Engine,
-    create_engine,
-    event,
-)
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy import Connection as Connection  # what transactions give, for all
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
