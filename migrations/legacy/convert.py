@@ -8,7 +8,7 @@ from typing import Any
 
 from migrations.legacy.records import CARRIED_STATE_KEYS, Problem, Record
 from migrations.legacy.showing import cut, shown
-from proxy.web.schemas_instances import checked_instance
+from proxy.web.schemas_instances import checked_old_instance
 
 # What the old program took where a file did not say.
 OLD_DEFAULTS: Mapping[str, Any] = {
@@ -111,7 +111,7 @@ def convert_config(record: Record) -> Carried:
     if not values.get("api_key"):
         _complain(carried, "api_key", None, "It has no key.")
         return carried
-    carried.config, wrong = checked_instance(values)
+    carried.config, wrong = checked_old_instance(values)
     carried.blank = _blank(record.config, BLANK_CONFIG)
     for message, path in wrong:
         _complain(carried, ".".join(path), _value_at(values, path), message)

@@ -14,6 +14,7 @@ from migrations.legacy.convert import (
 )
 from migrations.legacy.records import CONFIGS_ONLY, ERAS, STATES_ONLY, Problem, Reading, Record
 from migrations.legacy.showing import cut, shown
+from proxy.core.references import is_variable
 
 
 @dataclass(slots=True)
@@ -137,7 +138,8 @@ def _decide(
     state = states[0] if states else None
     used = [each.record for each in (config, state) if each]
     if config:
-        plan.notes += [(config.record, note) for note in _of_one_model(config)]
+        notes = (*_of_one_model(config), *_of_a_variable(config))
+        plan.notes += [(config.record, note) for note in notes]
     plan.instances.append(
         Imported(
             name=name,
@@ -172,6 +174,14 @@ def _of_one_model(config: Carried) -> Iterator[str]:
                 f"`model_deployments` has {written}: the old program looked models up in lower"
                 f" case, so {counted} counted; here each counts as it is written"
             )
+
+
+def _of_a_variable(config: Carried) -> Iterator[str]:
+    if is_variable(config.config["api_key"]):
+        yield (
+            "`api_key` names a variable that the old program did not replace, and is sent as it"
+            " is written; write the key, or env:NAME, once it is here"
+        )
 
 
 def _newest(records: list[Record], has_it: Callable[[Record], bool]) -> list[Record]:

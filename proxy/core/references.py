@@ -47,5 +47,6 @@ def key_mistake(key: str) -> str | None:
 
 
 def is_variable(value: str) -> bool:
-    """It names a variable of a shell, whose value should stand in its place."""
+    """It is written as shells and env files name a variable whose value should stand there:
+    as a whole, and as keys are not."""
     return _VARIABLE.match(value) is not None

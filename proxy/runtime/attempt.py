@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
@@ -29,6 +30,9 @@ from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
+# Whose name stands before what it did, but for a client.
+UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
+_IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -41,7 +45,7 @@ MAX_HELD_BYTES = 1_048_576
 ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
-ENDLESS = "an event of its stream did not end"
+ENDLESS = "it sent an event of its stream that did not end"
 A_PAGE = "its answer is a page of HTML or XML, and no JSON"
 CUT_SHORT = "it ended its stream before the answer's end"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
@@ -540,8 +544,6 @@ def _forget_frames(error: UpstreamError) -> None:
 
 
 def _error_event(error: UpstreamError) -> bytes:
-    said = error.message
-    if said.startswith("it "):  # whose name stands before it, but for a client
-        said = f"the upstream {said.removeprefix('it ')}"
+    said = _IT.sub(lambda found: UPSTREAM[found[0]], error.message)
     shape = UpstreamFailed(f"The answer broke off: {said}.", code="stream_interrupted")
     return b"data: " + json.dumps(shape.to_dict()).encode() + b"\n\n"

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proxy.core.masking import SECRET_FIELDS
-from proxy.core.references import ENV, FILE, is_reference, key_mistake
+from proxy.core.references import ENV, FILE, is_reference, is_variable, key_mistake
 from proxy.core.types import InstanceConfig
 from proxy.store.sealed import Unreadable
 from proxy.store.vault import FileVersion, file_version
@@ -143,6 +143,10 @@ def _checked(name: str, reference: str, found: str) -> str:
         raise LeadsNowhere(f"{where} is empty; put the secret there")
     if is_reference(found):
         raise LeadsNowhere(f"{where} holds a reference itself; put the secret there")
+    if name == "api_key" and is_variable(found):
+        raise LeadsNowhere(
+            f"{where} names another variable, which nothing replaced; put the secret there"
+        )
     if name == "api_key" and key_mistake(found):
         raise LeadsNowhere(f"{where} holds no key: it must be printable ASCII without spaces")
     if name == "proxy_url" and not _is_url(found):

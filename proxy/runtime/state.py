@@ -101,7 +101,7 @@ class State:
         self._peers = peers
         self._lock = Lock()
         self._lives: dict[str, Live] = {}
-        self._pending = Deltas()
+        self._pending = Deltas()  # always this one, which the metering knows, too
         self._metering = Metering(self._pending)
         self._taken = Deltas()  # being written; neither pending nor among the shared yet
         # Written, but to where it waits and is in nobody's sums yet: see store/held.py.

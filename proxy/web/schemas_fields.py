@@ -154,13 +154,17 @@ def is_key(key: str) -> None:
     mistake = references.key_mistake(key)
     if mistake:
         raise ValidationError(mistake)
+    if key.startswith(MASK):
+        raise ValidationError("Is a masked key; leave the field out to keep the present one.")
+
+
+def is_no_variable(key: str) -> None:
+    """It would be sent as it is written."""
     if references.is_variable(key):
         raise ValidationError(
             "Names a variable that nothing replaced by its value. env:NAME reads it from the"
             " gateway's environment."
         )
-    if key.startswith(MASK):
-        raise ValidationError("Is a masked key; leave the field out to keep the present one.")
 
 
 def _is_reference(value: str) -> bool:

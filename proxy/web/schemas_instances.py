@@ -30,6 +30,7 @@ from proxy.web.schemas_fields import (
     distinct,
     is_key,
     is_name,
+    is_no_variable,
     is_proxy_url,
     is_upstream_url,
     limits_by_model,
@@ -56,7 +57,7 @@ class InstanceSchema(Schema):
         validate=validate.OneOf([*PROVIDERS, *PROVIDER_ALIASES]), load_default="azure"
     )
     api_key = fields.String(
-        validate=[validate.Length(1, 4000), is_key],
+        validate=[validate.Length(1, 4000), is_key, is_no_variable],
         metadata={
             "format": "secret",
             "description": "Sent to the upstream; never returned. NONE: send no key. env:NAME"
@@ -152,6 +153,12 @@ class InstanceSchema(Schema):
         if data.get("auth") == ENTRA and not partial:
             data.setdefault("api_key", NO_KEY)
         return data
+
+
+class OldInstanceSchema(InstanceSchema):
+    """As an older program left it, which did not look at what its key says."""
+
+    api_key = fields.String(validate=[validate.Length(1, 4000), is_key])
 
 
 class InstanceChangeSchema(InstanceSchema):
@@ -297,14 +304,14 @@ class VerifyResultSchema(Schema):
 
 
 # Making a schema takes longer than using it, and an import checks thousands of records.
-WHOLE_INSTANCE = InstanceSchema()
+OLD_INSTANCE = OldInstanceSchema()
 
 
-def checked_instance(values: Any) -> tuple[dict[str, Any], list[tuple[str, list[str]]]]:
+def checked_old_instance(values: Any) -> tuple[dict[str, Any], list[tuple[str, list[str]]]]:
     """A whole config as the schema reads it, or else everything that is wrong with it: each a
     message and the path of the field."""
     try:
-        return WHOLE_INSTANCE.load(values), []
+        return OLD_INSTANCE.load(values), []
     except ValidationError as error:
         messages = error.messages
     each = [{k: v} for k, v in messages.items()] if isinstance(messages, dict) else [messages]

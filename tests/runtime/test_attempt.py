@@ -14,6 +14,7 @@ from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
+from proxy.runtime import attempt as attempts
 from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.entra import NoToken
 from proxy.runtime.line import Line
@@ -233,7 +234,7 @@ def test_a_stream_whose_line_does_not_end_is_the_instances_failure(asks):
     attempt = world.attempt(**asks)
     got, _ = broken(attempt)
     assert attempt.verdict is verdicts.FAILED
-    assert attempt.error.message == "an event of its stream did not end"
+    assert attempt.error.message == "it sent an event of its stream that did not end"
     line, last = got.split(b"\n\n")[1:3]
     assert line.startswith(b"data: xxx")
     assert len(line) < ENDLESS_BYTES + 2_000_000
@@ -1053,10 +1054,7 @@ def test_the_usage_event_is_hidden_from_that_one_too():
     "end, error",
     [
         (lambda attempt: attempt.fail(BROKEN), "it broke off its answer"),
-        (
-            lambda attempt: attempt.fail(requests.ConnectionError("it fell")),
-            "it fell",
-        ),
+        (lambda attempt: attempt.fail(requests.ConnectionError("it fell")), "it fell"),
         (lambda attempt: attempt.time_out(), "it timed out in the middle of its answer"),
     ],
 )
@@ -1135,3 +1133,18 @@ def test_one_that_broke_does_not_wait_for_the_garbage_collector(how):
         assert left_over(**how) == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "message, said",
+    [
+        ("it broke off its answer", "the upstream broke off its answer"),
+        (attempts.ENDLESS, "the upstream sent an event of its stream that did not end"),
+        ("its answer is not proper HTTP", "the upstream's answer is not proper HTTP"),
+        (attempts.ENDING, attempts.ENDING),
+        ("italics", "italics"),
+    ],
+)
+def test_a_client_is_told_who_it_was_that_broke_off(message, said):
+    event = attempts._error_event(UpstreamError(message)).decode()
+    assert f'"The answer broke off: {said}."' in event

@@ -94,6 +94,7 @@ def test_what_leads_nowhere_says_where_and_what_to_do(fields, said):
         (b"two words", "holds no key: it must be printable ASCII"),
         (b"\xff\xfe", "holds no key"),
         (b"k\nother", "holds no key"),
+        (b"${AZURE_KEY}", "names another variable, which nothing replaced"),
         (b"k" * (MAX_BYTES + 1), "is larger than 16384 bytes, as no secret is"),
     ],
 )

@@ -35,7 +35,7 @@ def test_each_event_is_told_somewhere_and_nothing_else_is():
     assert told | OF_VARIABLES | OF_THE_SERVER | OF_THE_LOG | NOT_TOLD == set(EVENTS)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nobody_logs_what_has_no_name(path):
     for call in calls(path):
         owner = getattr(call.func, "value", None)

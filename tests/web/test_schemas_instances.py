@@ -10,7 +10,7 @@ from proxy.web.schemas_instances import (
     InstanceChangeSchema,
     InstanceConfigSchema,
     InstanceSchema,
-    checked_instance,
+    checked_old_instance,
     without_masks,
 )
 from tests.builders import config
@@ -129,10 +129,10 @@ def test_a_secret_that_comes_back_as_it_was_shown_is_no_change(given, kept):
 def test_without_an_app_the_settings_say_whether_a_metadata_address_is_allowed(monkeypatch):
     """An import by a migration has none."""
     values = FEWEST | {"api_base": "http://169.254.169.254"}
-    config, wrong = checked_instance(values)
+    config, wrong = checked_old_instance(values)
     assert (config, [path for _, path in wrong]) == ({}, [["api_base"]])
     monkeypatch.setenv("PROXY_ALLOW_PRIVATE_UPSTREAMS", "true")
-    assert checked_instance(values)[1] == []
+    assert checked_old_instance(values)[1] == []
 
 
 # How an instance knows us.
@@ -169,3 +169,14 @@ def test_a_change_of_auth_alone_leaves_the_key_alone(auth):
 @pytest.mark.parametrize("auth", ["", "Entra", "token", None, 1])
 def test_another_auth_is_refused(auth):
     assert refused(InstanceSchema(), FEWEST | {"auth": auth}).param == "auth"
+
+
+@pytest.mark.parametrize("key", ["$AZURE_KEY", "${AZURE_KEY}"])
+def test_a_key_that_names_a_variable_is_refused_but_where_an_older_program_left_it(key):
+    error = refused(InstanceSchema(), FEWEST | {"api_key": key})
+    assert error.param == "api_key"
+    assert "env:NAME" in error.message
+    assert key not in error.message
+    assert "env:NAME" in refused(InstanceChangeSchema(partial=True), {"api_key": key}).message
+    config, wrong = checked_old_instance(FEWEST | {"api_key": key})
+    assert (config["api_key"], wrong) == (key, [])

@@ -176,6 +176,16 @@ def test_names_that_differ_in_case_are_two_instances():
     assert [i.name for i in plan.instances] == ["Azure", "azure"]
 
 
+@pytest.mark.parametrize("key", ["$AZURE_KEY", "${AZURE_KEY:-none}"])
+def test_a_key_that_names_a_variable_is_carried_and_told(key):
+    plan = planned(found(api_key=key))
+    assert [i.config["api_key"] for i in plan.instances] == [key]
+    ((_, note),) = plan.notes
+    assert "write the key, or env:NAME" in note
+    assert key not in note
+    assert not planned(found()).notes
+
+
 def test_a_bad_config_takes_its_state_with_it():
     # State alone would make an import after the mending add it to nothing, or twice.
     records = [found(max_tpm=-1), found(config=None, state={"error_count": 3}, place="S2")]
