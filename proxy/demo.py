@@ -4,7 +4,6 @@ import http.client
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,9 +17,9 @@ from proxy.cli.mock import simulated_resources
 from proxy.context import EXTENSION, Parts
 from proxy.core.types import InstanceConfig
 from proxy.errors import NotFound
-from proxy.settings import INSTANCE_FOLDER, ROOT, SettingError, Settings
+from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
 from proxy.simulator import Simulator
-from proxy.start import gunicorn_command, prepare
+from proxy.start import check_port, gunicorn_command, prepare
 from proxy.store import instances, keys
 from proxy.store.revisions import Author
 
@@ -63,7 +62,7 @@ What it keeps is in instance/demo.db and instance/demo.key: delete both to begin
 
 def run_demo(settings: Settings) -> int:
     """Runs until Ctrl-C or a signal; stops all it started. Returns gunicorn's exit code."""
-    _check_port(settings)
+    check_port(settings)
     settings = replace(
         settings,
         database_url=f"sqlite:///{INSTANCE_FOLDER / 'demo.db'}",
@@ -94,20 +93,6 @@ def run_demo(settings: Settings) -> int:
                 return process.wait()
             except KeyboardInterrupt:
                 return 0  # how it is meant to end
-
-
-def _check_port(settings: Settings) -> None:
-    """Before anything is changed: another demo may be running, with the same database."""
-    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.bind, settings.port))
-        except OSError as error:
-            raise SettingError(
-                f"PORT: {settings.bind}:{settings.port} cannot be used ({error.strerror}); set"
-                " PORT to a free one"
-            ) from error
 
 
 def _fill(parts: Parts, simulator: Simulator) -> str:

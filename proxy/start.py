@@ -3,6 +3,7 @@
 import logging
 import os
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from proxy import make_parts
 from proxy.context import Parts
 from proxy.core import findings
 from proxy.runtime import open_files
-from proxy.settings import INSTANCE_FOLDER, ROOT, Settings
+from proxy.settings import INSTANCE_FOLDER, ROOT, SettingError, Settings
 from proxy.store import admin_keys, damage, instances, keys, schema
 from proxy.store.checkup import OTHERS
 from proxy.store.vault import PRIVATE_FOLDER, Vault
+
+# Where systemd, or the gunicorn that is replaced, hands its open socket on.
+GIVEN_SOCKETS = {"LISTEN_FDS", "GUNICORN_FD"}
 
 ADD_AN_INSTANCE = """\
 No instance is configured yet. Add one:
@@ -54,6 +58,8 @@ instances at your cost. Only for networks in which you trust everyone.
 def serve(settings: Settings) -> int:
     """Returns when gunicorn ends, which takes this process over: signals reach it, and what is
     loaded is not loaded again."""
+    if not GIVEN_SOCKETS & os.environ.keys():
+        check_port(settings)
     parts = make_parts(settings)  # without the app, which gunicorn makes
     prepare(parts)
     parts.database.dispose()
@@ -62,6 +68,21 @@ def serve(settings: Settings) -> int:
     _, _, module, *sys.argv[1:] = gunicorn_command()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
+
+
+def check_port(settings: Settings) -> None:
+    """Before anything is changed: another gateway may be running, with the same database.
+    Raises SettingError."""
+    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.bind, settings.port))
+        except OSError as error:
+            raise SettingError(
+                f"PORT: {settings.bind}:{settings.port} cannot be used ({error.strerror}); set"
+                " PORT to a free one"
+            ) from error
 
 
 def prepare(parts: Parts) -> None:

@@ -1,6 +1,7 @@
 import gc
 import json
 import re
+import socket
 import sqlite3
 import sys
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 from proxy import __main__, create_app, gunicorn_conf, make_parts, start
 from proxy.context import EXTENSION
 from proxy.runtime import open_files
+from proxy.settings import SettingError
 from proxy.start import greeting, gunicorn_command, prepare
 from proxy.store import admin_keys, instances, keys, schema
 from tests.builders import AUTHOR, SECRET_KEY, config
@@ -169,6 +171,37 @@ def test_a_key_file_that_others_can_read_is_told_and_one_that_is_lost(parts, tmp
     assert f"the key is missing: it belongs in the file {path}" in text
     assert "Put the key back" in text
     assert not path.exists()
+
+
+@pytest.fixture
+def taken():
+    """A port that somebody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_port_in_use_is_told_before_anything_is_done(make_settings, taken, tmp_path):
+    path = tmp_path / "none.db"
+    settings = make_settings(port=taken, database_url=f"sqlite:///{path}")
+    with pytest.raises(SettingError, match=f"^PORT: 127.0.0.1:{taken} .*; set PORT to a free"):
+        start.serve(settings)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("variable", ["LISTEN_FDS", "GUNICORN_FD"])
+def test_of_a_socket_that_is_handed_on_the_port_is_in_use(
+    make_settings, taken, variable, monkeypatch
+):
+    class MadeParts(Exception):
+        pass
+
+    def make_parts(_settings):
+        raise MadeParts
+
+    monkeypatch.setenv(variable, "3")
+    monkeypatch.setattr(start, "make_parts", make_parts)
+    with pytest.raises(MadeParts):
+        start.serve(make_settings(port=taken))
 
 
 def test_no_secret_is_in_the_command_line(parts):

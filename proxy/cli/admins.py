@@ -12,12 +12,15 @@ from flask.cli import AppGroup
 
 from proxy.cli.told import author, told, with_reason
 from proxy.context import parts
+from proxy.core.columns import aligned
+from proxy.core.masking import MASK
 from proxy.core.roles import ROLES, name_problem
 from proxy.store import admin_keys
 from proxy.store.admin_keys import StoredAdmin
 
 SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 NEVER = "never"
+HEADINGS = ("name", "role", "key", "made", "expires")
 MAX_DAYS = 36_500
 
 admins_cli = AppGroup("admins", help="Keys of the admin API, and their roles.")
@@ -76,8 +79,11 @@ def list_admins(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([each.shown(time.time()) for each in found], indent=2))
         return
-    for stored in found:
-        click.echo("\t".join(_columns(stored)))
+    if not found:
+        click.echo("There is no admin key. `flask admins add NAME` makes one.", err=True)
+        return
+    for line in aligned([HEADINGS, *map(_columns, found)]):
+        click.echo(line)
 
 
 @admins_cli.command("change")
@@ -122,13 +128,12 @@ def _is_first_set() -> bool:
 
 def _columns(stored: StoredAdmin) -> tuple[str, ...]:
     expires_at = stored.admin.expires_at
-    expiry = "does not expire"
-    if expires_at is not None:
-        verb = "expired" if stored.admin.is_expired(time.time()) else "expires"
-        expiry = f"{verb} {_date(expires_at)}"
+    expiry = "never" if expires_at is None else _date(expires_at)
+    if stored.admin.is_expired(time.time()):
+        expiry += " (expired)"
     return (
-        *(stored.admin.name, stored.admin.role, f"***{stored.hint}"),
-        *(f"made {_date(stored.created_at)}", expiry),
+        *(stored.admin.name, stored.admin.role, f"{MASK}{stored.hint}"),
+        *(_date(stored.created_at), expiry),
     )
 
 

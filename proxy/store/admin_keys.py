@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from proxy.core import roles
 from proxy.core.key_format import ADMIN_PREFIX, RANDOM_BYTES, key_of
+from proxy.core.masking import MASK
 from proxy.core.roles import Admin
 from proxy.errors import Conflict, NotFound, Unprocessable
 from proxy.store import revisions
@@ -38,7 +39,7 @@ class StoredAdmin:
         return {
             "name": self.admin.name,
             "role": self.admin.role,
-            "key_hint": self.hint,
+            "key_hint": f"{MASK}{self.hint}",
             "expires_at": self.admin.expires_at,
             "expired": self.admin.is_expired(now),
             "created_at": self.created_at,

@@ -56,7 +56,13 @@ def add(session: Session, configs: Iterable[InstanceConfig], *, author: Author) 
     number it returns."""
     rows: dict[str, dict[str, Any]] = {}
     for config in configs:
-        if config.name in rows or session.get(InstanceRow, config.name) is not None:
+        if config.name in rows:
+            raise Conflict(
+                f"The list names {config.name!r} twice; none of it was added.",
+                param="name",
+                code="name_exists",
+            )
+        if session.get(InstanceRow, config.name) is not None:
             raise Conflict(
                 f"An instance named {config.name!r} exists; change it with PUT, or remove it.",
                 param="name",

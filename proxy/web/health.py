@@ -100,7 +100,8 @@ def _secrets_problem() -> str | None:
     snapshot = parts().snapshots.current
     out = snapshot.out_of_service
     if out:
-        why = "their secrets cannot be read" if set(out) - set(snapshot.configs) else ""
+        whose = "its" if len(out) == 1 else "their"
+        why = f"{whose} secrets cannot be read" if set(out) - set(snapshot.configs) else ""
         if not set(out).isdisjoint(snapshot.configs):
             why += f"{' or ' if why else ''}Entra ID gives no token"
         return (

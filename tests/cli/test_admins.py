@@ -62,13 +62,20 @@ def test_the_list_shows_all_but_the_keys(run, monkeypatch):
     second = run("add", "a", "--role", "admin").stdout.strip()
     text = run("list").stdout
     assert not KEY.search(text)
-    made = "made 2026-09-21 14:13Z"
-    assert [line.split("\t") for line in text.splitlines()] == [
-        ["a", "admin", f"***{second[-4:]}", made, "does not expire"],
-        ["b", "viewer", f"***{first[-4:]}", made, "expires 2026-09-22 14:13Z"],
+    made = "2026-09-21 14:13Z"
+    assert [re.split(" {2,}", line) for line in text.splitlines()] == [
+        ["name", "role", "key", "made", "expires"],
+        ["a", "admin", f"***{second[-4:]}", made, "never"],
+        ["b", "viewer", f"***{first[-4:]}", made, "2026-09-22 14:13Z"],
     ]
     monkeypatch.setattr(admins.time, "time", lambda: NOW + 86_400)
-    assert "expired 2026-09-22 14:13Z" in run("list").stdout
+    assert "2026-09-22 14:13Z (expired)" in run("list").stdout
+
+
+def test_where_there_is_none_the_list_says_how_to_make_one(run):
+    result = run("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "flask admins add NAME" in result.stderr
 
 
 def test_the_list_is_json_for_machines(run):

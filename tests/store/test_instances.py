@@ -170,7 +170,7 @@ def test_a_name_that_exists_is_a_conflict_and_nothing_of_the_list_is_added(datab
 
 def test_a_name_twice_in_a_list_is_a_conflict_too(database):
     before = everything(database)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="The list names 'a' twice; none of it was added"):
         add(database, config("a"), config("a"))
     assert everything(database) == before
 

@@ -78,7 +78,7 @@ def test_health_tells_of_it_without_names_and_others_are_asked(world):
     answer = world.client.get("/health")
     assert answer.get_json()["status"] == "degraded"
     assert answer.get_json()["problem"] == (
-        "1 instance is out of service, because their secrets cannot be read; GET"
+        "1 instance is out of service, because its secrets cannot be read; GET"
         " /admin/instances?status=misconfigured says why."
     )
     assert world.client.get("/ready").status_code == 200
