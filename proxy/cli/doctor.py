@@ -128,7 +128,7 @@ def _of_config(mine: Parts) -> Iterator[Finding]:
         look()
         yield from _of_tables(mine)
     except schema.SchemaOutdated as error:
-        yield Finding("database", ERROR, str(error), "alembic upgrade head")
+        yield Finding("database", ERROR, str(error), ".venv/bin/alembic upgrade head")
     except (ProxyError, schema.SchemaProblem) as error:
         yield Finding("database", ERROR, str(error), RESTORE)
     else:

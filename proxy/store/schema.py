@@ -35,7 +35,7 @@ NOT_OURS = (
     " restore a backup."
 )
 REMEDIES |= dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), NOT_OURS)
-REMEDY = "`alembic upgrade head` (or ./scripts/run) makes or updates it"
+REMEDY = "`.venv/bin/alembic upgrade head` (or ./scripts/run) makes or updates it"
 # Their files' names begin with a schema's revision, which are numbers in their order.
 MIGRATIONS = ROOT / "migrations" / "versions"
 VERSION_TABLE = "alembic_version"  # alembic's own, in which it keeps the schema's revision

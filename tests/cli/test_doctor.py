@@ -110,7 +110,7 @@ def test_without_a_database_it_says_how_to_make_one(run, database_file):
     database_file.unlink()
     result = run()
     assert result.exit_code == 1
-    assert "-> alembic upgrade head" in result.stdout
+    assert "-> .venv/bin/alembic upgrade head" in result.stdout
     assert "Without the database nothing is known of them." in result.stdout
 
 

@@ -632,7 +632,7 @@ def test_an_older_schema_is_told_with_its_remedy(shell, backup, tmp_path, monkey
     monkeypatch.setattr(schema, "MIGRATIONS", migrations)
     code, told, _ = shell("restore", backup)
     assert (code, told["revision"]) == (0, shell.revision)
-    assert "`alembic upgrade head`" in told["note"]
+    assert "`.venv/bin/alembic upgrade head`" in told["note"]
 
 
 def test_a_newer_schema_is_told(shell):

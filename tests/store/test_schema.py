@@ -154,7 +154,7 @@ def test_what_an_upgrade_would_help_says_so_and_is_left_as_it_is(
     assert content(tmp_path) == before
     assert str(path) in str(caught.value)
     assert said in str(caught.value)
-    assert "`alembic upgrade head`" in str(caught.value)
+    assert "`.venv/bin/alembic upgrade head`" in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [make for make, _ in UPGRADABLE])
