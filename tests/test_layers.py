@@ -88,7 +88,7 @@ ONLY_FOR = {
 OWNERS = {
     "alembic": ("migrations/",),
     "azure": ("proxy/runtime/azure_token.py",),
-    "certifi": ("proxy/runtime/connections.py",),
+    "certifi": ("proxy/runtime/dialling.py",),
     "click": ("proxy/cli/",),
     "cryptography": ("proxy/store/vault.py",),
     "dotenv": ("proxy/settings.py", "migrations/legacy/env_files.py"),
@@ -146,10 +146,10 @@ OWNERS = {
     "requests": (
         "proxy/runtime/upstream.py",
         "proxy/runtime/transport.py",
-        "proxy/runtime/connections.py",  # its exceptions
+        "proxy/runtime/dialling.py",  # its exceptions
     ),
     "sqlalchemy": ("proxy/store/", "migrations/"),
-    "urllib3": ("proxy/runtime/connections.py",),
+    "urllib3": ("proxy/runtime/connection.py", "proxy/runtime/dialling.py"),
     "werkzeug": ("proxy/web/",),
     "yaml": ("migrations/legacy/yaml_files.py", "proxy/web/config_text.py"),
 }

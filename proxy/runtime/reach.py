@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from proxy.core.headers import http_date
 from proxy.core.types import KEY, InstanceConfig
-from proxy.runtime.connections import UNKNOWN_HOST, origin_of
+from proxy.runtime.connection import origin_of
+from proxy.runtime.dialling import UNKNOWN_HOST
 from proxy.runtime.upstream import NotTrusted, Upstream, UpstreamError
 
 

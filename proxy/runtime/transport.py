@@ -21,16 +21,16 @@ from requests.structures import CaseInsensitiveDict
 
 from proxy.core.types import Bytes
 from proxy.runtime.answer_reader import BROKE_OFF, AnswerReader, BrokenAnswer
-from proxy.runtime.connections import (
-    FAILED,
+from proxy.runtime.connection import (
     Connection,
-    Connections,
     Origin,
     certificate_until,
     origin_of,
     proxy_lines,
     shut_down,
 )
+from proxy.runtime.connections import Connections
+from proxy.runtime.dialling import FAILED
 from proxy.runtime.line import Line
 
 SLOW_ANSWER = "it timed out while we waited for its answer"

@@ -3,10 +3,13 @@
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 
 import pytest
+import trustme
 
+from proxy.runtime.connections import Connections
 from proxy.runtime.entra import NoToken, Tokens
 from proxy.runtime.upstream import Upstream
 from proxy.simulator import Simulator
@@ -169,3 +172,45 @@ def full_port():
         yield listener.getsockname()[1]
         for sock in waiting:
             sock.close()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_bundle(authority, tmp_path_factory):
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server_context(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def make_connections(ca_bundle):
+    with contextlib.ExitStack() as stack:
+
+        def make(**changes):
+            made = Connections(**({"kept": 10, "ca_bundle": ca_bundle} | changes))
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def connections(make_connections):
+    return make_connections()
+
+
+@pytest.fixture
+def silent(listen):
+    """A listener that says nothing, until the other side leaves."""
+    return listen(lambda peer: peer.request())

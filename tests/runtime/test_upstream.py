@@ -2,7 +2,6 @@ import contextlib
 import gzip
 import json
 import socket
-import ssl
 import threading
 import time
 import traceback
@@ -11,7 +10,6 @@ from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import trustme
 
 from proxy.core.providers import PROVIDERS, key_headers
 from proxy.runtime.entra import NoToken, Tokens
@@ -381,25 +379,6 @@ def test_an_address_that_is_none_is_an_error(url, upstream):
 
 
 # TLS.
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_bundle(authority, tmp_path_factory):
-    path = tmp_path_factory.mktemp("authority") / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def server_context(authority):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
-    return context
 
 
 def test_a_certificate_of_an_authority_we_were_told_to_trust(

@@ -281,7 +281,7 @@ def test_one_that_is_there_already_is_asked_only_where_it_is_allowed(
         asked.append(address)
         raise ConnectionRefusedError
 
-    monkeypatch.setattr("proxy.runtime.connections._connect", refuse)
+    monkeypatch.setattr("proxy.runtime.dialling._connect", refuse)
     world = make_world(allow_private_upstreams=allowed)
     with world.parts.database.session() as session:
         there = config("a", api_base="http://169.254.169.254")

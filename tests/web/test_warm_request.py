@@ -17,7 +17,7 @@ from proxy.core.request_head import KEPT, KeptHead
 from proxy.core.sse import StreamWatcher
 from proxy.core.types import Client, Usage
 from proxy.runtime.clients import ClientState
-from proxy.runtime.connections import Connection
+from proxy.runtime.connection import Connection
 from proxy.runtime.shared_counts import SharedCounts
 from proxy.web import body as body_module
 from proxy.web.limits import has_lines
