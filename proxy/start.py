@@ -5,6 +5,8 @@ import os
 import runpy
 import socket
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from proxy import make_parts
@@ -16,6 +18,8 @@ from proxy.store import admin_keys, damage, instances, keys, schema
 from proxy.store.checkup import OTHERS
 from proxy.store.vault import PRIVATE_FOLDER, Vault
 
+RELEASE_SECONDS = 5.0  # for which a port is waited for
+LOOK_SECONDS = 0.25
 # Where systemd, or the gunicorn that is replaced, hands its open socket on.
 GIVEN_SOCKETS = {"LISTEN_FDS", "GUNICORN_FD"}
 
@@ -59,7 +63,7 @@ def serve(settings: Settings) -> int:
     """Returns when gunicorn ends, which takes this process over: signals reach it, and what is
     loaded is not loaded again."""
     if not GIVEN_SOCKETS & os.environ.keys():
-        check_port(settings)
+        await_port(settings)
     parts = make_parts(settings)  # without the app, which gunicorn makes
     prepare(parts)
     parts.database.dispose()
@@ -68,6 +72,26 @@ def serve(settings: Settings) -> int:
     _, _, module, *sys.argv[1:] = gunicorn_command()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
+
+
+def await_port(
+    settings: Settings,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """As `check_port`, but where one that is just ending may have it still: the workers of one
+    that was killed notice that within a second or two."""
+    until, is_told = clock() + RELEASE_SECONDS, False
+    while True:
+        try:
+            return check_port(settings)
+        except SettingError as error:
+            if clock() >= until:
+                raise
+            if not is_told:
+                sys.stderr.write(f"{error}; waiting {RELEASE_SECONDS:.0f} s for it ...\n")
+            is_told = True
+        sleep(LOOK_SECONDS)
 
 
 def check_port(settings: Settings) -> None:

@@ -13,9 +13,10 @@ from proxy import __main__, create_app, gunicorn_conf, make_parts, start
 from proxy.context import EXTENSION
 from proxy.runtime import open_files
 from proxy.settings import SettingError
-from proxy.start import greeting, gunicorn_command, prepare
+from proxy.start import await_port, check_port, greeting, gunicorn_command, prepare
 from proxy.store import admin_keys, instances, keys, schema
 from tests.builders import AUTHOR, SECRET_KEY, config
+from tests.runtime.world import OPENED_AT, Clock
 from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
 
 
@@ -180,12 +181,35 @@ def taken():
         yield server.getsockname()[1]
 
 
-def test_a_port_in_use_is_told_before_anything_is_done(make_settings, taken, tmp_path):
+def test_a_port_in_use_is_told_before_anything_is_done(
+    make_settings, taken, tmp_path, monkeypatch
+):
     path = tmp_path / "none.db"
     settings = make_settings(port=taken, database_url=f"sqlite:///{path}")
+    monkeypatch.setattr(start, "RELEASE_SECONDS", 0.0)
     with pytest.raises(SettingError, match=f"^PORT: 127.0.0.1:{taken} .*; set PORT to a free"):
         start.serve(settings)
     assert not path.exists()
+
+
+def test_a_port_is_waited_for_a_while_and_that_is_told_once(make_settings, taken, capsys):
+    clock = Clock()
+
+    def sleep(seconds):
+        clock.now += seconds
+
+    settings = make_settings(port=taken)
+    with pytest.raises(SettingError):
+        await_port(settings, clock, sleep)
+    assert clock.now == OPENED_AT + start.RELEASE_SECONDS
+    assert capsys.readouterr().err.count("; waiting 5 s for it ...\n") == 1
+
+
+def test_who_is_just_ending_lets_the_next_one_start(make_settings):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = make_settings(port=server.getsockname()[1])
+        await_port(settings, sleep=lambda _: server.close())
+    check_port(settings)
 
 
 @pytest.mark.parametrize("variable", ["LISTEN_FDS", "GUNICORN_FD"])
