@@ -20,6 +20,7 @@ from proxy.core import findings
 from proxy.core.columns import printable
 from proxy.core.findings import ERROR, OK, SKIPPED, WARNING, Finding, skipped
 from proxy.core.providers import CLASSIC
+from proxy.core.references import is_variable
 from proxy.core.types import InstanceConfig
 from proxy.errors import ProxyError
 from proxy.runtime import open_files, running
@@ -142,6 +143,7 @@ def _of_instances(mine: Parts) -> Iterator[Finding]:
     out = snapshot.out_of_service
     yield from findings.of_references({name: snapshot.problems[name].text for name in out})
     configs = [stored.config for stored in in_order()]
+    yield from findings.of_variables(c.name for c in configs if is_variable(c.api_key))
     yield findings.of_instances(len(configs), sum(c.enabled for c in configs))
     today = datetime.now(UTC)
     versions = [(c.name, c.api_version) for c in configs if c.provider_type == CLASSIC]

@@ -254,6 +254,18 @@ def of_references(problems: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
+def of_variables(names: Iterable[str]) -> Iterator[Finding]:
+    """Of instances whose key was to be replaced by a shell, or by an older program."""
+    for name in names:
+        yield Finding(
+            "secrets",
+            WARNING,
+            f"The key of {name} names a variable that nothing replaced, and is sent as it is"
+            " written.",
+            "Set its api_key: to the key, or to env:NAME.",
+        )
+
+
 def of_expiries(ends: Iterable[tuple[str, str, float | None]], now: float) -> Iterator[Finding]:
     """Of each key whose it is ("client" or "admin"), the name, and when it expires."""
     is_well = True

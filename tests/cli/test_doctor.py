@@ -74,11 +74,17 @@ def test_of_a_gateway_that_is_well_it_says_so(run, add, sim):
     assert result.stderr == ""
 
 
+NEVER_REPLACED = (
+    "The key of raw names a variable that nothing replaced, and is sent as it is written."
+)
+
+
 def test_an_error_has_code_1_and_each_has_a_remedy(run, add, sim, database_file):
     add(
         config("bad", api_base=sim.url, supported_models=("gpt-4o",), api_key="wrong-key-123"),
         config("gone", api_base="https://no-such-host.invalid", supported_models=("gpt-4o",)),
         config("lost", api_key="env:NO_SUCH_VARIABLE"),
+        config("raw", enabled=False, api_key="${NO_SUCH_VARIABLE}"),
         config("off", enabled=False, api_base="https://also-not.invalid"),
     )
     os.chmod(database_file, 0o644)
@@ -89,6 +95,7 @@ def test_an_error_has_code_1_and_each_has_a_remedy(run, add, sim, database_file)
         ("instances", "error", "gone, gpt-4o"),
         ("dns", "error", "no-such-host.invalid"),
         ("secrets", "error", "Instance lost is out of service"),
+        ("secrets", "warning", NEVER_REPLACED),
         ("files", "error", f"{database_file} can be read by others than its owner."),
     }
     shown = json.loads(result.stdout)

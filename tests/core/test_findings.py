@@ -130,6 +130,14 @@ def test_references_that_lead_nowhere_are_told_by_instance():
     assert found.what == "Instance a is out of service: api_key: /none cannot be read."
 
 
+def test_a_key_that_nothing_replaced_is_told_by_instance():
+    found = only(findings.of_variables(["a"]))
+    assert found.severity == WARNING
+    assert found.what.startswith("The key of a names a variable")
+    assert "env:NAME" in found.remedy
+    assert not list(findings.of_variables([]))
+
+
 @pytest.mark.parametrize(
     "seconds, what",
     [
