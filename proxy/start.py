@@ -1,5 +1,6 @@
 """Bringing the database up to date, starting gunicorn, and greeting the operator."""
 
+import errno
 import logging
 import os
 import runpy
@@ -79,14 +80,15 @@ def await_port(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """As `check_port`, but where one that is just ending may have it still: the workers of one
-    that was killed notice that within a second or two."""
+    """As `check_port`, but one that is in use is waited for: who is just ending may have it
+    still, as the workers of one that was killed, which notice that within a second or two."""
     until, is_told = clock() + RELEASE_SECONDS, False
     while True:
         try:
             return check_port(settings)
         except SettingError as error:
-            if clock() >= until:
+            is_in_use = getattr(error.__cause__, "errno", None) == errno.EADDRINUSE
+            if not is_in_use or clock() >= until:
                 raise
             if not is_told:
                 sys.stderr.write(f"{error}; waiting {RELEASE_SECONDS:.0f} s for it ...\n")
@@ -102,10 +104,17 @@ def check_port(settings: Settings) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.bind, settings.port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            code, why = getattr(error, "errno", None), getattr(error, "strerror", None)
+            which, remedy = (
+                "PROXY_BIND",
+                "set PROXY_BIND to an address of this host, without []",
+            )
+            if code in (errno.EADDRINUSE, errno.EACCES):
+                which, remedy = "PORT", "set PORT to a free one"
             raise SettingError(
-                f"PORT: {settings.bind}:{settings.port} cannot be used ({error.strerror}); set"
-                " PORT to a free one"
+                f"{which}: {settings.bind}:{settings.port} cannot be used ({why or error});"
+                f" {remedy}"
             ) from error
 
 

@@ -205,6 +205,15 @@ def test_a_port_is_waited_for_a_while_and_that_is_told_once(make_settings, taken
     assert capsys.readouterr().err.count("; waiting 5 s for it ...\n") == 1
 
 
+@pytest.mark.parametrize("bind", ["192.0.2.1", "no such host", "[::1]", "x" * 64])
+def test_what_no_waiting_helps_against_is_told_at_once(make_settings, bind):
+    def sleep(_):
+        pytest.fail("waited")
+
+    with pytest.raises(SettingError, match=r"^PROXY_BIND: .* address of this host"):
+        await_port(make_settings(bind=bind), sleep=sleep)
+
+
 def test_who_is_just_ending_lets_the_next_one_start(make_settings):
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings = make_settings(port=server.getsockname()[1])
