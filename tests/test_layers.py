@@ -39,7 +39,8 @@ LAYERS = (
     ("__init__",),
     ("start",),
     ("demo",),
-    ("server", "server.request_reader", "server.answer_writer"),
+    ("server", "server.answer_writer", "server.known_heads"),
+    ("server.request_reader",),
     ("server.worker",),
     ("__main__", "gunicorn_conf", "wsgi", "migrations"),
 )
@@ -52,13 +53,15 @@ ONLY = {
     "simulator": set(),  # it stands for other people's machines
     "loading": set(),
     "logs": {"core", "settings", "runtime"},
-    "server.request_reader": {"core"},
+    "server.known_heads": set(),
+    "server.request_reader": {"core", "server.known_heads"},
     "server.answer_writer": set(),
     "server.worker": {
         "errors",
         "core",
         "runtime",
         "context",
+        "server.known_heads",
         "server.request_reader",
         "server.answer_writer",
     },

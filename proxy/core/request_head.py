@@ -15,14 +15,14 @@ KEPT = "proxy.kept"  # of a request's environ: its KeptHead
 
 class KeptHead:
     """What was made of a head that comes again and again, but for its body's length; by
-    whoever makes it, of nothing but the head. Of one connection, so of one thread at a time."""
+    whoever makes it, of nothing but the head. Several threads may read and set it at a time."""
 
-    __slots__ = ("key_hashes", "passed", "pepper")
+    __slots__ = ("keys", "passed")
 
     def __init__(self) -> None:
         self.passed: Mapping[str, str] | None = None  # the headers that go on
-        self.pepper: bytes | None = None  # with which these were made
-        self.key_hashes: Sequence[str] = ()
+        # The hashes of the keys that were given, and the pepper with which they were made.
+        self.keys: tuple[bytes, Sequence[str]] | None = None
 
 
 def is_whole(received: bytes) -> bool:

@@ -1,10 +1,10 @@
 """How a client's requests are read: as gunicorn does, but nothing twice.
 
-The heads of a client's requests are made of the same lines, but for the body's length. From the
-third request of a connection on, a line that came before means what gunicorn found it to mean
-then, and all of them together what they meant together. A new one is read alone, and what is
-unusual goes gunicorn's whole way, as the first two do: nothing is accepted here that it would
-refuse.
+The heads of a client's requests are the same but for the body's length, also where each has a
+connection of its own. One that came before means what gunicorn found it to mean then. Of
+others, from the third request of a connection on, each line that came before does, and all of
+them together what they meant together; a new one is read alone. What is unusual goes gunicorn's
+whole way: nothing is accepted here that it would refuse.
 """
 
 import io
@@ -17,6 +17,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 
 from proxy.core.request_head import HEAD_END, KEPT, KeptHead
+from proxy.server.known_heads import OF_CONNECTION, Environ, KnownHeads
 
 # Kept of a connection; where there are more, it is forgotten and begun anew. Of bytes, too:
 # who has no key can connect a thousand times, and stay.
@@ -35,10 +36,10 @@ UNUSUAL = frozenset(
 )
 # PEP 3333 has names of its own for two headers.
 KEYS = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
-# Of what WSGI tells of a request, what belongs to that one alone.
-OF_ONE = frozenset({*KEYS.values(), "wsgi.input", "wsgi.early_hints"})
-
-Environ = dict[str, Any]
+# Of what WSGI tells of a request, what belongs to that one alone; and also what its other
+# headers say of it.
+OF_REQUEST = frozenset({"CONTENT_LENGTH", "wsgi.input", "wsgi.early_hints"})
+OF_ONE = OF_REQUEST | frozenset(KEYS.values())
 
 
 class StrictRequest(Request):  # type: ignore[misc]  # gunicorn has no types
@@ -90,18 +91,21 @@ class WholeBody(io.BytesIO):
 
 
 class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no types
-    """Of one connection."""
+    """Of one connection. `heads` are those that came on all connections to the same address."""
 
     mesg_class = StrictRequest
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, cfg: Any, source: Any, client: Any, heads: KnownHeads) -> None:
+        super().__init__(cfg, source, client)
+        self._source = source
+        self._heads = heads
         self.mesg: Any
         self._lines: dict[bytes, tuple[str, str]] = {}
         self._lines_bytes = 0
         self._targets: dict[bytes, Environ] = {}
-        # The last head that was put together from lines, without its body's length.
-        self._head = b""
+        # The head that was looked at last, without its body's length; and the last one that is
+        # known as a whole.
+        self._asked = self._head = b""
         self._of_head: Environ = {}
         self._target = b""  # the request line of what gunicorn read last
         self._last_read: Any = None  # by gunicorn
@@ -135,17 +139,20 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             return True
         return bool(super().finish_body(*arguments, **named))
 
-    def note(self, environ: Mapping[str, Any]) -> None:
+    def note(self, environ: Environ) -> None:
         """What gunicorn made of the request that it read last. A client that has asked twice
         may ask the same again. Not by a socket in the file system: there even our own name is
         what its headers say."""
         read = self._last_read
-        if self.req_count < 2 or read.version != KnownRequest.version:
-            return
         # Empty: a line without anything came before it (RFC 9112, 2.2).
-        if not 0 < len(self._target) <= TARGET_BYTES:
+        if read.version != KnownRequest.version or not 0 < len(self._target) <= TARGET_BYTES:
             return
         if "REMOTE_PORT" not in environ or _says_more(read):
+            return
+        if self._is_usual(read) and self._heads.is_wanted(self._asked):
+            told = {key: value for key, value in environ.items() if key not in OF_REQUEST}
+            self._heads.keep(self._asked, told | {KEPT: KeptHead()})
+        if self.req_count < 2:
             return
         if len(self._targets) >= MOST_TARGETS:
             self._targets.clear()
@@ -155,15 +162,25 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             if key not in OF_ONE and not key.startswith("HTTP_")
         }
 
+    def _is_usual(self, read: Any) -> bool:
+        """Another one of the same head would mean the same, whoever sends it."""
+        names = [name for name, _ in read.headers]
+        lines = self._asked.count(b"\r\n") + 1  # with the one about the body's length
+        return (
+            not read.should_close()
+            and 0 < len(self._asked) <= MOST_HEAD_BYTES
+            and lines == len(names) == len(set(names))
+            and not any(
+                _is_unusual(name, value, self.cfg.secure_scheme_headers)
+                for name, value in read.headers
+                if name != "CONTENT-LENGTH"
+            )
+        )
+
     def _known(self, received: bytes) -> KnownRequest | None:
-        if not self._targets:
-            return None
-        target, _, _ = received.partition(b"\r\n")
-        template = self._targets.get(target)
+        self._asked = b""
         end = received.find(HEAD_END)
-        if template is None or end <= len(target):
-            return None
-        environ = self._told(template, target, received[:end])
+        environ = self._told(received[:end]) if end > 0 else None
         if environ is None:
             return None
         rest = received[end + len(HEAD_END) :]
@@ -177,22 +194,42 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             rest = rest[:length]
         return KnownRequest(environ, WholeBody(rest))
 
-    def _told(self, template: Environ, target: bytes, head: bytes) -> Environ | None:
-        """What WSGI tells of this head, None where `_environ` finds none. Where it differs from
-        the last one in nothing but its body's length, no other line is looked at."""
-        rest, length = _without_length(head)
-        if rest and rest == self._head:
-            known = self._read(length)
-            if known is None:
-                return None
-            environ = self._of_head.copy()
-            environ[known[0]] = known[1]
-            return environ
-        found = self._environ(template, head[len(target) + 2 :].split(b"\r\n"))
-        if found is not None and 0 < len(rest) <= MOST_HEAD_BYTES:
+    def _told(self, head: bytes) -> Environ | None:
+        """What WSGI tells of this head, None if it has to be read. Where it differs from the
+        last one, or from another connection's, in nothing but its body's length, no other line
+        is looked at."""
+        self._asked, length = _without_length(head)
+        if not (self._asked and (self._asked == self._head or self._is_anothers())):
+            return self._of_lines(head)
+        known = self._read(length)
+        if known is None:
+            return None
+        environ = self._of_head.copy()
+        environ[known[0]] = known[1]
+        return environ
+
+    def _is_anothers(self) -> bool:
+        """The head came on other connections, and is this one's from now on."""
+        told = self._heads.get(self._asked)
+        if told is None or self.cfg.proxy_protocol != "off":  # that tells who the client is
+            return False
+        host, port, *_ = self.source_addr
+        of_connection = dict(zip(OF_CONNECTION, (self._source, host, str(port)), strict=True))
+        self._head, self._of_head = self._asked, told | of_connection
+        return True
+
+    def _of_lines(self, head: bytes) -> Environ | None:
+        target, _, lines = head.partition(b"\r\n")
+        template = self._targets.get(target)
+        if template is None or not lines:
+            return None
+        found = self._environ(template, lines.split(b"\r\n"))
+        if found is not None and 0 < len(self._asked) <= MOST_HEAD_BYTES:
             found[KEPT] = KeptHead()
-            self._head, self._of_head = rest, found.copy()
+            self._head, self._of_head = self._asked, found.copy()
             del self._of_head["CONTENT_LENGTH"]
+            if self._heads.is_wanted(self._asked):
+                self._heads.keep(self._asked, self._of_head)
         return found
 
     def _environ(self, template: Environ, lines: list[bytes]) -> Environ | None:

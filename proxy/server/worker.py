@@ -17,7 +17,7 @@ import random
 import selectors
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,6 +38,7 @@ from proxy.runtime.tell import named
 from proxy.runtime.threads import ThreadPool
 from proxy.runtime.wire_errors import answer, refusal_of
 from proxy.server.answer_writer import Answer
+from proxy.server.known_heads import KnownHeads
 from proxy.server.request_reader import KnownRequest, RequestReader
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
@@ -86,6 +87,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._at_work: set[Any] = set()  # connections that have a thread
         self._leaving: deque[Any] = deque()  # those that are to close, the first to close first
         self._shortage = Shortage()
+        # By the address that is listened on, which WSGI tells, too.
+        self._heads: defaultdict[Any, KnownHeads] = defaultdict(KnownHeads)
 
     def note_end(self) -> None:
         """It ends as it should, with all that was counted written."""
@@ -321,7 +324,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """What there is of the next request; nothing if its client has left. Raises OSError."""
         conn.sock.setblocking(True)
         if not conn.initialized:
-            conn.parser = RequestReader(self.cfg, conn.sock, conn.client)
+            heads = self._heads[conn.server]
+            conn.parser = RequestReader(self.cfg, conn.sock, conn.client, heads)
             conn.init()
         buffer = conn.parser.unreader.buf
         received: bytes = buffer.getvalue()

@@ -260,11 +260,12 @@ def _right() -> str:
 def _key_hashes(environ: Mapping[str, Any], pepper: bytes) -> Sequence[str]:
     """Of the keys that were given."""
     kept: KeptHead | None = environ.get(KEPT)
-    if kept is not None and kept.pepper is pepper:
-        return kept.key_hashes
+    known = kept.keys if kept is not None else None
+    if known is not None and known[0] is pepper:
+        return known[1]
     found = [key_hash(pepper, key) for key in _given_keys(environ)]
     if kept is not None:
-        kept.pepper, kept.key_hashes = pepper, found
+        kept.keys = pepper, found
     return found
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxy import gunicorn_conf
 from proxy.core.request_head import KEPT
+from proxy.server.known_heads import KnownHeads
 from proxy.server.request_reader import (
     MOST_HEAD_BYTES,
     MOST_LINES,
@@ -23,6 +24,7 @@ from proxy.server.request_reader import (
     WholeBody,
 )
 
+ANOTHER = ("2001:db8::7", 51_235, 0, 0)
 CLIENT, SERVER = ("192.0.2.7", 51_234), ("127.0.0.1", 8000)
 POST = b"POST /v1/chat/completions?a=%20b HTTP/1.1"
 LINES = (
@@ -72,8 +74,9 @@ def call(body=b"{}", *, lines=LINES, target=POST):
 class Connection:
     """What comes by it, read by this reader."""
 
-    def __init__(self, reader, config=SETTINGS, *, server=SERVER, client=CLIENT):
-        self.parser = reader(config, iter(()), client)
+    def __init__(self, reader, config=SETTINGS, *, server=SERVER, client=CLIENT, heads=None):
+        known = () if reader is GunicornReader else (heads,)
+        self.parser = reader(config, iter(()), client, *known)
         self.config, self.server, self.client = config, server, client
         self.read = self.environ = None
 
@@ -111,19 +114,26 @@ class Connection:
 @pytest.fixture
 def connection():
     """One on which the usual has been asked twice."""
-    made = Connection(RequestReader)
+    made = Connection(RequestReader, heads=KnownHeads())
     for _ in range(2):
         made.ask(call())
     return made
 
 
 def both(*sent, **options):
-    """What each of these means, on one connection; gunicorn says the same of each."""
-    ours, theirs = Connection(RequestReader, **options), Connection(GunicornReader, **options)
+    """What each of these means, on one connection, and on one of its own; gunicorn says the
+    same of each."""
+    heads = KnownHeads()
+    ours = Connection(RequestReader, heads=heads, **options)
+    theirs = Connection(GunicornReader, **options)
     found = []
     for each in sent:
         found.append(ours.ask(each))
         assert found[-1] == theirs.ask(each), each
+        alone = {"client": ANOTHER, **options}
+        said = Connection(GunicornReader, **alone).ask(each)
+        for _ in range(3):
+            assert Connection(RequestReader, heads=heads, **alone).ask(each) == said, each
         if isinstance(found[-1], type) or found[-1][2]:
             break
     return found
@@ -148,11 +158,102 @@ def test_a_line_that_is_new_is_read_alone(connection):
     assert "HTTP_X_REQUEST_ID" not in told
 
 
-def test_a_request_of_one_connection_is_not_known_on_another(connection):
-    other = Connection(RequestReader)
-    for _ in range(2):
-        other.ask(call())
-        assert not isinstance(other.read, KnownRequest)
+def test_a_head_that_came_twice_is_known_on_every_connection():
+    heads = KnownHeads()
+    for sender, is_known in ((CLIENT, False), (CLIENT, False), (ANOTHER, True), (CLIENT, True)):
+        made = Connection(RequestReader, client=sender, heads=heads)
+        told, *_ = made.ask(call(b"1234"))
+        assert isinstance(made.read, KnownRequest) is is_known
+        assert (told["REMOTE_ADDR"], told["REMOTE_PORT"]) == (sender[0], str(sender[1]))
+        assert told["CONTENT_LENGTH"] == "4"
+    assert made.ask(call(b"12"))[1] == b"12"
+    assert isinstance(made.read, KnownRequest)
+
+
+def test_so_is_one_that_a_connection_knew_by_its_lines(connection):
+    new = call(lines=(*LINES, b"X-New: 1"))
+    for sent in (new, call(), new):
+        connection.ask(sent)
+        assert isinstance(connection.read, KnownRequest)
+    heads = connection.parser._heads
+    other = Connection(RequestReader, heads=heads, client=ANOTHER)
+    told, *_ = other.ask(new)
+    assert isinstance(other.read, KnownRequest)
+    assert (told["HTTP_X_NEW"], told["REMOTE_ADDR"]) == ("1", ANOTHER[0])
+    assert other.environ[KEPT] is connection.environ[KEPT]
+
+
+def test_each_connections_socket_is_its_own():
+    heads, found = KnownHeads(), []
+    for _ in range(4):
+        made = Connection(RequestReader, heads=heads)
+        made.parser._source = object()
+        made.ask(call())
+        found.append(made)
+    for made in found[2:]:
+        assert made.environ["gunicorn.socket"] is made.parser._source
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        call(lines=(*LINES, b"Expect: 100-continue")),
+        call(lines=(*LINES, b"Upgrade: h2c")),
+        call(lines=(*LINES, b"TE: trailers")),
+        call(lines=(*LINES, b"Accept: text/plain")),  # comes twice
+        call(lines=(*LINES, b"Under_Score: is left out")),
+        call(lines=(*LINES[:-1], b"Connection: close")),
+        call(lines=(*LINES, b"X-Large: " + b"x" * MOST_HEAD_BYTES)),
+        call(target=POST.replace(b"1.1", b"1.0")),
+        head(*LINES),
+    ],
+)
+def test_of_what_is_unusual_no_head_is_kept(sent):
+    heads = KnownHeads()
+    for _ in range(3):
+        made = Connection(RequestReader, heads=heads)
+        assert isinstance(made.ask(sent), tuple)
+        assert not isinstance(made.read, KnownRequest)
+
+
+def test_what_a_forwarder_may_say_is_left_out_of_what_others_say():
+    """Also where their heads came before."""
+    config = settings(forwarded_allow_ips=CLIENT[0], forwarder_headers="SCRIPT_NAME")
+    sent, heads = call(lines=(*LINES, b"SCRIPT_NAME: /v1")), KnownHeads()
+    for sender, name in ((ANOTHER, ""), (ANOTHER, ""), (CLIENT, "/v1"), (ANOTHER, "")):
+        told, *_ = Connection(RequestReader, config, client=sender, heads=heads).ask(sent)
+        assert told["SCRIPT_NAME"] == name
+
+
+def test_one_that_came_in_pieces_is_not_taken_for_the_head_before():
+    heads = KnownHeads()
+    made = Connection(RequestReader, heads=heads)
+    made.ask(call())
+    other = call(target=b"GET /other HTTP/1.1")
+    pieces = iter([other[50:]])
+    made.parser.unreader.chunk = lambda _size=None: next(pieces)
+    assert made.ask(other[:50])[0]["PATH_INFO"] == "/other"
+    told, *_ = Connection(RequestReader, heads=heads).ask(call())
+    assert told["PATH_INFO"] == "/v1/chat/completions"
+
+
+def test_heads_that_come_once_are_not_kept():
+    heads = KnownHeads()
+    for number in range(20):
+        lines = (*LINES, b"X-Request-Id: %d" % number)
+        Connection(RequestReader, heads=heads).ask(call(lines=lines))
+    assert not heads._heads
+
+
+def test_where_the_connection_says_who_its_client_is_no_head_is_known():
+    config = settings(proxy_protocol="v1", proxy_allow_ips="*")
+    sender = b"PROXY TCP4 198.51.100.1 198.51.100.2 1234 80\r\n"
+    heads = KnownHeads()
+    for sent in (call(), call(), call(), sender + call(), sender + call()):
+        made = Connection(RequestReader, config, heads=heads)
+        told, *_ = made.ask(sent)
+        assert not isinstance(made.read, KnownRequest)
+    assert told["REMOTE_ADDR"] == "198.51.100.1"
 
 
 def test_what_the_app_writes_into_it_is_of_one_request(connection):
@@ -262,7 +363,7 @@ def test_an_empty_line_before_a_request_is_no_request_line():
 
 def test_a_body_that_looks_like_a_request_is_none():
     inner = call(target=b"GET /inner HTTP/1.1")
-    connection = Connection(RequestReader)
+    connection = Connection(RequestReader, heads=KnownHeads())
     connection.ask(call(inner), reads=False)
     connection.ask(call(target=b"GET /outer HTTP/1.1"))
     told, *_ = connection.ask(inner)
@@ -270,7 +371,7 @@ def test_a_body_that_looks_like_a_request_is_none():
 
 
 def test_one_that_came_in_pieces_is_read_all_the_same():
-    connection = Connection(RequestReader)
+    connection = Connection(RequestReader, heads=KnownHeads())
     for _ in range(3):
         pieces = iter([POST[5:] + b"\r\n", b"Host: x\r\n", b"\r\n"])
         connection.parser.unreader.chunk = lambda _size=None, pieces=pieces: next(pieces)
@@ -404,7 +505,9 @@ def test_a_path_that_a_forwarder_may_name_is_of_one_request():
 
 def test_by_a_socket_of_the_file_system_nothing_is_known():
     """There the host is what the client says."""
-    connection = Connection(RequestReader, server="/run/gateway.sock", client="")
+    connection = Connection(
+        RequestReader, server="/run/gateway.sock", client="", heads=KnownHeads()
+    )
     for host in (b"a.example:1", b"a.example:1", b"b.example:2", b"a.example:1"):
         told, *_ = connection.ask(call(lines=(b"Host: " + host, *LINES[1:])))
         assert told["SERVER_NAME"] == host.partition(b":")[0].decode()
@@ -426,12 +529,12 @@ def test_of_a_head_like_the_last_no_line_is_looked_at(connection, monkeypatch):
         assert told["HTTP_X_STAINLESS_LANG"] == "python"
         assert read == body
         assert isinstance(connection.read, KnownRequest)
-    assert len(looked) == 1
+    assert not looked
     told, *_ = connection.ask(call(lines=(*LINES, b"X-New: 1")))
     assert told["HTTP_X_NEW"] == "1"
     told, *_ = connection.ask(call())
     assert "HTTP_X_NEW" not in told
-    assert len(looked) == 3
+    assert len(looked) == 1
 
 
 def test_what_the_app_writes_into_one_like_the_last_the_next_does_not_see(connection):
@@ -447,8 +550,8 @@ def test_what_is_made_of_a_head_is_kept_for_those_like_it_and_no_other(connectio
     for lines, body in ((LINES, b"{}"), (LINES, b"longer"), (new, b"{}"), (LINES, b"{}")):
         connection.ask(call(body, lines=lines))
         kept.append(connection.environ[KEPT])
-    assert kept[0] is kept[1]
-    assert len({id(each) for each in kept}) == 3
+    assert kept[0] is kept[1] is kept[3]
+    assert kept[2] is not kept[0]
     connection.ask(head(*LINES))  # the reader does not keep one without a body's length
     assert KEPT not in connection.environ
 
@@ -533,7 +636,7 @@ def test_whatever_comes_it_is_what_gunicorn_says(data):
 
 
 def test_one_whose_answer_goes_on_is_the_next_again():
-    reader = RequestReader(SETTINGS, [call() * 2], CLIENT)
+    reader = RequestReader(SETTINGS, [call() * 2], CLIENT, KnownHeads())
     first = next(reader)
     reader.goes_on = True
     assert next(reader) is first

@@ -24,6 +24,7 @@ from proxy.runtime.streams import Streams
 from proxy.runtime.threads import ThreadPool
 from proxy.runtime.turnstile import Turnstile
 from proxy.server import worker as workers
+from proxy.server.known_heads import KnownHeads
 from proxy.server.request_reader import KnownRequest, RequestReader
 from proxy.server.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
 
@@ -649,7 +650,7 @@ def repeating(worker, ends):
     """A client that was answered, stays connected, and whose next head is known; and what goes
     to a thread."""
     client, conn = ends
-    conn.parser = RequestReader(worker.cfg, conn.sock, conn.client)
+    conn.parser = RequestReader(worker.cfg, conn.sock, conn.client, KnownHeads())
     conn.init()
     conn.sock.again = {GET % 1: b"at once"}.get
     tasks = []
