@@ -1,4 +1,8 @@
-"""Other gateways, each in an environment of its own, in front of the same upstream."""
+"""Other gateways, each in an environment of its own, in front of the same upstream.
+
+And nginx, where it is installed: it passes on what comes and does nothing else, so it tells
+what a hop costs on this machine at the least.
+"""
 
 import json
 import os
@@ -7,18 +11,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loadlib.gateway import free_port
 
 from benchlib.loads import HOST, Target
-from benchlib.places import API_VERSION, MODEL, UPSTREAM_KEY, WORKERS, Place, served
+from benchlib.places import API_VERSION, MODEL, UPSTREAM_KEY, WORKERS, Place, direct, served
 
 LITELLM_VERSION = "1.108.7"
 PORTKEY_VERSION = "1.15.2"
 # With later ones that it allows, it answers 500 to every stream.
 PORTKEYS_SERVER_VERSION = "1.13.8"
+
+# Where systems put it that a user's PATH leaves out.
+NGINX_PATH = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"
+NGINX_CONNECTIONS = 4096  # of each of its workers, to both sides
+NGINX_KEPT_REQUESTS = 1_000_000_000  # it would close a connection after 1,000
 
 CLIENT_KEY = "sk-bench"
 START_SECONDS = 180.0
@@ -138,10 +147,58 @@ def _portkey(place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
         yield Place("portkey", Target(port, "/v1/chat/completions", headers), process.pid)
 
 
+def _find_nginx(_place: Path) -> None:
+    _nginx_program()
+
+
+def _nginx_program() -> str:
+    program = shutil.which("nginx", path=NGINX_PATH)
+    if program is None:
+        raise NotInstalled("nginx is not installed (apt-get install nginx-light)")
+    return program
+
+
+@contextmanager
+def _nginx(_place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
+    """As its documentation advises in front of an upstream that streams."""
+    port = free_port()
+    file = folder / "nginx.conf"
+    file.write_text(f"""
+daemon off;
+worker_processes {WORKERS};
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections {NGINX_CONNECTIONS}; }}
+http {{
+    access_log off;
+    keepalive_requests {NGINX_KEPT_REQUESTS};
+    upstream azure {{
+        server {HOST}:{upstream_port};
+        keepalive {NGINX_CONNECTIONS // 2};
+        keepalive_requests {NGINX_KEPT_REQUESTS};
+    }}
+    server {{
+        listen {HOST}:{port} backlog={NGINX_CONNECTIONS};
+        location / {{
+            proxy_pass http://azure;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+        }}
+    }}
+}}
+""")
+    command = [_nginx_program(), "-e", "stderr", "-c", str(file)]
+    with served(command, {}, port, folder / "nginx.log") as process:
+        asked = direct(upstream_port).target
+        yield Place("nginx", replace(asked, port=port), process.pid)
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("litellm", LITELLM_VERSION, _install_litellm, _litellm),
         Peer("portkey", PORTKEY_VERSION, _install_portkey, _portkey),
+        Peer("nginx", "system", _find_nginx, _nginx),
     )
 }

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import xml.etree.ElementTree
 from pathlib import Path
@@ -15,7 +16,7 @@ import bench
 from benchlib import charts, machine, places, running, tools
 from benchlib.charts import Chart
 from benchlib.loads import Ask, Target, load, upstream
-from benchlib.peers import NotInstalled, Peer, installed
+from benchlib.peers import NGINX_PATH, PEERS, NotInstalled, Peer, installed
 from benchlib.table import Measure, Results, number
 from loadlib.gateway import free_port
 
@@ -193,6 +194,24 @@ def test_an_installation_that_failed_is_begun_anew(tmp_path):
         installed(Peer("a", "1.0", broken, start=None), tmp_path)
     place = installed(Peer("a", "1.0", lambda _place: None, start=None), tmp_path)
     assert not (place / "half").exists()
+
+
+def test_nginx_is_the_systems_and_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr("benchlib.peers.NGINX_PATH", str(tmp_path))
+    with pytest.raises(NotInstalled, match="apt-get install nginx"):
+        installed(PEERS["nginx"], tmp_path)
+    assert not list(tmp_path.rglob(".installed"))  # so that it is looked for again
+
+
+@needs_compiler
+@pytest.mark.skipif(not shutil.which("nginx", path=NGINX_PATH), reason="needs nginx")
+def test_nginx_passes_on_what_comes(built, body, tmp_path):
+    with upstream(built.upstream) as fake:
+        fake.behave(events=20, interval_ms=0)
+        ask = Ask((body(stream=True),), connections=2, requests=4, events=20)
+        with PEERS["nginx"].start(tmp_path, tmp_path, fake.port) as place:
+            done = load(built.client, place.target, ask)
+    assert (done.finished, done.failed, done.events) == (4, {}, 80)
 
 
 # The command
