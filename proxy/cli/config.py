@@ -11,6 +11,7 @@ from flask.cli import AppGroup
 
 from proxy.cli.told import author, told, with_reason
 from proxy.context import parts
+from proxy.core.columns import aligned
 from proxy.core.config_document import shown
 from proxy.core.config_plan import Plan, lines, shown_change, summary
 from proxy.runtime.config_hand import Outcome, Wanted, shown_outcome
@@ -20,6 +21,8 @@ from proxy.web import config_import, config_text
 from proxy.web.schemas_config import KINDS
 
 config_cli = AppGroup("config", help="All config as one file, and every version of it.")
+
+HEADINGS = ("number", "made", "author", "what")
 
 _file = click.argument("file", type=click.File("rb"))
 _number = click.IntRange(0, 2**31 - 1)
@@ -107,8 +110,14 @@ def list_revisions(as_json: bool, **query: Any) -> None:
     if as_json:
         _print_json({"revisions": [shown_revision(r) for r in found], "total": total})
         return
-    for revision in found:
-        click.echo(_revision_line(revision))
+    if not total:
+        click.echo("There is no such revision.", err=True)
+        return
+    for line in aligned([HEADINGS, *map(_row, found)]):
+        click.echo(line)
+    behind = query["offset"] + len(found)
+    if behind < total:
+        click.echo(f"{total - behind} older: --offset {behind} shows them.", err=True)
 
 
 @config_cli.command("diff")
@@ -170,7 +179,7 @@ def _plan_lines(plan: Plan) -> Iterator[str]:
     yield summary(plan.changes)
 
 
-def _revision_line(revision: Revision) -> str:
+def _row(revision: Revision) -> tuple[str, ...]:
     made_at = datetime.fromtimestamp(revision.made_at, UTC)
     names = [f"{record.kind} {record.name!r}" for record in revision.records]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -178,8 +187,10 @@ def _revision_line(revision: Revision) -> str:
     why = f" ({revision.reason})" if revision.reason else ""
     which = f" id={revision.request_id}" if revision.request_id else ""
     return (
-        f"{revision.number}\t{made_at:%Y-%m-%d %H:%M:%S}Z\t{revision.author}\t"
-        f"{revision.action}{what}{why}{which}"
+        str(revision.number),
+        f"{made_at:%Y-%m-%d %H:%M:%S}Z",
+        revision.author,
+        f"{revision.action}{what}{why}{which}",
     )
 
 

@@ -105,7 +105,7 @@ def test_apply_makes_it_so_and_then_there_is_nothing_to_do(run, file, now):
     for command in (["plan"], ["plan", "--check"], ["apply"]):
         again = run(*command, file(), "--prune")
         assert (again.exit_code, again.output) == (0, "Nothing to do.\n")
-    assert ")\tconfig imported: instance 'a', " in run("revisions").output
+    assert ")  config imported: instance 'a', " in run("revisions").output
     assert run("revisions").output.endswith("(from git)\n")
 
 
@@ -189,13 +189,19 @@ def test_revisions_are_listed_and_filtered(run, database):
     with database.session() as session:
         instances.add(session, [config(n) for n in "abcde"], author=AUTHOR)
     change(database, weight=3)
-    lines = run("revisions").output.splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["2", "1"]
+    result = run("revisions")
+    headings, *lines = result.stdout.splitlines()
+    assert headings.split() == ["number", "made", "author", "what"]
+    assert [line.split()[0] for line in lines] == ["2", "1"]
     assert lines[1].endswith(
-        "test\tinstance added: instance 'a', instance 'b', instance 'c' and 2 more"
+        "test    instance added: instance 'a', instance 'b', instance 'c' and 2 more"
     )
-    assert run("revisions", "--name", "e").output.startswith("1\t")
-    assert run("revisions", "--author", "nobody").output == ""
+    assert result.stderr == ""
+    assert run("revisions", "--name", "e").stdout.splitlines()[1].startswith("1 ")
+    nobodys = run("revisions", "--author", "nobody")
+    assert (nobodys.stdout, nobodys.stderr) == ("", "There is no such revision.\n")
+    assert run("revisions", "--limit", 1).stderr == "1 older: --offset 1 shows them.\n"
+    assert run("revisions", "--limit", 1, "--offset", 1).stderr == ""
     found = json.loads(run("revisions", "--limit", 1, "--json").output)
     assert (found["total"], found["revisions"][0]["revision"]) == (2, 2)
 

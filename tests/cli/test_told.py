@@ -70,4 +70,4 @@ def test_a_reason_that_cannot_be_kept_is_refused(run, database):
 def test_revisions_show_the_id_of_the_request_that_made_them(run, database):
     with database.session() as session:
         revisions.record(session, Author("bob", "why", "r-7"), "key added", ())
-    assert run("config", "revisions").stdout.endswith("bob\tkey added (why) id=r-7\n")
+    assert run("config", "revisions").stdout.endswith("bob     key added (why) id=r-7\n")
