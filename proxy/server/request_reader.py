@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from gunicorn.http import wsgi
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.http.message import Request
@@ -103,8 +104,8 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         self._lines: dict[bytes, tuple[str, str]] = {}
         self._lines_bytes = 0
         self._targets: dict[bytes, Environ] = {}
-        # The head that was looked at last, without its body's length; and the last one that is
-        # known as a whole.
+        # Without their bodies' lengths: the head that is to be read now, if it may be kept, and
+        # the last one that is known as a whole.
         self._asked = self._head = b""
         self._of_head: Environ = {}
         self._target = b""  # the request line of what gunicorn read last
@@ -143,15 +144,16 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         """What gunicorn made of the request that it read last. A client that has asked twice
         may ask the same again. Not by a socket in the file system: there even our own name is
         what its headers say."""
-        read = self._last_read
+        read, asked = self._last_read, self._asked
+        self._asked = b""  # its client may be silent from now on
         # Empty: a line without anything came before it (RFC 9112, 2.2).
         if read.version != KnownRequest.version or not 0 < len(self._target) <= TARGET_BYTES:
             return
         if "REMOTE_PORT" not in environ or _says_more(read):
             return
-        if self._is_usual(read) and self._heads.is_wanted(self._asked):
+        if asked and self._heads.note(asked) and self._is_usual(read, asked):
             told = {key: value for key, value in environ.items() if key not in OF_REQUEST}
-            self._heads.keep(self._asked, told | {KEPT: KeptHead()})
+            self._heads.keep(asked, told | {KEPT: KeptHead()})
         if self.req_count < 2:
             return
         if len(self._targets) >= MOST_TARGETS:
@@ -162,13 +164,12 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             if key not in OF_ONE and not key.startswith("HTTP_")
         }
 
-    def _is_usual(self, read: Any) -> bool:
+    def _is_usual(self, read: Any, head: bytes) -> bool:
         """Another one of the same head would mean the same, whoever sends it."""
         names = [name for name, _ in read.headers]
-        lines = self._asked.count(b"\r\n") + 1  # with the one about the body's length
+        lines = head.count(b"\r\n") + 1  # with the one about the body's length
         return (
             not read.should_close()
-            and 0 < len(self._asked) <= MOST_HEAD_BYTES
             and lines == len(names) == len(set(names))
             and not any(
                 _is_unusual(name, value, self.cfg.secure_scheme_headers)
@@ -198,8 +199,11 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         """What WSGI tells of this head, None if it has to be read. Where it differs from the
         last one, or from another connection's, in nothing but its body's length, no other line
         is looked at."""
-        self._asked, length = _without_length(head)
-        if not (self._asked and (self._asked == self._head or self._is_anothers())):
+        asked, length = _without_length(head)
+        if len(asked) > MOST_HEAD_BYTES:
+            asked = b""
+        if not (asked and (asked == self._head or self._take_anothers(asked))):
+            self._asked = asked
             return self._of_lines(head)
         known = self._read(length)
         if known is None:
@@ -208,14 +212,14 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         environ[known[0]] = known[1]
         return environ
 
-    def _is_anothers(self) -> bool:
-        """The head came on other connections, and is this one's from now on."""
-        told = self._heads.get(self._asked)
+    def _take_anothers(self, head: bytes) -> bool:
+        """If it came on other connections, it is this one's last from now on."""
+        told = self._heads.get(head)
         if told is None or self.cfg.proxy_protocol != "off":  # that tells who the client is
             return False
         host, port, *_ = self.source_addr
-        of_connection = dict(zip(OF_CONNECTION, (self._source, host, str(port)), strict=True))
-        self._head, self._of_head = self._asked, told | of_connection
+        own = self._source, wsgi.WSGIErrorsWrapper(self.cfg), host, str(port)
+        self._head, self._of_head = head, told | dict(zip(OF_CONNECTION, own, strict=True))
         return True
 
     def _of_lines(self, head: bytes) -> Environ | None:
@@ -224,12 +228,12 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
         if template is None or not lines:
             return None
         found = self._environ(template, lines.split(b"\r\n"))
-        if found is not None and 0 < len(self._asked) <= MOST_HEAD_BYTES:
+        if found is not None and self._asked:
             found[KEPT] = KeptHead()
-            self._head, self._of_head = self._asked, found.copy()
+            self._head, self._asked, self._of_head = self._asked, b"", found.copy()
             del self._of_head["CONTENT_LENGTH"]
-            if self._heads.is_wanted(self._asked):
-                self._heads.keep(self._asked, self._of_head)
+            if self._heads.note(self._head):
+                self._heads.keep(self._head, self._of_head)
         return found
 
     def _environ(self, template: Environ, lines: list[bytes]) -> Environ | None:

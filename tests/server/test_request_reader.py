@@ -192,6 +192,8 @@ def test_each_connections_socket_is_its_own():
         found.append(made)
     for made in found[2:]:
         assert made.environ["gunicorn.socket"] is made.parser._source
+        made.environ["wsgi.errors"].write("")
+    assert found[2].environ["wsgi.errors"] is not found[3].environ["wsgi.errors"]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,38 @@ def test_one_that_came_in_pieces_is_not_taken_for_the_head_before():
     assert made.ask(other[:50])[0]["PATH_INFO"] == "/other"
     told, *_ = Connection(RequestReader, heads=heads).ask(call())
     assert told["PATH_INFO"] == "/v1/chat/completions"
+
+
+def test_what_a_forwarder_says_of_the_scheme_is_not_forgotten():
+    """Though it was, when others said it."""
+    config = settings(
+        forwarded_allow_ips=CLIENT[0], secure_scheme_headers={"X-FORWARDED-PROTO": "https"}
+    )
+    sent, heads = call(lines=(*LINES, b"X-Forwarded-Proto: https")), KnownHeads()
+    for sender, scheme in ((ANOTHER, "http"), (ANOTHER, "http"), (CLIENT, "https")):
+        told, *_ = Connection(RequestReader, config, client=sender, heads=heads).ask(sent)
+        assert told["wsgi.url_scheme"] == scheme
+
+
+def test_of_a_head_nothing_is_kept_that_is_of_one_request_or_connection(connection):
+    (kept,) = connection.parser._heads._heads.values()
+    assert kept.keys().isdisjoint(
+        {"wsgi.input", "wsgi.early_hints", "wsgi.errors", "CONTENT_LENGTH"}
+    )
+    before = dict(kept)
+    connection.ask(call(b"longer"))
+    connection.environ["planted"] = "1"
+    assert kept == before
+
+
+def test_of_a_silent_client_the_head_is_not_kept_twice(connection):
+    for sent in (
+        call(),
+        call(lines=(*LINES, b"X-New: 1")),
+        call(target=POST.replace(b"a=", b"b=")),
+    ):
+        connection.ask(sent)
+        assert connection.parser._asked == b""
 
 
 def test_heads_that_come_once_are_not_kept():
@@ -578,7 +612,7 @@ def test_a_large_head_is_not_kept_as_a_whole(connection):
     large = b"X-Large: " + b"x" * MOST_HEAD_BYTES
     for _ in range(3):
         connection.ask(call(lines=(*LINES, large)))
-        assert connection.parser._head == b""
+        assert connection.parser._head == connection.parser._asked == b""
         assert KEPT not in connection.environ
 
 

@@ -99,6 +99,23 @@ def ends(worker):
         conn.sock.close()
 
 
+def test_heads_are_known_to_all_connections_of_the_same_address(worker, paths):
+    ask = b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    known = []
+    for port in (2, 2, 2, 3, 2):
+        client, served = socket.socketpair()
+        with client:
+            conn = TConn(worker.cfg, served, ("127.0.0.1", 1), ("127.0.0.1", port))
+            conn.sock = ClientSocket(served, worker._turnstile.leave)
+            client.sendall(ask)
+            client.shutdown(socket.SHUT_WR)
+            worker.handle(conn)
+            known.append(isinstance(conn.parser.mesg, KnownRequest))
+            conn.sock.close()
+    assert len(paths) == len(known)
+    assert known == [False, False, True, False, True]
+
+
 def test_a_client_that_pauses_is_given_back_to_the_loop(worker, ends, paths, monkeypatch):
     monkeypatch.setattr(workers, "LINGER_MS", 0)
     client, conn = ends
