@@ -1,16 +1,17 @@
 """What the gateway costs on this machine: one table, all of it measured in one run.
 
     scripts/bench --quick                       # about two minutes
-    scripts/bench --rounds 5 --with litellm,portkey --json found.json --charts docs/images
+    scripts/bench --rounds 5 --with litellm,portkey,nginx --json found.json --charts docs/images
     scripts/bench --only plain,streams
 
 Builds its own upstream and client in C, starts a gateway with client keys, limits, accounting
 and request log, and measures it beside what it is compared with, taking turns: the upstream
-itself, an empty Flask view on the same gunicorn, and other gateways where --with names them
-(they are installed into environments of their own). Figures are medians over the rounds; what
-is in brackets is the ratio to the base. The gateway's settings are the defaults, or what the
-environment says: PROXY_LOG_LEVEL=warning scripts/bench --only plain. Exit code 1 if any request
-failed: then the figures are worth nothing. Timings are reported, never judged.
+itself, an empty Flask view on the same gunicorn, and where --with names them other gateways
+(they are installed into environments of their own) and the system's nginx, which only passes on
+what comes. Figures are medians over the rounds; what is in brackets is the ratio to the base.
+The gateway's settings are the defaults, or what the environment says: PROXY_LOG_LEVEL=warning
+scripts/bench --only plain. Exit code 1 if any request failed: then the figures are worth
+nothing. Timings are reported, never judged.
 """
 
 import argparse

@@ -49,9 +49,7 @@ def stage(
         others = []
         for name, peer in peers.PEERS.items():
             if name not in wanted_peers:
-                results.notes.append(
-                    f"{name} was not measured: --with {name} installs and measures it."
-                )
+                results.notes.append(f"{name} was not measured: --with {name} measures it.")
                 continue
             progress(f"installing and starting {name}")
             try:
