@@ -22,11 +22,12 @@ from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
+from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream
 from proxy.runtime.line import Line
 from proxy.runtime.state import BREAKER_OPENED, EVENT_WORDS, LONG_REST, State
 from proxy.runtime.tell import tell
-from proxy.runtime.transport import MAX_JOINED_BYTES, SILENT
-from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError, failure
+from proxy.runtime.transport import MAX_JOINED_BYTES
+from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
@@ -36,18 +37,10 @@ _IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 
 NO_HEADERS: Mapping[str, str] = {}
-UNWATCHED = StreamWatcher()  # of an answer that is no stream: it is fed nothing
-
-# Events that say nothing yet are held back until one does; of a stream that goes on and on
-# without saying anything, no more than this.
-MAX_HELD_BYTES = 1_048_576
-
 ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
-ENDLESS = "it sent an event of its stream that did not end"
 A_PAGE = "its answer is a page of HTML or XML, and no JSON"
-CUT_SHORT = "it ended its stream before the answer's end"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
 
 logger = logging.getLogger(__name__)
@@ -94,7 +87,6 @@ class Attempt:
         self.body: Bytes | None = None
         self.usage = NO_USAGE
         self.latency_ms = self.cost_nano = 0
-        self.sent_bytes = 0  # of its stream, to the client
         self._was_given_up = False  # settled as one that the client would not get
         self._is_left = False  # by the client, before anything else ended it
         self.was_recovery = False  # it closed its instance's breaker
@@ -102,14 +94,10 @@ class Attempt:
         self._reservation = reservation
         self.call = call
         self._answer: Answer | None = None
-        # The answer is a stream; what comes next of it is for who iterates: an end, an error.
-        self.streams = self.is_over = False
-        self._first = b""  # what was held back
+        self.stream: AnswerStream | None = None  # where the answer is one
+        self._stream_idle_seconds = stream_idle_seconds
         self._was_answered = self._complete = self._is_broken_off = False
-        self.silence_seconds = stream_idle_seconds  # of its stream, the longest
-        self._broken: Exception | None = None  # how its stream broke, for who iterates
         self._hides_usage = asks_for_usage(call, serving)
-        self._watcher = _watcher(call, hides_usage=self._hides_usage)
         self._started = time.monotonic()
         self._first_byte_ms = 0
         self.line = line
@@ -130,8 +118,7 @@ class Attempt:
         try:
             self._answer = answer = self._send(upstream, context)
             self.verdict = verdicts.of(answer.status, answer.headers, time.time())
-            self.streams = self.call.stream and _is_stream(answer)
-            if self.streams:
+            if self.call.stream and _is_stream(answer):
                 self._read_until_content(answer)
             elif answer.status < 400:
                 self.body = body = answer.read_all()
@@ -156,7 +143,7 @@ class Attempt:
                 self._reservation,
                 self._first_byte_ms if is_good else None,
                 hint,
-                streams=self.streams,
+                streams=self.stream is not None,
             )
             if self.was_recovery:
                 name = self.serving.config.name
@@ -178,65 +165,25 @@ class Attempt:
 
     def __iter__(self) -> Iterator[bytes]:
         """The stream's bytes as they arrive. Raises StreamBroken if the upstream breaks it."""
-        watcher = self._watcher
+        stream = self.stream
+        assert stream is not None, "only a stream is iterated"
+        watcher = stream.watcher
         try:
-            if self._first:
-                self.sent_bytes += len(self._first)
-                yield self._first
-            while not watcher.endless and (chunk := self._read_some()):
-                passed_on = watcher.feed(chunk)
-                if passed_on:
-                    self.sent_bytes += len(passed_on)
-                    yield passed_on
-            if not watcher.is_whole() or (self._is_broken_off and not watcher.has_ended):
-                raise UpstreamError(ENDLESS if watcher.endless else CUT_SHORT)
+            yield from stream
+            if self._is_broken_off and not watcher.has_ended:
+                raise UpstreamError(CUT_SHORT)
         except UpstreamError as error:
             _forget_frames(error)
             if not watcher.done and not self.line.is_cut:
                 self._fail(error)
                 yield watcher.interrupt() + _error_event(self.error or error)
                 raise StreamBroken from error
-        last = watcher.finish()
+        last = stream.finish()
         self._complete = watcher.done or not self.line.is_cut
         # Counted before the end goes out: a client that has everything is in the totals.
         self.close()
         if last:
-            self.sent_bytes += len(last)
             yield last
-
-    def _read_some(self) -> bytes:
-        if self._broken is not None:
-            raise self._broken
-        return self.answer.read_some()
-
-    # A stream may be watched instead of iterated, as a `StreamSource`; and iterated again.
-
-    def watched(self) -> int | None:
-        """The number of the file by which more of the stream is seen to arrive; None if it has
-        to be waited for."""
-        is_broken = self._broken is not None or self._watcher.endless
-        self.is_over = is_broken or self.answer.has_ended
-        return None if self.is_over else self.answer.watched()
-
-    @property
-    def ends_at(self) -> float:
-        return self.call.ends_at
-
-    def pass_on(self) -> bytes:
-        """What is to be passed on of what has arrived. Raises BlockingIOError where nothing
-        has, and what `fail` takes."""
-        answer, watcher = self.answer, self._watcher
-        passed_on = watcher.feed(answer.arrived())
-        self.sent_bytes += len(passed_on)
-        self.is_over = watcher.endless or self._broken is not None or answer.has_ended
-        return passed_on
-
-    def fail(self, error: Exception) -> None:
-        self._broken = failure(error)
-        self.is_over = True
-
-    def time_out(self) -> None:
-        self.fail(UpstreamError(SILENT, timed_out=True))
 
     def close(self, *, answered: bool = True) -> None:
         """Idempotent: WSGI servers, Flask and we ourselves may all call it."""
@@ -278,8 +225,8 @@ class Attempt:
             return False
         self._was_given_up = not answered
         self.latency_ms = self._elapsed_ms()
-        if self.streams:
-            self._settle_stream()
+        if self.stream is not None:
+            self._settle_stream(self.stream.watcher)
         self.cost_nano = self._cost_nano_of(self.call.model, self.usage)
         event = self._state.finish(
             self._reservation,
@@ -333,7 +280,7 @@ class Attempt:
             self.error.message if self.error is not None else None,
             self.usage,
             self.cost_nano,
-            self.sent_bytes if body is None else len(body),
+            self.stream.sent_bytes if self.stream is not None else len(body or b""),
             body is None,
         )
 
@@ -357,8 +304,8 @@ class Attempt:
             return self.error.detail
         if self.error is not None:
             return self.error.message
-        if self._watcher.error is not None:
-            return self._without_key(f"{IN_STREAM}: {self._watcher.error}")
+        if self.stream is not None and self.stream.watcher.error is not None:
+            return self._without_key(f"{IN_STREAM}: {self.stream.watcher.error}")
         if self._answer is None or self._answer.status < 300:
             return None
         status, said = self._answer.status, excerpt(self.body or b"")
@@ -385,27 +332,19 @@ class Attempt:
         )
 
     def _read_until_content(self, answer: Answer) -> None:
-        """Holds back the head and what says nothing yet: what fails before anything was said
-        can still be asked of another instance. Comments that keep alive say nothing."""
-        watcher, held, held_bytes = self._watcher, [], 0
-        silent_until = self._started + self.serving.config.timeout_seconds
-        answer.end_by(min(silent_until, self.call.ends_at))
-        is_over = False
-        while not (is_over or watcher.content or watcher.done) and held_bytes <= MAX_HELD_BYTES:
-            chunk = answer.read_some()
-            is_over = not chunk
-            held.append(watcher.feed(chunk))
-            held_bytes += len(chunk)
-            if is_over and not watcher.is_whole():
-                raise UpstreamError("it ended its stream before it said anything")
-            if watcher.is_clients_error and not watcher.content:
-                self.verdict = verdicts.REJECTED
-                break
-            if watcher.error is not None and not watcher.content:
-                raise UpstreamError(self.trouble() or "")
-        self._first = b"".join(held)
-        answer.end_by(self.call.ends_at)
-        answer.allow_silence(self.silence_seconds)
+        """What it says first may be that something went wrong."""
+        self.stream = stream = AnswerStream(
+            answer,
+            _watcher(self.call, hides_usage=self._hides_usage),
+            ends_at=self.call.ends_at,
+            silence_seconds=self._stream_idle_seconds,
+        )
+        stream.read_until_content(self._started + self.serving.config.timeout_seconds)
+        if stream.watcher.error is None or stream.watcher.content:
+            return
+        if not stream.watcher.is_clients_error:
+            raise UpstreamError(self.trouble() or "")
+        self.verdict = verdicts.REJECTED
 
     def _fail(self, error: UpstreamError) -> None:
         """It is the instance's failure, unless the client left or the call's time is over."""
@@ -426,7 +365,7 @@ class Attempt:
             self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:
             self.verdict = verdicts.UNREACHABLE
-        elif self._watcher.is_unclear_error:
+        elif self.stream is not None and self.stream.watcher.is_unclear_error:
             self.verdict = verdicts.MODEL_ERROR
         else:
             self.verdict = verdicts.FAILED
@@ -494,19 +433,19 @@ class Attempt:
         )
         self.usage = usage_of_answer(body) or self._estimate(completion)
 
-    def _settle_stream(self) -> None:
+    def _settle_stream(self, watcher: StreamWatcher) -> None:
         """Whatever way it ended, what came so far is charged."""
-        if self._watcher.usage is not None:
-            self.usage = self._watcher.usage
-        elif self._watcher.is_clients_error and not self._watcher.content:
+        if watcher.usage is not None:
+            self.usage = watcher.usage
+        elif watcher.is_clients_error and not watcher.content:
             pass  # it said nothing else, and as a plain answer it costs nothing
-        elif self.error is None or self._watcher.content:  # else its client got none of it
+        elif self.error is None or watcher.content:  # else its client got none of it
             # Upstreams send about one token an event.
-            self.usage = self._estimate(self._watcher.events)
-        if self._watcher.is_clients_error:
+            self.usage = self._estimate(watcher.events)
+        if watcher.is_clients_error:
             self.verdict = verdicts.REJECTED
-        elif self._watcher.error is not None:  # it said so itself, and was passed on
-            is_unclear = self._watcher.is_unclear_error
+        elif watcher.error is not None:  # it said so itself, and was passed on
+            is_unclear = watcher.is_unclear_error
             self.verdict = verdicts.MODEL_ERROR if is_unclear else verdicts.FAILED
         elif not self._complete and self.error is None:
             self.verdict = verdicts.ABORTED  # the client left
@@ -524,8 +463,6 @@ class Attempt:
 
 
 def _watcher(call: Call, *, hides_usage: bool) -> StreamWatcher:
-    if not call.stream:
-        return UNWATCHED
     rewrite = strict_event if call.client.compat == STRICT else None
     return StreamWatcher(hide_usage=hides_usage, choices=call.choices, rewrite=rewrite)
 

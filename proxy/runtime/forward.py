@@ -194,7 +194,7 @@ class Forward:
         off, and have so many seconds to say so to their clients. What is open then is counted
         as it stands: what its thread does after that is not counted any more."""
         until, seen = self._clock() + seconds, set[Attempt]()
-        while streams := {a for a in self._open.copy() if a.streams}:
+        while streams := {a for a in self._open.copy() if a.stream is not None}:
             for attempt in streams - seen:
                 attempt.break_off()
             seen |= streams

@@ -36,11 +36,13 @@ PAUSE_SECONDS = 0.001
 class StreamSource(Protocol):
     """Where a stream comes from. Times are monotonic seconds."""
 
-    silence_seconds: float
+    silence_seconds: float  # the longest
+    ends_at: float
     is_over: bool  # whoever waits for it has to go on: there is an end, or an error
 
-    @property
-    def ends_at(self) -> float: ...
+    def watched(self) -> int | None:
+        """The number of the file by which more is seen to arrive; None if it has to be waited
+        for."""
 
     def pass_on(self) -> bytes:
         """What is to be passed on of what has arrived; b"" if that is nothing. Raises

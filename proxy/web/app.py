@@ -12,6 +12,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.routing import MapAdapter
 
 from proxy.core.types import Bytes
+from proxy.runtime.streams import StreamSource
 from proxy.runtime.tell import tell
 from proxy.web.routes import Routes
 
@@ -59,12 +60,19 @@ class Gateway(Flask):
 class Relayed(Response):
     """An upstream's answer. `lines` are its headers as `core.headers` lets them through: they
     are neither checked nor copied again. A body of bytes tells its length; a bytearray, which
-    is a large one, goes out piece by piece, and is not copied as a whole."""
+    is a large one, goes out piece by piece, and is not copied as a whole. While a stream is
+    iterated, the server may watch its `source` instead."""
 
     def __init__(
-        self, body: Bytes | Iterable[bytes], status: int, lines: list[tuple[str, str]]
+        self,
+        body: Bytes | Iterable[bytes],
+        status: int,
+        lines: list[tuple[str, str]],
+        *,
+        source: StreamSource | None = None,
     ) -> None:
         super().__init__(None, status, _Lines(lines))
+        self._source = source
         if not isinstance(body, bytes | bytearray):
             self.response = body
             return
@@ -73,7 +81,7 @@ class Relayed(Response):
             lines.append(("content-length", str(len(body))))
 
     def get_app_iter(self, _environ: Any) -> Iterable[bytes]:
-        return _Closing(self.response, self.close)
+        return _Closing(self.response, self.close, self._source)
 
     def get_wsgi_headers(self, _environ: Any) -> Headers:
         return self.headers
@@ -82,14 +90,17 @@ class Relayed(Response):
 class _Closing:
     """What is relayed, and what is to be done at its end, however it comes."""
 
-    __slots__ = ("close", "source")
+    __slots__ = ("_pieces", "close", "source")
 
-    def __init__(self, source: Any, close: Callable[[], None]) -> None:
-        self.source = source
+    def __init__(
+        self, pieces: Any, close: Callable[[], None], source: StreamSource | None
+    ) -> None:
+        self._pieces = pieces
         self.close = close
+        self.source = source
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.source)
+        return iter(self._pieces)
 
 
 def _pieces(body: bytearray) -> Iterator[bytes]:

@@ -329,7 +329,7 @@ def _response(mine: Parts, attempt: Attempt) -> Response:
         _add_missing_type(lines, EVENT_STREAM)
         if is_limited:
             lines += mine.clients.lines(client)
-        return Relayed(attempt, answer.status, lines)
+        return Relayed(attempt, answer.status, lines, source=attempt.stream)
     lines = headers.for_client(answer.header_items(), has_limits=is_limited)
     body = attempt.body
     if answer.status >= 400 and not _has_openai_shape(body):

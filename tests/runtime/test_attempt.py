@@ -1,11 +1,9 @@
 import contextlib
-import gc
 import json
 import time
 from dataclasses import replace
 
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +12,7 @@ from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
+from proxy.runtime import answer_stream
 from proxy.runtime import attempt as attempts
 from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.entra import NoToken
@@ -381,14 +380,6 @@ def test_a_stream_that_says_nothing_but_that_it_ends_is_whole():
     assert attempt.verdict.outcome == "succeeded"
 
 
-def test_what_is_held_back_has_a_largest_size(monkeypatch):
-    monkeypatch.setattr("proxy.runtime.attempt.MAX_HELD_BYTES", 3 * len(ROLE))
-    world = World(A, a=stream(*[ROLE] * 6, token(), DONE))
-    attempt = world.attempt(stream=True)
-    assert next(iter(attempt)) == ROLE * 4
-    attempt.close()
-
-
 def test_an_error_event_in_the_middle_is_passed_on_and_is_the_instances_failure():
     world = World(A, a=stream(token(), ERROR, DONE))
     attempt = world.attempt(stream=True)
@@ -722,7 +713,7 @@ def test_a_plain_answer_is_read_whole():
     body = ok().pieces[0]
     world = World(A, a=FakeAnswer(200, (body[:10], body[10:])))
     attempt = world.alone()
-    assert (attempt.body, attempt.streams, attempt.usage) == (body, False, REAL)
+    assert (attempt.body, attempt.stream, attempt.usage) == (body, None, REAL)
     assert attempt.verdict.outcome == "succeeded"
     assert str(attempt) == "a: HTTP 200"
 
@@ -872,7 +863,7 @@ def test_a_model_asked_in_a_way_that_is_not_its_own_puts_nobody_to_rest():
 def test_a_stream_that_nobody_asked_for_is_read_whole():
     world = World(A, a=stream(token(), DONE))
     attempt = world.alone()
-    assert (attempt.streams, attempt.body) == (False, token() + DONE)
+    assert (attempt.stream, attempt.body) == (None, token() + DONE)
 
 
 @pytest.mark.parametrize(
@@ -881,7 +872,7 @@ def test_a_stream_that_nobody_asked_for_is_read_whole():
 def test_what_is_no_stream_is_none_though_one_was_asked_for(status, kind):
     world = World(A, a=FakeAnswer(status, (b"{}",), {"Content-Type": kind}))
     attempt = world.alone(stream=True)
-    assert (attempt.streams, attempt.body) == (False, b"{}")
+    assert (attempt.stream, attempt.body) == (None, b"{}")
 
 
 def test_how_long_it_took_is_measured(monkeypatch):
@@ -1014,136 +1005,11 @@ def test_an_error_answer_that_breaks_off_is_still_judged_by_its_head(status):
     assert attempt.verdict.outcome == {400: "rejected", 429: "throttled"}[status]
 
 
-# Watched by who waits for many, and not iterated over.
-
-
-def begun(*pieces, **fields):
-    """An attempt whose first event was sent, and what iterates over it."""
-    world = World(A, a=stream(token("one"), *pieces))
-    attempt = world.attempt(**(WANTS_USAGE | fields))
-    rest = iter(attempt)
-    assert next(rest) == token("one")
-    return attempt, rest
-
-
-def test_what_arrives_of_a_stream_may_be_passed_on_by_another():
-    attempt, rest = begun(token("two"), None, token("three"), USAGE_EVENT, DONE)
-    assert attempt.watched() is not None
-    passed_on = [attempt.pass_on()]
-    with pytest.raises(BlockingIOError):
-        attempt.pass_on()
-    passed_on += [attempt.pass_on() for _ in range(3)]
-    assert passed_on == [token("two"), token("three"), USAGE_EVENT, DONE]
-    assert attempt.is_over
-    assert attempt.watched() is None
-    assert list(rest) == []
-    assert (attempt.verdict.outcome, attempt.usage) == ("succeeded", REAL)
-    assert attempt.sent_bytes == len(token("one") + b"".join(passed_on))
-
-
-def test_who_iterated_over_it_may_go_on_at_any_time():
-    attempt, rest = begun(token("two"), token("three"), USAGE_EVENT, DONE)
-    assert attempt.pass_on() == token("two")
-    assert b"".join(rest) == token("three") + USAGE_EVENT + DONE
-    assert (attempt.verdict.outcome, attempt.usage) == ("succeeded", REAL)
-
-
-def test_the_usage_event_is_hidden_from_that_one_too():
-    attempt, rest = begun(USAGE_EVENT, DONE, stream_options=None)
-    assert [attempt.pass_on() for _ in range(2)] == [b"", DONE]
-    assert list(rest) == []
-    assert attempt.usage == REAL
-
-
-@pytest.mark.parametrize(
-    "end, error",
-    [
-        (lambda attempt: attempt.fail(BROKEN), "it broke off its answer"),
-        (lambda attempt: attempt.fail(requests.ConnectionError("it fell")), "it fell"),
-        (lambda attempt: attempt.time_out(), "it timed out in the middle of its answer"),
-    ],
-)
-def test_what_went_wrong_meanwhile_is_told_by_who_goes_on(end, error):
-    attempt, rest = begun(token("two"), token("never"))
-    assert attempt.pass_on() == token("two")
-    assert not attempt.is_over
-    end(attempt)
-    assert attempt.is_over
-    assert error.replace("it", "the upstream", 1) in next(rest).decode()
-    assert attempt.watched() is None  # nothing more is waited for
-    with pytest.raises(StreamBroken):
-        next(rest)
-    attempt.close()
-    assert (attempt.verdict.outcome, attempt.error.message) == ("failed", error)
-
-
-def test_what_comes_after_it_went_wrong_does_not_mend_it():
-    """Who watched it may have been too slow to stop."""
-    attempt, rest = begun(token("two"), token("never"))
-    attempt.time_out()
-    attempt.pass_on()
-    assert attempt.is_over
-    with pytest.raises(StreamBroken):
-        list(rest)
-    attempt.close()
-
-
-def test_a_stream_whose_call_has_no_time_left_meanwhile_is_no_failure(monkeypatch):
-    attempt, rest = begun(token("never"), ends_at=soon(100))
-    assert attempt.ends_at == attempt.call.ends_at
-    monkeypatch.setattr(time, "monotonic", lambda: attempt.ends_at)
-    attempt.time_out()
-    with pytest.raises(StreamBroken):
-        list(rest)
-    assert attempt.verdict.outcome == "expired"
-
-
-def test_one_that_does_not_end_its_event_is_over():
-    attempt, rest = begun(b"data: " + b"x" * (ENDLESS_BYTES + 1), token("never"))
-    attempt.pass_on()
-    assert attempt.is_over
-    with pytest.raises(StreamBroken):
-        list(rest)
-
-
-def left_over(**changes):
-    """How many objects a stream leaves to the garbage collector that broke while it was
-    watched."""
-    gc.collect()
-    broken = unreachable("it broke off its answer")  # its own: the other one is kept
-    attempt, rest = begun(*changes.get("pieces", ()), broken)
-    state = attempt._state  # outlives all calls
-    if changes.get("is_left"):
-        attempt.line.cut()
-    try:
-        while True:
-            attempt.pass_on()
-    except UpstreamError as error:
-        attempt.fail(error)
-    with contextlib.suppress(StreamBroken):
-        list(rest)
-    attempt.close()
-    del attempt, rest, broken
-    found = gc.collect()
-    del state
-    return found
-
-
-@pytest.mark.parametrize("how", [{}, {"is_left": True}, {"pieces": (DONE,)}])
-def test_one_that_broke_does_not_wait_for_the_garbage_collector(how):
-    left_over(**how)  # what is made once
-    gc.disable()
-    try:
-        assert left_over(**how) == 0
-    finally:
-        gc.enable()
-
-
 @pytest.mark.parametrize(
     "message, said",
     [
         ("it broke off its answer", "the upstream broke off its answer"),
-        (attempts.ENDLESS, "the upstream sent an event of its stream that did not end"),
+        (answer_stream.ENDLESS, "the upstream sent an event of its stream that did not end"),
         ("its answer is not proper HTTP", "the upstream's answer is not proper HTTP"),
         (attempts.ENDING, attempts.ENDING),
         ("italics", "italics"),

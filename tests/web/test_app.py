@@ -101,6 +101,8 @@ def test_nobody_has_a_session():
 
 def test_a_server_finds_what_a_stream_comes_from():
     stream = Stream()
-    body = Relayed(stream, 200, list(LINES))({"REQUEST_METHOD": "POST"}, lambda *_: None)
-    assert body.source is stream
+    source = object()
+    relayed = Relayed(stream, 200, list(LINES), source=source)
+    body = relayed({"REQUEST_METHOD": "POST"}, lambda *_: None)
+    assert body.source is source
     body.close()
