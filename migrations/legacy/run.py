@@ -98,19 +98,24 @@ def import_legacy(
 ) -> Outcome:
     """Carries the files at `path` into the tables, in the caller's transaction.
 
-    Raises ImportRefused as `prepared` does, and lets nothing be written then.
+    Raises ImportRefused as `prepared` does, and lets nothing be written then. It is a step of
+    `alembic upgrade`, which is what can be repeated: there is no schema without it.
     """
-    return carry_out(connection, prepared(path, backups, skip_bad=skip_bad, environ=environ))
+    leave_out = f"alembic -x legacy={shlex.quote(str(path))} -x skip_bad=yes upgrade head"
+    ready = prepared(path, backups, leave_out=leave_out, skip_bad=skip_bad, environ=environ)
+    return carry_out(connection, ready)
 
 
 def prepared(
     path: Path,
     backups: Path,
     *,
+    leave_out: str,
     skip_bad: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> Prepared:
-    """All of an import that needs no database, and most of its time.
+    """All of an import that needs no database, and most of its time. `leave_out` is the command
+    that imports the rest if a record cannot be carried.
 
     Raises ImportRefused if a record cannot be carried and `skip_bad` is not set; nothing is
     written then but the backup in a folder of `backups`.
@@ -120,7 +125,7 @@ def prepared(
         backup = make_backup(files, backups)
         with _uncollected():
             plan = _plan(path, files, environ)
-        _check(plan, path, backup, skip_bad=skip_bad)
+        _check(plan, backup, leave_out=leave_out, skip_bad=skip_bad)
     except BackupFailed as error:
         raise ImportRefused(f"Nothing was imported. {error}") from error
     return Prepared(path, plan, backup)
@@ -146,7 +151,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _check(plan: Plan, source: Path, backup: Path, *, skip_bad: bool) -> None:
+def _check(plan: Plan, backup: Path, *, leave_out: str, skip_bad: bool) -> None:
     changed = changed_since(backup)
     if changed:
         raise ImportRefused(
@@ -154,11 +159,9 @@ def _check(plan: Plan, source: Path, backup: Path, *, skip_bad: bool) -> None:
             " program, then import again."
         )
     if plan.problems and not skip_bad:
-        path = shlex.quote(str(source))
         raise ImportRefused(
             f"Nothing was imported; the files are copied to {backup}."
-            f" Mend what is listed, or leave it out: `alembic -x legacy={path} -x skip_bad=yes"
-            f" upgrade head`, or `flask legacy import --skip-bad {path}`.",
+            f" Mend what is listed, or leave it out: `{leave_out}`.",
             report.as_text(plan),
         )
     if plan.problems:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,7 +96,8 @@ def import_legacy(path: Path, skip_bad: bool) -> None:
         with database.read() as connection:
             backups = schema.private_parent(connection)
         # Before the transaction: running workers wait five seconds for its lock, not longer.
-        ready = run.prepared(path, backups, skip_bad=skip_bad)
+        leave_out = f"flask legacy import --skip-bad {shlex.quote(str(path))}"
+        ready = run.prepared(path, backups, leave_out=leave_out, skip_bad=skip_bad)
         with database.write() as connection:
             outcome = run.carry_out(connection, ready)
     click.echo(outcome.as_text())

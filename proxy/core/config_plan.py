@@ -93,7 +93,7 @@ def _consequences(changes: Sequence[Change], wanted: Document) -> Iterator[str]:
             case "client", "removed":
                 yield f"{what} is removed: its key is worth nothing from then on."
             case "client", "added":
-                yield f"{what} has no key until `rotate` makes one."
+                yield f"{what} has no key yet: `flask keys rotate {change.name}` makes one."
             case "quota_group", "added" | "changed" if change.name not in used:
                 yield f"{what}: no instance is in it, so it bounds nobody."
 

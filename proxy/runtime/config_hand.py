@@ -1,10 +1,11 @@
 """What an operator may change of all config at once: first looked at, then in one revision."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.core.config_document import Document
+from proxy.core.config_history import REMOVED
 from proxy.core.config_plan import (
     Change,
     Plan,
@@ -14,6 +15,8 @@ from proxy.core.config_plan import (
     shown_plan,
     without_lost_secrets,
 )
+from proxy.core.masking import SECRET_FIELDS
+from proxy.core.references import is_reference
 from proxy.errors import NotFound, PreconditionFailed
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
@@ -105,7 +108,7 @@ class ConfigHand:
         with self._database.read() as connection:
             revision = revisions.newest(connection)
             _check_match(if_match, revision)
-            made = plan(connection)
+            made = self._with_lacks(plan(connection))
         if dry_run or not made.changes:
             return Outcome(made, revision)
         with self._database.session() as session:
@@ -114,12 +117,25 @@ class ConfigHand:
             now = revisions.newest(connection)
             if now != revision:
                 _check_match(if_match, now)
-                made = plan(connection)
+                made = self._with_lacks(plan(connection))
             if not made.changes:
                 return Outcome(made, now)
             revision = config.apply(session, made.changes, author=author, action=action)
         self._follow(made.changes)
         return Outcome(made, revision, is_applied=True)
+
+    def _with_lacks(self, plan: Plan) -> Plan:
+        """It tells, too, of new references that lead nowhere: with these an instance cannot be
+        asked. They are followed where this runs."""
+        notes = (
+            f"instance {change.name!r}: {problem} Until then it is out of service."
+            for change in plan.changes
+            if change.kind == "instance" and change.effect != REMOVED
+            for name, (_, value) in sorted(change.fields.items())
+            if name in SECRET_FIELDS and isinstance(value, str) and is_reference(value)
+            if (problem := self._snapshots.references.problem(name, value)) is not None
+        )
+        return replace(plan, notes=(*plan.notes, *notes))
 
     def _follow(self, changes: Iterable[Change]) -> None:
         """In this process' memory."""

@@ -483,7 +483,8 @@ class Forward:
             contention = self._fairness.contention(trip.queue)
             if contention is not None and contention.left_to(call.client.name) is not None:
                 return no_answer.held_back(call)
-            return no_answer.no_room(call, refused, no_answer.SOON_SECONDS)
+            free = len(others) - len(refused)
+            return no_answer.no_room(call, refused, no_answer.SOON_SECONDS, free=free)
         if any(r.passes for r in refused):
             return no_answer.no_room(call, refused, soonest_seconds(refused))
         if refused and all(r.reason == TOO_LONG for r in refused):

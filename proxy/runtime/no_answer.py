@@ -22,12 +22,18 @@ SOON_SECONDS = 1.0
 SAID_CHARACTERS = 300  # of what an upstream says of itself
 
 
-def no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> ProxyError:
-    """429, or 503 where all that could be asked again are failing; when to come back."""
+def no_room(
+    call: Call, refused: Sequence[Refusal], wait_seconds: float, *, free: int = 0
+) -> ProxyError:
+    """429, or 503 where all that could be asked again are failing; when to come back. `free`:
+    how many could be asked now, but not for this call any more."""
     broken = sum(1 for r in refused if r.reason in MISCONFIGURED)
-    besides = f" {broken} refuse the gateway, for its operator to mend." if broken else ""
+    besides = ""
+    if broken:
+        refuse = _count(broken, "refuses", "refuse")
+        besides = f" {refuse} the gateway, for its operator to mend."
     passing = [r for r in refused if r.passes]
-    if passing and all(r.reason == FAILING for r in passing):
+    if passing and not free and all(r.reason == FAILING for r in passing):
         return Unavailable(
             f"All instances that serve {call.model!r} are failing. The next attempt at one of"
             f" them is in {wait_seconds:.1f} s.{besides}",
@@ -35,13 +41,21 @@ def no_room(call: Call, refused: Sequence[Refusal], wait_seconds: float) -> Prox
         )
     full = sum(1 for r in passing if r.reason in FULL)
     failing = sum(1 for r in passing if r.reason == FAILING)
-    why = f"{len(passing) - full - failing} rest, {full} have no room left this minute"
-    why += f", {failing} are failing." if failing else "."
+    why = (
+        _count(len(passing) - full - failing, "rests", "rest"),
+        _count(full, "has no room left this minute", "have no room left this minute"),
+        _count(failing, "is failing", "are failing"),
+        _count(free, "can be asked again now", "can be asked again now"),
+    )
     return NoRoom(
-        f"All instances that serve {call.model!r} are at their limit."
-        f" {why}{_oversize(call, passing)}{besides}",
+        f"All instances that serve {call.model!r} {'were' if free else 'are'} at their limit."
+        f" {', '.join(filter(None, why))}.{_oversize(call, passing)}{besides}",
         retry_after_seconds=wait_seconds,
     )
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}" if number else ""
 
 
 def _oversize(call: Call, refused: Sequence[Refusal]) -> str:
@@ -108,7 +122,8 @@ def misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
 
 
 def unreachable(call: Call, attempt: Attempt) -> ProxyError:
-    """502, or 504 where the time was over, with how the last attempt ended."""
+    """502, or 504 where the time was over, with how the last attempt ended. A client that set
+    the time itself wants no second try, which would take as long again."""
     error = attempt.error
     if error is None:
         said = attempt.trouble() if attempt.verdict.shown else None
@@ -117,6 +132,8 @@ def unreachable(call: Call, attempt: Attempt) -> ProxyError:
             f"No instance gave an answer for {call.model!r}; of the last one: {said}."
         )
     kind = UpstreamTimeout if error.timed_out else UpstreamFailed
+    had_its_time = call.is_hurried and error.timed_out and not attempt.verdict.try_next
     return kind(
-        f"No instance gave an answer for {call.model!r}; of the last one: {error.message}."
+        f"No instance gave an answer for {call.model!r}; of the last one: {error.message}.",
+        is_worth_retrying=not had_its_time,
     )

@@ -77,6 +77,14 @@ class References:
                 problems[config.name] = str(problem)
         return Resolved(configs, problems, files)
 
+    def problem(self, name: str, reference: str) -> str | None:
+        """Why there is no secret for the field `name` where it says; None if there is one."""
+        try:
+            _checked(name, reference, self._followed(reference, {}))
+        except LeadsNowhere as problem:
+            return f"{name}: {problem}."
+        return None
+
     @staticmethod
     def changed(files: Versions) -> bool:
         """One of them is not any more what was read."""

@@ -18,6 +18,8 @@ BASE_URL = (
     "A client's base_url is to end with /v1; of Azure's clients, azure_endpoint is to have no"
     " path."
 )
+ONLY_THESE = f" Of OpenAI's API the gateway passes on POST to {', '.join(ENDPOINTS)} only."
+_NO_DEPLOYMENT = re.compile(r"/openai/deployments//")
 # What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _OTHER_OPERATION = re.compile(
     r"/(v1|openai/v1|openai/deployments/.+|openai)/(assistants|audio|batches|containers"
@@ -72,14 +74,18 @@ def _hint(path: str) -> str:
     """Where what was looked for mostly is, or that it is nowhere."""
     if path in ("/", "/admin", "/admin/"):
         return " The console is at /admin/ui."
+    if _NO_DEPLOYMENT.match(path):
+        return " The deployment's name, which is the model, is empty."
     if _OTHER_OPERATION.match(path):
-        return f" Of OpenAI's API the gateway passes on {', '.join(ENDPOINTS)} only."
+        return ONLY_THESE
     routes, bare = current_app.url_map.bind(""), path.rstrip("/")
     for meant in (bare, f"/v1{bare}"):
         if meant != path and routes.test(meant, request.method):
             return f" Did you mean {meant}?"
-    is_of_openai = bare.endswith(_ASKED) and not path.startswith("/admin/")
-    return f" {BASE_URL}" if is_of_openai else ""
+    if path.startswith("/admin/") or not bare.endswith(_ASKED):
+        return ""
+    is_asked_so = request.method == "POST" or bare.endswith("/models")
+    return f" {BASE_URL}" if is_asked_so else ONLY_THESE
 
 
 def shown(value: Any) -> str:

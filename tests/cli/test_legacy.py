@@ -219,7 +219,7 @@ def test_a_bad_record_stops_it_with_the_report_and_nothing_is_written(run, old, 
     assert result.stdout.startswith("Files:")
     assert "key 'b' ('b'): max_tpm:" in result.stdout
     assert result.stderr.startswith("Error: Nothing was imported; the files are copied to ")
-    assert f"alembic -x legacy={old} -x skip_bad=yes upgrade head" in result.stderr
+    assert "alembic" not in result.stderr  # it would find that it has passed the revision
     assert f"flask legacy import --skip-bad {old}" in result.stderr
     assert contents(database) == before
 

@@ -531,6 +531,21 @@ def test_a_call_whose_time_is_over_asks_nobody():
     assert world.in_flight() == 0
 
 
+@pytest.mark.parametrize(
+    "is_hurried, is_over, is_told",
+    [(True, True, True), (False, True, False), (True, False, False)],
+)
+def test_who_set_the_calls_time_is_told_not_to_repeat_it_when_that_is_over(
+    is_hurried, is_over, is_told
+):
+    """A second try would take as long again."""
+    ends_at = soon(-1 if is_over else 100)
+    world = World(A, a=unreachable("it timed out", timed_out=True))
+    with pytest.raises(UpstreamTimeout) as caught:
+        world.forward(ends_at=ends_at, is_hurried=is_hurried)
+    assert ("x-should-retry" in caught.value.headers()) is is_told
+
+
 def test_a_client_that_waits_no_longer_is_not_the_instances_failure():
     ends_at = soon(AT_ONCE_SECONDS)
     world = World(A, config("b", priority=200), a=silent_until(ends_at))

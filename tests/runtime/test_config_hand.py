@@ -210,7 +210,24 @@ def test_what_becomes_of_clients_is_said(worker):
     )
     worker.roll_back(0)
     again = worker.roll_back(1)
-    assert again.plan.notes == ("client 'app' has no key until `rotate` makes one.",)
+    assert again.plan.notes == (
+        "client 'app' has no key yet: `flask keys rotate app` makes one.",
+    )
+
+
+def test_a_new_reference_that_leads_nowhere_is_said_before_and_after(worker, monkeypatch):
+    monkeypatch.delenv("MISSING_KEY", raising=False)
+    lost = document(instance=[thing("instance", "a", api_key="env:MISSING_KEY")])
+    for dry_run in (True, False):
+        (note,) = worker.bring(lost, dry_run=dry_run).plan.notes
+        assert note.startswith("instance 'a': api_key: the gateway's environment has no")
+        assert note.endswith("change the reference. Until then it is out of service.")
+    another = document(instance=[thing("instance", "a", api_key="env:MISSING_KEY", priority=7)])
+    assert worker.bring(another).plan.notes == ()  # it was said when it was new
+    monkeypatch.setenv("PRESENT_KEY", KEY)
+    found = document(instance=[thing("instance", "a", api_key="env:PRESENT_KEY")])
+    assert worker.bring(found).plan.notes == ()
+    assert worker.bring(document()).plan.notes == ()
 
 
 def test_the_difference_of_two_revisions_is_what_a_plan_would_be(worker):

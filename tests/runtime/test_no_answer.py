@@ -20,9 +20,18 @@ def test_what_is_at_its_limit_is_counted_by_why():
     assert isinstance(found, NoRoom)
     assert found.retry_after_seconds == 2.0
     assert found.message == (
-        "All instances that serve 'gpt-4o' are at their limit. 1 rest, 2 have no room left this"
-        " minute, 1 are failing."
+        "All instances that serve 'gpt-4o' are at their limit. 1 rests, 2 have no room left"
+        " this minute, 1 is failing."
     )
+
+
+def test_who_could_be_asked_by_now_is_counted_too():
+    found = no_answer.no_room(CALL, refused("throttled", "throttled", NO_ROOM), 1.0, free=1)
+    assert found.message == (
+        "All instances that serve 'gpt-4o' were at their limit. 2 rest, 1 has no room left this"
+        " minute, 1 can be asked again now."
+    )
+    assert isinstance(no_answer.no_room(CALL, refused(FAILING), 1.0, free=1), NoRoom)
 
 
 def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
@@ -31,7 +40,7 @@ def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
     assert found.retry_after_seconds == 2.25
     assert found.message == (
         "All instances that serve 'gpt-4o' are failing. The next attempt at one of them is in"
-        " 2.2 s. 1 refuse the gateway, for its operator to mend."
+        " 2.2 s. 1 refuses the gateway, for its operator to mend."
     )
 
 

@@ -111,6 +111,15 @@ def test_a_pipe_that_nobody_writes_to_holds_up_nothing(tmp_path):
     assert "is no file" in why(api_key=f"file:{tmp_path / 'pipe'}")
 
 
+def test_it_can_be_asked_of_one_alone_before_anybody_uses_it(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("")
+    references = References({"THERE": "sk-1"})
+    assert references.problem("api_key", "env:THERE") is None
+    assert "no variable MISSING" in references.problem("api_key", "env:MISSING")
+    assert references.problem("api_key", f"file:{file}").startswith("api_key: ")
+
+
 def test_the_gateways_own_files_are_sent_to_nobody(tmp_path):
     own, link = tmp_path / "secret.key", tmp_path / "link"
     own.write_text("the-key-of-the-vault")

@@ -118,7 +118,11 @@ def test_it_says_so_of_what_is_there_for_the_method_that_was_asked(shared_world,
     assert message.endswith(f"Did you mean /v1{path}?")
 
 
-OTHERS = "Of OpenAI's API the gateway passes on chat/completions, completions, embeddings only."
+OTHERS = (
+    "Of OpenAI's API the gateway passes on POST to chat/completions, completions, embeddings"
+    " only."
+)
+EMPTY = "The deployment's name, which is the model, is empty."
 
 
 @pytest.mark.parametrize(
@@ -143,11 +147,24 @@ OTHERS = "Of OpenAI's API the gateway passes on chat/completions, completions, e
         ("/v1/openai/deployments/gpt-4o/embeddings", BASE_URL),
         ("/openai/openai/deployments/gpt-4o/chat/completions", BASE_URL),
         ("/v1/v1/models", BASE_URL),
+        ("/openai/deployments//chat/completions", EMPTY),
     ],
 )
 def test_it_says_where_what_was_looked_for_mostly_is(shared_world, path, hint):
     message = shape(shared_world.client.post(path))["message"]
     assert message == f"There is nothing at {path}. {hint}".rstrip()
+
+
+@pytest.mark.parametrize(
+    "path, hint",
+    [
+        ("/openai/chat/completions", OTHERS),  # the stored ones, of Azure's clients
+        ("/v1/v1/models", BASE_URL),
+    ],
+)
+def test_so_it_does_of_what_is_only_looked_at(shared_world, path, hint):
+    message = shape(shared_world.client.get(path))["message"]
+    assert message == f"There is nothing at {path}. {hint}"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ def test_a_record_that_cannot_be_carried_stops_the_import_with_a_report(
     # The backup comes before anything else, so it is there.
     (folder,) = backups(tmp_path)
     assert str(folder) in text
-    assert "skip_bad=yes" in text
+    assert "`alembic -x legacy=" in text
+    assert "-x skip_bad=yes upgrade head`" in text
+    assert "flask legacy" not in text  # without the schema it has nothing to import into
     assert not (folder / REJECTED).exists()
 
 
