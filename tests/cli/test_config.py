@@ -25,7 +25,8 @@ clients:
 """
 LACKS = (
     "Note: instance 'b': api_key: the gateway's environment has no variable B_KEY; set it (or"
-    " in .env) and restart the gateway, or change the reference. Until then it is out of service."
+    " in .env) and restart the gateway, or change the reference. Until then it is out of"
+    " service."
 )
 DOCUMENT = document(
     instance=[thing("instance", "a", api_key=KEY), thing("instance", "b", api_key="env:B_KEY")],
