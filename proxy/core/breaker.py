@@ -5,6 +5,9 @@ row, fails five times in a row, or fails half of at least ten attempts in 30 sec
 nobody asks it. When that time is over it is half open: one attempt at a time is a trial. A
 trial that is answered closes it, one that fails opens it again for twice as long.
 
+A stream that has begun may still break. Until an answer came to its end a closed breaker is on
+probation: what breaks off then opens it again, for twice as long, as a trial that fails.
+
 Where nobody else can be asked there is nothing to protect by waiting: then the next trial
 comes a moment after the last, also while it is open, and an outage of everything is over for
 clients when it is over. Such a trial that fails makes nothing longer.
@@ -25,6 +28,10 @@ LONGEST_OPEN_SECONDS = 60.0
 # Taken off by chance, so that many gateways do not come back to an instance in one moment.
 JITTER_SHARE = 0.25
 
+# A half open one that nobody tried for so long is closed, on probation: where others are asked
+# first, nobody would ever find out, and it would be told to fail for days after it was mended.
+UNTRIED_SECONDS = 60.0
+
 # A worker that hears of an open breaker from another leaves it the first trial, and has heard
 # of that by then.
 HEARSAY_SECONDS = 0.5
@@ -43,6 +50,7 @@ class BreakerNews:
     """What workers tell each other of a breaker. The later `changed_at` is right.
 
     `open_until` 0: it is closed. `trial_until`: an attempt that began is its trial until then.
+    `open_seconds` is for how long it opened last, as long as no answer came to its end since.
     """
 
     open_until: float = 0.0
@@ -112,7 +120,7 @@ class Breaker:
         return True
 
     def succeed(self, now: float, *, is_trial: bool) -> bool:
-        """The instance answered, whatever it said; true if that closed the breaker.
+        """The instance answers, whatever it says; true if that closed the breaker.
 
         An attempt that began before it opened proves nothing about now.
         """
@@ -124,8 +132,15 @@ class Breaker:
         if not was_closed:
             self._forget()
             self._open_until = 0.0
-            self._change(now, open_until=0.0, open_seconds=0.0, trial_until=0.0)
+            self._change(now, open_until=0.0, trial_until=0.0)
         return not was_closed
+
+    def confirm(self, now: float) -> bool:
+        """An answer came to its end; true if that ended its probation."""
+        if not (self.news.open_seconds and self.is_closed):
+            return False
+        self._change(now, open_until=0.0, open_seconds=0.0, trial_until=0.0)
+        return True
 
     def fail(
         self,
@@ -136,7 +151,8 @@ class Breaker:
         no_answer: bool,
         was_answered: bool = False,
     ) -> bool:
-        """The instance failed; true if that opened the breaker. `chance` is from 0 to 1.
+        """The instance failed; true if that opened the breaker, and not anew after a trial or
+        on probation. `chance` is from 0 to 1.
 
         `was_answered`: the attempt was counted when it was answered, and failed after that.
         When it is open already, what began before says nothing new.
@@ -151,12 +167,14 @@ class Breaker:
         self._failures.add(1, int(now))
         self._failures_in_a_row += 1
         self._no_answers_in_a_row = self._no_answers_in_a_row + 1 if no_answer else 0
-        if self.is_closed and not self._is_enough(int(now)):
+        before_seconds = self.news.open_seconds
+        breaks_probation = was_answered and before_seconds > 0
+        if self.is_closed and not (breaks_probation or self._is_enough(int(now))):
             return False
-        seconds = min(max(self.news.open_seconds * 2, FIRST_OPEN_SECONDS), LONGEST_OPEN_SECONDS)
+        seconds = min(max(before_seconds * 2, FIRST_OPEN_SECONDS), LONGEST_OPEN_SECONDS)
         self._open_until = now + seconds * (1 - JITTER_SHARE * chance)
         self._change(now, open_until=self._open_until, open_seconds=seconds, trial_until=0.0)
-        return True
+        return before_seconds == 0.0
 
     def give_back(self, now: float, *, is_trial: bool) -> None:
         """An attempt ended that says nothing about the instance: its client left."""
@@ -177,11 +195,14 @@ class Breaker:
 
     def doubt(self, now: float) -> None:
         """Of a clock that was ahead and was set back nothing stands: it would until that moment
-        comes."""
+        comes. Nor is one open for ever that nobody tries."""
         if _is_ahead(self.news, now):
             self._forget()
             self._open_until = 0.0
             self.news = CLOSED
+        elif now >= max(self._open_until + UNTRIED_SECONDS, self.news.trial_until):
+            self._forget()
+            self._open_until = 0.0
 
     def reset(self, now: float) -> None:
         """An operator says all is well, or it is another upstream."""

@@ -24,7 +24,7 @@ from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream
 from proxy.runtime.line import Line
-from proxy.runtime.state import BREAKER_OPENED, EVENT_WORDS, LONG_REST, State
+from proxy.runtime.state import BREAKER_CLOSED, BREAKER_OPENED, EVENT_WORDS, LONG_REST, State
 from proxy.runtime.tell import tell
 from proxy.runtime.transport import MAX_JOINED_BYTES
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
@@ -145,10 +145,6 @@ class Attempt:
                 hint,
                 streams=self.stream is not None,
             )
-            if self.was_recovery:
-                name = self.serving.config.name
-                said = "%s answers again: its breaker closed"
-                tell(logger, "breaker_closed", said, name, instance=name)
 
     @property
     def answer(self) -> Answer:
@@ -286,6 +282,9 @@ class Attempt:
 
     def _tell(self, event: str) -> None:
         name, why = self.serving.config.name, self.trouble() or ""
+        if event == BREAKER_CLOSED:
+            tell(logger, event, "%s %s", name, EVENT_WORDS[event], instance=name)
+            return
         fields: dict[str, Any] = {"instance": name}
         if event == LONG_REST:
             fields["seconds"] = seconds = int(self.verdict.rest_seconds)

@@ -41,7 +41,7 @@ from proxy.core.metering import NO_CONFIGS, Metering
 from proxy.core.refusal import Refusal
 from proxy.core.types import Call, Candidate, InstanceConfig, MeterKey, Serving
 from proxy.core.usage import MINUTE_SECONDS
-from proxy.core.verdict import ERRORS, MISCONFIGURED, Verdict
+from proxy.core.verdict import ERRORS, MISCONFIGURED, Outcome, Verdict
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
@@ -52,15 +52,18 @@ MOST_USAGE_ROWS = 2_000
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
 # with the instance's name.
-BREAKER_OPENED = "breaker_opened"
+BREAKER_OPENED, BREAKER_CLOSED = "breaker_opened", "breaker_closed"
 MISCONFIGURED_NOW = "misconfigured"
 LONG_REST = "instance_rests"
 EVENT_WORDS = {
     BREAKER_OPENED: "fails, and is left alone for a while",
+    BREAKER_CLOSED: "answers again: its breaker closed",
     MISCONFIGURED_NOW: "refuses the gateway; a person has to mend its config",
     LONG_REST: "wants to be left alone for long",
 }
 LONG_REST_SECONDS = 30.0
+# Of an answer that had begun these say nothing of how its instance would have ended it.
+UNTOLD: frozenset[Outcome] = frozenset({"aborted", "expired", "failed"})
 
 RATE_SECONDS = 10
 
@@ -283,6 +286,7 @@ class State:
         now = self._clock()
         with self._lock:
             live = self._live(name)
+            live.breaker.doubt(now)
             meter = self._metering.meter(instance_meter(name))
             shared = live.shared
             mine = Counter[str]()
@@ -394,6 +398,10 @@ class State:
             live.breaker.give_back(now, is_trial=is_trial)
             if is_trial:
                 self._tell_breaker(live, reservation.config)
+            tells = ending.was_answered and verdict.outcome not in UNTOLD
+            if tells and live.breaker.confirm(now):
+                self._tell_breaker(live, reservation.config)
+                return BREAKER_CLOSED
             return None
         self._pending.note(name, last_failure_time=now)
         before = live.breaker.news

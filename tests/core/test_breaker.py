@@ -8,6 +8,7 @@ from proxy.core.breaker import (
     HEARSAY_SECONDS,
     LONGEST_OPEN_SECONDS,
     TRIAL_WAIT_SECONDS,
+    UNTRIED_SECONDS,
     Breaker,
     BreakerNews,
 )
@@ -146,13 +147,82 @@ def test_a_trial_that_nobody_ends_is_over_in_time():
     tried(breaker, NOW + 1 + LONGEST_ATTEMPT)
 
 
-def test_a_trial_that_is_answered_closes_it_for_good():
-    breaker = opened()
-    tried(breaker, NOW + 1)
-    assert succeed(breaker, NOW + 2, trial=True)
-    assert breaker.state(NOW + 2) == "closed"
+def answered(breaker, now=NOW + 1):
+    """By a trial, whose answer goes on."""
+    tried(breaker, now)
+    assert succeed(breaker, now, trial=True)
+    assert breaker.state(now) == "closed"
+    return breaker
+
+
+def break_off(breaker, now):
+    return breaker.fail(now, 0.0, is_trial=False, no_answer=False, was_answered=True)
+
+
+def test_a_trial_that_is_answered_closes_it_and_at_the_answers_end_for_good():
+    breaker = answered(opened())
+    assert breaker.confirm(NOW + 2)
+    assert not breaker.confirm(NOW + 2)
     assert breaker.news == BreakerNews(changed_at=NOW + 2)
     assert [fail(breaker, no_answer=True) for _ in range(3)] == [False, False, True]
+
+
+def test_an_answer_that_breaks_off_before_any_came_to_its_end_opens_it_as_a_trial_that_fails():
+    breaker, waits, now = opened(), [], NOW
+    for _ in range(7):
+        now += breaker.wait_seconds(now)
+        assert not break_off(answered(breaker, now), now)  # that it fails was told
+        waits.append(breaker.wait_seconds(now))
+    assert waits == [2, 4, 8, 16, 32, 60, 60]
+
+
+def test_after_that_one_that_breaks_off_is_one_failure_of_several():
+    breaker = answered(opened())
+    breaker.confirm(NOW + 2)
+    assert not break_off(breaker, NOW + 2)
+    assert breaker.is_closed
+
+
+def test_on_probation_what_gives_no_answer_counts_as_ever_and_then_opens_it_for_longer():
+    """It may have begun before the trial."""
+    breaker = answered(opened())
+    assert [fail(breaker, NOW + 1, no_answer=True) for _ in range(3)] == [False] * 3
+    assert breaker.wait_seconds(NOW + 1) == 2 * FIRST_OPEN_SECONDS
+
+
+def test_other_workers_hear_of_a_probation_and_of_its_end():
+    found, other = answered(opened()), Breaker()
+    other.hear(found.news, NOW + 1)
+    assert not break_off(other, NOW + 1.5)
+    assert other.wait_seconds(NOW + 1.5) == 2 * FIRST_OPEN_SECONDS
+    found.confirm(NOW + 2)
+    other.hear(found.news, NOW + 2)
+    assert not break_off(other, NOW + 2)
+    assert other.is_closed
+
+
+def test_what_is_open_has_nothing_to_confirm():
+    assert not opened().confirm(NOW)
+    assert not Breaker().confirm(NOW)
+
+
+def test_one_that_nobody_tries_is_closed_after_a_while_on_probation():
+    breaker, over = opened(), NOW + FIRST_OPEN_SECONDS + UNTRIED_SECONDS
+    breaker.doubt(over - 0.01)
+    assert breaker.state(over) == "half_open"
+    breaker.doubt(over)
+    assert breaker.state(over) == "closed"
+    assert not break_off(breaker, over)
+    assert breaker.wait_seconds(over) == 2 * FIRST_OPEN_SECONDS
+
+
+def test_while_it_is_tried_it_stays_as_it_is():
+    breaker, over = opened(), NOW + FIRST_OPEN_SECONDS + UNTRIED_SECONDS
+    tried(breaker, over - 1)
+    breaker.doubt(over)
+    assert breaker.state(over) == "half_open"
+    breaker.doubt(over - 1 + LONGEST_ATTEMPT)
+    assert breaker.is_closed
 
 
 def test_what_opened_it_is_forgotten_when_a_trial_closes_it():
@@ -172,7 +242,7 @@ def test_a_trial_that_fails_doubles_the_time_up_to_a_minute():
     for _ in range(8):
         now += breaker.wait_seconds(now)
         tried(breaker, now)
-        assert fail(breaker, now, trial=True)
+        assert not fail(breaker, now, trial=True)  # nobody needs to hear it again
         waits.append(breaker.wait_seconds(now))
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
     assert max(waits) == LONGEST_OPEN_SECONDS

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from proxy.core import limiter
 from proxy.core import verdict as verdicts
 from proxy.core.attempts import Ending, Reservation
-from proxy.core.breaker import ALONE_SECONDS
+from proxy.core.breaker import ALONE_SECONDS, UNTRIED_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS, Peers
@@ -21,6 +21,7 @@ from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
 from proxy.core.window import WINDOW_SECONDS
 from proxy.runtime.state import (
+    BREAKER_CLOSED,
     BREAKER_OPENED,
     LAST_ERROR_CHARACTERS,
     LONG_REST,
@@ -285,11 +286,51 @@ def test_one_attempt_tries_whether_it_is_well_again(state, clock):
     assert state.view("a").status == "healthy"
 
 
-def test_a_trial_that_fails_says_so_again(state, clock):
+def test_a_trial_that_fails_does_not_say_so_again(state, clock):
+    assert broken(state) == BREAKER_OPENED
+    clock.now += 1
+    assert state.finish(state.start(serving(A), TEN), FAILED) is None
+    assert refusal(state) == ("failing", 2.0)
+
+
+@pytest.mark.parametrize("verdict", [verdicts.SUCCEEDED, verdicts.REJECTED])
+def test_that_it_answers_again_is_said_when_an_answer_came_to_its_end(state, clock, verdict):
     broken(state)
     clock.now += 1
-    assert state.finish(state.start(serving(A), TEN), FAILED) == BREAKER_OPENED
-    assert refusal(state) == ("failing", 2.0)
+    trial = state.start(serving(A), TEN)
+    assert state.answered(trial, 5.0, streams=True)
+    state.take()
+    assert state.finish(trial, Ending(verdict, was_answered=True)) == BREAKER_CLOSED
+    assert state.take().breakers["a"][0].open_seconds == 0.0
+    assert state.finish(state.start(serving(A), TEN), DONE) is None  # it is said once
+
+
+@pytest.mark.parametrize("verdict", [verdicts.ABORTED, verdicts.EXPIRED, verdicts.MODEL_ERROR])
+def test_what_says_nothing_of_that_ends_no_probation(state, clock, verdict):
+    broken(state)
+    clock.now += 1
+    trial = state.start(serving(A), TEN)
+    state.answered(trial, 5.0, streams=True)
+    assert state.finish(trial, Ending(verdict, was_answered=True)) is None
+    assert state.take().breakers["a"][0].open_seconds == 1.0
+
+
+def test_one_whose_streams_break_in_the_middle_is_left_alone_for_longer_each_time(state, clock):
+    broken(state)
+    for seconds in (2.0, 4.0, 8.0):
+        clock.now += refusal(state)[1]
+        trial = state.start(serving(A), TEN)
+        assert state.answered(trial, 5.0, streams=True)
+        assert state.finish(trial, Ending(verdicts.FAILED, was_answered=True)) is None
+        assert refusal(state) == ("failing", seconds)
+
+
+def test_one_that_nobody_asks_does_not_fail_for_ever(state, clock):
+    broken(state)
+    clock.now += 1 + UNTRIED_SECONDS
+    view = state.view("a")
+    assert (view.status, view.breaker) == ("healthy", "closed")
+    assert candidate(state) is not None
 
 
 def test_a_trial_whose_client_left_lets_the_next_try(state, clock):
@@ -1172,7 +1213,7 @@ def test_what_follows_the_answer_of_a_trial_is_no_trial(state, clock):
     assert state.answered(trial, 1.0)
     for _ in range(3):
         once(state, Ending(verdicts.UNREACHABLE))
-    clock.now += 1
+    clock.now += 2
     assert state.start(serving(A), TEN).is_trial
     state.finish(trial, Ending(verdicts.ABORTED, was_answered=True))
     assert refusal(state)[0] == "failing"  # the new trial goes on
