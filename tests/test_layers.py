@@ -39,7 +39,7 @@ LAYERS = (
     ("__init__",),
     ("start",),
     ("demo",),
-    ("server", "server.answer_writer", "server.known_heads"),
+    ("server", "server.answer_writer", "server.known_heads", "server.method_queue"),
     ("server.request_reader",),
     ("server.worker",),
     ("__main__", "gunicorn_conf", "wsgi", "migrations"),
@@ -54,6 +54,7 @@ ONLY = {
     "loading": set(),
     "logs": {"core", "settings", "runtime"},
     "server.known_heads": set(),
+    "server.method_queue": set(),
     "server.request_reader": {"core", "server.known_heads"},
     "server.answer_writer": set(),
     "server.worker": {
@@ -62,6 +63,7 @@ ONLY = {
         "runtime",
         "context",
         "server.known_heads",
+        "server.method_queue",
         "server.request_reader",
         "server.answer_writer",
     },
@@ -121,6 +123,7 @@ OWNERS = {
     "gunicorn": (
         "proxy/gunicorn_conf.py",
         "proxy/server/answer_writer.py",
+        "proxy/server/method_queue.py",
         "proxy/server/request_reader.py",
         "proxy/server/worker.py",
         "proxy/runtime/wire_errors.py",

@@ -39,6 +39,7 @@ from proxy.runtime.threads import ThreadPool
 from proxy.runtime.wire_errors import answer, refusal_of
 from proxy.server.answer_writer import Answer
 from proxy.server.known_heads import KnownHeads
+from proxy.server.method_queue import MethodQueue
 from proxy.server.request_reader import KnownRequest, RequestReader
 
 # Made before the first request, so that many clients may begin in one moment: to make a thread
@@ -81,6 +82,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.method_queue = MethodQueue()
         self.alive: bool
         self.number = 0  # by which it has its cores; the parent gives it, and looks at it
         self._end = mmap.mmap(-1, 1)  # the parent sees it too

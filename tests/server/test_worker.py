@@ -1082,6 +1082,27 @@ class TestAWorkerThatEnds:
             of_another.accept()[0].close()
 
 
+def test_who_is_served_when_the_loop_has_ended_writes_to_no_others_file(
+    worker, ends, paths, tmp_path
+):
+    """As to the database, which may have the pipe's number by then."""
+    client, conn = ends
+    client.sendall(GET % 1)
+    client.shutdown(socket.SHUT_WR)
+    numbers = {worker.method_queue._read_fd, worker.method_queue._write_fd}
+    worker.method_queue.close()
+    path = tmp_path / "proxy.db"
+    path.touch()
+    opened = [os.open(path, os.O_RDWR) for _ in range(max(numbers) + 1)]
+    try:
+        worker._serve(conn)
+    finally:
+        for number in opened:
+            os.close(number)
+    assert [p for p, _ in paths] == ["/1"]
+    assert path.read_bytes() == b""
+
+
 class NoFiles:
     """A listener, where the process may open no more files."""
 
