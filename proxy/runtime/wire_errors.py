@@ -20,6 +20,7 @@ TWO_WAYS = (
     "The request's headers are not proper HTTP, or tell in two ways where its body ends"
     " (Content-Length, Transfer-Encoding: chunked)."
 )
+HOST = "The request needs one Host header, with the name of a host (RFC 9112, 3.2)."
 
 # gunicorn's errors, whose texts quote what came, and ours.
 REFUSALS: tuple[tuple[type[ProxyError], str, tuple[type[Exception], ...]], ...] = (
@@ -55,6 +56,8 @@ def refusal_of(error: Exception) -> ProxyError | None:
         return error
     if isinstance(error, OUR_FAULT):
         return None
+    if isinstance(error, gunicorn.InvalidHeader) and error.hdr == "HOST":
+        return Malformed(HOST)
     for ours, message, kinds in REFUSALS:
         if isinstance(error, kinds):
             return ours(message)

@@ -8,6 +8,7 @@ whole way: nothing is accepted here that it would refuse.
 """
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,11 @@ UNUSUAL = frozenset(
 )
 # PEP 3333 has names of its own for two headers.
 KEYS = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
+# A host and perhaps its port, or nothing (RFC 9112, 3.2; RFC 3986, 3.2.2).
+HOST = re.compile(
+    r"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[[A-Za-z0-9.:_~!$&'()*+,;=%-]+\])"
+    r"(?::[0-9]*)?"
+)
 # Of what WSGI tells of a request, what belongs to that one alone; and also what its other
 # headers say of it.
 OF_REQUEST = frozenset({"CONTENT_LENGTH", "wsgi.input", "wsgi.early_hints"})
@@ -47,12 +53,27 @@ class StrictRequest(Request):  # type: ignore[misc]  # gunicorn has no types
     """One that whoever stands before us reads as the same, too."""
 
     def set_body_reader(self) -> None:
-        """gunicorn also takes lists of codings, as `gzip, chunked`, which nobody decodes."""
+        """gunicorn also takes lists of codings, as `gzip, chunked`, which nobody decodes; and
+        any host, or none."""
+        # What is newer is read and answered as this (RFC 9110, 2.5).
+        self.version: tuple[int, int] = min(self.version, KnownRequest.version)
+        hosts = [value for name, value in self.headers if name == "HOST"]
+        is_lacking = not hosts and self.version == KnownRequest.version
+        if is_lacking or not all(map(HOST.fullmatch, hosts)):
+            raise InvalidHeader("HOST", req=self)
         super().set_body_reader()
         if isinstance(self.body.reader, ChunkedReader):
             codings = [value for name, value in self.headers if name == "TRANSFER-ENCODING"]
             if [coding.lower() for coding in codings] != ["chunked"]:
                 raise InvalidHeader("TRANSFER-ENCODING", req=self)
+
+    def should_close(self) -> bool:
+        """gunicorn looks at one Connection line only, which may be a list (RFC 9112, 9.6)."""
+        lines = [value.lower() for name, value in self.headers if name == "CONNECTION"]
+        options = {option.strip(" \t") for option in ",".join(lines).split(",")}
+        if "close" in options or self.must_close or self.method == "CONNECT":
+            return True
+        return self.version < KnownRequest.version and "keep-alive" not in options
 
 
 class KnownRequest:
@@ -238,7 +259,7 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
 
     def _environ(self, template: Environ, lines: list[bytes]) -> Environ | None:
         """What these lines mean to WSGI together. None where one is unusual, or has a name that
-        came before."""
+        came before, and where there is no host."""
         if len(lines) > min(MOST_LINES, self._last_read.limit_request_fields):
             return None
         environ = template.copy()
@@ -247,7 +268,7 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             if found is None or found[0] in environ:
                 return None
             environ[found[0]] = found[1]
-        return environ
+        return environ if "HTTP_HOST" in environ else None
 
     def _read(self, line: bytes) -> tuple[str, str] | None:
         """The key by which WSGI knows it, and its value."""
@@ -264,6 +285,8 @@ class RequestReader(RequestParser):  # type: ignore[misc]  # gunicorn has no typ
             return None
         said, text = found[0]
         if _is_unusual(said, text, self.cfg.secure_scheme_headers):
+            return None
+        if said == "HOST" and not HOST.fullmatch(text):
             return None
         kept = KEYS.get(said, "HTTP_" + said.replace("-", "_")), text
         self._keep(line, kept)

@@ -6,7 +6,7 @@ import pytest
 from gunicorn.http import errors as gunicorn
 
 from proxy.errors import BadRequest, ProxyError, RequestTimeout
-from proxy.runtime.wire_errors import answer, refusal_of
+from proxy.runtime.wire_errors import HOST, answer, refusal_of
 
 NOT_THE_CLIENTS = {
     "NoMoreData",  # it has left
@@ -41,6 +41,12 @@ def test_every_error_of_the_server_is_the_clients_or_ours(kind):
     if found is not None:
         assert 400 <= found.status < 500
         assert "planted" not in found.message
+
+
+def test_a_host_that_is_wrong_is_told_as_that():
+    error = refusal_of(gunicorn.InvalidHeader("HOST"))
+    assert (error.status, error.message) == (400, HOST)
+    assert refusal_of(gunicorn.InvalidHeader("CONTENT-LENGTH")).message != HOST
 
 
 def test_our_own_errors_are_said_as_they_are():

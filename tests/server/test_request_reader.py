@@ -4,7 +4,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 from gunicorn.http.body import Body, LengthReader
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import InvalidHeader, ParseException
 from gunicorn.http.parser import RequestParser
 from hypothesis import given
 from hypothesis import strategies as st
@@ -473,7 +473,12 @@ def test_gunicorns_other_settings_count():
 
 
 def test_a_head_without_headers_is_read():
-    bare = b"GET / HTTP/1.1\r\n\r\n"
+    bare = b"GET / HTTP/1.0\r\n\r\n"
+    assert both(bare, bare)[0][2]  # the last one of its connection
+
+
+def test_one_of_the_host_alone_is_read():
+    bare = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     assert len(both(bare, bare, bare, bare + bare)) == 4
 
 
@@ -636,6 +641,90 @@ def test_what_is_kept_of_a_connection_is_bounded(connection):
         assert max(map(len, connection.parser._targets)) <= TARGET_BYTES
 
 
+HOSTLESS = (
+    LINES[1:],
+    (*LINES, LINES[0]),
+    (b"Host: a b", *LINES[1:]),
+    (b"Host: a@b", *LINES[1:]),
+    (b"Host: a/b", *LINES[1:]),
+    (b"Host: a, b", *LINES[1:]),
+    (b"Host: a:b", *LINES[1:]),
+    (b"Host: [::1", *LINES[1:]),
+    (b"Host: b%zz", *LINES[1:]),
+    (b"Host: \xe4", *LINES[1:]),
+)
+
+
+@pytest.mark.parametrize("target", [POST, POST.replace(b"1.1", b"1.2")])
+@pytest.mark.parametrize("lines", HOSTLESS)
+def test_one_host_has_to_be_named(lines, target, connection):
+    """RFC 9112, 3.2; also where all of its lines are known, and gunicorn took it."""
+    refused = call(lines=lines, target=target)
+    assert Connection(RequestReader, heads=KnownHeads()).ask(refused) is InvalidHeader
+    both(call(), call(), call(), refused)
+    assert connection.ask(refused) is InvalidHeader
+    for _ in range(3):
+        heads = connection.parser._heads
+        assert Connection(RequestReader, heads=heads).ask(refused) is InvalidHeader
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"", b"x", b"X-1.example", b"under_score", b"10.0.0.1:8000", b"x:", b"%41"),
+        *(b"[::1]", b"[2001:db8::7]:8000", b"[fe80::1%25eth0]", b"[v1.a:b]"),
+    ],
+)
+def test_what_may_be_a_host_is_one(host):
+    lines = (b"Host: " + host, *LINES[1:])
+    found = both(*[call(lines=lines)] * 4)
+    assert [told["HTTP_HOST"] for told, *_ in found] == [host.decode()] * 4
+
+
+def test_an_old_client_may_name_no_host_but_no_wrong_one():
+    old = POST.replace(b"1.1", b"1.0")
+    assert isinstance(both(call(lines=LINES[1:], target=old))[0], tuple)
+    assert both(call(lines=(b"Host: a b",), target=old)) == [InvalidHeader]
+
+
+@pytest.mark.parametrize(
+    "said, closes",
+    [
+        ((b"foo, close",), True),
+        ((b"CLOSE ,\tfoo",), True),
+        ((b"keep-alive", b"close"), True),
+        ((b"foo", b"keep-alive, Close"), True),
+        ((b"close",), True),
+        ((b"closed, foo",), False),
+        ((b"keep-alive, foo",), False),
+        ((b"",), False),
+        ((), False),
+    ],
+)
+def test_close_is_found_wherever_it_stands_among_the_options(said, closes):
+    lines = (*LINES[:-1], *(b"Connection: " + each for each in said))
+    for _, _, found, _ in both(*[call(lines=lines)] * 3):
+        assert found is closes
+
+
+@pytest.mark.parametrize(
+    "said, closes",
+    [((b"foo", b"Keep-Alive"), False), ((b"keep-alive, close",), True), ((), True)],
+)
+def test_an_old_client_is_kept_if_it_asks_for_that(said, closes):
+    lines = [b"Connection: " + each for each in said]
+    old = POST.replace(b"1.1", b"1.0")
+    ((_, _, found, _),) = both(call(lines=lines, target=old))
+    assert found is closes
+
+
+@pytest.mark.parametrize("version", [b"1.2", b"1.9"])
+def test_what_is_newer_is_read_as_our_version(version):
+    newer = call(target=POST.replace(b"1.1", version))
+    for told, _, closes, _ in both(*[newer] * 4, call()):
+        assert (told["SERVER_PROTOCOL"], closes) == ("HTTP/1.1", False)
+
+
 @given(st.data())
 def test_whatever_comes_it_is_what_gunicorn_says(data):
     line = st.sampled_from(
@@ -644,7 +733,9 @@ def test_whatever_comes_it_is_what_gunicorn_says(data):
             b"accept: */*",
             b"X-A: b",
             b"x-a: c",
+            b"Host: a b",
             b"Connection: close",
+            b"Connection: foo, close",
             b"Transfer-Encoding: chunked",
             b"Content-Length: 2",
             b"Content-Length: 5",
@@ -662,7 +753,12 @@ def test_whatever_comes_it_is_what_gunicorn_says(data):
     request = st.builds(
         lambda target, lines, body: head(*lines, target=target) + body,
         target,
-        st.lists(line, max_size=6),
+        # Mostly with a host, without which nothing is read.
+        st.builds(
+            list.__add__,
+            st.sampled_from(([LINES[0]], [LINES[0]], [])),
+            st.lists(line, max_size=6),
+        ),
         body,
     )
     usual = data.draw(st.sampled_from((call(), call(b""), call(lines=LINES[:2]))))

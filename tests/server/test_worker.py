@@ -210,14 +210,14 @@ def test_its_time_is_that_of_the_first_byte_however_it_dribbles(worker, ends):
     client.sendall(b"ET /")
     worker.handle(conn)
     assert conn.sock.head_until == until
-    client.sendall(b"1 HTTP/1.1\r\n\r\n" + GET % 2 + b"GET /3")
+    client.sendall(b"1 HTTP/1.1\r\nHost: x\r\n\r\n" + GET % 2 + b"GET /3")
     assert is_later(worker.handle(conn))
     assert until < conn.sock.head_until  # of the third, which has its own
 
 
 def test_half_a_head_behind_an_answer_has_no_thread_either(worker, ends, paths):
     client, conn = ends
-    client.sendall(GET % 1 + b"GET /2 HTTP/1.1\r\n")
+    client.sendall(GET % 1 + b"GET /2 HTTP/1.1\r\nHost: x\r\n")
     assert is_later(worker.handle(conn))
     client.sendall(b"\r\n")
     client.shutdown(socket.SHUT_WR)
@@ -416,7 +416,7 @@ def test_what_nobody_reads_of_a_body_is_not_waited_for(body, worker, ends, monke
     """And what is wrong with it is no second answer."""
     monkeypatch.setattr(workers, "UNREAD_SECONDS", 0.001)
     client, conn = ends
-    client.sendall(b"POST /1 HTTP/1.1\r\n" + body)
+    client.sendall(b"POST /1 HTTP/1.1\r\nHost: x\r\n" + body)
     assert worker.handle(conn) is False
     conn.sock.close()
     assert everything(client).endswith(b"\r\n\r\nok")
@@ -591,7 +591,7 @@ class Slow:
         return [b"x" * 10_000_000] if environ["PATH_INFO"] == "/2" else [b"ok"]
 
 
-HALF = b"POST /%d HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"
+HALF = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"
 
 
 @pytest.fixture
@@ -805,7 +805,7 @@ def looping(worker, monkeypatch):
         b"",
         b"G",
         b"GET /1 HTTP/1.1\r\nHost: x\r\n",
-        b"POST /1 HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+        b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
     ],
     ids=["nothing", "a byte", "half a head", "no body"],
 )
@@ -849,6 +849,7 @@ def refused(received):
         (b"GET / HTTP/1.1\r\nplanted\r\n\r\n", "400 Bad Request", "malformed_request"),
         (b"GET / HTTP/1.1\nHost: planted\n\n", "400 Bad Request", "malformed_request"),
         (b"\x16\x03\x01\x02\x00planted", "400 Bad Request", "malformed_request"),
+        (b"GET /planted HTTP/1.1\r\n\r\n", "400 Bad Request", "malformed_request"),
         (b"GET /planted HTTP/1.1\r\nX: " + b"x" * 70_000, "431", "headers_too_large"),
         (b"GET / HTTP/1.1\r\nExpect: planted\r\n\r\n", "417", "expectation_failed"),
         (b"GET /planted" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n", "414", "uri_too_long"),
@@ -978,7 +979,7 @@ def test_requests_after_the_second_are_served_like_the_others(worker, ends, monk
     worker.wsgi = app
     client, conn = ends
     for number in range(5):
-        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n%02d" % number)
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n%02d" % number)
         assert worker.handle(conn) is True
         assert client.recv(1000).endswith(b"\r\n\r\nok")
     assert told == [(b"%02d" % number, True) for number in range(5)]
@@ -1003,16 +1004,51 @@ def test_a_body_that_others_may_read_otherwise_is_refused(codings, worker, ends,
     """These gunicorn itself would take."""
     lines = "".join(f"Transfer-Encoding: {coding}\r\n" for coding in codings)
     client, conn = ends
-    client.sendall(f"POST /1 HTTP/1.1\r\n{lines}\r\n0\r\n\r\n".encode())
+    client.sendall(f"POST /1 HTTP/1.1\r\nHost: x\r\n{lines}\r\n0\r\n\r\n".encode())
     assert worker.handle(conn) is False
     conn.sock.close()
     assert refused(everything(client))[1]["code"] == "malformed_request"
     assert paths == []
 
 
+@pytest.mark.parametrize("hosts", ["", "Host: a b\r\n", "Host: x\r\nHost: x\r\n"])
+def test_who_names_no_host_or_two_is_told_that(hosts, worker, ends, paths):
+    client, conn = ends
+    client.sendall(f"GET /1 HTTP/1.1\r\n{hosts}\r\n".encode())
+    assert worker.handle(conn) is False
+    conn.sock.close()
+    head, error = refused(everything(client))
+    assert head.startswith("HTTP/1.1 400 ")
+    assert error["message"].startswith("The request needs one Host header")
+    assert paths == []
+
+
+@pytest.mark.parametrize(
+    "asked, says, is_kept",
+    [
+        ("1.1\r\nHost: x", "keep-alive", True),
+        ("1.1\r\nHost: x\r\nConnection: foo, Close", "close", False),
+        ("1.2\r\nHost: x", "keep-alive", True),
+        ("1.9\r\nHost: x\r\nConnection: keep-alive\r\nConnection: close", "close", False),
+    ],
+)
+def test_an_answer_is_of_our_version_and_tells_what_becomes_of_the_connection(
+    asked, says, is_kept, worker, ends, monkeypatch
+):
+    monkeypatch.setattr(workers, "LINGER_MS", 0)
+    client, conn = ends
+    client.sendall(f"GET /1 HTTP/{asked}\r\n\r\n".encode())
+    assert worker.handle(conn) is is_kept
+    head = client.recv(1000).decode()
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert f"\r\nConnection: {says}\r\n" in head
+
+
 def test_a_chunked_body_is_read_whatever_the_case_of_its_coding(worker, ends, paths):
     client, conn = ends
-    client.sendall(b"POST /1 HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n")
+    client.sendall(
+        b"POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"
+    )
     client.shutdown(socket.SHUT_WR)
     worker.handle(conn)
     assert [p for p, _ in paths] == ["/1"]
