@@ -119,7 +119,7 @@ class MethodNotAllowed(ProxyError):
 
 
 class RequestTimeout(ProxyError):
-    """The request's head did not come in time."""
+    """The request's head did not come in time, or its body."""
 
     status, type, code = 408, "invalid_request_error", "request_timeout"
 

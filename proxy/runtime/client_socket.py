@@ -3,6 +3,7 @@
 import math
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,8 @@ class ClientSocket:
 
     What the worker knows of the connection, in monotonic seconds: its request was begun at
     `begun_at`, the head of which half is there must be whole at `head_until`; infinity where
-    there is none. And of what comes from a client that is to go, `left_bytes`.
+    there is none. And of what comes from a client that is to go, `left_bytes`. Of what `recv`
+    waits for, the last must have come at `receive_until`.
 
     Of a client that asks the same over and over: `again` gives the whole answer to a head,
     or None where the usual way has to be gone; the head it was last asked about is `repeated`,
@@ -48,6 +50,7 @@ class ClientSocket:
         "exchange",
         "head_until",
         "left_bytes",
+        "receive_until",
         "repeated",
         "unsent",
     )
@@ -61,6 +64,7 @@ class ClientSocket:
         self._is_answering = True
         self.begun_at = math.inf
         self.head_until = math.inf
+        self.receive_until = math.inf
         self.left_bytes = 0
         self.again: Callable[[bytes], bytes | None] | None = None
         self.repeated = self.unsent = b""
@@ -115,7 +119,16 @@ class ClientSocket:
         return self._waiting().sendfile(*args, **options)
 
     def recv(self, size: int) -> bytes:
-        return self._receiving().recv(size)
+        """Raises TimeoutError where `receive_until` is over, however it dribbles."""
+        if self.receive_until == math.inf:
+            return self._receiving().recv(size)
+        left = self.receive_until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        try:
+            return self._receiving(left * 1000).recv(size)
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def peeked(self) -> bytes:
         """What has arrived, and can still be received."""

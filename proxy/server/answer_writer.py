@@ -75,10 +75,12 @@ class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _leaves_much_unread(body: Any) -> bool:
-    """Of the request's body: also of one in chunks, of which nobody knows how much is left."""
+    """Of the request's body: also of one in chunks, of which nobody knows how much is left, and
+    of one that did not come to its end, which nobody waits for any more."""
     reader = getattr(body, "reader", None)
     length = getattr(reader, "length", 0)  # what is left of it
-    return length >= DRAINED_BYTES or getattr(reader, "parser", None) is not None
+    is_in_chunks = getattr(reader, "parser", None) is not None
+    return length >= DRAINED_BYTES or is_in_chunks or getattr(body, "failed", False)
 
 
 @lru_cache(1)

@@ -1,23 +1,35 @@
 """A request's body, read whole and no further than it may be; and what its JSON says."""
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import ChunkMissingTerminator, ParseException
 from werkzeug.sansio.utils import get_content_length
 
 from proxy.context import Parts
 from proxy.core.types import Bytes
-from proxy.errors import BadRequest, TooLarge, UnsupportedCoding
+from proxy.errors import BadRequest, ClientLeft, RequestTimeout, TooLarge, UnsupportedCoding
+from proxy.runtime.client_socket import ClientSocket
 
 PIECE_BYTES = 1_048_576
 BEGINNING = 64  # bytes
+CRLF = b"\r\n"
+# The longest a request's body may take to arrive.
+BODY_SECONDS = 300.0
+
+LATE = "The request's body did not come in time."
+CUT_OFF = "The client closed its connection in the middle of the request's body."
+SHORT = "The request's body ended before its Content-Length."
 
 
-def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
-    """Raises TooLarge, UnsupportedCoding, and BadRequest if it does not come as it was
-    announced.
+def read_body(mine: Parts, environ: Mapping[str, Any], ends_at: float = math.inf) -> Bytes:
+    """What arrives until `ends_at`, in monotonic seconds, and within BODY_SECONDS.
+
+    Raises TooLarge, UnsupportedCoding, RequestTimeout, ClientLeft where it ends in the middle,
+    and BadRequest if it does not come as it was announced.
 
     Not the framework's `get_data`: of a chunked body above its limit that returns the
     beginning without a word.
@@ -30,17 +42,13 @@ def read_body(mine: Parts, environ: Mapping[str, Any]) -> Bytes:
         raise _too_large(limit)
     if announced is None and not environ.get("wsgi.input_terminated"):
         return b""  # the server cannot tell where a body would end, so there is none
-    try:
-        size = limit + 1 if announced is None else announced
-        body = _joined(_pieces(environ["wsgi.input"], size))
-    except (OSError, ParseException):  # of chunks that are none; its text would quote them
-        raise BadRequest(
-            "The request's body could not be read: its chunks are broken."
-        ) from None
+    size = limit + 1 if announced is None else announced
+    until = min(ends_at, time.monotonic() + BODY_SECONDS)
+    body = _received(environ, size, until)
     if len(body) > limit:
         raise _too_large(limit)
     if announced is not None and len(body) < announced:
-        raise BadRequest("The request's body ended before its Content-Length.")
+        raise ClientLeft(SHORT)  # at least it sends no more
     if environ.get("HTTP_CONTENT_ENCODING") and not _begins_as_json(body):
         raise UnsupportedCoding(
             "The body is compressed (Content-Encoding); the gateway takes it as it is only."
@@ -60,6 +68,27 @@ def parsed_json(body: Bytes) -> Any:
         if "UTF-8" in str(error):  # the parser does not say where
             raise BadRequest("The body is not valid JSON: it is not UTF-8.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def _received(environ: Mapping[str, Any], size: int, until: float) -> Bytes:
+    client = environ.get("gunicorn.socket")
+    if isinstance(client, ClientSocket):  # of others the connection is closed, in time
+        client.receive_until = until
+    try:
+        return _joined(_pieces(environ["wsgi.input"], size))
+    except TimeoutError:
+        raise RequestTimeout(LATE) from None
+    except OSError:
+        raise ClientLeft(CUT_OFF) from None
+    except ParseException as error:  # of chunks that are none; its text would quote them
+        if isinstance(error, ChunkMissingTerminator) and CRLF.startswith(error.term):
+            raise ClientLeft(CUT_OFF) from None  # what is there of its end is right
+        raise BadRequest(
+            "The request's body could not be read: its chunks are broken."
+        ) from None
+    finally:
+        if isinstance(client, ClientSocket):
+            client.receive_until = math.inf
 
 
 def _begins_as_json(body: Bytes) -> bool:

@@ -11,7 +11,15 @@ from werkzeug.routing import WebsocketMismatch
 
 from proxy.context import parts
 from proxy.core.endpoints import ENDPOINTS
-from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, TooLarge
+from proxy.errors import (
+    BadRequest,
+    ClientLeft,
+    MethodNotAllowed,
+    NotFound,
+    ProxyError,
+    TooLarge,
+)
+from proxy.web.body import SHORT
 
 _ASKED = tuple(f"/{each}" for each in (*ENDPOINTS, "models"))
 BASE_URL = (
@@ -64,7 +72,7 @@ def _translated(error: HTTPException) -> ProxyError:
     if isinstance(error, WebsocketMismatch):
         return BadRequest("The gateway speaks no WebSocket; ask without Upgrade.")
     if isinstance(error, ClientDisconnected):
-        return BadRequest("The request's body ended before its Content-Length.")
+        return ClientLeft(SHORT)
     if error.code is not None and 400 <= error.code < 500:
         return BadRequest(error.description or error.name)
     return ProxyError("The gateway failed; its log has the details.")

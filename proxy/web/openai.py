@@ -19,13 +19,13 @@ from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
 from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Client
-from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound
+from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound, RequestTimeout
 from proxy.runtime.attempt import EVENT_STREAM, Attempt
 from proxy.runtime.line import Line
 from proxy.web import limits
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client, client_of
-from proxy.web.body import parsed_json, read_body
+from proxy.web.body import BODY_SECONDS, parsed_json, read_body
 from proxy.web.counting import count_refusal
 from proxy.web.errors import shown
 
@@ -41,8 +41,6 @@ MAX_MODEL_CHARACTERS = 200
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TIMEOUT_KEY = "HTTP_X_REQUEST_TIMEOUT_MS"  # as PEP 3333 calls it
-# The longest a request's body may take to arrive.
-BODY_SECONDS = 300.0
 # Beyond the call's time, for what tells the client that it is over.
 LAST_WORDS_SECONDS = 1.0
 SAID_CHARACTERS = 500  # of an upstream's error that is not in OpenAI's shape
@@ -95,9 +93,7 @@ def _served(mine: Parts, environ: Mapping[str, Any], seen: Any, model: str | Non
     calls, ends_at = mine.open_calls, _ends_at(mine, environ)
     line = calls.begin(environ.get("gunicorn.socket"))
     try:
-        calls.end_by(line, min(ends_at, time.monotonic() + BODY_SECONDS))
-        body = read_body(mine, environ)
-        calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
+        body = _body(mine, environ, line, ends_at)
         call = _call(mine, environ, seen, model, body, ends_at)
         attempt = seen.attempt = _forwarded(mine, call, seen.trail, line)
         response = _answered(mine, attempt)
@@ -107,6 +103,19 @@ def _served(mine: Parts, environ: Mapping[str, Any], seen: Any, model: str | Non
     # Not before its last byte is out: until then it has a thread.
     response.call_on_close(partial(calls.end, line))
     return response
+
+
+def _body(mine: Parts, environ: Mapping[str, Any], line: Line, ends_at: float) -> Bytes:
+    until = min(ends_at, time.monotonic() + BODY_SECONDS)
+    mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
+    try:
+        body = read_body(mine, environ, ends_at)
+    except RequestTimeout as error:
+        # Clients repeat it twice: they would take their own time twice more.
+        is_worth_it = TIMEOUT_KEY not in environ
+        raise RequestTimeout(error.message, is_worth_retrying=is_worth_it) from None
+    mine.open_calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
+    return body
 
 
 def call_of(

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -209,6 +210,45 @@ class TestBodies:
         assert b'"invalid_request_error"' in received
         until(lambda: '"status":400' in gateway.log, "its line is written")
         assert "my-secret-prompt" not in gateway.log
+
+    def test_one_that_comes_too_late_is_told_so(self, gateway: Gateway):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+            connection.sendall(_upload(gateway, b"x-request-timeout-ms: 300\r\n") + b"{")
+            received = b"".join(iter(lambda: connection.recv(65536), b""))
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"\r\nConnection: close" in head
+        assert json.loads(body)["error"]["code"] == "request_timeout"
+        until(lambda: '"status":408' in gateway.log, "its line is written")
+
+    def test_one_that_comes_in_pieces_in_time_is_served(self, gateway: Gateway):
+        body = json.dumps({"model": "gpt-4o", "messages": MESSAGES}).encode()
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(_upload(gateway, b"x-request-timeout-ms: 9000\r\n", len(body)))
+            for at in range(0, len(body), 8):
+                connection.sendall(body[at : at + 8])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+    def test_who_resets_the_connection_in_the_middle_of_one_has_left(self, gateway: Gateway):
+        before = gateway.log.count('"status":499')
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+            connection.sendall(_upload(gateway) + b"{")
+            until(lambda: _open_calls(gateway) == 1, "it is waited for")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: gateway.log.count('"status":499') > before, "its line is written")
+
+
+def _open_calls(gateway: Gateway) -> int:
+    found: int = requests.get(f"{gateway.url}/health", timeout=5).json()["calls"]["open"]
+    return found
+
+
+def _upload(gateway: Gateway, more: bytes = b"", length: int = 100) -> bytes:
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: %s\r\n%s"
+        b"content-length: %d\r\n\r\n" % (gateway.client_key.encode(), more, length)
+    )
 
 
 class TestStreams:

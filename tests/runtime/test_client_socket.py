@@ -1,5 +1,7 @@
+import math
 import socket
 import threading
+import time
 
 import pytest
 
@@ -52,6 +54,23 @@ def test_whoever_receives_after_such_a_wait_waits_as_long_as_it_takes(ends, rece
     thread.start()
     assert receive(ours) == b"late"
     thread.join()
+
+
+def test_what_is_received_until_a_moment_may_come_in_pieces_and_not_later(ends):
+    client, ours = ends
+    ours.setblocking(True)
+    ours.receive_until = time.monotonic() + WAIT_SECONDS
+    for _ in range(3):
+        client.sendall(b"piece")
+        assert ours.recv(10) == b"piece"
+    ours.receive_until = time.monotonic() + 0.02
+    with pytest.raises(TimeoutError):
+        ours.recv(10)
+    client.sendall(b"late")
+    with pytest.raises(TimeoutError):
+        ours.recv(10)  # though it is there: it could dribble for ever
+    ours.receive_until = math.inf
+    assert ours.recv(10) == b"late"
 
 
 def test_how_long_to_wait_is_told_only_where_it_changes(ends):

@@ -105,6 +105,16 @@ def test_what_would_be_another_header_is_refused(name, value, error):
             written(kind, "200 OK", [*USUAL, (name, value)])
 
 
+def test_of_a_body_that_failed_the_connection_ends_and_its_client_is_told():
+    asked, sent = request(), Sent()
+    asked.body = SimpleNamespace(reader=SimpleNamespace(length=9), failed=True)
+    answer = Answer(asked, sent, Config())
+    answer.start_response("408 Request Timeout", USUAL)
+    answer.close()
+    assert b"\r\nConnection: close\r\n" in b"".join(sent)
+    assert answer.should_close()
+
+
 def test_names_are_looked_at_once(monkeypatch):
     answer_writer._kind.cache_clear()
     written(Answer, "200 OK", USUAL)

@@ -1,12 +1,18 @@
 import gzip
 import io
+import math
+import socket
+import time
 import zlib
 
 import pytest
-from gunicorn.http.errors import InvalidChunkSize
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkSize, NoMoreData
+from gunicorn.http.unreader import SocketUnreader
 from werkzeug.test import create_environ
 
-from proxy.errors import BadRequest, TooLarge, UnsupportedCoding
+from proxy.errors import BadRequest, ClientLeft, RequestTimeout, TooLarge, UnsupportedCoding
+from proxy.runtime.client_socket import ClientSocket
 from proxy.web.body import parsed_json, read_body
 
 
@@ -18,10 +24,10 @@ class Parts:
     settings = Settings()
 
 
-def read(stream, **environ):
+def read(stream, *, ends_at=math.inf, **environ):
     given = create_environ("/", "http://localhost", method="POST")
     given.pop("CONTENT_LENGTH", None)
-    return read_body(Parts(), given | {"wsgi.input": stream} | environ)
+    return read_body(Parts(), given | {"wsgi.input": stream} | environ, ends_at)
 
 
 def chunked(data):
@@ -59,16 +65,76 @@ def test_a_body_announced_above_the_limit_is_not_even_read():
         read(Broken(AssertionError("it was read")), CONTENT_LENGTH="11")
 
 
-def test_a_body_that_ends_early_is_the_clients_mistake():
-    with pytest.raises(BadRequest, match="before its Content-Length"):
+def test_of_a_body_that_ends_early_the_client_has_left():
+    with pytest.raises(ClientLeft, match="before its Content-Length"):
         announced(b"012", 4)
 
 
-@pytest.mark.parametrize("error", [InvalidChunkSize(b"secret"), ConnectionResetError("secret")])
-def test_a_body_that_cannot_be_read_is_not_quoted(error):
-    with pytest.raises(BadRequest, match="could not be read") as caught:
+@pytest.mark.parametrize(
+    "error, kind, said",
+    [
+        (InvalidChunkSize(b"secret"), BadRequest, "could not be read"),
+        (ChunkMissingTerminator(b"se"), BadRequest, "could not be read"),
+        (ChunkMissingTerminator(b"\r"), ClientLeft, "in the middle"),
+        (ChunkMissingTerminator(b""), ClientLeft, "in the middle"),
+        (NoMoreData(b"secret"), ClientLeft, "in the middle"),
+        (ConnectionResetError("secret"), ClientLeft, "in the middle"),
+        (TimeoutError("secret"), RequestTimeout, "in time"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_not_quoted(error, kind, said):
+    with pytest.raises(kind, match=said) as caught:
         read(Broken(error), **{"wsgi.input_terminated": True})
     assert "secret" not in caught.value.message
+
+
+@pytest.fixture
+def ends():
+    """A client's end, and what is read of the other."""
+    client, served = socket.socketpair()
+    with client, served:
+        ours = ClientSocket(served, lambda: None)
+        ours.setblocking(True)
+        yield client, ours
+
+
+def received(ours, ends_at=math.inf):
+    """Of ten bytes, as gunicorn reads them."""
+    body = Body(LengthReader(SocketUnreader(ours), 10))
+    return read(body, ends_at=ends_at, **{"gunicorn.socket": ours}, CONTENT_LENGTH="10")
+
+
+def test_a_body_has_its_calls_time_and_no_more(ends):
+    client, ours = ends
+    client.sendall(b"half ")
+    with pytest.raises(RequestTimeout):
+        received(ours, time.monotonic() + 0.02)
+    client.sendall(b"0123456789")
+    assert received(ours, time.monotonic() + 60) == b"0123456789"
+    assert ours.receive_until == math.inf  # what is received next is another request
+
+
+def test_without_a_time_of_its_own_it_has_that_of_every_body(ends, monkeypatch):
+    monkeypatch.setattr("proxy.web.body.BODY_SECONDS", 0.02)
+    with pytest.raises(RequestTimeout):
+        received(ends[1])
+    assert ends[1].receive_until == math.inf
+
+
+def test_one_that_comes_bit_by_bit_in_time_is_read(ends):
+    client, ours = ends
+    sent = iter([b"01", b"2345", b"6789"])
+
+    class Dribbling:
+        """Each piece comes when the one before it was read."""
+
+        def recv(self, size):
+            client.sendall(next(sent))
+            return ours.recv(size)
+
+    body = Body(LengthReader(SocketUnreader(Dribbling()), 10))
+    found = read(body, ends_at=time.monotonic() + 60, CONTENT_LENGTH="10")
+    assert found == b"0123456789"
 
 
 def test_a_server_that_cannot_tell_where_a_body_ends_has_none():

@@ -12,6 +12,7 @@ from proxy.simulator import FAULTS, expected_usage
 from proxy.store import keys
 from proxy.store.models import InstanceRow
 from proxy.web import openai
+from proxy.web.openai import TIMEOUT_HEADER
 from tests.builders import AUTHOR, MODEL
 from tests.web.conftest import CHAT, STREAM
 
@@ -698,12 +699,27 @@ def test_text_that_was_not_parsed_counts_as_well(world, monkeypatch):
     assert calls[0].prompt == prompt(body, ["messages"])
 
 
-def test_a_body_that_ends_early_is_a_400(world):
+def test_of_a_body_that_ends_early_the_client_has_left(world):
     world.add("a")
     answer = world.ask(environ_overrides={"CONTENT_LENGTH": "1000"})
-    assert answer.status_code == 400
+    assert answer.status_code == 499
     assert "ended before" in error(answer)["message"]
     assert world.asked() == (0, 0)
+
+
+class _Late:
+    def read(self, _size):
+        raise TimeoutError
+
+
+@pytest.mark.parametrize("headers, repeats", [({}, None), ({TIMEOUT_HEADER: "500"}, "false")])
+def test_a_body_that_comes_too_late_is_a_408(headers, repeats, world):
+    world.add("a")
+    late = {"wsgi.input": _Late(), "CONTENT_LENGTH": "9"}
+    answer = world.ask(headers=headers, environ_overrides=late)
+    assert (answer.status_code, error(answer)["code"]) == (408, "request_timeout")
+    assert answer.headers.get("x-should-retry") == repeats
+    assert world.parts.open_calls.count == 0
 
 
 @pytest.mark.parametrize("length", ["", "-1", "many"])
