@@ -525,8 +525,12 @@ class _Exchange:
     def __init__(self, answer: Answer, body: Any) -> None:
         self.answer = answer
         self.body = body
-        self.pieces = iter(body)
         self.stream: Stream | None = None
+        try:
+            self.pieces = iter(body)
+        except BaseException:
+            self.close()  # nobody else will
+            raise
 
     def close(self) -> None:
         if hasattr(self.body, "close"):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,15 @@ class Gateway(Flask):
             return make(None)
         return self.routes.adapter(request.environ, partial(make, request))
 
+    def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Response:
+        """Where one of its steps fails the client gets a 500, and nobody closes the rest."""
+        try:
+            return super().finalize_request(rv, from_error_handler)
+        except BaseException:
+            if isinstance(rv, Relayed):
+                rv.spoil()
+            raise
+
     def log_exception(self, exc_info: Any) -> None:
         """What nobody foresaw; the client gets a 500."""
         said = "A mistake of the gateway's own in %s %s (request %s)."
@@ -79,6 +89,21 @@ class Relayed(Response):
         self.response = [body] if isinstance(body, bytes) else _pieces(body)
         if not (status < 200 or status in (204, 304)):  # RFC 9110, 8.6
             lines.append(("content-length", str(len(body))))
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """A server that refuses its head has nothing to close."""
+        try:
+            return super().__call__(environ, start_response)
+        except BaseException:
+            self.spoil()
+            raise
+
+    def spoil(self) -> None:
+        """Ends all that it holds: by a mistake of ours the client does not get it."""
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            if hasattr(self.response, "spoil"):
+                stack.callback(self.response.spoil)
 
     def get_app_iter(self, _environ: Any) -> Iterable[bytes]:
         return _Closing(self.response, self.close, self._source)

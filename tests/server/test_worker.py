@@ -944,6 +944,29 @@ def test_one_that_fails_in_the_middle_of_its_answer_ends_it_without_a_second_hea
     assert (len(logged), len(closed)) == (1, 1)
 
 
+def test_what_cannot_even_be_begun_to_be_sent_is_closed(worker, ends, monkeypatch):
+    closed = []
+    monkeypatch.setattr(worker.log, "exception", lambda text, extra: None)
+
+    class Answer:
+        def __iter__(self):
+            raise LookupError("planted")
+
+        def close(self):
+            closed.append(self)
+
+    def app(_environ, start_response):
+        start_response("200 OK", [])
+        return Answer()
+
+    worker.wsgi = app
+    client, conn = ends
+    client.sendall(GET % 1)
+    assert worker.handle(conn) is False
+    assert len(closed) == 1
+    assert client.recv(1000).startswith(b"HTTP/1.1 500 ")
+
+
 def test_a_worker_that_has_served_as_many_as_it_should_ends(worker, ends, paths):
     """Where somebody gives gunicorn `--max-requests`."""
     worker.max_requests = 2

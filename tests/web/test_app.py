@@ -56,6 +56,24 @@ def test_one_that_was_given_in_pieces_tells_none_and_is_closed_once():
     assert stream.closed == 1
 
 
+@pytest.mark.parametrize("has_mistakes", [True, False])
+def test_one_that_nobody_is_given_is_closed_as_our_mistake_if_it_knows_those(has_mistakes):
+    done = []
+    stream = Stream()
+    if has_mistakes:
+        stream.spoil = lambda: done.append("spoiled")
+    response = Relayed(stream, 200, list(LINES))
+    response.call_on_close(lambda: done.append("closed"))
+
+    def refuse(*_arguments):
+        raise ValueError("no head")
+
+    with pytest.raises(ValueError, match="no head"):
+        response({"REQUEST_METHOD": "POST"}, refuse)
+    assert done == (["spoiled", "closed"] if has_mistakes else ["closed"])
+    assert stream.closed == 1
+
+
 def test_one_that_is_closed_before_it_was_read_is_closed_all_the_same():
     stream = Stream()
     response = Relayed(stream, 200, list(LINES))

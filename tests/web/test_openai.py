@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+from werkzeug.test import EnvironBuilder
 
 from proxy.core.outline import KEPT_BYTES
 from proxy.core.tokens import prompt
@@ -705,6 +706,47 @@ def test_of_a_body_that_ends_early_the_client_has_left(world):
     assert answer.status_code == 499
     assert "ended before" in error(answer)["message"]
     assert world.asked() == (0, 0)
+
+
+def _open(world):
+    """Calls, attempts, what instances and clients are at."""
+    mine = world.parts
+    (known,) = mine.snapshots.current.keys.values()
+    at = sum(mine.state.in_flight().values()), mine.clients.view(known.client).in_flight
+    return mine.open_calls.count, len(mine.forward._open), *at
+
+
+def _breaks(*_arguments):
+    raise LookupError("no")
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
+class TestOfAnAnswerWhoseHeadCannotBeMadeNothingStaysOpen:
+    def test_by_the_server(self, world, body):
+        world.add("a")
+        environ = EnvironBuilder(
+            path="/v1/chat/completions",
+            method="POST",
+            json=body,
+            headers={"Authorization": f"Bearer {world.client_key}"},
+        ).get_environ()
+        with pytest.raises(LookupError):
+            world.app(environ, _breaks)
+        assert _open(world) == (0, 0, 0, 0)
+
+    def test_by_what_comes_after_the_call(self, world, body, monkeypatch):
+        world.add("a")
+        steps = world.app.after_request_funcs
+        monkeypatch.setitem(steps, None, [*steps[None], _breaks])
+        assert world.ask(body).status_code == 500
+        assert world.asked() == (1, 0)
+        assert _open(world) == (0, 0, 0, 0)
+
+
+def test_nothing_that_could_fail_comes_behind_the_head(world):
+    """Its answer would be lost, and open for ever."""
+    assert not world.app.teardown_request_funcs
+    assert not world.app.teardown_appcontext_funcs
 
 
 class _Late:
