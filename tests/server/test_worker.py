@@ -1090,6 +1090,20 @@ def test_an_app_that_fails_leaves_its_place(worker, ends):
     assert client.recv(1000).startswith(b"HTTP/1.1 500 ")
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, ""), StopIteration()])
+def test_so_does_one_whose_client_has_left_and_gets_nothing(error, worker, ends):
+    """Of neither gunicorn tells us: it is all that is left of the request."""
+
+    def app(_environ, _start_response):
+        raise error
+
+    worker.wsgi = app
+    client, conn = ends
+    client.sendall(GET % 1)
+    assert worker.handle(conn) is False
+    assert (worker._turnstile.entered, worker._turnstile.inside) == (1, 0)
+
+
 def test_the_more_clients_there_are_the_more_are_taken_at_once(worker, monkeypatch):
     served = []
     monkeypatch.setattr(worker, "enqueue_req", served.append)
