@@ -15,7 +15,7 @@ from proxy.context import Parts
 from proxy.core import findings
 from proxy.runtime import open_files
 from proxy.settings import INSTANCE_FOLDER, ROOT, SettingError, Settings
-from proxy.store import admin_keys, damage, instances, keys, schema
+from proxy.store import admin_keys, damage, instances, keys, lost, schema
 from proxy.store.checkup import OTHERS
 from proxy.store.vault import PRIVATE_FOLDER, Vault
 
@@ -127,8 +127,10 @@ def prepare(parts: Parts) -> None:
     try:
         schema.check(parts.database)
     except schema.SchemaOutdated as problem:
-        is_new = file is not None and not file.exists()
+        is_new = isinstance(problem, schema.DatabaseMissing)
         what = f"Making the database {file}" if is_new else f"{problem}\nMigrating"
+        if is_new and lost.key_beside(parts.database) is not None:
+            what = f"{problem}\n{what}, an empty one"
         sys.stderr.write(f"{what} ...\n")
         schema.upgrade(parts.database)
         schema.check(parts.database)

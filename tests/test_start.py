@@ -17,6 +17,7 @@ from proxy.start import await_port, check_port, greeting, gunicorn_command, prep
 from proxy.store import admin_keys, instances, keys, schema
 from tests.builders import AUTHOR, SECRET_KEY, config
 from tests.runtime.world import OPENED_AT, Clock
+from tests.store.test_lost import backup_of
 from tests.web.conftest import ADMIN, ADMIN_KEY, log_kept
 
 
@@ -255,6 +256,26 @@ def test_a_new_database_is_made_and_only_its_owner_can_read_it(parts, tmp_path, 
     schema.check(made.database)
     assert path.stat().st_mode & 0o777 == 0o600
     assert "keys add" in greeting(made)
+
+
+def test_no_empty_database_takes_the_place_of_one_that_has_backups(parts, database_file):
+    backup = backup_of(database_file)
+    database_file.unlink()
+    with pytest.raises(schema.DatabaseLost, match=f"the newest is {backup}"):
+        prepare(parts())
+    assert not database_file.exists()
+
+
+def test_an_empty_one_beside_a_key_is_made_and_that_is_told(parts, tmp_path, capsys):
+    """The key may be the demo's, which has a database of its own."""
+    key = tmp_path / "secret.key"
+    key.write_text(SECRET_KEY)
+    path = tmp_path / "new.db"
+    prepare(parts(database_url=f"sqlite:///{path}", secret_key=(), secret_key_file=key))
+    said = capsys.readouterr().err
+    assert f"the key of its secrets does ({key}): it was there" in said
+    assert f"Making the database {path}, an empty one ..." in said
+    assert path.exists()
 
 
 def test_the_folder_that_came_with_the_checkout_becomes_private(

@@ -15,6 +15,7 @@ from flask.cli import with_appcontext
 
 from proxy.cli.look import asking, in_order, look
 from proxy.cli.progress import with_bar
+from proxy.cli.told import while_it_runs
 from proxy.context import Parts, parts
 from proxy.core import findings
 from proxy.core.columns import printable
@@ -28,7 +29,7 @@ from proxy.runtime.reach import Reached, reach
 from proxy.runtime.together import together
 from proxy.runtime.verify import Look, looks
 from proxy.settings import ROOT, SettingError
-from proxy.store import admin_keys, checkup, keys, schema, secrets
+from proxy.store import admin_keys, checkup, keys, lost, schema, secrets
 from proxy.store.damage import check_set_aside
 
 THREADS = 16
@@ -38,6 +39,7 @@ HEALTH_SECONDS = 3.0
 # Each worker takes some of the connections; to have asked all is likely enough.
 ASKED_FOR_EACH_WORKER = 3
 RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
+BACK = "Put it back, or scripts/backup_monitor.py restore --newest with the gateway stopped."
 OK_SHOWN = 10  # lines of an area in which all is well
 MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
 MARKS[SKIPPED] = ("skipped", "blue")
@@ -74,7 +76,7 @@ def doctor(offline: bool, seconds: int, as_json: bool) -> None:
     """
     mine = parts()
     try:
-        found = [*_of_host(mine), *_of_config(mine)]
+        found = [*_of_host(mine), *_of_config(mine, offline=offline)]
         jobs = [Job("database", "its file", partial(_of_database, mine))]
         if offline:
             found.append(skipped("network", "Nobody was asked (--offline)."))
@@ -121,13 +123,17 @@ def _folders(mine: Parts) -> list[Path]:
     return list(dict.fromkeys(files + [path for path in logs if path.exists()]))
 
 
-def _of_config(mine: Parts) -> Iterator[Finding]:
+def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
     """What the tables say. Where they cannot be read, nothing of it is known."""
     try:
         check_set_aside(mine.database)
         schema.check(mine.database)
         look()
         yield from _of_tables(mine)
+    except schema.DatabaseLost as error:
+        yield Finding("database", ERROR, str(error), BACK)
+    except schema.DatabaseMissing as error:
+        yield _of_missing(mine, error, offline=offline)
     except schema.SchemaOutdated as error:
         yield Finding("database", ERROR, str(error), ".venv/bin/alembic upgrade head")
     except (ProxyError, schema.SchemaProblem) as error:
@@ -136,6 +142,13 @@ def _of_config(mine: Parts) -> Iterator[Finding]:
         yield from _of_instances(mine)
         return
     yield skipped("instances", "Without the database nothing is known of them.")
+
+
+def _of_missing(mine: Parts, error: schema.DatabaseMissing, *, offline: bool) -> Finding:
+    said = None if offline else while_it_runs()
+    if said is not None or lost.key_beside(mine.database) is not None:
+        return Finding("database", ERROR, said or str(error), BACK)
+    return Finding("database", ERROR, str(error), ".venv/bin/alembic upgrade head")
 
 
 def _of_instances(mine: Parts) -> Iterator[Finding]:

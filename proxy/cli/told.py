@@ -12,9 +12,12 @@ import click
 from proxy.context import parts
 from proxy.core.roles import COMMAND_LINE
 from proxy.errors import ProxyError
-from proxy.store import schema
+from proxy.runtime import running
+from proxy.store import lost, schema
 from proxy.store.damage import check_set_aside
 from proxy.store.revisions import REASON_CHARACTERS, Author
+
+ASKED_SECONDS = 0.5
 
 LOGGER = logging.getLogger("proxy")  # of all our modules
 
@@ -29,11 +32,27 @@ def told() -> Iterator[None]:
         check_set_aside(parts().database)
         schema.check(parts().database)
         yield
+    except schema.DatabaseMissing as error:
+        raise click.ClickException(while_it_runs() or str(error)) from error
     except (ProxyError, schema.SchemaProblem) as error:
         raise click.ClickException(str(error)) from error
     finally:
         LOGGER.setLevel(level)
         parts().database.dispose()
+
+
+def while_it_runs() -> str | None:
+    """What to do about a database that is gone while a gateway runs; None if none does: then
+    there may never have been one."""
+    mine = parts()
+    address = mine.settings.address
+    if running.health(address, seconds=ASKED_SECONDS) is None:
+        return None
+    return (
+        f"The database {mine.database.file} is gone; the gateway that runs at {address} goes on"
+        f" with what it knows. {lost.WAY_BACK} An empty one in its place would turn all clients"
+        " away."
+    )
 
 
 def with_reason(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,6 +33,13 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             is_alert=True,
         ),
         "config_changed": Event("info", "A worker has read a newer config.", ("revision",)),
+        "config_went_back": Event(
+            "warning",
+            "The database has an older config than the worker had, or (`revision` 0) none:"
+            " another is in its place.",
+            ("revision", "before"),
+            is_alert=True,
+        ),
         "breaker_opened": Event(
             "warning",
             "An instance fails; it is left alone, then tried by one request at a time.",

@@ -176,9 +176,9 @@ class Snapshots:
         with self._lock:
             if fresh.revision > self.current.revision or self._is_outdated:
                 self._is_outdated = False
+                before = self.current.revision
                 self._take(fresh, resolved, lack)
-                said = "config is at revision %d"
-                tell(logger, "config_changed", said, revision, revision=revision)
+                _tell_revision(before, revision)
             current = self.current
         self.is_read = True
         self._tell_tokens(current)
@@ -331,6 +331,15 @@ class Snapshots:
             tell(logger, "keys_unreadable", said, why, why=why)
         elif former.keys_are_closed and not current.keys_are_closed:
             tell(logger, "keys_readable", "Keys can be checked again.")
+
+
+def _tell_revision(before: int, revision: int) -> None:
+    said = "config is at revision %d"
+    tell(logger, "config_changed", said, revision, revision=revision)
+    if revision < before:
+        said = "the config went back from revision %d to %d: the database is another one"
+        fields = {"revision": revision, "before": before}
+        tell(logger, "config_went_back", said, before, revision, **fields)
 
 
 def _moved(former: Snapshot, current: Snapshot) -> Iterable[str]:

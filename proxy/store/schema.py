@@ -12,6 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from proxy.settings import INSTANCE_FOLDER, ROOT
+from proxy.store import lost
 from proxy.store.db import Database, StoreUnavailable, sqlite_file
 from proxy.store.models import Base
 from proxy.store.vault import VaultClosed, make_private_folder
@@ -49,12 +50,20 @@ class SchemaOutdated(SchemaProblem):
     """Missing, empty or older: an upgrade helps."""
 
 
+class DatabaseMissing(SchemaOutdated):
+    """There is no file, and no backup of it."""
+
+
+class DatabaseLost(SchemaProblem):
+    """There is no file, though there are backups of it: an upgrade would hide that."""
+
+
 def check(database: Database) -> None:
     """Raises SchemaProblem unless the database has our present schema and can be written."""
     path = sqlite_path(database)
     # Not Path.exists: it raises where a folder may not be entered.
     if path is not None and not os.path.exists(path):
-        raise SchemaOutdated(f"The database {path} does not exist; {REMEDY}.")
+        raise _missing(database, path)
     present = _usable_revision(database)
     head = max(_known_revisions())
     name = _name(database)
@@ -63,6 +72,22 @@ def check(database: Database) -> None:
             f"{name} has schema {present or 'none'}, needed is {head}; {REMEDY}."
         )
     _check_writable(database, name)
+
+
+def _missing(database: Database, path: Path) -> SchemaProblem:
+    said = f"The database {path} does not exist"
+    backup, key = lost.newest_backup(path), lost.key_beside(database)
+    ways = f"{lost.WAY_BACK} {lost.BEGIN_ANEW}"
+    if backup is not None:
+        return DatabaseLost(
+            f"{said}, but there are backups of it, the newest is {backup}. {ways}"
+        )
+    if key is not None:
+        return DatabaseMissing(
+            f"{said}, but the key of its secrets does ({key}): it was there, unless that key is"
+            f" another database's. {ways}"
+        )
+    return DatabaseMissing(f"{said}; {REMEDY}.")
 
 
 def upgrade(database: Database) -> None:

@@ -12,6 +12,7 @@ from proxy.simulator import Resource, Simulator
 from proxy.store import instances, keys
 from tests.builders import AUTHOR, config
 from tests.store.test_damage import spoil
+from tests.store.test_lost import backup_of
 from tests.web.conftest import log_kept
 
 KEY = "planted-key-of-a-0123456789"
@@ -119,6 +120,27 @@ def test_without_a_database_it_says_how_to_make_one(run, database_file):
     assert result.exit_code == 1
     assert "-> .venv/bin/alembic upgrade head" in result.stdout
     assert "Without the database nothing is known of them." in result.stdout
+
+
+def test_a_database_that_is_gone_is_not_to_be_made_anew_while_a_gateway_runs(
+    run, database_file, monkeypatch
+):
+    database_file.unlink()
+    well = {"status": "ok", "problem": None, "calls": {}}
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: well)
+    result = run()
+    assert result.exit_code == 1
+    assert "-> Put it back, or scripts/backup_monitor.py restore --newest" in result.stdout
+    assert "goes on with what it knows" in result.stdout
+    assert "alembic" not in result.stdout
+
+
+def test_a_database_of_which_there_are_backups_is_to_be_put_back(run, database_file):
+    backup = backup_of(database_file)
+    database_file.unlink()
+    text = run("--offline").stdout
+    assert f"the newest is {backup}" in text
+    assert "-> Put it back, or scripts/backup_monitor.py restore --newest" in text
 
 
 def test_a_database_that_is_damaged(run, database_file):

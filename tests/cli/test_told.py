@@ -71,3 +71,16 @@ def test_revisions_show_the_id_of_the_request_that_made_them(run, database):
     with database.session() as session:
         revisions.record(session, Author("bob", "why", "r-7"), "key added", ())
     assert run("config", "revisions").stdout.endswith("bob     key added (why) id=r-7\n")
+
+
+def test_a_database_that_is_gone_while_a_gateway_runs_is_to_be_put_back(
+    run, database_file, monkeypatch
+):
+    database_file.unlink()
+    assert "alembic upgrade head" in run("keys", "list").stderr
+    well = {"status": "ok", "problem": None, "calls": {}}
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: well)
+    result = run("keys", "list")
+    assert result.exit_code == 1
+    assert "restore --newest" in result.stderr
+    assert "alembic" not in result.stderr

@@ -113,7 +113,7 @@ def test_without_a_database_it_is_a_sentence_and_code_1(run, database_file):
     database_file.unlink()
     result = run("--once")
     assert result.exit_code == 1
-    assert "does not exist" in result.stderr
+    assert "is gone; the gateway that runs at" in result.stderr
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import delete
 
 from proxy.core.door import known_key
 from proxy.core.prices import Price
@@ -13,7 +14,7 @@ from proxy.runtime.references import References
 from proxy.runtime.snapshot import PREPARED_SECONDS, Problem, Snapshots
 from proxy.store import admin_keys, instances, keys, prices
 from proxy.store.db import Database, StoreUnavailable
-from proxy.store.models import SecretRow
+from proxy.store.models import RevisionRow, SecretRow
 from proxy.store.vault import Vault, new_key
 from tests.builders import AUTHOR, MODEL, config
 
@@ -526,6 +527,21 @@ def test_what_was_read_before_the_fork_is_taken_once(database, statements, clock
     snapshots.forget()
     snapshots.reload()
     assert len([sql for sql in reads(asked) if "instance_config" in sql]) == 2
+
+
+def test_a_config_that_goes_back_is_told_with_both_revisions(database, clock, logged):
+    add(database, A)
+    snapshots = Snapshots(database, clock=clock)
+    had = snapshots.reload().revision
+    snapshots.forget()
+    snapshots.reload()
+    assert [line for level, line in logged if level == "WARNING"] == []
+    with database.write() as connection:
+        connection.execute(delete(RevisionRow))  # as of one that was made anew
+    snapshots.forget()
+    snapshots.reload()
+    said = f"the config went back from revision {had} to 0: the database is another one"
+    assert ("WARNING", said) in logged
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("It is away."), ValueError("no JSON")])
