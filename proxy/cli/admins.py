@@ -74,7 +74,7 @@ def add_admin(name: str, role: str, expires_at: float | None, reason: str | None
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def list_admins(as_json: bool) -> None:
     """Names, roles, the last characters of the keys, when they were made and expire."""
-    with told(), parts().database.read() as connection:
+    with told(writes=False), parts().database.read() as connection:
         found = admin_keys.listed(connection)
     if as_json:
         click.echo(json.dumps([each.shown(time.time()) for each in found], indent=2))

@@ -41,7 +41,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 def plan(file: Any, prune: bool, check: bool, as_json: bool) -> None:
     """Show what `apply` would do with FILE, YAML or *.json; write nothing."""
     wanted = _wanted(file, prune)
-    with told():
+    with told(writes=False):
         outcome = parts().config_hand.bring(wanted, author=author(), dry_run=True)
     _say(outcome, as_json)
     if check and outcome.plan.changes:
@@ -90,7 +90,7 @@ def rollback(number: int, dry_run: bool, reason: str | None, yes: bool, as_json:
 @click.option("--format", "form", type=click.Choice(["json", "yaml"]), default="yaml")
 def export(form: str) -> None:
     """Print all config. Secrets are masked, references to them (env:NAME) are not."""
-    with told():
+    with told(writes=False):
         document, _ = parts().config_hand.document()
     text = config_text.to_json if form == "json" else config_text.to_yaml
     click.echo(text(shown(document)), nl=False)
@@ -105,7 +105,7 @@ def export(form: str) -> None:
 @_json
 def list_revisions(as_json: bool, **query: Any) -> None:
     """Who changed what, when and why; the newest first."""
-    with told(), parts().database.read() as connection:
+    with told(writes=False), parts().database.read() as connection:
         found, total = revisions.page(connection, **query)
     if as_json:
         _print_json({"revisions": [shown_revision(r) for r in found], "total": total})
@@ -126,7 +126,7 @@ def list_revisions(as_json: bool, **query: Any) -> None:
 @_json
 def diff(older: int, newer: int, as_json: bool) -> None:
     """Show what became other from revision A to revision B."""
-    with told():
+    with told(writes=False):
         changes, _ = parts().config_hand.difference(older, newer)
     if as_json:
         _print_json({"from": older, "to": newer, "changes": [shown_change(c) for c in changes]})
@@ -140,7 +140,7 @@ def _wanted(file: Any, prune: bool) -> Wanted:
     """What the file says; `-` is standard input. It is read now, and checked when it is put
     over the present config."""
     is_json = str(getattr(file, "name", "")).lower().endswith(".json")
-    with told():
+    with told(writes=False):
         given = (config_text.from_json if is_json else config_text.from_yaml)(file.read())
     return lambda present: config_import.wanted(given, present, prune=prune)
 

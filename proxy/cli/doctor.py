@@ -127,9 +127,14 @@ def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
     """What the tables say. Where they cannot be read, nothing of it is known."""
     try:
         check_set_aside(mine.database)
-        schema.check(mine.database)
+        schema.check(mine.database, writes=False)
         look()
         yield from _of_tables(mine)
+        schema.check_writable(mine.database)
+    except schema.DatabaseBusy as error:
+        yield Finding("database", WARNING, str(error), "See what that process does.")
+        yield from _of_instances(mine)
+        return
     except schema.DatabaseLost as error:
         yield Finding("database", ERROR, str(error), BACK)
     except schema.DatabaseMissing as error:

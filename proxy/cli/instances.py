@@ -44,7 +44,7 @@ def list_instances(as_json: bool) -> None:
     """Status with reason and time left, tokens of the last minute against max_tpm, requests,
     priority, models. Those who are asked first come first."""
     now = time.time()
-    with told():
+    with told(writes=False):
         look_and_ask()
         found = [seen(s, now) for s in in_order()]
     if as_json:
@@ -60,7 +60,7 @@ def list_instances(as_json: bool) -> None:
 @_json
 def show_instance(name: str, as_json: bool) -> None:
     """All that is known of instance NAME: config and state. Secrets are masked."""
-    with told():
+    with told(writes=False):
         look_and_ask()
         view = seen(stored(name), time.time())
     if as_json:
@@ -106,7 +106,7 @@ def verify_instances(
     """
     if everyone == bool(names):
         raise click.UsageError("Name the instances, or give --all, and not both.")
-    with told():
+    with told(writes=False):
         look()
         wanted = [stored(name) for name in dict.fromkeys(names)] or [
             s for s in in_order() if s.config.enabled

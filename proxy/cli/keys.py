@@ -143,7 +143,7 @@ def add_key(name: str, reason: str | None, **given: Any) -> None:
 def list_keys(as_json: bool) -> None:
     """Clients: the last characters of their keys, how they stand, when their keys were made,
     expire and were last used, limits and labels."""
-    with told(), parts().database.read() as connection:
+    with told(writes=False), parts().database.read() as connection:
         _look_at_use(connection)
         shown = [_shown(stored) for stored in keys.listed(connection)]
     if as_json:
@@ -160,7 +160,7 @@ def list_keys(as_json: bool) -> None:
 @click.argument("name")
 def show_key(name: str) -> None:
     """All that is known of client NAME, as JSON: what it may do, and what it used."""
-    with told(), parts().database.read() as connection:
+    with told(writes=False), parts().database.read() as connection:
         _look_at_use(connection)
         shown = _shown(keys.stored(connection, name))
     click.echo(json.dumps(shown, indent=2))

@@ -144,7 +144,7 @@ def check() -> None:
     Seen with the environment and the rights of this command, which may be others than the
     gateway's. Exit code 1 if something is wrong.
     """
-    with told():
+    with told(writes=False):
         database, vault = parts().database, parts().database.vault
         with database.read() as connection:
             found = secrets.survey(connection, vault)

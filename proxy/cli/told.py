@@ -23,14 +23,15 @@ LOGGER = logging.getLogger("proxy")  # of all our modules
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(*, writes: bool = True) -> Iterator[None]:
     """What is wrong, in a sentence, and exit code 1. What a server tells its log of all that
-    goes well, a command's reader does not want to know."""
+    goes well, a command's reader does not want to know. One that only looks, and `writes`
+    nothing, needs nobody else to end."""
     level = LOGGER.level
     LOGGER.setLevel(max(level, logging.WARNING))
     try:
         check_set_aside(parts().database)
-        schema.check(parts().database)
+        schema.check(parts().database, writes=writes)
         yield
     except schema.DatabaseMissing as error:
         raise click.ClickException(while_it_runs() or str(error)) from error

@@ -109,7 +109,7 @@ def top(once: bool, as_json: bool) -> None:
     GET /admin/stats tells them. Read from the database, which workers write several times a
     second; what is in flight, they are asked. Without a terminal: once.
     """
-    with told(), without_log():
+    with told(writes=False), without_log():
         looks = _looks(parts())
         if as_json:
             click.echo(json.dumps(_json(next(looks)), ensure_ascii=False))

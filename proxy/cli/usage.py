@@ -40,7 +40,7 @@ def usage(
         question, _ = usage_question({k: v for k, v in asked.items() if v is not None})
     except Unprocessable as error:
         raise click.UsageError(error.message) from None
-    with told():
+    with told(writes=False):
         report = usage_report(parts(), question)
     if is_csv:
         click.echo(as_csv(report["rows"], question.by), nl=False)

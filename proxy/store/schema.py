@@ -12,8 +12,8 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from proxy.settings import INSTANCE_FOLDER, ROOT
-from proxy.store import lost
-from proxy.store.db import Database, StoreUnavailable, sqlite_file
+from proxy.store import lock_holder, lost
+from proxy.store.db import BUSY_TIMEOUT_MS, Database, StoreUnavailable, sqlite_file
 from proxy.store.models import Base
 from proxy.store.vault import VaultClosed, make_private_folder
 
@@ -39,6 +39,7 @@ REMEDIES |= dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), NOT_O
 REMEDY = "`.venv/bin/alembic upgrade head` (or ./scripts/run) makes or updates it"
 # Their files' names begin with a schema's revision, which are numbers in their order.
 MIGRATIONS = ROOT / "migrations" / "versions"
+BUSY_SECONDS = BUSY_TIMEOUT_MS / 1000
 VERSION_TABLE = "alembic_version"  # alembic's own, in which it keeps the schema's revision
 
 
@@ -58,8 +59,13 @@ class DatabaseLost(SchemaProblem):
     """There is no file, though there are backups of it: an upgrade would hide that."""
 
 
-def check(database: Database) -> None:
-    """Raises SchemaProblem unless the database has our present schema and can be written."""
+class DatabaseBusy(SchemaProblem):
+    """Another process writes to it, and does not end."""
+
+
+def check(database: Database, *, writes: bool = True) -> None:
+    """Raises SchemaProblem unless the database has our present schema and can be written, or
+    only read: for that nobody waits for who writes to it."""
     path = sqlite_path(database)
     # Not Path.exists: it raises where a folder may not be entered.
     if path is not None and not os.path.exists(path):
@@ -71,7 +77,8 @@ def check(database: Database) -> None:
         raise SchemaOutdated(
             f"{name} has schema {present or 'none'}, needed is {head}; {REMEDY}."
         )
-    _check_writable(database, name)
+    if writes:
+        check_writable(database)
 
 
 def _missing(database: Database, path: Path) -> SchemaProblem:
@@ -217,7 +224,9 @@ def _name(database: Database) -> str:
     return str(path or database.url.render_as_string(hide_password=True))
 
 
-def _check_writable(database: Database, name: str) -> None:
+def check_writable(database: Database) -> None:
+    """Raises SchemaProblem, DatabaseBusy while another process holds the lock for it."""
+    name = _name(database)
     try:
         with database.write() as connection:
             # SQLite grants the lock on a read-only file too, but not a statement that could
@@ -226,9 +235,21 @@ def _check_writable(database: Database, name: str) -> None:
             connection.execute(text(nothing))
     except StoreUnavailable as error:
         cause = getattr(error.__cause__, "orig", None)
+        if _code(cause) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise _busy(database, name) from error
         raise SchemaProblem(
             f"{name} cannot be written: {_cause(error)}. {_remedy(cause, RIGHTS)}"
         ) from error
+
+
+def _busy(database: Database, name: str) -> DatabaseBusy:
+    path = sqlite_path(database)
+    pids = [] if path is None else lock_holder.holders(path)
+    who = f"process {lock_holder.described(pids)}" if pids else "another process"
+    return DatabaseBusy(
+        f"{name} cannot be written now: {who} has been writing to it for {BUSY_SECONDS:.0f} s"
+        " and more. Try again when that has ended; the gateway need not be stopped for it."
+    )
 
 
 def _cause(error: StoreUnavailable) -> str:
@@ -237,4 +258,9 @@ def _cause(error: StoreUnavailable) -> str:
 
 def _remedy(cause: object, otherwise: str) -> str:
     """What a person can do about an error of SQLite's."""
-    return REMEDIES.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, otherwise)
+    return REMEDIES.get(_code(cause), otherwise)
+
+
+def _code(cause: object) -> int:
+    code: int = getattr(cause, "sqlite_errorcode", 0)
+    return code & 0xFF

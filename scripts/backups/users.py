@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backups.checks import with_side_files
 from backups.problems import Problem, told
+from proxy.store.lock_holder import described as described
 
 PROC = Path("/proc")
 # Where SQLite locks (https://sqlite.org/src/file/src/os.h, PENDING_BYTE and so on). The lock
@@ -60,10 +61,6 @@ def users_of(database: Path) -> list[int]:
     return sorted(pid for pid in others if wanted & _open_files(pid))
 
 
-def described(pids: list[int]) -> str:
-    return ", ".join(f"{pid} ({_name(pid)})" for pid in pids)
-
-
 def _refuse(database: Path, pids: list[int]) -> None:
     if pids:
         raise InUse(_sentence(database, f"process {described(pids)}"))
@@ -101,10 +98,3 @@ def _open_files(pid: int) -> set[tuple[int, int]]:
             continue  # closed meanwhile
         found.add((status.st_dev, status.st_ino))
     return found
-
-
-def _name(pid: int) -> str:
-    try:
-        return (PROC / str(pid) / "comm").read_text().strip()
-    except OSError:
-        return "unknown"

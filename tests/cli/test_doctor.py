@@ -9,7 +9,7 @@ from proxy.cli import doctor
 from proxy.context import EXTENSION
 from proxy.runtime.verify import Check
 from proxy.simulator import Resource, Simulator
-from proxy.store import instances, keys
+from proxy.store import instances, keys, schema
 from tests.builders import AUTHOR, config
 from tests.store.test_damage import spoil
 from tests.store.test_lost import backup_of
@@ -141,6 +141,21 @@ def test_a_database_of_which_there_are_backups_is_to_be_put_back(run, database_f
     text = run("--offline").stdout
     assert f"the newest is {backup}" in text
     assert "-> Put it back, or scripts/backup_monitor.py restore --newest" in text
+
+
+def test_while_another_process_writes_all_else_is_looked_at(run, add, monkeypatch):
+    add(config("a"))
+
+    def busy(_):
+        raise schema.DatabaseBusy("It cannot be written now.")
+
+    monkeypatch.setattr(schema, "check_writable", busy)
+    result = run("--offline", "--json")
+    assert result.exit_code == 0
+    assert found(result) >= {
+        ("database", "warning", "It cannot be written now."),
+        ("instances", "ok", "1 of 1 instances are enabled."),
+    }
 
 
 def test_a_database_that_is_damaged(run, database_file):

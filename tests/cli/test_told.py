@@ -1,12 +1,16 @@
 """Whose changes those of commands are, and why."""
 
 import os
+import sqlite3
+from contextlib import contextmanager
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from proxy import create_app
 from proxy.cli import told
-from proxy.store import revisions
+from proxy.store import lock_holder, revisions
+from proxy.store.db import Database, translated
 from proxy.store.revisions import REASON_CHARACTERS, Author
 from tests.web.conftest import log_kept
 
@@ -16,7 +20,7 @@ def run(make_settings, monkeypatch):
     monkeypatch.setenv("SUDO_USER", "ann")
     with log_kept():
         app = create_app(make_settings())
-        yield lambda *arguments: app.test_cli_runner().invoke(args=arguments)
+        yield lambda *arguments, **more: app.test_cli_runner().invoke(args=arguments, **more)
 
 
 def test_the_author_is_who_gave_the_command_also_behind_sudo(monkeypatch):
@@ -71,6 +75,49 @@ def test_revisions_show_the_id_of_the_request_that_made_them(run, database):
     with database.session() as session:
         revisions.record(session, Author("bob", "why", "r-7"), "key added", ())
     assert run("config", "revisions").stdout.endswith("bob     key added (why) id=r-7\n")
+
+
+LOOKS = [
+    ("top", "--once"),
+    ("usage",),
+    ("instances", "list"),
+    ("keys", "list"),
+    ("admins", "list"),
+    ("secrets", "check"),
+    ("config", "export"),
+    ("config", "revisions"),
+    ("config", "diff", "0", "0"),
+    ("config", "plan", "-"),
+]
+
+
+@pytest.mark.parametrize("command", LOOKS, ids=" ".join)
+def test_what_only_looks_does_not_wait_for_who_writes(run, database, command):
+    document = run("config", "export").stdout
+    with database.write():
+        result = run(*command, input=document)
+    assert "cannot be written" not in result.stderr
+    assert result.exit_code == 0, result.output
+
+
+def test_what_writes_says_that_another_does_and_not_to_stop_the_gateway(
+    run, database, monkeypatch
+):
+    busy = sqlite3.OperationalError("database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+    @contextmanager
+    def locked(_self, **_):
+        with translated():
+            raise DBAPIError("BEGIN IMMEDIATE", None, busy)
+        yield
+
+    monkeypatch.setattr(Database, "write", locked)
+    monkeypatch.setattr(lock_holder, "holders", lambda _: [os.getpid()])
+    result = run("keys", "add", "app")
+    assert result.exit_code == 1
+    assert f"cannot be written now: process {os.getpid()} (" in result.stderr
+    assert "the gateway need not be stopped" in result.stderr
 
 
 def test_a_database_that_is_gone_while_a_gateway_runs_is_to_be_put_back(
