@@ -20,6 +20,7 @@ from proxy.core.columns import aligned
 from proxy.runtime.together import Done, together
 from proxy.runtime.verify import Check, verify
 from proxy.store import instances
+from proxy.store.db import StoreUnavailable
 from proxy.store.instances import StoredInstance
 
 Json = dict[str, Any]
@@ -102,7 +103,9 @@ def verify_instances(
 ) -> None:
     """Call each deployment of the instances with a tiny prompt and say what was found.
 
-    Each costs a few tokens, and counts nowhere. Exit code 1 if something is wrong.
+    Each costs a few tokens, and counts nowhere. What is well, and was left alone because its
+    key or deployment was wrong or it failed, is asked again by the gateway that runs. Exit
+    code 1 if something is wrong.
     """
     if everyone == bool(names):
         raise click.UsageError("Name the instances, or give --all, and not both.")
@@ -113,12 +116,15 @@ def verify_instances(
         ]
         with asking():
             found = _verified(wanted, model)
+        back = [each["name"] for each in found if each["rest_ended"]]
     if as_json:
         _print_json(found)
     else:
         _print_aligned(
             [_checked_row(each, check) for each in found for check in each["checks"]]
         )
+        for name in back:
+            click.echo(f"{name} was left alone, and is asked again.")
     if not all(each["ok"] for each in found):
         sys.exit(1)
 
@@ -183,14 +189,25 @@ def _verified(wanted: Sequence[StoredInstance], model: str | None) -> list[Json]
     for each in _with_bar(done, len(jobs)):
         found[each.number] = each.result
     late = [Check("time", ok=False, detail=LATE)]
+    look()  # meanwhile workers may have told more
     return [
         {
             "name": each.config.name,
             "ok": all(c.ok for c in checks or late),
             "checks": [asdict(c) for c in checks or late],
+            "rest_ended": _rest_ended(each.config.name, checks or late),
         }
         for each, checks in zip(wanted, found, strict=True)
     ]
+
+
+def _rest_ended(name: str, checks: Sequence[Check]) -> bool:
+    try:
+        return parts().operator.end_misconfigured(name, checks)
+    except StoreUnavailable as error:
+        said = f"{name}: what was left alone stays so for its time. {error.message}"
+        click.echo(said, err=True)
+        return False
 
 
 def _job(name: str, model: str | None) -> Callable[[], list[Check]]:

@@ -1,9 +1,12 @@
 """What an operator may change of the state: first in the database, then in this memory."""
 
 import time
+from collections.abc import Iterable
 
 from proxy.core.deltas import OPERATOR, WHOLE_INSTANCE, Deltas, Rest
+from proxy.core.verdict import MISCONFIGURED
 from proxy.runtime.state import State
+from proxy.runtime.verify import Check
 from proxy.store import states
 from proxy.store.db import Database
 
@@ -33,3 +36,23 @@ class OperatorHand:
         self._state.clear_rests(name)
         if until is not None:
             self._state.rest(name, until)
+
+    def end_misconfigured(self, name: str, checks: Iterable[Check]) -> bool:
+        """What `verify` found well need not rest any longer for a key or a deployment that was
+        wrong, nor for its breaker; whether it did. Rests that an upstream asked for with a 429,
+        or a person, stand; as do those of deployments that were not found well.
+
+        Raises StoreUnavailable."""
+        well = {c.deployment for c in checks if c.ok and c.deployment}
+        view = self._state.view(name)
+        places = [
+            place
+            for place, rest in view.rests.items()
+            if rest.reason in MISCONFIGURED and place in (*well, WHOLE_INSTANCE)
+        ]
+        if not well or (not places and view.breaker == "closed"):
+            return False
+        with self._database.write() as connection:
+            states.end_rests(connection, name, places, time.time())
+        self._state.end_rests(name, places)
+        return True

@@ -8,7 +8,7 @@ for arithmetic only.
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from types import MappingProxyType
@@ -275,6 +275,15 @@ class State:
         now = self._clock()
         with self._lock:
             self._clear(self._live(name), name, now)
+
+    def end_rests(self, name: str, places: Collection[str]) -> None:
+        """Those at `places` and the breaker's; the others stand."""
+        now = self._clock()
+        with self._lock:
+            live = self._live(name)
+            others = {place: rest for place, rest in live.rests.items() if place not in places}
+            self._clear(live, name, now)
+            live.rests = others
 
     def rest(self, name: str, until: float) -> None:
         """A person wants the instance left alone until then."""

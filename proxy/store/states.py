@@ -1,6 +1,6 @@
 """State between memory and SQLite: deltas are added in SQL, everyone's sums read back."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any, cast
@@ -187,6 +187,11 @@ def clear_rests(connection: Connection, name: str, now: float) -> None:
     _clear(connection, name, now, _without_rests)
 
 
+def end_rests(connection: Connection, name: str, places: Collection[str], now: float) -> None:
+    """Ends those of the instance at `places`, and its breaker's, in all workers."""
+    _clear(connection, name, now, _without_rests, places)
+
+
 def forget_old(connection: Connection, now: float) -> None:
     """Deletes windows that no limit asks for any more, and rests that are over."""
     _OVER_RESTS.run(connection, now=now)
@@ -222,11 +227,14 @@ def _clear(
     name: str,
     now: float,
     merge: Callable[[Table, Any], dict[str, Any]],
+    places: Collection[str] | None = None,
 ) -> None:
+    """Of rests those at `places`; None: all."""
     number = next_number(connection)
-    connection.execute(
-        delete(DeploymentStateRow).where(DeploymentStateRow.instance_name == name)
-    )
+    ended = delete(DeploymentStateRow).where(DeploymentStateRow.instance_name == name)
+    if places is not None:
+        ended = ended.where(DeploymentStateRow.deployment.in_(places))
+    connection.execute(ended)
     row = {"instance_name": name, "cleared_at": now, "write_number": number}
     upsert(connection, InstanceStateRow, [row], merge)
 

@@ -19,6 +19,7 @@ from proxy.errors import NotFound, Unprocessable
 from proxy.runtime.state import StateView, removed_view
 from proxy.runtime.verify import Check, verify
 from proxy.store import instances, keys, states
+from proxy.store.db import StoreUnavailable
 from proxy.store.instances import CONFIG_FIELDS, StoredInstance
 from proxy.store.revisions import Author
 from proxy.web import schemas_instances as schemas
@@ -216,7 +217,8 @@ class InstanceVerify(MethodView):
         right=OPERATE,
     )
     def post(self, name: str) -> Json:
-        """Call each deployment with a tiny prompt and say what was found."""
+        """Call each deployment with a tiny prompt and say what was found. What is well and was
+        left alone, because its key or deployment was wrong or it failed, is asked again."""
         model = checked(schemas.VerifySchema(), body_json(default={})).get("model")
         checks = verified(name, model)
         return {
@@ -258,14 +260,20 @@ def remove(name: str, *, by: Author, match: int | None) -> list[str]:
 
 
 def verified(name: str, model: str | None) -> list[Check]:
-    """What a tiny call to each deployment finds. Raises NotFound."""
+    """What a tiny call to each deployment finds; what is well need not rest any longer. Raises
+    NotFound."""
     snapshot = parts().snapshots.current
     if name not in snapshot.instances:
         raise _unknown(name)
     config = snapshot.configs.get(name)
     if config is None:
         return [Check("config", ok=False, detail=snapshot.problems[name].text)]
-    return verify(parts().upstream, config, model)
+    checks = verify(parts().upstream, config, model)
+    try:
+        parts().operator.end_misconfigured(name, checks)
+    except StoreUnavailable:
+        pass  # what was found is worth its answer; /health says what is wrong with the database
+    return checks
 
 
 def _snapshot_instances() -> list[StoredInstance]:

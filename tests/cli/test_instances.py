@@ -8,7 +8,7 @@ import pytest
 from proxy import create_app
 from proxy.cli.instances import LATE
 from proxy.context import EXTENSION
-from proxy.core.deltas import Deltas, LastError, Rest
+from proxy.core.deltas import WHOLE_INSTANCE, Deltas, LastError, Rest
 from proxy.simulator import Resource, Simulator
 from proxy.store import instances, revisions, states
 from tests.builders import AUTHOR, config
@@ -209,6 +209,23 @@ def test_verify_of_those_that_are_well_has_code_0(run, simulated):
     found = json.loads(result.stdout)
     assert [(each["name"], each["ok"]) for each in found] == [("good", True), ("off", True)]
     assert found[0]["checks"][0]["model"] == "other"
+
+
+def test_what_is_found_well_is_asked_again_by_all_workers(run, simulated, database):
+    now = time.time()
+    deltas = Deltas()
+    for name in ("good", "bad"):
+        wrong = Rest(now + 300, "misconfigured", now)
+        deltas.add_rest((name, WHOLE_INSTANCE), wrong)
+    with database.write() as connection:
+        states.add(connection, deltas)
+    result = run("verify", "--all")
+    assert "good was left alone, and is asked again." in result.stdout
+    assert "bad was left alone" not in result.stdout
+    with database.read() as connection:
+        left = states.read(connection, now)
+    assert [name for name, _ in left.rests] == ["bad"]
+    assert left.instances["good"].cleared_at >= now  # which tells the workers
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ import pytest
 
 from proxy.core import verdict as verdicts
 from proxy.core.attempts import Ending
-from proxy.core.deltas import OPERATOR, WHOLE_INSTANCE
+from proxy.core.deltas import OPERATOR, WHOLE_INSTANCE, Deltas, Rest
 from proxy.core.refusal import Refusal
 from proxy.core.verdict import Verdict
 from proxy.runtime.operator import OperatorHand
 from proxy.runtime.state import State
+from proxy.runtime.verify import Check
 from proxy.store import states
 from proxy.store.db import Database, StoreUnavailable
 from tests.builders import MODEL, VAULT, call, config, serving
@@ -164,3 +165,42 @@ def test_what_could_not_be_written_is_not_done_here_either(hand, state, tmp_path
     empty.dispose()
     assert set(state.view("a").rests) == {MODEL}
     assert state.view("a").last_error == "429: slow"
+
+
+WELL = Check("deployment", ok=True, detail="Answered.", deployment="x")
+NOT_WELL = Check("deployment", ok=False, detail="404", deployment="y")
+
+
+def test_what_was_found_well_ends_rests_that_a_person_had_to_mend_and_no_others(
+    operator, database, state
+):
+    other, now = State(), time.time()
+    deltas = Deltas()
+    for place, reason in (
+        (WHOLE_INSTANCE, "misconfigured"),
+        ("x", "no_deployment"),
+        ("y", "no_deployment"),
+        ("z", "throttled"),
+    ):
+        deltas.add_rest(("a", place), Rest(now + 100, reason, now))
+    with database.write() as connection:
+        states.add(connection, deltas)
+    for each in (state, other):
+        each.merge(stored(database))
+    assert operator.end_misconfigured("a", [NOT_WELL]) is False
+    assert operator.end_misconfigured("a", [WELL, NOT_WELL]) is True
+    assert sorted(state.view("a").rests) == ["y", "z"]
+    other.merge(stored(database))
+    assert sorted(other.view("a").rests) == ["y", "z"]
+    assert operator.end_misconfigured("a", [WELL]) is False
+
+
+def test_what_was_found_well_has_a_closed_breaker_in_all_workers(operator, database, state):
+    measure(state, *[FAILED] * 5)
+    write(database, state)
+    other = State()
+    other.merge(stored(database))
+    assert other.view("a").breaker == state.view("a").breaker == "open"
+    assert operator.end_misconfigured("a", [WELL]) is True
+    other.merge(stored(database))
+    assert other.view("a").breaker == state.view("a").breaker == "closed"

@@ -866,6 +866,19 @@ def test_verify_counts_as_no_request_and_ends_no_rest(world):
     assert world.state() == before
 
 
+@pytest.mark.parametrize("fault", ["401", "403"])
+def test_what_verify_finds_well_is_asked_again_at_once(world, fault):
+    world.add("a", supported_models=[MODEL])
+    world.simulator["a"].faults["*"] = fault
+    assert world.ask().status_code == 502
+    world.admin("POST", "/a/verify")
+    assert world.state()["status"] == "misconfigured"  # it is that still
+    del world.simulator["a"].faults["*"]
+    assert world.ask().status_code == 502  # left alone
+    assert world.admin("POST", "/a/verify").get_json()["ok"]
+    assert world.ask().status_code == 200
+
+
 @pytest.mark.parametrize(
     "body, param",
     [({"model": 5}, "model"), ({"model": ""}, "model"), ({"modle": "x"}, "modle")],
