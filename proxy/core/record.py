@@ -25,7 +25,7 @@ LEFT_STATUS = 499
 
 # Of the record, what a line of text has, in this order.
 TEXT_FIELDS = (
-    *("id", "method", "path", "status", "ms", "client", "model"),
+    *("id", "method", "path", "status", "ms", "client", "source", "model"),
     *("instance", "attempts", "tried"),
     *("outcome", "prompt_tokens", "completion_tokens"),
     *("first_byte_ms", "waited_ms", "upstream_id", "error"),
@@ -80,7 +80,8 @@ class Ended(NamedTuple):
 class Seen(NamedTuple):
     """What is known of a request at its end, as small values: no body, no header. `started` is
     in monotonic seconds, `ended_at` a moment. None: it did not come to that. `trace`: what
-    runtime/traces.py knows of it, None: it is not traced."""
+    runtime/traces.py knows of it, None: it is not traced. `source`: the address that it came
+    from, where its client's key does not open."""
 
     ended_at: float
     started: float
@@ -97,6 +98,7 @@ class Seen(NamedTuple):
     trail: Trail | None = None
     ended: Ended | None = None
     trace: Any = None
+    source: str | None = None
 
 
 def record(seen: Seen) -> Record:
@@ -109,6 +111,7 @@ def record(seen: Seen) -> Record:
         "status": seen.status,
         "ms": seen.ms,
         "client": seen.client,
+        "source": seen.source,
         "model": seen.model,
         "endpoint": seen.endpoint,
         "request_bytes": seen.request_bytes,

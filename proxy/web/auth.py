@@ -56,12 +56,12 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
         why = hindrance(known, time.time(), is_elsewhere=is_elsewhere)
         if why is None:
             return known.client
-        closed = closed or _closed(why, _source(mine, environ))
+        closed = closed or (known.client, why)
     _check_config(mine)
     if mine.settings.client_auth == "off":
         return ANONYMOUS
     if closed is not None:
-        raise closed
+        raise _closed(*closed, _source(mine, environ))
     given = _given_keys(environ)
     if given and pepper:
         _note_client_key(mine, environ)
@@ -88,8 +88,10 @@ def _is_elsewhere(mine: Parts, client: Client, environ: Mapping[str, Any]) -> bo
     )
 
 
-def _closed(why: str, address: Address | None) -> ProxyError:
-    """Who is told has the key."""
+def _closed(client: Client, why: str, address: Address | None) -> ProxyError:
+    """Who is told has the key. The request's record says whose it is and where it came from:
+    so one finds who still uses an old one."""
+    g.client, g.source = client, str(address or UNKNOWN)
     if why == ELSEWHERE:
         return Forbidden(
             f"This API key may not be used from {address or 'an unknown address'}.",

@@ -83,5 +83,6 @@ def tell(
             get("trail"),
             attempt.ended() if attempt is not None else None,
             get("trace"),
+            get("source"),
         ),
     )

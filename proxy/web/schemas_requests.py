@@ -60,6 +60,9 @@ class RequestSchema(Schema):
     status = fields.Integer(metadata={"description": "499: the client left before an answer."})
     ms = fields.Integer(metadata={"description": "Until its last byte was out."})
     client = fields.String()
+    source = fields.String(
+        metadata={"description": "The address it came from, if its client's key does not open."}
+    )
     model = fields.String()
     endpoint = fields.String()
     policy = fields.String()

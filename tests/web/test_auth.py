@@ -447,6 +447,28 @@ def test_a_key_that_does_not_open_says_why(world, client_of, method, path, field
     assert world.asked() == (0, 0)
 
 
+def test_who_comes_with_a_key_that_does_not_open_is_told_of_and_counted(make_world, tmp_path):
+    world = make_world(log_dir=tmp_path)
+    world.add("a")
+    with world.parts.database.session() as session:
+        key = keys.add(session, "mine", {"enabled": False}, author=AUTHOR)
+    world.parts.snapshots.reload()
+    at = as_client(key, source="192.0.2.7")
+    assert world.client.post("/v1/chat/completions", json=CHAT, **at).status_code == 401
+    assert world.client.get(MODELS, **at).status_code == 401
+    unknown = as_client("gw-secret-guess", source="192.0.2.8")
+    world.client.post("/v1/chat/completions", json=CHAT, **unknown)
+    counted = world.parts.state.take().usage
+    assert sorted(where[3] for where in counted) == ["", "mine"]
+    assert all(counts["mistaken"] == 1 for counts in counted.values())
+    log = world.log()
+    assert log.count("client=mine source=192.0.2.7") == 2
+    assert "source=192.0.2.8 method=POST" in log  # of an unknown key, as before
+    assert "client=mine source=192.0.2.8" not in log
+    assert key not in log
+    assert key[3:20] not in log
+
+
 def test_a_key_opens_until_it_expires(world, client_of, monkeypatch):
     key = client_of(expires_at=4_000_000_000.0)
     monkeypatch.setattr("proxy.web.auth.time.time", lambda: 3_999_999_999.9)
