@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from flask.cli import with_appcontext
 
-from proxy.cli.look import asking, in_order, look
+from proxy.cli.look import asking, in_order, look, standing_of
 from proxy.cli.progress import with_bar
 from proxy.cli.told import while_it_runs
 from proxy.context import Parts, parts
@@ -40,6 +40,7 @@ HEALTH_SECONDS = 3.0
 ASKED_FOR_EACH_WORKER = 3
 RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
 BACK = "Put it back, or scripts/backup_monitor.py restore --newest with the gateway stopped."
+ILL = ("error", "misconfigured")  # statuses that a rest after a 429 is not
 OK_SHOWN = 10  # lines of an area in which all is well
 MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
 MARKS[SKIPPED] = ("skipped", "blue")
@@ -161,6 +162,9 @@ def _of_instances(mine: Parts) -> Iterator[Finding]:
     out = snapshot.out_of_service
     yield from findings.of_references({name: snapshot.problems[name].text for name in out})
     configs = [stored.config for stored in in_order()]
+    stands = {s.config.name: standing_of(s) for s in in_order() if s.config.name not in out}
+    ill = {name: s for name, s in stands.items() if s.status in ILL}
+    yield from findings.of_ill({name: s.in_words(time.time()) for name, s in ill.items()})
     yield from findings.of_variables(c.name for c in configs if is_variable(c.api_key))
     yield findings.of_instances(len(configs), sum(c.enabled for c in configs))
     today = datetime.now(UTC)

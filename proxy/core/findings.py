@@ -254,6 +254,18 @@ def of_references(problems: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
+def of_ill(standings: Mapping[str, str]) -> Iterator[Finding]:
+    """Of instances by name how they stand, of those that workers leave alone for an error."""
+    for name, stands in sorted(standings.items()):
+        yield Finding(
+            "instances",
+            WARNING,
+            f"{name} is left alone now: {stands}.",
+            f"When it is mended: flask instances verify {shlex.quote(name)}; what is well"
+            " is asked again at once.",
+        )
+
+
 def of_variables(names: Iterable[str]) -> Iterator[Finding]:
     """Of instances whose key was to be replaced by a shell, or by an older program."""
     for name in names:

@@ -1,15 +1,17 @@
 import json
 import os
 import threading
+import time
 
 import pytest
 
 from proxy import create_app
 from proxy.cli import doctor
 from proxy.context import EXTENSION
+from proxy.core.deltas import WHOLE_INSTANCE, Deltas, Rest
 from proxy.runtime.verify import Check
 from proxy.simulator import Resource, Simulator
-from proxy.store import instances, keys, schema
+from proxy.store import instances, keys, schema, states
 from tests.builders import AUTHOR, config
 from tests.store.test_damage import spoil
 from tests.store.test_lost import backup_of
@@ -156,6 +158,21 @@ def test_while_another_process_writes_all_else_is_looked_at(run, add, monkeypatc
         ("database", "warning", "It cannot be written now."),
         ("instances", "ok", "1 of 1 instances are enabled."),
     }
+
+
+def test_an_instance_that_workers_leave_alone_now_is_told_of(run, add, sim, database):
+    more = {"api_base": sim.url, "api_key": KEY, "supported_models": ("gpt-4o",)}
+    add(config("a", **more), config("b", **more), config("off", enabled=False, **more))
+    now, deltas = time.time(), Deltas()
+    for name, reason in (("a", "misconfigured"), ("b", "throttled"), ("off", "misconfigured")):
+        deltas.add_rest((name, WHOLE_INSTANCE), Rest(now + 300, reason, now))
+    with database.write() as connection:
+        states.add(connection, deltas)
+    result = run()
+    assert "a is left alone now: it refuses the gateway, 5 min left." in result.stdout
+    assert "flask instances verify a; what is well is asked again at once." in result.stdout
+    assert result.stdout.count("left alone now") == 1
+    assert "1 warning" in result.stdout
 
 
 def test_a_database_that_is_damaged(run, database_file):
