@@ -1,19 +1,19 @@
 """What a request asks for: its body checked, its tokens counted.
 
 There is no tokenizer here. Four characters are a token, so that whoever knows the
-request knows what the answer will report (`expected_usage`).
+request knows what the answer will report (`expected_usage`). Of the text of an answer a
+word is one, of JSON four characters again.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
+from proxy.simulator import forms
 from proxy.simulator.errors import Refused, invalid
+from proxy.simulator.forms import CHARACTERS_PER_TOKEN, Form, Json, compact
 from proxy.simulator.routes import Operation, Route, Style
 
-Json = dict[str, Any]
-
-CHARACTERS_PER_TOKEN = 4
 TOKENS = 20
 """Completion tokens of an answer, unless its resource says otherwise."""
 
@@ -32,7 +32,7 @@ COUNTS = {
 """Fields that are whole numbers from 1, and the most they may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which leave no room for what is kept of it
 class Ask:
     """One request for tokens, checked."""
 
@@ -49,6 +49,10 @@ class Ask:
     def includes_usage(self) -> bool:
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
+
+    @cached_property
+    def form(self) -> Form | None:
+        return form(self.body) if self.operation == "chat/completions" else None
 
 
 NOT_PARSED = invalid("We could not parse the JSON body of your request.")
@@ -74,6 +78,7 @@ def checked(route: Route, body: Json) -> Ask:
         _check_count(name, body.get(name), most)
     if route.operation == "chat/completions":
         _check_messages(body.get("messages"))
+        form(body)
     elif route.operation == "embeddings" and not body.get("input"):
         raise Refused(invalid("'input' is a required property", param="input"))
     return Ask(route.style, route.operation, deployment, body)
@@ -103,7 +108,7 @@ def expected_usage(body: Json, tokens: int = TOKENS) -> Json:
     prompt = prompt_tokens(body)
     if "input" in body:
         return {"prompt_tokens": prompt, "total_tokens": prompt}
-    completion = min(tokens, maximum_tokens(body) or tokens) * choices(body)
+    completion = completion_tokens(body, tokens) * choices(body)
     cached = 0 if prompt < CACHE_FROM_TOKENS else prompt - prompt % CACHE_STEP_TOKENS
     return {
         "prompt_tokens": prompt,
@@ -112,6 +117,18 @@ def expected_usage(body: Json, tokens: int = TOKENS) -> Json:
         "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
     }
+
+
+def completion_tokens(body: Json, tokens: int) -> int:
+    """Of each choice: as many as its resource says, or as its JSON has, up to the maximum."""
+    shape = form(body)
+    whole = tokens if shape is None else len(shape.pieces)
+    return min(whole, maximum_tokens(body) or whole)
+
+
+def form(body: Json) -> Form | None:
+    """What its answer is to have, but for text. Only chats are asked for one."""
+    return forms.wanted(body) if "messages" in body else None
 
 
 def estimated_tokens(body: Json) -> int:
@@ -127,8 +144,14 @@ def estimated_tokens(body: Json) -> int:
 
 
 def prompt_tokens(body: Json) -> int:
+    """What is said, and what was defined for the answer: Azure charges for that as well."""
     prompt = body.get("messages") or body.get("prompt") or body.get("input")
-    return max(1, -(-_characters(prompt) // CHARACTERS_PER_TOKEN))
+    format_ = body.get("response_format")
+    schema = format_.get("json_schema") if isinstance(format_, dict) else None
+    defined = [body.get("tools"), body.get("functions"), schema]
+    characters = _characters(prompt) + _characters(body.get("suffix"))
+    characters += sum(len(compact(each)) for each in defined if each)
+    return max(1, -(-characters // CHARACTERS_PER_TOKEN))
 
 
 def _characters(value: object) -> int:

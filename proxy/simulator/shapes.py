@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from proxy.simulator.asks import Ask, Json, choices, expected_usage, inputs, maximum_tokens
+from proxy.simulator.asks import Ask, choices, expected_usage, inputs, maximum_tokens
+from proxy.simulator.forms import Form, Json
 from proxy.simulator.routes import Style
 
 FILLER = "It goes on for a while, so that there is a stream to look at.".split()
 VECTOR_SIZE = 8
 
-_SAID = re.compile(rb'"(?:content|text|finish_reason)":"[^"]')
+_SAID = re.compile(rb'"(?:content|text|name|arguments|finish_reason)":"[^"]')
 
 DONE = b"data: [DONE]\n\n"
 ERROR_EVENT = (
@@ -79,33 +80,63 @@ def dated_model(ask: Ask) -> str:
     return DATED_MODELS[max(fitting, key=len, default=default)]
 
 
+def pieces(ask: Ask, voice: Voice) -> list[str]:
+    """What a choice says, a token each; fewer if the client set a maximum."""
+    said = words(ask, voice) if ask.form is None else ask.form.pieces
+    return said[: maximum_tokens(ask.body)]
+
+
 def words(ask: Ask, voice: Voice) -> list[str]:
-    """The text of a choice, a word a token; shorter if the client set a maximum."""
+    """The text of a choice, a word a token."""
     first = f"Hello from {voice.resource}, deployment {ask.deployment}.".split()
-    count = min(voice.tokens, maximum_tokens(ask.body) or voice.tokens)
-    rest = [FILLER[i % len(FILLER)] for i in range(max(0, count - len(first)))]
-    texts = (first + rest)[:count]
+    rest = [FILLER[i % len(FILLER)] for i in range(max(0, voice.tokens - len(first)))]
+    texts = (first + rest)[: voice.tokens]
     return texts[:1] + [f" {text}" for text in texts[1:]]
 
 
 def finish_reason(ask: Ask, voice: Voice) -> str:
-    return "length" if (maximum_tokens(ask.body) or voice.tokens) < voice.tokens else "stop"
+    whole = voice.tokens if ask.form is None else len(ask.form.pieces)
+    if (maximum_tokens(ask.body) or whole) < whole:
+        return "length"
+    if ask.form is None or ask.form.function is None:
+        return "stop"
+    return "function_call" if ask.form.is_legacy else "tool_calls"
 
 
 def whole(ask: Ask, voice: Voice) -> Json:
     """The answer of chat/completions or completions in one piece."""
-    text = "".join(words(ask, voice))
-    content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-    said = content if ask.operation == "chat/completions" else {"text": text}
+    text = "".join(pieces(ask, voice))
     finish = finish_reason(ask, voice)
     answer = {
         **_frame(ask, voice, streamed=False),
-        "choices": [_choice(ask, index, said, finish) for index in range(choices(ask.body))],
+        "choices": [
+            _choice(ask, index, _said(ask, voice, index, text), finish)
+            for index in range(choices(ask.body))
+        ],
         "usage": expected_usage(ask.body, voice.tokens),
     }
     if ask.style != "openai":
         answer["prompt_filter_results"] = PROMPT_FILTER_RESULTS
     return answer
+
+
+def _said(ask: Ask, voice: Voice, index: int, text: str) -> Json:
+    """Of a choice that is not streamed."""
+    if ask.operation != "chat/completions":
+        return {"text": text}
+    message: Json = {"role": "assistant", "content": text, "refusal": None}
+    if ask.form is not None and ask.form.function is not None:
+        message |= {"content": None, **_call(ask.form, voice, index, text)}
+    return {"message": message}
+
+
+def _call(form: Form, voice: Voice, index: int, arguments: str) -> Json:
+    function = {"name": form.function, "arguments": arguments}
+    if form.is_legacy:
+        return {"function_call": function}
+    # Tools answer by the id, and each choice makes a call of its own.
+    call = {"id": f"call_{index}_{voice.id}", "type": "function", "function": function}
+    return {"tool_calls": [call]}
 
 
 def events(ask: Ask, voice: Voice) -> Iterator[bytes]:
@@ -132,18 +163,48 @@ def says_something(event: bytes) -> bool:
 
 
 def _streamed_choices(ask: Ask, voice: Voice) -> Iterator[Json]:
-    """One for each word of each choice in turn, between who speaks and why it ends."""
+    """One for each token of each choice in turn, between who speaks and why it ends.
+
+    Who calls a function says so with its name, which is the first token.
+    """
     chat = ask.operation == "chat/completions"
+    calls = ask.form is not None and ask.form.function is not None
     each = range(choices(ask.body))
     if chat:
-        role = {"delta": {"role": "assistant", "content": "", "refusal": None}}
-        yield from (_choice(ask, index, role) for index in each)
-    for word in words(ask, voice):
-        said = {"delta": {"content": word}} if chat else {"text": word}
-        yield from (_choice(ask, index, said) for index in each)
+        yield from (_choice(ask, index, _opening(ask, voice, index)) for index in each)
+    for piece in pieces(ask, voice)[1 if calls else 0 :]:
+        yield from (_choice(ask, index, _piece(ask, piece)) for index in each)
     last: Json = {"delta": {}} if chat else {"text": ""}
     finish = finish_reason(ask, voice)
     yield from (_choice(ask, index, last, finish) for index in each)
+
+
+def _opening(ask: Ask, voice: Voice, index: int) -> Json:
+    delta: Json = {"role": "assistant", "content": "", "refusal": None}
+    if ask.form is not None and ask.form.function is not None:
+        call = _call(ask.form, voice, index, "")
+        delta |= {"content": None, **_numbered(call)}
+    return {"delta": delta}
+
+
+def _piece(ask: Ask, piece: str) -> Json:
+    if ask.operation != "chat/completions":
+        return {"text": piece}
+    if ask.form is None or ask.form.function is None:
+        return {"delta": {"content": piece}}
+    function = {"arguments": piece}
+    call = (
+        {"function_call": function}
+        if ask.form.is_legacy
+        else {"tool_calls": [{"function": function}]}
+    )
+    return {"delta": _numbered(call)}
+
+
+def _numbered(call: Json) -> Json:
+    """Streamed calls say which of a choice's they are; here it is always the first."""
+    calls = call.get("tool_calls")
+    return call if calls is None else {"tool_calls": [{"index": 0, **calls[0]}]}
 
 
 def _frame(ask: Ask, voice: Voice, *, streamed: bool) -> Json:
@@ -174,9 +235,9 @@ def _preamble() -> Json:
 def _choice(ask: Ask, index: int, said: Json, finish: str | None = None) -> Json:
     choice = {"index": index, **said, "logprobs": None, "finish_reason": finish}
     if ask.style != "openai":
-        # Azure says nothing of the filter where there is no text: role and end.
-        delta = said.get("delta", said)
-        is_text = "message" in said or delta.get("content") or delta.get("text")
+        # Azure says nothing of the filter where there is no text: role, call and end.
+        part = said.get("message") or said.get("delta", said)
+        is_text = part.get("content") or part.get("text")
         choice["content_filter_results"] = SAFE if is_text else {}
     return choice
 

@@ -1,10 +1,13 @@
 """The official `openai` package against two gunicorn workers."""
 
+import datetime
 from collections.abc import Iterator
+from typing import Literal
 
 import openai
 import pytest
-from openai import AzureOpenAI, OpenAI
+from openai import AzureOpenAI, OpenAI, pydantic_function_tool
+from pydantic import BaseModel, Field
 
 from proxy.simulator import Simulator, expected_usage
 from tests.e2e.conftest import Gateway, until
@@ -13,6 +16,25 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 USAGE = expected_usage({"messages": MESSAGES}, 10)
 
 Client = OpenAI | AzureOpenAI
+
+
+class Stop(BaseModel):
+    city: str
+    by: Literal["train", "bike"]
+    since: datetime.date | None
+    next: "Stop | None"
+
+
+class Trip(BaseModel):
+    """What a trip is to have."""
+
+    stops: list[Stop]
+    days: int = Field(ge=2)
+
+
+TRIP = Trip(
+    stops=[Stop(city="text", by="train", since=datetime.date(2025, 1, 31), next=None)], days=2
+)
 
 
 def as_openai(gateway: Gateway) -> Client:
@@ -84,6 +106,50 @@ def test_a_streamed_chat_with_the_usage_the_client_asked_for(client: Client):
     ) as stream:
         usages = [e.usage for e in stream if e.usage]
     assert [u.total_tokens for u in usages] == [USAGE["total_tokens"]]
+
+
+def test_an_answer_is_of_the_model_that_the_client_asked_for(client: Client):
+    answer = client.chat.completions.parse(
+        model="gpt-4o", messages=MESSAGES, response_format=Trip
+    )
+    assert answer.choices[0].message.parsed == TRIP
+    with client.chat.completions.stream(
+        model="gpt-4o",
+        messages=MESSAGES,
+        response_format=Trip,
+        stream_options={"include_usage": True},
+    ) as stream:
+        pieces = [e for e in stream if e.type == "content.delta" and e.delta]
+        final = stream.get_final_completion()
+    assert final.choices[0].message.parsed == TRIP
+    assert len(pieces) == final.usage.completion_tokens == answer.usage.completion_tokens
+
+
+def test_a_tool_that_the_client_insists_on_is_called(client: Client):
+    asked = {
+        "model": "gpt-4o",
+        "messages": MESSAGES,
+        "tools": [pydantic_function_tool(Trip, name="plan")],
+        "tool_choice": {"type": "function", "function": {"name": "plan"}},
+    }
+    answer = client.chat.completions.parse(**asked)
+    with client.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion()
+    for choice in (answer.choices[0], final.choices[0]):
+        (call,) = choice.message.tool_calls
+        assert (call.function.name, call.function.parsed_arguments) == ("plan", TRIP)
+        assert (choice.message.content, choice.finish_reason) == (None, "tool_calls")
+
+
+def test_a_tool_that_is_not_there_is_the_packages_own_exception(client: Client):
+    with pytest.raises(openai.BadRequestError, match="'x' not found") as caught:
+        client.chat.completions.create(
+            model="gpt-4o",
+            messages=MESSAGES,
+            tools=[pydantic_function_tool(Trip)],
+            tool_choice={"type": "function", "function": {"name": "x"}},
+        )
+    assert caught.value.param == "tool_choice"
 
 
 def test_completions_plain_and_streamed(client: Client):

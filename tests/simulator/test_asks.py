@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from proxy.core.endpoints import ENDPOINTS
 from proxy.simulator import asks
 from proxy.simulator.errors import Refused
 from proxy.simulator.routes import Route
@@ -37,6 +38,36 @@ def test_four_characters_are_a_token_and_a_number_is_one(body, tokens):
 
 
 @pytest.mark.parametrize(
+    "field, value, tokens",
+    [
+        ("tools", [{"a": "x" * 30}], 10),  # as JSON: [{"a":"..."}]
+        ("functions", [{"a": "x" * 30}], 10),
+        ("suffix", "x" * 40, 10),
+        ("response_format", {"type": "json_schema", "json_schema": {"a": "x" * 32}}, 10),
+        ("response_format", {"type": "json_schema", "json_schema": {"a": "\u00e9" * 32}}, 10),
+        ("response_format", {"type": "json_object"}, 0),
+        ("response_format", "text", 0),
+        ("tools", [], 0),
+        ("tool_choice", "none", 0),
+        ("stop", "x" * 40, 0),
+    ],
+)
+def test_what_is_defined_for_the_answer_is_part_of_the_prompt(field, value, tokens):
+    body = {"messages": MESSAGES, field: value}
+    assert asks.prompt_tokens(body) == 10 + tokens
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_every_field_that_the_gateway_counts_counts_here(path):
+    """And one more, the schema of the answer: of that the gateway learns from answers."""
+    fields = ("messages", "prompt", "input", "suffix", "tools", "functions", "stop", "user")
+    counted = [f for f in fields if asks.prompt_tokens({f: ["x" * 400]}) > 1]
+    assert set(ENDPOINTS[path].prompt_fields) <= set(counted)
+    every = {field for each in ENDPOINTS.values() for field in each.prompt_fields}
+    assert set(counted) == every
+
+
+@pytest.mark.parametrize(
     "body, tokens",
     [
         ({"messages": MESSAGES}, 10 + 16),
@@ -68,6 +99,29 @@ def test_the_usage_counts_every_choice_up_to_the_maximum(body, completion):
     assert usage["total_tokens"] == usage["prompt_tokens"] + completion
 
 
+ENUM = {"type": "json_schema", "json_schema": {"name": "e", "schema": {"enum": ["x" * 38]}}}
+CALL = {
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"const": 12345}}}],
+    "tool_choice": "required",
+}
+
+
+@pytest.mark.parametrize(
+    "body, completion",
+    [
+        ({"response_format": ENUM}, 10),  # with its quotes 40 characters
+        ({"response_format": ENUM, "n": 3}, 30),
+        ({"response_format": ENUM, "max_tokens": 4, "n": 3}, 12),
+        (CALL, 1 + 2),  # the name, and five characters
+        (CALL | {"max_tokens": 2}, 2),
+        (CALL | {"tool_choice": "auto"}, 7),
+    ],
+)
+def test_the_usage_counts_what_json_has_whatever_texts_have(body, completion):
+    usage = asks.expected_usage({"messages": MESSAGES} | body, tokens=7)
+    assert usage["completion_tokens"] == completion
+
+
 @pytest.mark.parametrize("tokens, cached", [(1023, 0), (1024, 1024), (1200, 1152)])
 def test_a_long_prompt_is_cached_in_steps(tokens, cached):
     usage = asks.expected_usage({"prompt": "x" * 4 * tokens})
@@ -97,6 +151,7 @@ def test_a_body_that_is_no_json_object_is_a_400(raw):
         (CLASSIC, {"messages": MESSAGES, "n": 129}, "n"),
         (CLASSIC, {"messages": MESSAGES, "max_tokens": "5"}, "max_tokens"),
         (CLASSIC, {"messages": MESSAGES, "max_tokens": True}, "max_tokens"),
+        (CLASSIC, {"messages": MESSAGES, "tool_choice": "auto"}, "tool_choice"),
         (Route("azure", "embeddings", "e"), {}, "input"),
     ],
 )

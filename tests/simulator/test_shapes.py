@@ -97,6 +97,126 @@ def test_streamed_or_whole_the_text_is_the_same(style, operation):
     assert list(texts.values()) == expected
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 3}},
+    "required": ["city", "days"],
+}
+FITTING = {"city": "text", "days": 3}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "trip", "schema": SCHEMA}}
+FUNCTION = {"name": "plan", "parameters": SCHEMA}
+TOOL = {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"}
+LEGACY = {"functions": [FUNCTION], "function_call": {"name": "plan"}}
+
+
+def joined(events):
+    """Of each choice: what its deltas say, the name of its function, and why it ends."""
+    said = {}
+    for choice in (choice for event in events for choice in event["choices"]):
+        delta, mine = choice["delta"], said.setdefault(choice["index"], ["", "", None])
+        call = delta.get("function_call") or {}
+        for each in delta.get("tool_calls", ()):
+            assert each["index"] == 0
+            call = each["function"]
+        mine[0] += delta.get("content") or call.get("arguments", "")
+        mine[1] += call.get("name", "")
+        mine[2] = choice["finish_reason"] or mine[2]
+    return said
+
+
+def test_an_answer_in_json_fits_its_schema_whole_and_streamed():
+    request = ask(response_format=FORMAT, n=2)
+    answer = shapes.whole(request, VOICE)
+    assert [json.loads(c["message"]["content"]) for c in answer["choices"]] == [FITTING] * 2
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["choices"][0]["content_filter_results"]["hate"]["severity"] == "safe"
+    text = answer["choices"][0]["message"]["content"]
+    events = streamed(request)
+    assert joined(events) == {n: [text, "", "stop"] for n in (0, 1)}
+    texts = [e["choices"][0]["delta"].get("content") for e in events if e["choices"]]
+    assert len([t for t in texts if t]) == answer["usage"]["completion_tokens"]
+
+
+def test_who_asks_for_json_gets_an_object():
+    (choice,) = shapes.whole(ask(response_format={"type": "json_object"}), VOICE)["choices"]
+    assert json.loads(choice["message"]["content"]) == {"answer": "text"}
+
+
+def test_a_tool_is_called_with_arguments_that_fit():
+    answer = shapes.whole(ask(**TOOL, n=2), VOICE)
+    calls = [choice["message"].pop("tool_calls") for choice in answer["choices"]]
+    assert [(c["message"], c["finish_reason"]) for c in answer["choices"]] == [
+        ({"role": "assistant", "content": None, "refusal": None}, "tool_calls")
+    ] * 2
+    assert [[(c["type"], c["function"]["name"]) for c in each] for each in calls] == [
+        [("function", "plan")]
+    ] * 2
+    assert json.loads(calls[0][0]["function"]["arguments"]) == FITTING
+    assert calls[0][0]["id"] != calls[1][0]["id"]
+    assert answer["choices"][0]["content_filter_results"] == {}
+
+
+def test_a_function_is_called_as_before_there_were_tools():
+    (choice,) = shapes.whole(ask(**LEGACY), VOICE)["choices"]
+    call = choice["message"]["function_call"]
+    assert (call["name"], json.loads(call["arguments"])) == ("plan", FITTING)
+    assert choice["message"]["content"] is None
+    assert choice["finish_reason"] == "function_call"
+
+
+@pytest.mark.parametrize("body, finish", [(TOOL, "tool_calls"), (LEGACY, "function_call")])
+def test_a_streamed_call_goes_name_arguments_end(body, finish):
+    request = ask(**body, stream=True, n=2)
+    preamble, *events = streamed(request)
+    arguments = json.dumps(FITTING, separators=(",", ":"))
+    assert preamble["choices"] == []
+    assert joined(events) == {n: [arguments, "plan", finish] for n in (0, 1)}
+    first = [events[at]["choices"][0]["delta"] for at in (0, 1)]
+    assert all(d["role"] == "assistant" and d["content"] is None for d in first)
+    if body is TOOL:
+        assert first[0]["tool_calls"] == [
+            {
+                "index": 0,
+                "id": "call_0_1",
+                "type": "function",
+                "function": {"name": "plan", "arguments": ""},
+            }
+        ]
+    said = len(events) - 2  # the ends say nothing
+    assert said == expected_usage(request.body)["completion_tokens"]
+    assert all(e["choices"][0]["content_filter_results"] == {} for e in events)
+
+
+@pytest.mark.parametrize("body", [TOOL, LEGACY, {"response_format": FORMAT}], ids=str)
+@pytest.mark.parametrize("maximum", [1, 3])
+def test_a_maximum_cuts_json_too(body, maximum):
+    request = ask(**body, max_tokens=maximum)
+    whole = shapes.whole(request, VOICE)
+    (choice,) = whole["choices"]
+    message = choice["message"]
+    call = message.get("function_call") or message.get("tool_calls", [{}])[0].get("function")
+    text = call["arguments"] if call else message["content"]
+    assert text == '{"city":"tex'[: 4 * (maximum - 1 if call else maximum)]
+    assert choice["finish_reason"] == "length"
+    assert whole["usage"]["completion_tokens"] == maximum
+    assert joined(streamed(request))[0] == [text, "plan" if call else "", "length"]
+
+
+@pytest.mark.parametrize(
+    "event, says",
+    [
+        (b'data: {"choices":[]}', False),
+        (b'data: {"delta":{"role":"assistant","content":""}}', False),
+        (b'data: {"delta":{"content":"{"}}', True),
+        (b'data: {"function":{"name":"f","arguments":""}}', True),
+        (b'data: {"function":{"arguments":"{"}}', True),
+        (b'data: {"delta":{},"finish_reason":"tool_calls"}', True),
+    ],
+)
+def test_a_call_says_something_too(event, says):
+    assert shapes.says_something(event) is says
+
+
 def test_usage_is_streamed_only_to_who_asked_and_is_null_before_the_end():
     request = ask(stream=True, stream_options={"include_usage": True})
     *before, last = streamed(request)
