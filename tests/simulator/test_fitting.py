@@ -53,7 +53,7 @@ NODE = {
         ({"properties": {"a": True, "b": True}, "required": ["b"]}, {"b": "text"}),
         ({"required": ["x"], "additionalProperties": {"type": "null"}}, {"x": None}),
         # What is said beside a choice or a reference holds as well.
-        ({"type": "object", "anyOf": [{"required": ["a"]}]}, {"a": "text"}),
+        ({"type": "integer", "minimum": 3, "anyOf": [{"multipleOf": 2}]}, 4),
         ({"$ref": "#/$defs/a~1b", "minimum": 3, "$defs": {"a/b": {"type": "integer"}}}, 3),
         (
             {
@@ -80,6 +80,11 @@ def test_recursion_ends_where_it_may(root):
     assert json.dumps(found).count("value") <= 3
 
 
+def test_parts_come_in_the_order_of_the_properties():
+    parts = {"a": {"type": "null"}, "b": {"type": "null"}}
+    assert list(fitting.instance({"properties": parts, "required": ["b", "a"]})) == ["a", "b"]
+
+
 def test_recursion_of_the_whole_ends_in_a_list():
     tree = {"type": "array", "items": {"$ref": "#"}}
     assert fitting.instance(tree) == []
@@ -104,6 +109,7 @@ def test_recursion_of_the_whole_ends_in_a_list():
         ({"type": {}}, "not a type"),
         ({"type": "string", "pattern": "^xyz$"}, "pattern '^xyz"),
         ({"type": "string", "pattern": "("}, "pattern"),
+        ({"type": "string", "format": "date", "maxLength": 3}, "0 to 3 characters"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no number"),
         ({"type": "integer", "minimum": 10**400}, "minimum is"),
         ({"type": "number", "maximum": float("nan")}, "maximum is nan"),

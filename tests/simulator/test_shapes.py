@@ -202,6 +202,12 @@ def test_a_maximum_cuts_json_too(body, maximum):
     assert joined(streamed(request))[0] == [text, "plan" if call else "", "length"]
 
 
+def test_a_maximum_that_is_enough_for_json_cuts_nothing():
+    (choice,) = shapes.whole(ask(response_format=FORMAT, max_tokens=6), VOICE)["choices"]
+    assert json.loads(choice["message"]["content"]) == FITTING
+    assert choice["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize(
     "event, says",
     [
