@@ -42,12 +42,16 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "breaker_opened": Event(
             "warning",
-            "An instance fails; it is left alone, then tried by one request at a time.",
+            "An instance fails; it is left alone, then tried by one request at a time. It is"
+            " said once, however often that fails.",
             ("instance", "why"),
             is_alert=True,
         ),
         "breaker_closed": Event(
-            "warning", "That instance answers again.", ("instance",), is_alert=True
+            "warning",
+            "That instance answers again: an answer came to its end.",
+            ("instance",),
+            is_alert=True,
         ),
         "misconfigured": Event(
             "warning",
@@ -168,6 +172,11 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "no_answer": Event(
             "warning",
             "An attempt failed, and nobody else can serve the call or has the time to.",
+            ("id", "instance", "why"),
+        ),
+        "stream_broken": Event(
+            "warning",
+            "An answer that its client had begun to get broke off, or told of an error.",
             ("id", "instance", "why"),
         ),
         "answer_cut_off": Event(

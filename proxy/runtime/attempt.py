@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -120,6 +121,8 @@ class Attempt:
             self.verdict = verdicts.of(answer.status, answer.headers, time.time())
             if self.call.stream and _is_stream(answer):
                 self._read_until_content(answer)
+                # Nobody else will be asked: while it is open it needs no more of its prompt.
+                self.call = replace(self.call, body=b"")
             elif answer.status < 400:
                 self.body = body = answer.read_all()
                 self._take_plain(body)
@@ -241,6 +244,11 @@ class Attempt:
         )
         if answered:
             self._settled(self.usage, self.cost_nano)
+        if self._was_answered and self.verdict.outcome == "failed":
+            name, why = self.serving.config.name, self.trouble() or ""
+            fields = {"id": self.request_id, "instance": name, "why": why}
+            said = "%s %s, in the middle of its stream: %s"
+            tell(logger, "stream_broken", said, self.request_id, name, why, **fields)
         if event is not None:
             self._tell(event)
         self._on_close(self)

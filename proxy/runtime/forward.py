@@ -69,6 +69,21 @@ def told_to_nobody(_usage: Usage, _cost_nano: int) -> None:
     """For calls of which nobody keeps an account."""
 
 
+class _Turns:
+    """Numbers of calls, from `first` on. To take one is atomic."""
+
+    __slots__ = ("_next", "upcoming")
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = count(first).__next__
+        self.upcoming = first  # to be looked at only
+
+    def take(self) -> int:
+        number = self._next()
+        self.upcoming = number + 1
+        return number
+
+
 @dataclass(slots=True)
 class Trip:
     """One call on its way. `queue` is where it waits, and for what it competes. `trail` is what
@@ -134,7 +149,7 @@ class Forward:
         self._estimates = estimates or Estimates()
         self._clock = clock
         self._random = random.Random()  # draws instances, not secrets
-        self._turns: defaultdict[str, count[int]] = defaultdict(count)  # by `_queue`
+        self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)  # by `_queue`
         self._open: set[Attempt] = set()  # adding and discarding are atomic
         self._fairness = fairness or Fairness(clock=clock)
         self.waiting = WaitingRoom(places=waiting_places, clock=clock, fairness=self._fairness)
@@ -143,7 +158,7 @@ class Forward:
         """Once a process, after the fork: or all workers would draw the same, and take turns
         from the same instance on."""
         self._random.seed()
-        self._turns = defaultdict(lambda: count(self._random.randrange(MAX_TURNS)))
+        self._turns = defaultdict(lambda: _Turns(self._random.randrange(MAX_TURNS)))
 
     def forward(
         self,
@@ -211,9 +226,12 @@ class Forward:
         return len(cut_off)
 
     def explain(self, call: Call) -> Iterator[tuple[Serving, Refusal | None]]:
-        """Who would be tried in which order, and why others would not. Asks nobody."""
+        """Who would be tried in which order, and why others would not. Asks nobody, and takes
+        nobody's turn."""
         pool = self._pool(call)
-        servings = list(order(self._policy, pool, self._turn(call)))
+        number = self._turns[_queue(call)].upcoming
+        turn = Turn(random.Random(), number, call.affinity, self._state.look)
+        servings = list(order(self._policy, pool, turn))
         found = self._state.refusals(servings, call, kept=self._kept(_queue(call), call))
         yield from zip(servings, found, strict=True)
 
@@ -249,7 +267,7 @@ class Forward:
     def _turn(self, call: Call) -> Turn:
         if len(self._turns) > MAX_TURNS:  # clients choose the names where any model is served
             self._turns.clear()
-        number = next(self._turns[_queue(call)])
+        number = self._turns[_queue(call)].take()
         return Turn(self._random, number, call.affinity, self._state.look)
 
     def _free(self, trip: Trip, contention: Contention | None) -> frozenset[str] | None:
@@ -339,12 +357,14 @@ class Forward:
                 return taken, 0.0
             return None, soonest_seconds(trip.refused, patience_seconds)
 
-        got = self.waiting.wait(
-            trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
-        )
-        waited_seconds = self._clock() - started
-        trip.patience_seconds -= waited_seconds
-        trip.trail.waited_seconds += waited_seconds
+        try:
+            got = self.waiting.wait(
+                trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
+            )
+        finally:
+            waited_seconds = self._clock() - started
+            trip.patience_seconds -= waited_seconds
+            trip.trail.waited_seconds += waited_seconds
         if got is None:
             return False
         trip.asked = trip.failed.copy()
@@ -393,7 +413,7 @@ class Forward:
             stream_idle_seconds=self._stream_idle_seconds,
             on_close=self._on_close,
             # Not of the trip, which holds the attempt: in a circle both would stay.
-            is_made_up=partial(self._is_made_up, trip.pool, trip.call),
+            is_made_up=partial(self._is_made_up, trip.pool, trip.call.model),
             cost_nano=self._snapshots.current.cost_nano,
             settled=trip.settled,
         )
@@ -417,9 +437,9 @@ class Forward:
             self.waiting.poke()
         return attempt
 
-    def _is_made_up(self, pool: Pool, call: Call) -> bool:
+    def _is_made_up(self, pool: Pool, model: str) -> bool:
         """Nobody but the client says that there is such a model."""
-        if any(names_model(s.config, call.model) for s in pool.servings):
+        if any(names_model(s.config, model) for s in pool.servings):
             return False
         return all(c.first_byte_ms is None for c in self._state.look(pool.servings))
 
@@ -437,9 +457,11 @@ class Forward:
             trip.trail.charged = attempt.usage, attempt.cost_nano
         if trip.line.is_cut:
             raise ClientLeft()
-        if attempt.error is None and verdict.shown and verdict.outcome != "throttled":
+        is_shown = attempt.error is None and verdict.shown and verdict.outcome != "throttled"
+        if not is_shown or verdict.outcome == "failed":
+            self._tell_no_answer(call, attempt)
+        if is_shown:
             return attempt
-        self._tell_no_answer(call, attempt)
         if verdict.outcome in ("throttled", "misconfigured", "rejected"):
             raise self._refuse(trip)
         raise no_answer.unreachable(call, attempt)

@@ -176,6 +176,7 @@ class Transport(BaseAdapter):
             found.request = request
             raise found from None
         connection.ends_at = request.ends_at
+        request.body = None  # it has been sent, and the answer may be open for long
         return _Response(request, reader.status, body)
 
 

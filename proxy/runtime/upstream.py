@@ -198,6 +198,7 @@ class Upstream:
         except NoToken as error:
             raise NoCredential(error) from None
         headers: Mapping[str, str] = outgoing.headers
+        body = outgoing.body  # what is sent is given up
         outgoing.headers = {**headers, **token.headers}  # type: ignore[assignment]
         answer = self._send(config, outgoing, token.value)
         if answer.status != 401:
@@ -206,6 +207,7 @@ class Upstream:
         if other is None:
             return answer
         answer.close()
+        outgoing.body = body
         outgoing.headers = {**headers, **other.headers}  # type: ignore[assignment]
         return self._send(config, outgoing, other.value)
 

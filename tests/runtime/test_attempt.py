@@ -1,6 +1,8 @@
 import contextlib
+import gc
 import json
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.core import verdict as verdicts
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
+from proxy.core.record import Trail
 from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
@@ -42,6 +45,9 @@ A = config("a")
 REAL = Usage(PROMPT, COMPLETION, CACHED)
 WANTS_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 BROKEN = unreachable("it broke off its answer")
+PREAMBLE = event(choices=[], prompt_filter_results=[])
+ROLE = event(choices=[{"delta": {"role": "assistant", "content": ""}}])
+ERROR = event(error={"message": "out of order", "type": "server_error"})
 
 
 def relayed(attempt):
@@ -256,6 +262,46 @@ def test_half_an_event_does_not_swallow_the_error(asked):
     assert "error" in json.loads(events[-2].removeprefix(b"data: "))
 
 
+@pytest.mark.parametrize(
+    "pieces, why",
+    [
+        ((token(), BROKEN), "it broke off its answer"),
+        ((token(), ERROR), "an error inside of its stream: out of order"),
+    ],
+)
+def test_that_a_client_got_a_part_of_an_answer_is_logged(logged, pieces, why):
+    attempt = World(A, a=stream(*pieces)).attempt(stream=True)
+    with contextlib.suppress(StreamBroken):
+        list(attempt)
+    attempt.close()
+    told = ("WARNING", f"request-1 a, in the middle of its stream: {why}")
+    assert logged.count(told) == 1
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_that_it_got_all_or_wanted_no_more_is_not(logged, ends):
+    attempt = World(A, a=stream(token(), DONE)).attempt(stream=True)
+    if ends:
+        list(attempt)
+    attempt.close()
+    assert logged == []
+
+
+class Large(bytearray):
+    """Of which it can be seen whether it is still somewhere."""
+
+
+def test_an_open_stream_keeps_nothing_of_its_request():
+    body = Large(b'{"model": "gpt-4o"}')
+    seen, world = weakref.ref(body), World(A, a=stream(token(), DONE))
+    attempt = world.gateway.forward(call(stream=True, body=body), Trail())
+    world.upstream.sent.clear()
+    del body
+    gc.collect()
+    assert seen() is None
+    assert relayed(attempt) == token() + DONE
+
+
 def test_a_broken_stream_counts_as_the_instances_failure():
     world = World(A, a=stream(token(), BROKEN))
     attempt = world.attempt(stream=True)
@@ -340,10 +386,6 @@ def test_an_upstream_that_cannot_even_be_closed_gives_its_room_back():
 
 
 # What says nothing yet is held back.
-
-PREAMBLE = event(choices=[], prompt_filter_results=[])
-ROLE = event(choices=[{"delta": {"role": "assistant", "content": ""}}])
-ERROR = event(error={"message": "out of order", "type": "server_error"})
 
 
 def test_nothing_goes_out_before_there_is_content():

@@ -216,6 +216,18 @@ def test_however_a_model_is_spelled_its_calls_take_turns():
     assert world.upstream.asked == ["a", "b", "a", "b"]
 
 
+@pytest.mark.parametrize("policy", ["round_robin", "weighted"])
+def test_to_explain_who_would_be_asked_takes_nobodys_turn(policy):
+    alone, watched = World(A, B, policy=policy), World(A, B, policy=policy)
+    foreseen = []
+    for _ in range(6):
+        alone.forward()
+        foreseen += [next(watched.gateway.explain(call()))[0].config.name for _ in range(3)][:1]
+        watched.forward()
+    assert foreseen == watched.upstream.asked == alone.upstream.asked
+    assert set(foreseen) == {"a", "b"}
+
+
 def test_workers_and_models_do_not_all_begin_with_the_same_instance():
     asked = Counter()
     for _ in range(40):
@@ -1311,6 +1323,31 @@ def test_what_went_wrong_is_noted_for_the_operator(answer, noted):
     view = world.state.view("a")
     assert (view.last_error, view.last_error_time) == (noted, world.clock.now)
     assert view.totals["error_count"] == 1
+
+
+def test_that_a_client_is_shown_an_instances_failure_is_logged(logged):
+    world = World(A, a=failed(500))
+    assert world.forward()[0] == 500
+    told = ("WARNING", "request-1 a: HTTP 500, and nobody else can serve it")
+    assert told in logged
+    logged.clear()
+    world = World(A, a=failed(400))
+    assert world.forward()[0] == 400  # it is the client's
+    assert logged == []
+
+
+def test_how_long_it_waited_is_told_too_of_one_that_lost_its_place(monkeypatch):
+    world = patient(A, a=ok())
+    world.state.rest("a", time.time() + 1)
+
+    def lost(*_, **__):
+        world.gateway._clock = lambda: time.monotonic() + 9
+        raise waiting.Full
+
+    monkeypatch.setattr(world.gateway.waiting, "wait", lost)
+    with pytest.raises(Saturated):
+        world.forward()
+    assert world.trail.waited_seconds == pytest.approx(9, abs=0.5)
 
 
 def test_what_is_tried_again_and_what_fails_is_logged(logged):

@@ -44,7 +44,7 @@ def test_an_answer_is_one_of_requests(transport, listen):
     assert (response.status_code, response.ok) == (200, True)
     assert response.headers["content-type"] == "text/x"
     assert response.json() == {"a": 1}
-    assert response.request.body == b"{}"
+    assert response.request.body is None  # which has been sent, and may be large
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import defaultdict
 from dataclasses import replace
-from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
@@ -133,7 +132,7 @@ def log_kept():
 
 def in_turn(parts):
     """Of equal instances the first is asked first, and not by luck."""
-    parts.forward._turns = defaultdict(count)
+    parts.forward._turns = defaultdict(type(parts.forward._turns[""]))
 
 
 @contextlib.contextmanager
