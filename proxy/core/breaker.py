@@ -200,7 +200,9 @@ class Breaker:
             self._forget()
             self._open_until = 0.0
             self.news = CLOSED
-        elif now >= max(self._open_until + UNTRIED_SECONDS, self.news.trial_until):
+            return
+        untried_at = max(self._open_until + UNTRIED_SECONDS, self.news.trial_until)
+        if not self.is_closed and now >= untried_at:
             self._forget()
             self._open_until = 0.0
 

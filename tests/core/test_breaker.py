@@ -216,6 +216,15 @@ def test_one_that_nobody_tries_is_closed_after_a_while_on_probation():
     assert breaker.wait_seconds(over) == 2 * FIRST_OPEN_SECONDS
 
 
+def test_a_closed_one_forgets_nothing_because_it_is_looked_at():
+    breaker = Breaker()
+    for _ in range(2):
+        fail(breaker, no_answer=True)
+        breaker.doubt(NOW)
+        breaker.hear(CLOSED, NOW)
+    assert fail(breaker, no_answer=True)
+
+
 def test_while_it_is_tried_it_stays_as_it_is():
     breaker, over = opened(), NOW + FIRST_OPEN_SECONDS + UNTRIED_SECONDS
     tried(breaker, over - 1)
