@@ -52,7 +52,8 @@ MOST_USAGE_ROWS = 2_000
 
 # What a person should hear of: keys of core/events.py, and the words of a log line that begins
 # with the instance's name.
-BREAKER_OPENED, BREAKER_CLOSED = "breaker_opened", "breaker_closed"
+BREAKER_OPENED = "breaker_opened"
+BREAKER_CLOSED = "breaker_closed"
 MISCONFIGURED_NOW = "misconfigured"
 LONG_REST = "instance_rests"
 EVENT_WORDS = {
