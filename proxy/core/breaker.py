@@ -169,12 +169,14 @@ class Breaker:
         self._no_answers_in_a_row = self._no_answers_in_a_row + 1 if no_answer else 0
         before_seconds = self.news.open_seconds
         breaks_probation = was_answered and before_seconds > 0
+        # Of one that was closed because nobody tried it, it has been forgotten since.
+        is_untried = self.is_closed and self.news.open_until > 0
         if self.is_closed and not (breaks_probation or self._is_enough(int(now))):
             return False
         seconds = min(max(before_seconds * 2, FIRST_OPEN_SECONDS), LONGEST_OPEN_SECONDS)
         self._open_until = now + seconds * (1 - JITTER_SHARE * chance)
         self._change(now, open_until=self._open_until, open_seconds=seconds, trial_until=0.0)
-        return before_seconds == 0.0
+        return is_untried or before_seconds == 0.0
 
     def give_back(self, now: float, *, is_trial: bool) -> None:
         """An attempt ended that says nothing about the instance: its client left."""
@@ -201,8 +203,9 @@ class Breaker:
             self._open_until = 0.0
             self.news = CLOSED
             return
-        untried_at = max(self._open_until + UNTRIED_SECONDS, self.news.trial_until)
-        if not self.is_closed and now >= untried_at:
+        if self.is_closed:
+            return
+        if now >= max(self._open_until + UNTRIED_SECONDS, self.news.trial_until):
             self._forget()
             self._open_until = 0.0
 

@@ -43,7 +43,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "breaker_opened": Event(
             "warning",
             "An instance fails; it is left alone, then tried by one request at a time. It is"
-            " said once, however often that fails.",
+            " said once, however often that fails, and again if it fails after nobody tried it"
+            " for a minute.",
             ("instance", "why"),
             is_alert=True,
         ),

@@ -244,7 +244,8 @@ class Attempt:
         )
         if answered:
             self._settled(self.usage, self.cost_nano)
-        if self._was_answered and self.verdict.outcome == "failed":
+        is_broken = self.stream is not None and self._was_answered
+        if is_broken and self.verdict.outcome == "failed":
             name, why = self.serving.config.name, self.trouble() or ""
             fields = {"id": self.request_id, "instance": name, "why": why}
             said = "%s %s, in the middle of its stream: %s"

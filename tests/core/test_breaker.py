@@ -212,8 +212,18 @@ def test_one_that_nobody_tries_is_closed_after_a_while_on_probation():
     assert breaker.state(over) == "half_open"
     breaker.doubt(over)
     assert breaker.state(over) == "closed"
-    assert not break_off(breaker, over)
+    assert break_off(breaker, over)
     assert breaker.wait_seconds(over) == 2 * FIRST_OPEN_SECONDS
+
+
+def test_one_that_was_closed_because_nobody_tried_it_says_so_when_it_fails_again():
+    """Days later, perhaps: for who was told of it then it was well again."""
+    breaker, later = opened(), NOW + 86_400
+    breaker.doubt(later)
+    assert [fail(breaker, later, no_answer=True) for _ in range(3)] == [False, False, True]
+    again = opened()
+    again.doubt(later)
+    assert break_off(again, later)
 
 
 def test_a_closed_one_forgets_nothing_because_it_is_looked_at():

@@ -278,6 +278,13 @@ def test_that_a_client_got_a_part_of_an_answer_is_logged(logged, pieces, why):
     assert logged.count(told) == 1
 
 
+def test_a_mistake_of_the_gateways_with_a_plain_answer_is_no_broken_stream(logged):
+    attempt = World(A, a=ok()).alone()
+    attempt.spoil()
+    assert attempt.verdict.outcome == "failed"
+    assert logged == []
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_that_it_got_all_or_wanted_no_more_is_not(logged, ends):
     attempt = World(A, a=stream(token(), DONE)).attempt(stream=True)
