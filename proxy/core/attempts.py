@@ -20,6 +20,7 @@ class Reservation(NamedTuple):
     second: int
     meters: tuple[MeterKey, ...] = ()
     is_trial: bool = False  # of a breaker that is half open
+    is_retry: bool = False  # of one that refused the gateway, where there is nobody else
 
 
 class Ending(NamedTuple):

@@ -7,6 +7,7 @@ from typing import TypeVar
 from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.types import InstanceConfig, is_same_upstream
 from proxy.core.usage import HOUR_SECONDS
+from proxy.core.verdict import MISCONFIGURED
 
 # (instance, deployment); deployment "" is the whole instance.
 Place = tuple[str, str]
@@ -79,6 +80,9 @@ class Deltas:
     # With the config that each was measured with, as rests have it.
     breakers: dict[str, tuple[BreakerNews, InstanceConfig]] = field(default_factory=dict)
     rests: dict[Place, Rest] = field(default_factory=dict)
+    # Where an instance was refusing the gateway and answered it since: what was set until then
+    # is over.
+    mended: dict[Place, float] = field(default_factory=dict)
     # Tokens and requests.
     windows: dict[WindowKey, tuple[int, int]] = field(default_factory=dict)
     usage: dict[UsageKey, dict[str, int]] = field(default_factory=dict)
@@ -87,6 +91,7 @@ class Deltas:
         return bool(
             self.totals
             or self.rests
+            or self.mended
             or self.windows
             or self.usage
             or self.moments
@@ -111,8 +116,18 @@ class Deltas:
 
     def add_rest(self, place: Place, rest: Rest) -> None:
         present = self.rests.get(place)
+        if self.is_mended(place, rest):
+            return
         if present is None or rest.until > present.until:
             self.rests[place] = rest
+
+    def mend(self, place: Place, at: float) -> None:
+        self.mended[place] = max(at, self.mended.get(place, 0.0))
+        if place in self.rests and self.is_mended(place, self.rests[place]):
+            del self.rests[place]
+
+    def is_mended(self, place: Place, rest: Rest) -> bool:
+        return rest.reason in MISCONFIGURED and rest.set_at <= self.mended.get(place, 0.0)
 
     def note(self, instance: str, **moments: float) -> None:
         mine = self.moments.setdefault(instance, {})
@@ -178,6 +193,8 @@ class Deltas:
             self.add_totals(instance, counts)
         for instance, moments in other.moments.items():
             self.note(instance, **moments)
+        for place, at in other.mended.items():
+            self.mend(place, at)
         for place, rest in other.rests.items():
             self.add_rest(place, rest)
         for window_key, (tokens, requests) in other.windows.items():
@@ -190,6 +207,7 @@ class Deltas:
         longest."""
         taken = Deltas(self.totals, self.moments, self.errors, self.breakers)
         taken.rests, taken.windows, taken.usage = self.rests, self.windows, self.usage
+        taken.mended, self.mended = self.mended, {}
         self.totals, self.moments, self.errors, self.breakers = {}, {}, {}, {}
         self.rests, self.windows, self.usage = {}, {}, {}
         if len(taken.usage) > usage:
@@ -201,7 +219,7 @@ class Deltas:
         """What others decide by, with all that a person can make void; and what is but shown
         and can wait: usage, totals and moments. Both have their values from this."""
         at_once = Deltas(errors=self.errors, breakers=self.breakers)
-        at_once.rests, at_once.windows = self.rests, self.windows
+        at_once.rests, at_once.windows, at_once.mended = self.rests, self.windows, self.mended
         waits = Deltas(self.totals, self.moments, usage=self.usage)
         failed = self.voidable() | {n for n, c in self.totals.items() if "error_count" in c}
         if failed:

@@ -61,6 +61,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             ("instance", "why", "deployment"),
             is_alert=True,
         ),
+        "accepts_again": Event(
+            "warning",
+            "It takes the gateway again: nobody else could be asked, and a request tried it.",
+            ("instance",),
+            is_alert=True,
+        ),
         "instance_rests": Event(
             "warning",
             "An instance asked to be left alone for long, with a 429.",

@@ -1,6 +1,6 @@
 """What is known of one instance now, and whether a call may go there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from operator import attrgetter
 
 from proxy.core import limiter
@@ -32,6 +32,10 @@ from proxy.core.verdict import MISCONFIGURED
 # Clients choose the names of deployments where an instance serves any model.
 MAX_DEPLOYMENTS = 1000
 
+# Where nobody else can be asked: after an instance refused the gateway, until one request tries
+# whether it was mended.
+RETRY_SECONDS = 10.0
+
 Meters = Mapping[MeterKey, Meter]
 
 ALONE = Peers()
@@ -62,6 +66,7 @@ class Live:
         "in_flight",
         "last_used_at",
         "rests",
+        "retried_at",
         "shared",
     )
 
@@ -78,6 +83,7 @@ class Live:
         self.contents: dict[str, MovingMedian] = {}  # the same, of streams alone
         self.hints: dict[str, Hint] = {}  # by deployment
         self.last_used_at = 0.0
+        self.retried_at = 0.0
         self.shared = SharedInstance()
         self._config: InstanceConfig | None = None
         self._peers = peers
@@ -113,7 +119,10 @@ class Live:
         """Whatever the call is: it rests, or fails."""
         rest = self.rest(serving, now) if self.rests else None
         if rest is not None and rest.reason in MISCONFIGURED:
-            return Refusal(serving, rest.reason, rest.until - now)
+            wait_alone = max(rest.set_at, self.retried_at) + RETRY_SECONDS - now
+            if not alone or wait_alone > 0:
+                return Refusal(serving, rest.reason, rest.until - now)
+            rest = self.rest(serving, now, besides=MISCONFIGURED)
         failing = None
         if not self.breaker.is_closed:
             self.breaker.doubt(now)
@@ -175,11 +184,33 @@ class Live:
         share = limiter.used_share(limit, meter, second)
         return Refusal(serving, reason, seconds, limit, share)
 
-    def rest(self, serving: Serving, now: float) -> Rest | None:
-        """The longer of the rests of the deployment and of the whole instance."""
+    def rest(self, serving: Serving, now: float, besides: Container[str] = ()) -> Rest | None:
+        """The longer of the rests of the deployment and of the whole instance; none that has
+        one of the reasons `besides`."""
         found = [self.rests.get(d) for d in (WHOLE_INSTANCE, serving.deployment)]
         valid = [r for r in found if r and r.until > now and r.applies_to(serving.config)]
-        return max(valid, key=lambda r: r.until, default=None)
+        counted = [r for r in valid if r.reason not in besides]
+        return max(counted, key=lambda r: r.until, default=None)
+
+    def retry(self, serving: Serving, now: float) -> bool:
+        """An attempt begins where nobody else can be asked; true if it is to find out whether
+        what refused the gateway was mended."""
+        rest = self.rest(serving, now)
+        if rest is None or rest.reason not in MISCONFIGURED:
+            return False
+        self.retried_at = now
+        return True
+
+    def mend(self, deployment: str) -> list[str]:
+        """What refused the gateway takes it: ends those rests, and tells whose they were."""
+        places = [
+            place
+            for place in (WHOLE_INSTANCE, deployment)
+            if place in self.rests and self.rests[place].reason in MISCONFIGURED
+        ]
+        for place in places:
+            del self.rests[place]
+        return places
 
     def candidate(self, serving: Serving, meters: Meters, now: float) -> Candidate:
         median = self.first_bytes.get(serving.deployment)

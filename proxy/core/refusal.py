@@ -59,6 +59,18 @@ def only_failing_are_left(
     return soonest > patience_seconds or soonest == math.inf
 
 
+def to_ask_all_the_same(
+    refusals: Sequence[Refusal], patience_seconds: float = math.inf
+) -> list[Serving]:
+    """Where nobody else is back in time: those that fail, and then those that refuse the
+    gateway. It may be over, and nobody would find out."""
+    failing = [r.serving for r in refusals if r.reason == FAILING]
+    refusing = [r.serving for r in refusals if r.reason in MISCONFIGURED]
+    if (failing or refusing) and only_failing_are_left(refusals, patience_seconds):
+        return failing + refusing
+    return []
+
+
 def soonest_seconds(
     refusals: Sequence[Refusal | None], patience_seconds: float = math.inf
 ) -> float:

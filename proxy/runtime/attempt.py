@@ -25,7 +25,14 @@ from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream
 from proxy.runtime.line import Line
-from proxy.runtime.state import BREAKER_CLOSED, BREAKER_OPENED, EVENT_WORDS, LONG_REST, State
+from proxy.runtime.state import (
+    ACCEPTS_AGAIN,
+    BREAKER_CLOSED,
+    BREAKER_OPENED,
+    EVENT_WORDS,
+    LONG_REST,
+    State,
+)
 from proxy.runtime.tell import tell
 from proxy.runtime.transport import MAX_JOINED_BYTES
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
@@ -90,7 +97,7 @@ class Attempt:
         self.latency_ms = self.cost_nano = 0
         self._was_given_up = False  # settled as one that the client would not get
         self._is_left = False  # by the client, before anything else ended it
-        self.was_recovery = False  # it closed its instance's breaker
+        self.was_recovery = False  # it closed its instance's breaker, or ended its refusals
         self._state = state
         self._reservation = reservation
         self.call = call
@@ -148,6 +155,15 @@ class Attempt:
                 hint,
                 streams=self.stream is not None,
             )
+            if self._reservation.is_retry:
+                self._note_acceptance()
+
+    def _note_acceptance(self) -> None:
+        """Its instance refused the gateway before. One that is at its limit takes it, too."""
+        takes_us = self.verdict.outcome in ("succeeded", "throttled")
+        if takes_us and self._state.accepted(self._reservation):
+            self.was_recovery = True
+            self._tell(ACCEPTS_AGAIN)
 
     @property
     def answer(self) -> Answer:
@@ -291,7 +307,7 @@ class Attempt:
 
     def _tell(self, event: str) -> None:
         name, why = self.serving.config.name, self.trouble() or ""
-        if event == BREAKER_CLOSED:
+        if event in (BREAKER_CLOSED, ACCEPTS_AGAIN):
             tell(logger, event, "%s %s", name, EVENT_WORDS[event], instance=name)
             return
         fields: dict[str, Any] = {"instance": name}

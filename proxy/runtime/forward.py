@@ -17,12 +17,11 @@ from proxy.core.contention import Contention
 from proxy.core.limiter import accepts_prompt
 from proxy.core.record import Trail
 from proxy.core.refusal import (
-    FAILING,
     TOO_LONG,
     Refusal,
     is_short,
-    only_failing_are_left,
     soonest_seconds,
+    to_ask_all_the_same,
 )
 from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving, Usage
@@ -303,8 +302,7 @@ class Forward:
         patience_seconds: float,
     ) -> Iterator[_Taken]:
         """Takes room at one after the other that has some. All in the policy's order. Then, if
-        that was nobody and nobody else is back in time, those that were refused because they
-        fail, again: their time has not come, but there is nobody else."""
+        that was nobody, those whose time has not come, where there is nobody else."""
         trip.refused.clear()
         for serving in order(self._policy, trip.pool, trip.turn):
             if trip.left is None:
@@ -315,12 +313,10 @@ class Forward:
             taken = self._take(trip, serving, kept)
             if taken is not None:
                 yield serving, taken
-        failing = [r.serving for r in trip.refused if r.reason == FAILING]
-        if failing and only_failing_are_left(trip.refused, patience_seconds):
-            for serving in failing:
-                taken = self._take(trip, serving, kept, alone=True)
-                if taken is not None:
-                    yield serving, taken
+        for serving in to_ask_all_the_same(trip.refused, patience_seconds):
+            taken = self._take(trip, serving, kept, alone=True)
+            if taken is not None:
+                yield serving, taken
 
     def _take(
         self, trip: Trip, serving: Serving, kept: float | None, *, alone: bool = False

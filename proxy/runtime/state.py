@@ -56,11 +56,13 @@ BREAKER_OPENED = "breaker_opened"
 BREAKER_CLOSED = "breaker_closed"
 MISCONFIGURED_NOW = "misconfigured"
 LONG_REST = "instance_rests"
+ACCEPTS_AGAIN = "accepts_again"
 EVENT_WORDS = {
     BREAKER_OPENED: "fails, and is left alone for a while",
     BREAKER_CLOSED: "answers again: its breaker closed",
     MISCONFIGURED_NOW: "refuses the gateway; a person has to mend its config",
     LONG_REST: "wants to be left alone for long",
+    ACCEPTS_AGAIN: "takes the gateway again, and is asked by all",
 }
 LONG_REST_SECONDS = 30.0
 # Of an answer that had begun these say nothing of how its instance would have ended it.
@@ -141,6 +143,7 @@ class State:
                 int(now),
                 serving.meters,
                 is_trial,
+                alone and live.retry(serving, now),
             )
             if is_trial:
                 self._tell_breaker(live, config)
@@ -169,6 +172,16 @@ class State:
             if closed:
                 self._tell_breaker(live, reservation.config)
         return closed
+
+    def accepted(self, reservation: Reservation) -> bool:
+        """An instance that refused the gateway when it was asked last takes it; true if that
+        is new."""
+        now, name = self._clock(), reservation.config.name
+        with self._lock:
+            places = self._live(name).mend(reservation.deployment)
+            for place in places:
+                self._pending.mend((name, place), now)
+        return bool(places)
 
     def usual_content_ms(self, reservation: Reservation) -> float | None:
         """What half of the deployment's streams take until they say something; None if nobody
@@ -443,7 +456,8 @@ class State:
         self._resting.clear()
         for rests in (shared, self._pending.rests):
             for (name, deployment), rest in rests.items():
-                self._let_rest(name, deployment, rest)
+                if not self._pending.is_mended((name, deployment), rest):
+                    self._let_rest(name, deployment, rest)
 
     def _add_rest(self, name: str, deployment: str, rest: Rest) -> None:
         self._let_rest(name, deployment, rest)

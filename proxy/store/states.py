@@ -22,6 +22,7 @@ from sqlalchemy import (
 from proxy.core.breaker import BreakerNews
 from proxy.core.deltas import OPERATOR, TOTALS, Added, Deltas, Rest, SharedInstance, SharedState
 from proxy.core.limiter import COUNTED_SECONDS
+from proxy.core.verdict import MISCONFIGURED
 from proxy.core.window import SET_BACK_SECONDS
 from proxy.store.db import as_json
 from proxy.store.models import (
@@ -82,6 +83,12 @@ _RESTS = Prepared(
 _OVER_RESTS = Prepared(
     delete(DeploymentStateRow).where(DeploymentStateRow.rate_limited_until < bindparam("now"))
 )
+_MENDED_RESTS = delete(DeploymentStateRow).where(
+    DeploymentStateRow.instance_name == bindparam("name"),
+    DeploymentStateRow.deployment == bindparam("place"),
+    DeploymentStateRow.rest_set_at <= bindparam("at"),
+    DeploymentStateRow.rest_reason.in_(sorted(MISCONFIGURED)),
+)
 _OLD_JOURNAL = Prepared(
     delete(StateJournalRow).where(StateJournalRow.newest_at < bindparam("before"))
 )
@@ -102,6 +109,8 @@ def add(connection: Connection, deltas: Deltas) -> int | None:
     _drop_void(connection, deltas)
     upsert(connection, InstanceStateRow, _instance_rows(deltas, number), _merge_instance)
     upsert(connection, InstanceStateRow, _breaker_rows(deltas, number), _merge_breaker)
+    for (instance, deployment), at in deltas.mended.items():
+        connection.execute(_MENDED_RESTS, {"name": instance, "place": deployment, "at": at})
     upsert(
         connection,
         DeploymentStateRow,

@@ -40,6 +40,7 @@ def test_nothing_measured_is_false():
         lambda d: d.errors.update(a=LastError("500: no", 1.0)),
         lambda d: d.note("a", last_used=1.0),
         lambda d: d.add_rest(("a", ""), Rest(2.0, "throttled", 1.0)),
+        lambda d: d.mend(("a", ""), 1.0),
         lambda d: d.add_window((1, "a", "d"), 1, 1),
         lambda d: d.add_usage((0, "a", "m", "c"), {"requests": 1}),
     ],
@@ -309,3 +310,46 @@ def test_of_seconds_measured_before_and_after_the_fewer_are_added_to_the_others(
     later.add_earlier(earlier)
     assert later.windows is longer
     assert list(later.windows.values()) == [(10, 1)] * 4 + [(15, 2), (5, 1)]
+
+
+def mended(at, place=("a", "d")):
+    deltas = Deltas()
+    deltas.mend(place, at)
+    return deltas
+
+
+def refusing(set_at, reason="misconfigured", place=("a", "d")):
+    deltas = Deltas()
+    deltas.add_rest(place, Rest(set_at + 300, reason, set_at))
+    return deltas
+
+
+@pytest.mark.parametrize("set_at, is_over", [(9.0, True), (10.0, True), (10.1, False)])
+def test_what_was_mended_ends_the_rests_from_before_it_in_whatever_order(set_at, is_over):
+    before, after = refusing(set_at), mended(10.0)
+    before.add(mended(10.0))
+    after.add_earlier(refusing(set_at))
+    assert [bool(deltas.rests) for deltas in (before, after)] == [not is_over] * 2
+    assert [deltas.mended for deltas in (before, after)] == [{("a", "d"): 10.0}] * 2
+
+
+def test_what_was_mended_ends_no_other_rests():
+    deltas = mended(10.0)
+    deltas.add(refusing(9.0, "throttled"))
+    deltas.add(refusing(9.0, place=("a", "e")))
+    deltas.add(refusing(9.0, place=("b", "d")))
+    assert len(deltas.rests) == 3
+
+
+def test_of_two_menders_the_later_counts():
+    deltas = mended(10.0)
+    deltas.add_earlier(mended(9.0))
+    assert deltas.mended == {("a", "d"): 10.0}
+
+
+def test_what_was_mended_is_taken_once_and_told_to_others_at_once():
+    deltas = mended(10.0)
+    taken = deltas.take(usage=9)
+    assert (taken.mended, deltas.mended) == ({("a", "d"): 10.0}, {})
+    at_once, waits = taken.split()
+    assert (at_once.mended, waits.mended) == ({("a", "d"): 10.0}, {})

@@ -6,7 +6,7 @@ from proxy.core.breaker import HEARSAY_SECONDS
 from proxy.core.deltas import WHOLE_INSTANCE, Rest
 from proxy.core.hints import Hint
 from proxy.core.limiter import Lately, Meter, Peers
-from proxy.core.live import Live
+from proxy.core.live import RETRY_SECONDS, Live
 from proxy.core.refusal import (
     FAILING,
     LEFT_TO_OTHERS,
@@ -307,3 +307,45 @@ def test_medians_are_kept_by_deployment_and_not_for_ever(monkeypatch):
     live.answered(MODEL, 7.0, None)
     assert live.candidate(HERE, {}, NOW).first_byte_ms == 7.0
     assert live.candidate(serving(A, "other"), {}, NOW).first_byte_ms is None
+
+
+# Where nobody else can be asked, what refuses the gateway is tried now and then.
+
+
+def test_what_refuses_the_gateway_is_tried_now_and_then_where_nobody_else_can_be_asked():
+    live = Live()
+    live.rests[WHOLE_INSTANCE] = rest(NOW + 300, "misconfigured")
+
+    def may_be_asked(after_seconds, *, alone=True):
+        return live.refusal(HERE, TEN, NOTHING_USED, NOW + after_seconds, alone=alone) is None
+
+    assert not may_be_asked(RETRY_SECONDS - 1)
+    assert may_be_asked(RETRY_SECONDS)
+    assert not may_be_asked(RETRY_SECONDS, alone=False)
+    assert live.retry(HERE, NOW + RETRY_SECONDS)
+    assert not may_be_asked(2 * RETRY_SECONDS - 1)  # while nobody knows how that ended, too
+    assert may_be_asked(2 * RETRY_SECONDS)
+
+
+def test_what_rests_for_another_reason_besides_is_not_tried():
+    live = Live()
+    live.rests[WHOLE_INSTANCE] = rest(NOW + 300, "misconfigured")
+    live.rests[HERE.deployment] = rest(NOW + 60, "operator")
+    refusal = live.refusal(HERE, TEN, NOTHING_USED, NOW + RETRY_SECONDS, alone=True)
+    assert (refusal.reason, refusal.wait_seconds) == ("operator", 60 - RETRY_SECONDS)
+
+
+@pytest.mark.parametrize("rests", [{}, {WHOLE_INSTANCE: rest(NOW + 9)}])
+def test_an_attempt_at_one_that_did_not_refuse_the_gateway_finds_nothing_mended(rests):
+    live = Live()
+    live.rests.update(rests)
+    assert not live.retry(HERE, NOW)
+    assert (live.mend(HERE.deployment), live.rests) == ([], rests)
+
+
+def test_mended_are_the_instance_and_the_deployment_that_was_asked():
+    live = Live()
+    here, other = HERE.deployment, "another"
+    live.rests = {p: rest(NOW + 9, "no_deployment") for p in (WHOLE_INSTANCE, here, other)}
+    assert live.mend(here) == [WHOLE_INSTANCE, here]
+    assert set(live.rests) == {other}

@@ -15,9 +15,10 @@ from proxy.core.refusal import (
     is_short,
     only_failing_are_left,
     soonest_seconds,
+    to_ask_all_the_same,
 )
 from proxy.core.verdict import NO_DEPLOYMENT
-from tests.builders import serving
+from tests.builders import config, serving
 
 
 def refusal(reason, wait_seconds=1.0, **more):
@@ -76,3 +77,28 @@ def test_one_that_may_be_asked_is_no_failing_one():
     assert not only_failing_are_left([failing, None])
     assert not only_failing_are_left([failing, refusal("throttled", 2.0)])
     assert only_failing_are_left([failing, refusal("throttled", 2.0)], patience_seconds=1.0)
+
+
+def named(name, reason, seconds):
+    return Refusal(serving(config(name)), reason, seconds)
+
+
+@pytest.mark.parametrize(
+    "other, asked",
+    [
+        (named("c", TOO_LONG, 0.0), "ab"),
+        (named("c", "throttled", 2.0), "ab"),
+        (named("c", "throttled", 1.0), ""),
+        (named("c", NO_ROOM, 0.5), ""),
+    ],
+)
+def test_where_nobody_else_is_in_time_those_are_asked_that_fail_and_then_that_refuse(
+    other, asked
+):
+    refusals = [named("b", "misconfigured", 300.0), named("a", FAILING, 60.0), other]
+    found = to_ask_all_the_same(refusals, patience_seconds=1.0)
+    assert [each.config.name for each in found] == list(asked)
+
+
+def test_of_those_that_only_lack_room_nobody_is_asked_all_the_same():
+    assert to_ask_all_the_same([named("c", NO_ROOM, 9.0)], patience_seconds=1.0) == []

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core import verdict as verdicts
+from proxy.core.live import RETRY_SECONDS
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.record import Trail
 from proxy.core.sse import ENDLESS_BYTES
@@ -492,6 +493,29 @@ def test_an_instance_that_answers_again_closes_its_breaker(logged):
     assert told not in logged
     relayed(attempt)
     assert told in logged
+
+
+def test_an_instance_that_takes_the_gateway_again_is_told_of_with_its_first_byte(logged):
+    world = World(A, a=failed(401))
+    with contextlib.suppress(ProxyError):
+        world.forward()
+    world.clock.now += RETRY_SECONDS
+    world.upstream.answers["a"] = stream(token(), DONE)
+    attempt = world.attempt(stream=True)
+    assert ("WARNING", "a takes the gateway again, and is asked by all") in logged
+    assert attempt.was_recovery
+    assert world.state.view("a").status == "healthy"  # though the stream goes on
+
+
+def test_one_that_refuses_the_gateway_still_is_not(logged):
+    world = World(A, a=failed(401))
+    for _ in range(2):
+        with contextlib.suppress(ProxyError):
+            world.forward()
+        world.clock.now += RETRY_SECONDS
+    assert world.upstream.asked == ["a", "a"]
+    assert len([line for level, line in logged if level == "WARNING"]) == 3
+    assert "again" not in str(logged)
 
 
 @pytest.mark.parametrize("status", [400, 401, 429])

@@ -11,6 +11,7 @@ import pytest
 from proxy.core import breaker, contention, limiter
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.contention import HUNGRY_SECONDS
+from proxy.core.live import RETRY_SECONDS
 from proxy.core.refusal import SHARED_OUT
 from proxy.core.routing import POLICIES
 from proxy.core.types import Client, QuotaGroup
@@ -415,6 +416,60 @@ def test_our_wrong_key_or_deployment_is_never_shown_as_the_clients(status):
         assert (caught.value.status, caught.value.code) == (502, "upstream_misconfigured")
         assert "Access denied" not in caught.value.message
     assert world.upstream.asked == ["a"]
+
+
+REFUSED = failed(401), failed(403), failed(404)
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=lambda answer: str(answer.status))
+def test_when_all_refuse_the_gateway_one_request_now_and_then_finds_out_whether_still(refused):
+    names = [replace(each, supported_models=(MODEL,)) for each in (A, B)]
+    world = World(*names, a=refused, b=refused)
+    for _ in range(3):
+        for _ in range(5):
+            with pytest.raises(UpstreamFailed, match="for the gateway's operator"):
+                world.forward()
+        world.clock.now += RETRY_SECONDS
+    assert world.upstream.asked == ["a", "b"] * 3
+    world.upstream.answers["b"] = ok()
+    assert [world.forward()[0] for _ in range(3)] == [200] * 3
+    assert world.upstream.asked[6:] == ["a", "b", "b", "b"]
+    assert [world.state.view(name).status for name in "ab"] == ["misconfigured", "healthy"]
+
+
+def test_what_is_at_its_limit_takes_the_gateway_again_too():
+    world = World(A, a=failed(401))
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    world.clock.now += RETRY_SECONDS
+    world.upstream.answers["a"] = failed(429)
+    with pytest.raises(NoRoom, match="1 rests"):
+        world.forward()
+    assert world.state.view("a").status == "rate_limited"
+
+
+def test_what_answers_an_error_tells_nothing_of_whether_it_takes_the_gateway():
+    world = World(A, a=failed(401))
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    world.clock.now += RETRY_SECONDS
+    world.upstream.answers["a"] = failed(400)
+    assert world.forward()[0] == 400
+    assert world.state.view("a").status == "misconfigured"
+
+
+def test_while_somebody_else_is_back_in_time_nobody_that_refuses_the_gateway_is_asked():
+    world = World(A, B, a=failed(401), b=ok(), settings={"max_wait_seconds": 5.0})
+    world.forward()
+    world.clock.now += RETRY_SECONDS
+    world.state.rest("b", world.clock.now + 4)
+    with pytest.raises(Saturated):  # it would wait, but there is no place
+        world.forward()
+    assert world.upstream.asked == ["a", "b"]
+    world.state.rest("b", world.clock.now + 6)
+    with pytest.raises(NoRoom, match=r"1 rests\. 1 refuses"):
+        world.forward()
+    assert world.upstream.asked == ["a", "b", "a"]
 
 
 def test_a_model_that_only_the_client_named_is_unknown_if_no_upstream_knows_it():

@@ -16,6 +16,7 @@ from proxy.core.breaker import ALONE_SECONDS, UNTRIED_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS, Peers
+from proxy.core.live import RETRY_SECONDS
 from proxy.core.refusal import LEFT_TO_OTHERS, Refusal
 from proxy.core.types import Client, QuotaGroup, Usage
 from proxy.core.verdict import OUTCOMES, Verdict
@@ -1310,3 +1311,44 @@ def test_tokens_of_the_last_minute_are_known_by_what_limits_count_them_by():
     assert list(state.used_tokens(keys).values()) == [26, 26, 0]
     clock.now += 61
     assert list(state.used_tokens(keys).values()) == [0, 0, 0]
+
+
+# What refused the gateway and takes it again.
+
+
+def retried(state, clock):
+    """An attempt that finds out, in a state that was refused."""
+    once(state, MISCONFIGURED)
+    clock.now += RETRY_SECONDS
+    return state.start(serving(A), TEN, alone=True)
+
+
+def test_what_refused_the_gateway_is_tried_once_where_there_is_nobody_else(state, clock):
+    assert retried(state, clock).is_retry
+    assert isinstance(state.start(serving(A), TEN, alone=True), Refusal)
+
+
+def test_no_other_attempt_finds_out_whether_it_was_mended(state, clock):
+    assert not state.start(serving(A), TEN, alone=True).is_retry
+    once(state, throttled())
+    clock.now += 7
+    assert not state.start(serving(A), TEN, alone=True).is_retry
+
+
+def test_what_takes_the_gateway_again_is_asked_by_all(state, clock):
+    reservation = retried(state, clock)
+    assert state.accepted(reservation)
+    assert candidate(state) is not None
+    assert not state.accepted(reservation)  # that was no news
+    assert state.take().mended == {("a", ""): clock.now}
+
+
+def test_what_others_did_not_hear_of_yet_stays_mended(state, clock):
+    reservation = retried(state, clock)
+    state.accepted(reservation)
+    shared = SharedState(rests={("a", ""): Rest(clock.now + 290, "misconfigured", OPENED_AT)})
+    state.merge(shared)
+    assert candidate(state) is not None
+    state.take()
+    state.merge(shared)  # it was refused again
+    assert candidate(state) is None

@@ -13,7 +13,13 @@ FILES = [
     if "simulator" not in path.parts and path.name not in ("tell.py", "logs.py", "worker.py")
 ]
 # Their lines have these as variables: each is one of the names.
-OF_VARIABLES = {"breaker_opened", "breaker_closed", "misconfigured", "instance_rests"}
+OF_VARIABLES = {
+    "breaker_opened",
+    "breaker_closed",
+    "misconfigured",
+    "accepts_again",
+    "instance_rests",
+}
 OF_VARIABLES |= {"disk_full", "sync_failed", "wrong_admin_key", "unknown_client_key"}
 OF_THE_SERVER = {"connection_refused"}  # gunicorn's logger has methods of its own
 OF_THE_LOG = {"log_failed", "log_recovered"}  # logs.py is not looked at

@@ -519,3 +519,37 @@ def test_of_more_instances_than_are_asked_for_at_once_all_are_voided(
         late.add_rest((name, "gpt"), Rest(NOW + 9, "throttled", NOW - 1))
     act(states.add, late)
     assert shared().rests == {}
+
+
+def mended(at, deployment="gpt", name="a"):
+    made = Deltas()
+    made.mend((name, deployment), at)
+    return made
+
+
+@pytest.mark.parametrize("reason", ["misconfigured", "no_deployment"])
+def test_what_one_worker_found_mended_refuses_no_other_one(reason, add, shared):
+    add(resting(NOW + 300, reason), mended(NOW + 1))
+    assert shared().rests == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        resting(NOW + 300, "throttled"),
+        resting(NOW + 300, "operator"),
+        resting(NOW + 300, "misconfigured", set_at=NOW + 2),
+        resting(NOW + 300, "misconfigured", deployment="mini"),
+        resting(NOW + 300, "misconfigured", name="b"),
+    ],
+)
+def test_nothing_else_is_over_because_of_it(other, add, shared):
+    add(other, mended(NOW + 1))
+    assert len(shared().rests) == 1
+
+
+def test_what_is_refused_again_after_that_rests_again(add, shared):
+    again = resting(NOW + 310, "misconfigured", set_at=NOW + 10)
+    again.mend(("a", "gpt"), NOW + 5)
+    add(resting(NOW + 300, "misconfigured"), again)
+    assert shared().rests == {("a", "gpt"): Rest(NOW + 310, "misconfigured", NOW + 10)}
