@@ -65,6 +65,8 @@ ABORTED = Verdict("aborted")
 SPOILED = Verdict("failed")
 # The call's time was over, by the setting or by the client's own word, and it was told so.
 EXPIRED = Verdict("expired")
+# Its worker's time was over, and the client was there.
+CUT_OFF = Verdict("expired")
 # A 404 of a model that no config names: the client made it up.
 NO_SUCH_MODEL = Verdict("rejected", try_next=True, shown=False)
 # A 500 with the code `model_error`, or an error in a stream that may blame the request: mostly

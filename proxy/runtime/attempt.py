@@ -230,11 +230,11 @@ class Attempt:
             self.verdict, self.error = verdicts.SPOILED, UpstreamError(MISTAKE)
         self.claim()
 
-    def settle(self, *, answered: bool = True) -> bool:
+    def settle(self, *, answered: bool = True, is_cut_off: bool = False) -> bool:
         """Counts it as it stands, from whatever thread; True the first time.
 
-        Alone it is for the end of a worker: the connection may be in use by the request's
-        own thread, and to close it would mean to wait for that.
+        Alone it is for the end of a worker, where `is_cut_off`: the connection may be in use by
+        the request's own thread, and to close it would mean to wait for that.
         """
         if not self._once.acquire(blocking=False):
             return False
@@ -242,6 +242,8 @@ class Attempt:
         self.latency_ms = self._elapsed_ms()
         if self.stream is not None:
             self._settle_stream(self.stream.watcher)
+        if is_cut_off and self.verdict is verdicts.ABORTED and not self._is_left:
+            self.verdict = verdicts.CUT_OFF
         self.cost_nano = self._cost_nano_of(self.call.model, self.usage)
         event = self._state.finish(
             self._reservation,
@@ -376,7 +378,7 @@ class Attempt:
         _forget_frames(error)
         self.error = error
         if self._is_broken_off:
-            self.error, self.verdict = UpstreamError(ENDING), verdicts.ABORTED
+            self.error, self.verdict = UpstreamError(ENDING), verdicts.CUT_OFF
         elif is_over or self.line.is_cut:
             self._is_left = self.line.is_cut
             self.error = UpstreamError(LEFT if self._is_left else OVER, timed_out=is_over)

@@ -27,6 +27,7 @@ from proxy.core.routing import Pool, Turn, order
 from proxy.core.types import Call, Serving, Usage
 from proxy.core.verdict import (
     ABORTED,
+    CUT_OFF,
     MODEL_ERROR,
     NO_DEPLOYMENT,
     NO_SUCH_MODEL,
@@ -216,7 +217,7 @@ class Forward:
                 break
             time.sleep(LOOK_SECONDS)
         seen |= self._open.copy()  # what began meanwhile, too
-        cut_off = [a for a in seen if a.settle() or a.verdict is ABORTED]
+        cut_off = [a for a in seen if a.settle(is_cut_off=True) or a.verdict is CUT_OFF]
         for attempt in cut_off:
             name = attempt.serving.config.name
             said = "%s %s was still answering when the worker ended"
@@ -463,8 +464,9 @@ class Forward:
         raise no_answer.unreachable(call, attempt)
 
     def _tell_no_answer(self, call: Call, attempt: Attempt) -> None:
-        """Nothing of one that ended as its client, who was in a hurry, wished."""
-        if attempt.verdict is ABORTED:
+        """Nothing of one that ended as its client, who was in a hurry, wished; nor of one that
+        was cut off, which is told of as that."""
+        if attempt.verdict is ABORTED or attempt.verdict is CUT_OFF:
             return
         is_late = self._clock() >= call.ends_at
         why = "there is no time to ask another" if is_late else "nobody else can serve it"

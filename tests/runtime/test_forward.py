@@ -526,12 +526,41 @@ def test_answers_still_open_when_the_worker_ends_are_counted_as_they_stand():
     next(pieces)
     assert world.gateway.end_open(0.0) == 1
     counted = world.usage("a")
-    assert (counted["requests"], counted["aborted"], counted["completion_tokens"]) == (1, 1, 1)
+    assert (counted["requests"], counted["expired"], counted["lost"]) == (1, 1, 1)
+    assert counted["completion_tokens"] == 1
     rest = list(pieces)  # its thread goes on, and counts nothing twice
     attempt.close()
     assert rest
     assert world.usage("a")["attempts"] == 1
     assert world.gateway.end_open(0.0) == 0
+
+
+def test_a_call_that_waits_for_its_answer_when_the_worker_ends_is_lost():
+    world = World(A)
+    ended = []
+
+    def answers():
+        ended.append(world.gateway.end_open(0.0))
+        return ok()
+
+    world.upstream.answers["a"] = answers
+    assert world.attempt().answer.status == 200  # its thread goes on, and counts nothing twice
+    counted = world.usage("a")
+    assert ended == [1]
+    assert (counted["requests"], counted["expired"], counted["lost"]) == (1, 1, 1)
+    assert counted["succeeded"] == 0
+
+
+def test_a_call_whose_client_left_before_the_worker_ended_is_not():
+    world = World(A, a=stream(token(), unreachable("it broke off its answer")))
+    attempt = world.attempt(stream=True)
+    attempt.line.cut()
+    pieces = iter(attempt)
+    next(pieces)
+    with contextlib.suppress(StopIteration):
+        next(pieces)
+    assert world.gateway.end_open(0.0) == 0
+    assert (world.usage("a")["aborted"], world.usage("a")["lost"]) == (1, 0)
 
 
 def test_streams_that_are_open_when_the_worker_ends_end_with_an_error_their_clients_read():
@@ -559,7 +588,8 @@ def test_streams_that_are_open_when_the_worker_ends_end_with_an_error_their_clie
     thread.join(5)
     assert b"the gateway is being stopped or restarted" in got
     counted = world.usage("a")
-    assert (counted["requests"], counted["aborted"], counted["failed"]) == (1, 1, 0)
+    assert (counted["requests"], counted["expired"], counted["lost"]) == (1, 1, 1)
+    assert (counted["aborted"], counted["failed"]) == (0, 0)
     assert world.state.view("a").totals["error_count"] == 0
 
 
@@ -586,7 +616,7 @@ def test_one_that_is_broken_off_is_no_success_however_far_it_came():
         next(pieces)
     attempt.close()
     assert b"the gateway is being stopped or restarted" in got[-1]
-    assert world.usage("a")["aborted"] == 1
+    assert world.usage("a")["expired"] == 1
 
 
 @pytest.mark.parametrize(
