@@ -152,17 +152,19 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
     not say so itself."""
     parts = _parts(server.app.wsgi())
     row = parts.clients.counts.free_row(worker.age)
+    last = None
     if row is not None:
-        parts.roster.free_row(row)
+        last = parts.roster.free_row(row)
         parts.least_connections.free_row(row)
     if not worker.was_killed:
         return
     parts.alerts.use_row(row)  # nobody else writes there now
     why = LATE if parts.draining.has_begun else STUCK if worker.aborted else KILLED
-    said = f"a worker (pid {worker.pid}) is gone: {why}"
+    calls = last.calls_open if last is not None else 0
+    said = f"a worker (pid {worker.pid}) is gone, with about {calls} calls: {why}"
     try:
         with parts.log_writer.at_once():
-            tell(logger, "worker_killed", said, worker_pid=worker.pid, why=why)
+            tell(logger, "worker_killed", said, worker_pid=worker.pid, why=why, calls=calls)
     except OSError as error:
         sys.stderr.write(f"{said}; the log's file cannot be written: {error}\n")
 

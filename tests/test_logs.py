@@ -61,7 +61,7 @@ def test_a_process_without_the_thread_writes_at_once_to_file_and_stderr_and_aler
     alerts = []
     writer = make_writer({"alerts": alerts.append}, log_dir=tmp_path)
     with writer.at_once():
-        tell(logger, "worker_killed", "a worker is gone", worker_pid=7, why="killed")
+        tell(logger, "worker_killed", "a worker is gone", worker_pid=7, why="killed", calls=3)
     assert "a worker is gone" in capsys.readouterr().err
     assert "a worker is gone" in (tmp_path / "proxy.log").read_text()
     assert [alert.event for alert in alerts] == ["worker_killed"]

@@ -28,8 +28,9 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "worker_killed": Event(
             "error",
-            "A worker ended that nobody told to; another takes its place.",
-            ("worker_pid", "why"),
+            "A worker ended that nobody told to, with so many `calls` as it had open in its"
+            " last second; another takes its place.",
+            ("worker_pid", "why", "calls"),
             is_alert=True,
         ),
         "config_changed": Event("info", "A worker has read a newer config.", ("revision",)),

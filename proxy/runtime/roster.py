@@ -63,7 +63,12 @@ class Roster:
         self._periodic = Periodic("roster", WRITE_SECONDS, self.write)
         self.threads: ThreadPool | None = None  # the server's, when it has made them
         self.use_row = self._board.use_row
-        self.free_row = self._board.clear
+
+    def free_row(self, row: int) -> Entry | None:
+        """Its worker is dead. What it wrote last, if it did not say that it ends."""
+        data = dict(self._board.all()).get(row)
+        self._board.clear(row)
+        return None if data is None else _read(data)
 
     def start(self) -> None:
         self.write()
@@ -82,7 +87,7 @@ class Roster:
     def read(self) -> dict[int, Entry]:
         """Each worker by its row: this one as it is now, the others as of the last second."""
         self.write()
-        return {row: Entry(**json.loads(data)) for row, data in self._board.all()}
+        return {row: _read(data) for row, data in self._board.all()}
 
     def _entry(self) -> Entry:
         threads = self.threads
@@ -104,3 +109,7 @@ class Roster:
         if len(data) > self._board.max_bytes:
             data = json.dumps(values | {"in_flight": {}}).encode()
         return data
+
+
+def _read(data: bytes) -> Entry:
+    return Entry(**json.loads(data))

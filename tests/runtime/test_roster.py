@@ -56,6 +56,23 @@ def test_who_died_or_ended_is_in_it_no_more():
     assert one.read() == {0: IDLE}
 
 
+def test_what_one_wrote_last_that_died_is_known_to_who_frees_its_row():
+    one = roster()
+    two = another(one, 1)
+    two._calls = SimpleNamespace(count=9, ceiling=512)
+    two.write()
+    last = one.free_row(1)
+    assert (last and last.calls_open, one.free_row(1)) == (9, None)
+
+
+def test_of_one_that_said_that_it_ends_there_is_nothing_to_know():
+    one = roster()
+    two = another(one, 1)
+    two.write()
+    two.stop()
+    assert one.free_row(1) is None
+
+
 def test_more_names_than_there_is_room_for_are_left_out():
     crowded = roster(in_flight={f"{n}" * 100: 1 for n in range(10_000)})
     assert crowded.read() == {0: IDLE}
