@@ -370,7 +370,9 @@ def _tell(former: Snapshot, current: Snapshot) -> None:
             instances=names[:NAMED],
             why=reason,
         )
-    back = sorted(before - now)
+    # Who was removed or disabled meanwhile is not back.
+    asked = {name for name, stored in current.instances.items() if stored.config.enabled}
+    back = sorted((before - now) & asked)
     if back:
         said = "no longer out of service: %s"
         tell(logger, "back_in_service", said, _named(back), instances=back[:NAMED])

@@ -362,6 +362,19 @@ def test_out_of_service_is_logged_when_it_begins_and_when_it_ends(
     assert len(snapshots.moved()) == 12
 
 
+def test_who_is_removed_or_disabled_while_it_is_out_of_service_is_not_back(database, logged):
+    add(database, *(config(name, api_key="env:NOT_SET") for name in ("a", "b", "c")))
+    snapshots = Snapshots(database, References({}))
+    snapshots.reload()
+    logged.clear()
+    with database.session() as session:
+        instances.remove(session, "a", author=AUTHOR)
+        instances.change(session, "b", {"enabled": False}, author=AUTHOR)
+    snapshots.reload()
+    assert snapshots.current.out_of_service == ["c"]
+    assert [line for _, line in logged if "service" in line] == []
+
+
 def test_a_key_of_the_vault_that_is_put_back_brings_all_back(database_file, tmp_path, clock):
     path = tmp_path / "secret.key"
     vault = Vault(path=path)
