@@ -6,7 +6,6 @@ otherwise silently have no effect.
 """
 
 import base64
-import difflib
 import os
 import re
 import ssl
@@ -23,6 +22,7 @@ from proxy.core.alerts import FORMATS
 from proxy.core.days import DAY_SECONDS
 from proxy.core.routing import POLICIES
 from proxy.core.sources import Network, networks
+from proxy.core.spelling import did_you_mean
 from proxy.core.usage import Kept
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -415,7 +415,6 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
     known = {s.name for s in SETTINGS}
     for name in sorted(values):
         if name.startswith("PROXY_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, known, likeness=0.75)  # all begin alike
             names = ", ".join(sorted(known))
             raise SettingError(f"{name}: there is no such setting.{hint} Known are {names}")

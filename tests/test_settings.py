@@ -219,8 +219,8 @@ def test_without_a_value_there_is_no_folder_and_no_file():
 @pytest.mark.parametrize(
     "name, hint",
     [
-        ("PROXY_THREAD", "Did you mean PROXY_THREADS?"),
-        ("PROXY_POLCY", "Did you mean PROXY_POLICY?"),
+        ("PROXY_THREAD", "Did you mean 'PROXY_THREADS'?"),
+        ("PROXY_POLCY", "Did you mean 'PROXY_POLICY'?"),
         ("PROXY_PORT", "Known are"),
         ("PROXY_XYZZY_9", "Known are ADMIN_API_KEY, PORT, PROXY_ALERT_"),
     ],

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.orm import Session
 
 from proxy.core.key_format import RANDOM_BYTES, key_of
+from proxy.core.spelling import did_you_mean
 from proxy.core.types import Client
 from proxy.errors import Conflict, NotFound, Unavailable
 from proxy.store import revisions
@@ -306,8 +307,9 @@ def _check_instances(session: Session, names: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise Conflict(
-                f"allowed_instances: there is no instance named {name!r}. Add it first, or"
-                " leave it out.",
+                f"allowed_instances: there is no instance named {name!r}."
+                f"{did_you_mean(name, session.scalars(select(InstanceRow.name)))} Add it first,"
+                " or leave it out.",
                 param="allowed_instances",
                 code="instance_not_found",
             )

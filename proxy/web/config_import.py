@@ -9,6 +9,7 @@ from marshmallow import Schema, ValidationError
 
 from proxy.core.config_document import BY_NAME, SECTIONS, Document, Section, Thing, made, placed
 from proxy.core.masking import MASK, SECRET_FIELDS, masked
+from proxy.core.spelling import did_you_mean
 from proxy.core.types import InstanceConfig
 from proxy.errors import Unprocessable
 from proxy.store import instances
@@ -79,7 +80,8 @@ def _sections(given: Any, wrong: list[Problem]) -> Iterator[tuple[Section, list[
         return
     for name, things in given.items():
         if name not in BY_NAME:
-            wrong.append((str(name), f"Is no section; there are {known}."))
+            hint = did_you_mean(str(name), BY_NAME)
+            wrong.append((str(name), f"Is no section; there are {known}.{hint}"))
         elif not isinstance(things, list):
             wrong.append((name, "Must be a list."))
         else:
@@ -116,7 +118,7 @@ def _put(section: Section, name: str, given: Thing, at: str, found: _Found) -> N
     except ValidationError as error:
         found.problems += [
             (path, _sentence(sentence, values, path))
-            for path, sentence in problems(error, values, at=f"{at}.")
+            for path, sentence in problems(error, values, schema, at=f"{at}.")
         ]
         return
     thing = _completed({**(section.defaults if now is None else now), **loaded})
@@ -150,6 +152,7 @@ def _check_allowed(document: Document, present: Document, wrong: list[Problem]) 
             if instance not in known and instance not in before.get(name, ()):
                 sentence = (
                     f"{shown(name)} is to use {shown(instance)}, and there is no such instance."
+                    f"{did_you_mean(instance, known)}"
                 )
                 wrong.append(("clients", sentence))
 

@@ -1,12 +1,13 @@
 """How the admin API reads what it is sent, and says what is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flask import request
 from marshmallow import Schema, ValidationError, fields
 
 from proxy.context import parts
+from proxy.core.spelling import did_you_mean
 from proxy.errors import Unprocessable
 from proxy.web.body import parsed_json, read_body
 from proxy.web.errors import message_and_path, messages_and_paths, shown
@@ -63,36 +64,45 @@ def checked(
     try:
         values: dict[str, Any] = schema.load(data, partial=partial)
     except ValidationError as error:
-        raise unprocessable(error, data, at=at) from None
+        raise unprocessable(error, data, schema, at=at) from None
     return values
 
 
 # Making a schema takes longer than using it, and an import checks thousands of records.
-def unprocessable(error: ValidationError, data: Any, *, at: str = "") -> Unprocessable:
+def unprocessable(
+    error: ValidationError, data: Any, schema: Schema, *, at: str = ""
+) -> Unprocessable:
     """Names the first bad field, and some of the others."""
     message, keys = message_and_path(error.messages)
-    path, sentence = _problem(message, keys, data, at)
+    path, sentence = _problem(message, keys, data, schema, at)
     found = [each for each in messages_and_paths(error.messages) if each[1] != keys]
-    wrong = [_problem(said, where, data, at) for said, where in found if said != UNKNOWN]
+    wrong = [
+        _problem(said, where, data, schema, at) for said, where in found if said != UNKNOWN
+    ]
     for field, said in wrong[:MAX_BESIDES]:
         sentence += f" Besides, {field}: {said}"
     if message != UNKNOWN:
         # What is missing may be what is misspelt.
-        unknown = [".".join(where) for said, where in found if said == UNKNOWN]
-        if unknown:
-            sentence += f" Unknown besides: {', '.join(map(shown, unknown[:MAX_BESIDES]))}."
+        unknown = [where for said, where in found if said == UNKNOWN]
+        for where in unknown[:MAX_BESIDES]:
+            hint = did_you_mean(where[-1], _known(schema, where))
+            sentence += f" Unknown besides: {shown('.'.join(where))}.{hint}"
     return Unprocessable(f"{path}: {sentence}", param=path or None)
 
 
-def problems(error: ValidationError, data: Any, *, at: str = "") -> list[tuple[str, str]]:
+def problems(
+    error: ValidationError, data: Any, schema: Schema, *, at: str = ""
+) -> list[tuple[str, str]]:
     """All that is wrong with `data`: each the path of a field, and a sentence."""
     return [
-        _problem(message, keys, data, at)
+        _problem(message, keys, data, schema, at)
         for message, keys in messages_and_paths(error.messages)
     ]
 
 
-def _problem(message: str, keys: Sequence[str], data: Any, at: str) -> tuple[str, str]:
+def _problem(
+    message: str, keys: Sequence[str], data: Any, schema: Schema, at: str
+) -> tuple[str, str]:
     field = ".".join(keys)
     value = _value_at(data, keys)
     # What is misspelt may be anything.
@@ -100,7 +110,22 @@ def _problem(message: str, keys: Sequence[str], data: Any, at: str) -> tuple[str
         _is_secret(field) or message == UNKNOWN or (isinstance(value, str) and "@" in value)
     )
     given = "" if is_secret or value is None else f" Given: {shown(value)}."
-    return f"{at}{field}", f"{message}{given}"
+    hint = did_you_mean(keys[-1], _known(schema, keys)) if message == UNKNOWN else ""
+    return f"{at}{field}", f"{message}{given}{hint}"
+
+
+def _known(schema: Any, keys: Sequence[str]) -> Iterable[str]:
+    """The names that there are where the last of `keys` stands."""
+    for key in keys[:-1]:
+        if isinstance(schema, Schema):
+            schema = schema.fields.get(key)
+        elif isinstance(schema, fields.Dict) and key == "value":
+            schema = schema.value_field
+        if isinstance(schema, fields.Nested):
+            schema = schema.schema
+    if not isinstance(schema, Schema):
+        return ()
+    return [field.data_key or name for name, field in schema.load_fields.items()]
 
 
 def _is_secret(field: str) -> bool:

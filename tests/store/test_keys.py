@@ -285,6 +285,10 @@ def test_an_instance_that_is_not_there_is_not_allowed_to_anybody(database, act):
     with pytest.raises(Conflict, match="no instance named 'b'") as caught:
         act(database, allowed_instances=["b"])
     assert caught.value.param == "allowed_instances"
+    with database.session() as session:
+        instances.add(session, [config("east-us")], author=AUTHOR)
+    with pytest.raises(Conflict, match=r"named 'east'\. Did you mean 'east-us'\? Add it"):
+        act(database, allowed_instances=["east"])
 
 
 def test_an_instance_that_went_away_does_not_keep_its_clients_from_being_changed(database):

@@ -208,7 +208,7 @@ BAD_FIELDS = [
     ("model_deployments.a.value", {"a": ""}, '""'),
     ("model_deployments..key", {"": "a"}, ""),
     # Without its value: what is misspelt may be a secret.
-    ("priorty", 5, "Unknown field."),
+    ("priorty", 5, "Unknown field. Did you mean 'priority'?"),
     ("deployment_name", "east", "Unknown field."),
 ]
 # Of these the value is a secret, or could be one: it is not shown again.

@@ -153,7 +153,7 @@ def test_everything_that_is_wrong_is_said_at_once():
     assert error.message.splitlines() == [
         "instances[0].weight: Must be greater than or equal to 0 and less than or equal to"
         " 2147483647. Given: -1.",
-        "instances[0].wieght: Unknown field.",
+        "instances[0].wieght: Unknown field. Did you mean 'weight'?",
         'instances[1].api_base: Must be http:// or https:// and a host. Given: "ftp://c".',
         "instances[1].api_key: Missing data for required field.",
         "instances[2]: Must be a mapping of fields to values.",
@@ -165,6 +165,24 @@ def test_everything_that_is_wrong_is_said_at_once():
         "prices: Must be a list.",
         "admins: Is no section; there are instances, quota_groups, clients, prices.",
     ]
+
+
+def test_what_is_nearly_a_name_that_there_is_is_told_with_that():
+    error = refused({"instnaces": [], "quota_groups": [{"name": "g", "max_tmp": 5}]})
+    assert error.message.splitlines() == [
+        "instnaces: Is no section; there are instances, quota_groups, clients, prices."
+        " Did you mean 'instances'?",
+        "quota_groups[0].max_tmp: Unknown field. Did you mean 'max_tpm'?",
+    ]
+    limits = {"model_limits": {"m": {"max_tmp": 5}}}
+    error = refused({"quota_groups": [{"name": "g", **limits}]})
+    assert error.message == (
+        "quota_groups[0].model_limits.m.value.max_tmp: Unknown field. Did you mean 'max_tpm'?"
+    )
+    error = refused({"clients": [{"name": "app", "allowed_instances": ["bb"]}]})
+    assert error.message == (
+        'clients: "app" is to use "bb", and there is no such instance. Did you mean \'b\'?'
+    )
 
 
 def test_a_name_that_stands_twice_is_refused():

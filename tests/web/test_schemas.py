@@ -2,6 +2,7 @@ import pytest
 
 from proxy.errors import Unprocessable
 from proxy.web.schemas import MAX_BESIDES, checked
+from proxy.web.schemas_config import DiffQuerySchema
 from proxy.web.schemas_instances import InstanceSchema
 
 FEWEST = {"name": "a", "api_base": "https://h", "api_key": "k"}
@@ -45,7 +46,12 @@ def test_all_that_is_wrong_is_told_the_first_as_the_errors_own():
     assert error.message.startswith("api_key: Length must be between 1 and 4000.")
     assert " Besides, max_tpm: Must be " in error.message
     assert " Given: -1. Besides, timeout_seconds: Not a valid number." in error.message
-    assert error.message.endswith(' Unknown besides: "prority".')
+    assert error.message.endswith(" Unknown besides: \"prority\". Did you mean 'priority'?")
+
+
+def test_what_is_misspelt_is_told_with_what_is_meant_as_it_is_written_outside():
+    error = refused(DiffQuerySchema(), {"form": "1"})  # the field's own name is `older`
+    assert error.message.endswith("Unknown besides: \"form\". Did you mean 'from'?")
 
 
 def test_of_much_that_is_wrong_some_is_told():
@@ -68,5 +74,5 @@ def test_what_is_misspelt_is_told_with_what_is_missing():
     missing = "api_base: Missing data for required field."
     assert (error.param, error.message) == (
         "api_base",
-        f'{missing} Unknown besides: "api_bas".',
+        f"{missing} Unknown besides: \"api_bas\". Did you mean 'api_base'?",
     )
