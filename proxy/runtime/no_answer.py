@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from proxy.core.catalog import names_model
 from proxy.core.refusal import FAILING, FULL, Refusal, is_short
 from proxy.core.types import ENTRA, Call, Serving
 from proxy.core.verdict import MISCONFIGURED
@@ -100,8 +101,15 @@ def model_not_found(call: Call) -> ProxyError:
 
 
 def out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> ProxyError:
-    """503: those that serve the model, `out`, are switched off or lack a secret or a token."""
+    """503: those that serve the model, `out`, are switched off or lack a secret or a token.
+    Where they serve it because they serve any, nobody here knows whether there is such one."""
     said = f"No instance that serves {call.model!r} is in service."
+    if not any(names_model(s.config, call.model) for s in out):
+        whose = " that this API key may use" if call.client.allowed_instances else ""
+        said = (
+            f"No instance{whose} names the model {call.model!r}, which may be misspelt, and"
+            " those that serve any model are out of service."
+        )
     if lacks_token and any(s.config.enabled and s.config.auth == ENTRA for s in out):
         said += " The gateway has no token of Entra ID; this is for its operator to mend."
     return Unavailable(said, is_worth_retrying=False)

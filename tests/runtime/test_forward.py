@@ -307,9 +307,22 @@ def test_a_model_that_nobody_serves_is_unknown():
 
 
 def test_a_model_that_only_disabled_instances_serve_is_not_unknown():
-    world = World(replace(A, enabled=False), a=never_asked)
+    world = World(replace(A, supported_models=("gpt-4o",), enabled=False), a=never_asked)
     with pytest.raises(Unavailable, match=r"No instance that serves 'gpt-4o' is in service\."):
         world.forward()
+
+
+def test_a_model_that_is_served_only_by_who_serves_any_and_is_disabled_may_be_misspelt():
+    world = World(
+        replace(A, supported_models=("gpt-4o",)), replace(B, enabled=False), a=never_asked
+    )
+    with pytest.raises(Unavailable) as caught:
+        world.forward(model="gpt-4p")
+    assert caught.value.is_worth_retrying is False
+    assert caught.value.message == (
+        "No instance names the model 'gpt-4p', which may be misspelt, and those that serve any"
+        " model are out of service."
+    )
 
 
 def test_a_disabled_instance_is_not_asked():
@@ -343,7 +356,7 @@ def test_a_client_that_may_not_use_all_instances_is_not_told_what_others_serve()
 
 def test_a_client_whose_instances_are_disabled_is_to_come_back():
     world = World(A, replace(B, enabled=False), a=never_asked)
-    with pytest.raises(Unavailable, match="is in service"):
+    with pytest.raises(Unavailable, match=r"that this API key may use names .* out of service"):
         world.forward(client=Client("app", allowed_instances=("b",)))
 
 

@@ -60,7 +60,7 @@ def test_a_reference_that_leads_nowhere_is_kept_and_told_and_the_instance_is_not
     ] == ["a"]
     refused = world.ask()
     assert (refused.status_code, refused.get_json()["error"]["code"]) == (503, "unavailable")
-    assert "in service" in refused.get_json()["error"]["message"]
+    assert "are out of service" in refused.get_json()["error"]["message"]
     assert world.asked() == (0, 0)
     assert world.client.get("/ready").status_code == 503
     (check,) = world.admin("POST", "/a/verify", json={"model": "gpt-4o"}).get_json()["checks"]
