@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from flask.cli import with_appcontext
@@ -19,7 +20,17 @@ from proxy.cli.told import while_it_runs
 from proxy.context import Parts, parts
 from proxy.core import findings
 from proxy.core.columns import printable
-from proxy.core.findings import ERROR, OK, SKIPPED, WARNING, Finding, skipped
+from proxy.core.findings import (
+    ERROR,
+    KEY_IN_MEMORY,
+    KEY_THERE,
+    OK,
+    SKIPPED,
+    WARNING,
+    Finding,
+    skipped,
+)
+from proxy.core.masking import SECRET_FIELDS
 from proxy.core.providers import CLASSIC
 from proxy.core.references import is_variable
 from proxy.core.types import InstanceConfig
@@ -31,6 +42,7 @@ from proxy.runtime.verify import Look, looks
 from proxy.settings import ROOT, SettingError
 from proxy.store import admin_keys, checkup, keys, lost, schema, secrets
 from proxy.store.damage import check_set_aside
+from proxy.store.sealed import Unreadable
 
 THREADS = 16
 SECONDS = 60
@@ -42,6 +54,8 @@ RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest
 BACK = "Put it back, or scripts/backup_monitor.py restore --newest with the gateway stopped."
 ILL = ("error", "misconfigured")  # statuses that a rest after a 429 is not
 OK_SHOWN = 10  # lines of an area in which all is well
+OPENS = (KEY_THERE, KEY_IN_MEMORY)  # with these workers can read secrets
+Answers = list[dict[str, Any] | None]
 MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
 MARKS[SKIPPED] = ("skipped", "blue")
 
@@ -126,15 +140,17 @@ def _folders(mine: Parts) -> list[Path]:
 
 def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
     """What the tables say. Where they cannot be read, nothing of it is known."""
+    heard: Answers = []
     try:
         check_set_aside(mine.database)
         schema.check(mine.database, writes=False)
         look()
-        yield from _of_tables(mine)
+        heard = [] if offline else _heard_of_service(mine)
+        yield from _of_tables(mine, heard)
         schema.check_writable(mine.database)
     except schema.DatabaseBusy as error:
         yield Finding("database", WARNING, str(error), "See what that process does.")
-        yield from _of_instances(mine)
+        yield from _of_instances(mine, heard)
         return
     except schema.DatabaseLost as error:
         yield Finding("database", ERROR, str(error), BACK)
@@ -145,7 +161,7 @@ def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
     except (ProxyError, schema.SchemaProblem) as error:
         yield Finding("database", ERROR, str(error), RESTORE)
     else:
-        yield from _of_instances(mine)
+        yield from _of_instances(mine, heard)
         return
     yield skipped("instances", "Without the database nothing is known of them.")
 
@@ -157,10 +173,22 @@ def _of_missing(mine: Parts, error: schema.DatabaseMissing, *, offline: bool) ->
     return Finding("database", ERROR, str(error), ".venv/bin/alembic upgrade head")
 
 
-def _of_instances(mine: Parts) -> Iterator[Finding]:
+def _heard_of_service(mine: Parts) -> Answers:
+    """What workers say, where this command cannot read all secrets: they may have read them
+    when they still could be, or have other rights."""
+    is_whole = not (mine.database.vault.problem or mine.snapshots.current.out_of_service)
+    return [] if is_whole else _heard(mine)
+
+
+def _of_instances(mine: Parts, heard: Answers) -> Iterator[Finding]:
     snapshot = mine.snapshots.current
     out = snapshot.out_of_service
-    yield from findings.of_references({name: snapshot.problems[name].text for name in out})
+    problems = {name: snapshot.problems[name].text for name in out}
+    if mine.database.vault.problem and findings.key_of(heard) in OPENS:
+        sealed = [name for name in out if _is_sealed(snapshot.instances[name].config)]
+        yield from findings.of_not_asked(sealed)
+        problems = {name: text for name, text in problems.items() if name not in sealed}
+    yield from findings.of_references(problems, serves=findings.serves_all(heard))
     configs = [stored.config for stored in in_order()]
     stands = {s.config.name: standing_of(s) for s in in_order() if s.config.name not in out}
     ill = {name: s for name, s in stands.items() if s.status in ILL}
@@ -172,7 +200,11 @@ def _of_instances(mine: Parts) -> Iterator[Finding]:
     yield from findings.of_api_versions(versions, (today.year, today.month, today.day))
 
 
-def _of_tables(mine: Parts) -> Iterator[Finding]:
+def _is_sealed(config: InstanceConfig) -> bool:
+    return any(isinstance(getattr(config, f), Unreadable) for f in SECRET_FIELDS)
+
+
+def _of_tables(mine: Parts, heard: Answers) -> Iterator[Finding]:
     settings, vault, now = mine.settings, mine.database.vault, time.time()
     with mine.database.read() as connection:
         clients = [each for each in keys.listed(connection) if each.key_hint is not None]
@@ -180,12 +212,24 @@ def _of_tables(mine: Parts) -> Iterator[Finding]:
         survey = secrets.survey(connection, vault)
     yield findings.of_admins(settings.admin_api_key, len(admins))
     yield from findings.of_client_auth(settings.client_auth, settings.bind, len(clients))
-    unopened = [f"{u.table} {u.row}, {u.column}: {u.reason}" for u in survey.unopened]
-    yield from findings.of_secrets(vault.problem, survey.sealed, survey.behind, unopened)
+    yield from _of_secrets(vault.problem, survey, heard)
     enabled = [each.client for each in clients if each.client.enabled]
     ends = [("client", c.name, c.expires_at) for c in enabled]
     ends += [("admin", a.name, a.expires_at) for a in admins]
     yield from findings.of_expiries(ends, now)
+
+
+def _of_secrets(
+    problem: str | None, survey: secrets.Survey, heard: Answers
+) -> Iterator[Finding]:
+    key = findings.key_of(heard)
+    if problem is None or key not in OPENS:
+        unopened = [f"{u.table} {u.row}, {u.column}: {u.reason}" for u in survey.unopened]
+        yield from findings.of_secrets(problem, survey.sealed, survey.behind, unopened)
+    elif key == KEY_IN_MEMORY:
+        yield findings.of_lost_key(problem, len(survey.unopened))
+    else:
+        yield findings.of_hidden_key(problem)
 
 
 # What may take long.
@@ -220,14 +264,19 @@ def _hosts(configs: Sequence[InstanceConfig]) -> list[InstanceConfig]:
 
 
 def _of_gateway(mine: Parts) -> list[Finding]:
+    return [*findings.of_gateway(mine.settings.address, _heard(mine))]
+
+
+def _heard(mine: Parts) -> Answers:
+    """Of workers that run, what they say of themselves; one None if there are none."""
     settings = mine.settings
     ask = partial(running.health, settings.address, seconds=HEALTH_SECONDS)
     first = ask()
-    answers = [first]
+    answers: Answers = [first]
     if first is not None:
         jobs = [ask] * (ASKED_FOR_EACH_WORKER * settings.workers - 1)
         answers += [d.result for d in together(jobs, threads=4, seconds=2 * HEALTH_SECONDS)]
-    return [*findings.of_gateway(settings.address, answers)]
+    return answers
 
 
 def _of_hosts(mine: Parts, hosts: Sequence[InstanceConfig], seconds: float) -> list[Finding]:

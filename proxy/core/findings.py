@@ -26,6 +26,9 @@ LARGE_WAL_BYTES = 256_000_000
 SHORT_KEY_CHARACTERS = 16
 EXAMPLE_ADMIN_KEY = "your-admin-api-key"  # in README and docs, where one's own is to stand
 PREVIEW_DAYS = 365
+NAMED = 10  # instances in one finding
+# Where a worker has the key for secrets: in its file; read before that was lost; nowhere.
+KEY_THERE, KEY_IN_MEMORY, KEY_GONE = "there", "in memory", "gone"
 USUAL_VERSION = "2024-10-21"
 
 _VERSION = re.compile(r"(\d{4})-(\d{2})-(\d{2})(-preview)?", re.ASCII)
@@ -243,8 +246,55 @@ def of_secrets(
         yield well("secrets", f"All {sealed} secrets can be decrypted.")
 
 
-def of_references(problems: Mapping[str, str]) -> Iterator[Finding]:
-    """Of instances by name, as commands see them."""
+def of_lost_key(problem: str, unopened: int) -> Finding:
+    """Of the key for secrets while workers that have it in memory go on."""
+    return Finding(
+        "secrets",
+        ERROR,
+        f"The key for secrets is gone: {problem}. The gateway that runs still has it in memory"
+        " and goes on, but can store no secret. Started anew it could read none of the"
+        f" {unopened} that there are: instances would be out of service, and no client's or"
+        " admin's key could be checked.",
+        "Put your copy of it back there before the gateway is started anew: with chmod 600, and"
+        " the gateway's user as its owner. If no copy is left: README, Secrets.",
+    )
+
+
+def of_hidden_key(problem: str) -> Finding:
+    """Of one that the gateway can read, and this command cannot."""
+    return Finding(
+        "secrets",
+        WARNING,
+        f"This command cannot read the key for secrets: {problem}. The gateway that runs can.",
+        "Run this as the gateway's user and with its environment.",
+    )
+
+
+def of_not_asked(names: Sequence[str]) -> Iterator[Finding]:
+    """Of instances in service whose secrets this command lacks for want of the key."""
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield skipped(
+            "instances",
+            f"In service, but not asked by this command, which cannot read their secrets:"
+            f" {', '.join(sorted(names)[:NAMED])}{more}.",
+        )
+
+
+def of_references(problems: Mapping[str, str], *, serves: bool = False) -> Iterator[Finding]:
+    """Of instances by name, as commands see them. `serves`: the gateway that runs has them in
+    service."""
+    if serves:
+        for name, problem in sorted(problems.items()):
+            yield Finding(
+                "secrets",
+                WARNING,
+                f"Instance {name} is in service, but would not be with what this command finds:"
+                f" {problem}",
+                "Run this as the gateway's user and with its environment; if it says the same,"
+                " mend it before the gateway is started anew.",
+            )
+        return
     for name, problem in sorted(problems.items()):
         yield Finding(
             "secrets",
@@ -295,6 +345,18 @@ def of_expiries(ends: Iterable[tuple[str, str, float | None]], now: float) -> It
 
 
 # Running workers.
+
+
+def key_of(answers: Iterable[Mapping[str, Any] | None]) -> str | None:
+    """Where the workers have the key for secrets, the worst that any says; None: none does."""
+    said = {each.get("secret_key") for each in answers if each is not None}
+    return next((k for k in (KEY_GONE, KEY_IN_MEMORY, KEY_THERE) if k in said), None)
+
+
+def serves_all(answers: Iterable[Mapping[str, Any] | None]) -> bool:
+    """Whoever answered has all instances in service that are enabled; false if nobody did."""
+    heard = [each for each in answers if each is not None]
+    return bool(heard) and all(each.get("out_of_service") == 0 for each in heard)
 
 
 def of_gateway(address: str, answers: Sequence[Mapping[str, Any] | None]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask
 
 from proxy.context import parts
+from proxy.core.findings import KEY_GONE, KEY_IN_MEMORY, KEY_THERE
 from proxy.runtime.roster import Entry
 
 
@@ -17,12 +18,14 @@ def register(app: Flask) -> None:
 
 def health() -> dict[str, Any]:
     """Always 200 while we can answer at all; `problem` is what a person should look at.
-    `lacks_token`: Entra ID gives none, though an instance needs one.
+    Of this worker: `lacks_token`: Entra ID gives none, though an instance needs one;
+    `secret_key`: whether the key for secrets is there, in memory alone, or gone;
+    `out_of_service`: how many instances are, though they are enabled.
 
     `calls` are those of all workers: open, waiting for room, and how many they can hold. Of
     the others as of the last second.
     """
-    workers = list(parts().roster.read().values())
+    snapshot, workers = parts().snapshots.current, list(parts().roster.read().values())
     problem = sync_problem() or keys_problem() or _secrets_problem()
     problem = problem or parts().log_writer.problem or _silence(workers)
     return {
@@ -34,8 +37,17 @@ def health() -> dict[str, Any]:
             "ceiling": sum(worker.calls_limit for worker in workers),
         },
         "workers": len(workers),
-        "lacks_token": parts().snapshots.current.lack is not None,
+        "lacks_token": snapshot.lack is not None,
+        "secret_key": _secret_key(),
+        "out_of_service": len(snapshot.out_of_service),
     }
+
+
+def _secret_key() -> str:
+    vault = parts().database.vault
+    if vault.problem is None:
+        return KEY_THERE
+    return KEY_IN_MEMORY if vault.count else KEY_GONE
 
 
 def ready() -> tuple[dict[str, Any], int]:

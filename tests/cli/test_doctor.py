@@ -12,7 +12,7 @@ from proxy.core.deltas import WHOLE_INSTANCE, Deltas, Rest
 from proxy.runtime.verify import Check
 from proxy.simulator import Resource, Simulator
 from proxy.store import instances, keys, schema, states
-from tests.builders import AUTHOR, config
+from tests.builders import AUTHOR, SECRET_KEY, config
 from tests.store.test_damage import spoil
 from tests.store.test_lost import backup_of
 from tests.web.conftest import log_kept
@@ -232,6 +232,78 @@ def test_the_running_workers_are_asked(run, make_app, add, monkeypatch):
     result = run("--json", app=app)
     assert asked == ["http://127.0.0.1:8123"] * 6
     assert ("gateway", "error", "A worker says") in found(result)
+
+
+@pytest.fixture
+def lost_key(make_app, make_settings, tmp_path, add, database, sim):
+    """An app whose key for secrets went away after an instance was stored with it, and one that
+    it could not read before either."""
+    path = tmp_path / "secret.key"
+    path.write_text(f"{SECRET_KEY}\n")
+    path.chmod(0o600)
+    add(
+        config("a", api_base=sim.url, api_key=KEY, supported_models=("gpt-4o",)),
+        config("lost", api_base=sim.url, api_key="env:NO_SUCH_VARIABLE"),
+    )
+    path.unlink()
+    return make_app(secret_key=(), secret_key_file=path)
+
+
+def say(monkeypatch, **said):
+    answer = {"status": "ok", "problem": None, "calls": {}} | said
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: answer)
+
+
+def test_of_a_key_that_only_running_workers_have_it_says_what_the_next_start_lacks(
+    run, lost_key, monkeypatch
+):
+    say(monkeypatch, secret_key="in memory", out_of_service=0)
+    result = run(app=lost_key)
+    assert result.exit_code == 1
+    assert "The key for secrets is gone: the key is missing: it belongs in" in result.stdout
+    assert "still has it in memory and goes on" in result.stdout
+    assert "before the gateway is started anew" in result.stdout
+    assert "skipped  instances    In service, but not asked by this command" in result.stdout
+    assert "Instance lost is in service, but would not be" in result.stdout
+    assert "is out of service" not in result.stdout
+    assert "cannot be decrypted" not in result.stdout
+
+
+def test_who_is_out_of_service_without_the_key_too_is_told_so(run, lost_key, monkeypatch):
+    say(monkeypatch, secret_key="in memory", out_of_service=1)
+    result = run(app=lost_key)
+    assert "Instance lost is out of service" in result.stdout
+    assert "Instance a is" not in result.stdout
+
+
+def test_a_key_that_only_this_command_cannot_read_is_not_gone(run, lost_key, monkeypatch):
+    say(monkeypatch, secret_key="there", out_of_service=0)
+    result = run("--json", app=lost_key)
+    assert result.exit_code == 0
+    assert ("secrets", "warning", "This command cannot read the key for secrets") in found(
+        result
+    )
+    assert "out of service" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"secret_key": "gone", "out_of_service": 2},  # they were started anew since
+        {},  # of an older version
+    ],
+)
+def test_without_a_key_in_memory_instances_are_out_of_service(run, lost_key, monkeypatch, said):
+    say(monkeypatch, **said)
+    result = run(app=lost_key)
+    assert "Instance a is out of service" in result.stdout
+    assert "secrets cannot be decrypted" in result.stdout
+
+
+def test_a_key_that_is_gone_while_nothing_runs_or_nobody_is_asked(run, lost_key):
+    for arguments in ((), ("--offline",)):
+        result = run(*arguments, app=lost_key)
+        assert "Instance a is out of service" in result.stdout
 
 
 def test_nothing_stays_open(run, make_app, add, sim):

@@ -4,6 +4,8 @@ from proxy.core import findings
 from proxy.core.findings import DAY_SECONDS, ERROR, OK, SKIPPED, WARNING, Finding
 
 NOW = 1_700_000_000.0
+WELL = {"status": "ok", "problem": None}
+IN_MEMORY = WELL | {"secret_key": "in memory", "out_of_service": 0}
 GB = 1_000_000_000
 
 
@@ -130,6 +132,33 @@ def test_references_that_lead_nowhere_are_told_by_instance():
     assert found.what == "Instance a is out of service: api_key: /none cannot be read."
 
 
+def test_what_only_a_command_lacks_is_no_instance_out_of_service():
+    found = only(findings.of_references({"a": "api_key: none."}, serves=True))
+    assert found.severity == WARNING
+    assert found.what.startswith("Instance a is in service, but would not be")
+
+
+def test_those_that_are_not_asked_are_named_but_not_by_thousands():
+    assert not list(findings.of_not_asked([]))
+    found = only(findings.of_not_asked([f"i{n:02}" for n in range(12)]))
+    assert found.severity == SKIPPED
+    assert found.what.endswith("i08, i09 and 2 more.")
+
+
+@pytest.mark.parametrize(
+    "answers, key, serves",
+    [
+        ([None], None, False),
+        ([WELL], None, False),  # of an older version
+        ([IN_MEMORY, None, IN_MEMORY], "in memory", True),
+        ([IN_MEMORY, IN_MEMORY | {"secret_key": "there"}], "in memory", True),
+        ([IN_MEMORY, {"secret_key": "gone", "out_of_service": 3}], "gone", False),
+    ],
+)
+def test_of_what_workers_say_the_worst_counts(answers, key, serves):
+    assert (findings.key_of(answers), findings.serves_all(answers)) == (key, serves)
+
+
 def test_a_key_that_nothing_replaced_is_told_by_instance():
     found = only(findings.of_variables(["a"]))
     assert found.severity == WARNING
@@ -162,9 +191,6 @@ def test_the_remedy_of_a_key_is_the_command_for_its_kind():
     assert found.remedy.startswith("flask admins change --expires 90d -- ann;")
     found = only(findings.of_expiries([("client", "--x $y", NOW)], NOW))
     assert found.remedy.startswith("flask keys change --expires 90d -- '--x $y';")
-
-
-WELL = {"status": "ok", "problem": None}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,15 @@ from proxy.runtime.roster import Entry
 from proxy.runtime.syncer import LATE_SECONDS
 
 IDLE = {"open": 0, "waiting": 0, "ceiling": 512}
-FINE = {"status": "ok", "problem": None, "calls": IDLE, "workers": 1, "lacks_token": False}
+FINE = {
+    "status": "ok",
+    "problem": None,
+    "calls": IDLE,
+    "workers": 1,
+    "lacks_token": False,
+    "secret_key": "there",
+    "out_of_service": 0,
+}
 OTHER = Entry(3, 100, 2, 0.0, False, 7, {})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.store.vault import new_key
+from proxy.store.vault import Vault, new_key
 from tests.builders import SECRET_KEY
 from tests.web.conftest import ADMIN
 
@@ -81,11 +81,30 @@ def test_health_tells_of_it_without_names_and_others_are_asked(world):
         "1 instance is out of service, because its secrets cannot be read; GET"
         " /admin/instances?status=misconfigured says why."
     )
+    assert answer.get_json()["out_of_service"] == 1
     assert world.client.get("/ready").status_code == 200
     assert world.ask().status_code == 200
     assert world.asked() == (0, 1)
     world.admin("PUT", "/a", json={"enabled": False})
-    assert world.client.get("/health").get_json()["problem"] is None
+    answer = world.client.get("/health").get_json()
+    assert (answer["problem"], answer["out_of_service"]) == (None, 0)
+
+
+def test_health_tells_that_the_key_is_gone_and_that_all_are_served_without_it(
+    make_world, tmp_path, monkeypatch
+):
+    path = tmp_path / "secret.key"
+    path.write_text(SECRET_KEY)
+    world = make_world(secret_key=(), secret_key_file=path)
+    world.add("a")
+    path.unlink()
+    later(world)
+    answer = world.client.get("/health").get_json()
+    assert (answer["secret_key"], answer["out_of_service"]) == ("in memory", 0)
+    assert world.ask().status_code == 200
+    # As a worker has it that was started anew.
+    monkeypatch.setattr(world.parts.database, "vault", Vault(path=path))
+    assert world.client.get("/health").get_json()["secret_key"] == "gone"
 
 
 def test_a_key_in_a_file_that_changes_ends_the_rest_of_the_old_one(world, key_file):
