@@ -86,7 +86,7 @@ class Attempt:
         on_close: Callable[["Attempt"], None],
         is_made_up: Callable[[], bool],
         cost_nano: Callable[[str, Usage], int],
-        settled: Callable[[Usage, int], None],
+        charge: Callable[[Usage, int], None],
     ) -> None:
         self.serving = serving
         self.request_id = call.request_id
@@ -112,7 +112,7 @@ class Attempt:
         self._on_close = on_close
         self._is_made_up = is_made_up  # the model, by the client
         self._cost_nano_of = cost_nano
-        self._settled = settled  # what the client is charged
+        self._charge = charge  # the client
         # Taken by whoever settles it: a request's thread, or the one that ends the worker.
         self._once = Lock()
 
@@ -214,7 +214,7 @@ class Attempt:
             self._was_given_up = False
             is_left = self.line.is_cut
             self._state.count_request(self._reservation, self.verdict, is_left=is_left)
-            self._settled(self.usage, self.cost_nano)
+            self._charge(self.usage, self.cost_nano)
         else:
             self.close()
 
@@ -261,7 +261,7 @@ class Attempt:
             ),
         )
         if answered:
-            self._settled(self.usage, self.cost_nano)
+            self._charge(self.usage, self.cost_nano)
         is_broken = self.stream is not None and self._was_answered
         if is_broken and self.verdict.outcome == "failed":
             name, why = self.serving.config.name, self.trouble() or ""

@@ -4,8 +4,7 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from threading import Event
@@ -14,7 +13,6 @@ from typing import Any
 from proxy.core.attempts import Reservation
 from proxy.core.catalog import names_model
 from proxy.core.contention import Contention
-from proxy.core.limiter import accepts_prompt
 from proxy.core.record import Trail
 from proxy.core.refusal import (
     TOO_LONG,
@@ -24,14 +22,10 @@ from proxy.core.refusal import (
     to_ask_all_the_same,
 )
 from proxy.core.routing import Pool, Turn, order
-from proxy.core.types import Call, Serving, Usage
+from proxy.core.types import Call, Serving
 from proxy.core.verdict import (
     ABORTED,
     CUT_OFF,
-    MODEL_ERROR,
-    NO_DEPLOYMENT,
-    NO_SUCH_MODEL,
-    UNSUPPORTED,
 )
 from proxy.errors import (
     ClientLeft,
@@ -48,8 +42,9 @@ from proxy.runtime.line import Line
 from proxy.runtime.snapshot import Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.tell import tell
+from proxy.runtime.trip import Charge, Trip, charge_nobody, queue_of
 from proxy.runtime.upstream import Upstream
-from proxy.runtime.waiting import Full, Waiter, WaitingRoom, common
+from proxy.runtime.waiting import Full, WaitingRoom, common
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +55,6 @@ MAX_TURNS = 10_000
 LOOK_SECONDS = 0.01  # for streams that are being ended
 
 _Taken = tuple[Serving, Reservation]
-
-# Told once what the answer used, which the client gets, and what that costs.
-Settled = Callable[[Usage, int], None]
-
-
-def told_to_nobody(_usage: Usage, _cost_nano: int) -> None:
-    """For calls of which nobody keeps an account."""
 
 
 class _Turns:
@@ -82,36 +70,6 @@ class _Turns:
         number = self._next()
         self.upcoming = number + 1
         return number
-
-
-@dataclass(slots=True)
-class Trip:
-    """One call on its way. `queue` is where it waits, and for what it competes. `trail` is what
-    the log tells of it.
-
-    `left`: how many more attempts there may be, None before the first instance is chosen.
-    `patience_seconds`: how long it may still wait. `asked`: the instances that are not to be
-    asked twice in this pass, `refused`: why others were not. `failed`: those that can do
-    nothing for this call any more, `unknown`: of these, to whom its model is none.
-    `again` is who failed last in a way that may pass, and `failure` what of that to tell.
-    """
-
-    call: Call
-    pool: Pool
-    queue: str
-    line: Line
-    trail: Trail
-    turn: Turn
-    patience_seconds: float
-    settled: Settled
-    left: int | None = None
-    attempt: Attempt | None = None
-    asked: set[str] = field(default_factory=set)
-    refused: list[Refusal] = field(default_factory=list)
-    failed: set[str] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
-    again: Serving | None = None
-    failure: ProxyError | None = None
 
 
 class Forward:
@@ -149,7 +107,7 @@ class Forward:
         self._estimates = estimates or Estimates()
         self._clock = clock
         self._random = random.Random()  # draws instances, not secrets
-        self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)  # by `_queue`
+        self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)  # by `queue_of`
         self._open: set[Attempt] = set()  # adding and discarding are atomic
         self._fairness = fairness or Fairness(clock=clock)
         self.waiting = WaitingRoom(places=waiting_places, clock=clock, fairness=self._fairness)
@@ -165,7 +123,7 @@ class Forward:
         call: Call,
         trail: Trail,
         line: Line | None = None,
-        settled: Settled = told_to_nobody,
+        charge: Charge = charge_nobody,
     ) -> Attempt:
         """The first attempt another instance could not better, or else the last.
 
@@ -173,13 +131,13 @@ class Forward:
         takes what the log tells of the way: as long as it has no attempt, the request is
         counted nowhere yet. Raises a ProxyError if there is nothing
         that may be shown: an unknown model, no room, no instance that answers. Cutting the
-        line ends whatever it waits for. `settled` hears of the attempt that is returned, when
+        line ends whatever it waits for. `charge` hears of the attempt that is returned, when
         it ends.
         """
         pool = self._pool(call)
         line, patience_seconds = line or Line(), self._max_wait_seconds
         turn, trail.policy = self._turn(call), self._policy
-        trip = Trip(call, pool, _queue(call), line, trail, turn, patience_seconds, settled)
+        trip = Trip(call, pool, queue_of(call), line, trail, turn, patience_seconds, charge)
         try:
             return self._best(trip)
         except ProxyError:
@@ -229,10 +187,10 @@ class Forward:
         """Who would be tried in which order, and why others would not. Asks nobody, and takes
         nobody's turn."""
         pool = self._pool(call)
-        number = self._turns[_queue(call)].upcoming
+        number = self._turns[queue_of(call)].upcoming
         turn = Turn(random.Random(), number, call.affinity, self._state.look)
         servings = list(order(self._policy, pool, turn))
-        found = self._state.refusals(servings, call, kept=self._kept(_queue(call), call))
+        found = self._state.refusals(servings, call, kept=self._kept(queue_of(call), call))
         yield from zip(servings, found, strict=True)
 
     def contention(self, model: str) -> Contention | None:
@@ -244,7 +202,7 @@ class Forward:
         usage, call = attempt.usage, attempt.call
         if attempt.serving.counts_tokens:
             surplus = usage.total_tokens - call.reserved_tokens
-            self._fairness.give(_queue(call), call.client.name, surplus)
+            self._fairness.give(queue_of(call), call.client.name, surplus)
         self.waiting.poke()  # what it had reserved is free
         if usage.prompt_tokens and not usage.estimated:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
@@ -267,7 +225,7 @@ class Forward:
     def _turn(self, call: Call) -> Turn:
         if len(self._turns) > MAX_TURNS:  # clients choose the names where any model is served
             self._turns.clear()
-        number = self._turns[_queue(call)].take()
+        number = self._turns[queue_of(call)].take()
         return Turn(self._random, number, call.affinity, self._state.look)
 
     def _free(self, trip: Trip, contention: Contention | None) -> frozenset[str] | None:
@@ -291,7 +249,7 @@ class Forward:
         free = self._free(trip, contention) if in_turn else None
         patience_seconds = self._patience_seconds(trip)
         for taken in self._take_in_order(trip, trip.asked, free, kept, patience_seconds):
-            if self._is_over(trip, self._try(trip, *taken)):
+            if trip.ends_with(self._try(trip, *taken)):
                 return
 
     def _take_in_order(
@@ -332,7 +290,7 @@ class Forward:
 
     def _is_worth_waiting(self, trip: Trip) -> bool:
         """Somebody could do it, or do better, within the time to wait."""
-        if trip.attempt is not None and self._is_over(trip, trip.attempt):
+        if trip.attempt is not None and trip.ends_with(trip.attempt):
             return False
         others = [s for s in trip.pool.servings if s.config.name not in trip.failed]
         patience_seconds = self._patience_seconds(trip)
@@ -356,7 +314,7 @@ class Forward:
 
         try:
             got = self.waiting.wait(
-                trip.queue, ask, until=until, line=trip.line, waiter=_waiter(trip)
+                trip.queue, ask, until=until, line=trip.line, waiter=trip.waiter()
             )
         finally:
             waited_seconds = self._clock() - started
@@ -365,14 +323,14 @@ class Forward:
         if got is None:
             return False
         trip.asked = trip.failed.copy()
-        if not self._is_over(trip, self._try(trip, *got)):
+        if not trip.ends_with(self._try(trip, *got)):
             self._try_in_order(trip)
         return True
 
     def _try_again(self, trip: Trip) -> None:
         """Nobody else is left: what may have been a passing failure is tried once more."""
         serving, last = trip.again, trip.attempt
-        if serving is None or last is None or self._is_over(trip, last):
+        if serving is None or last is None or trip.ends_with(last):
             return
         pause = self._random.uniform(*self._pause_seconds)
         if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
@@ -412,11 +370,11 @@ class Forward:
             # Not of the trip, which holds the attempt: in a circle both would stay.
             is_made_up=partial(self._is_made_up, trip.pool, trip.call.model),
             cost_nano=self._snapshots.current.cost_nano,
-            settled=trip.settled,
+            charge=trip.charge,
         )
         trip.attempt = attempt
         self._open.add(attempt)
-        self._fairness.give(trip.queue, trip.call.client.name, _cost(trip.call, serving))
+        self._fairness.give(trip.queue, trip.call.client.name, trip.cost(serving))
         trip.asked.add(serving.config.name)
         try:
             begin = trip.trail.begin_attempt
@@ -429,7 +387,7 @@ class Forward:
             attempt.close(answered=False)
         trip.trail.attempts.append(attempt.tried())
         trip.left = (trip.left or 1) - 1
-        _note(trip, attempt)
+        trip.note(attempt)
         if attempt.was_recovery:
             self.waiting.poke()
         return attempt
@@ -439,10 +397,6 @@ class Forward:
         if any(names_model(s.config, model) for s in pool.servings):
             return False
         return all(c.first_byte_ms is None for c in self._state.look(pool.servings))
-
-    def _is_over(self, trip: Trip, attempt: Attempt) -> bool:
-        """Nobody else is to be asked."""
-        return not attempt.verdict.try_next or not trip.left
 
     def _to_show(self, trip: Trip, attempt: Attempt) -> Attempt:
         """The attempt, if a client may see its answer. Raises what to say instead."""
@@ -482,7 +436,7 @@ class Forward:
                 trip.queue,
                 call.client.name,
                 error.retry_after_seconds,
-                _barred(trip),
+                trip.barred(),
                 short=is_short(trip.refused),
             )
         return error
@@ -491,7 +445,7 @@ class Forward:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
         found = self._state.refusals(servings, call, kept=self._kept(trip.queue, call))
-        if _is_unknown(trip, found):
+        if trip.is_of_no_model(found):
             return no_answer.model_not_found(call)
         if trip.failure is not None:
             return trip.failure
@@ -512,61 +466,7 @@ class Forward:
         return no_answer.misconfigured(call, servings)
 
 
-def _queue(call: Call) -> str:
-    """In which it waits: in whatever way a client spells a model, it is the same one."""
-    return call.model.lower()
-
-
-def _note(trip: Trip, attempt: Attempt) -> None:
-    """What an attempt tells of who can still do something for the call."""
-    name, verdict = attempt.serving.config.name, attempt.verdict
-    if verdict is NO_SUCH_MODEL:
-        trip.failed.add(name)
-        trip.unknown.add(name)
-        trip.left = (trip.left or 0) + 1  # it was no attempt at anything
-    if verdict is UNSUPPORTED:
-        trip.failed.add(name)
-    if verdict is MODEL_ERROR:
-        trip.failed.add(name)
-        trip.failure = no_answer.unreachable(trip.call, attempt)
-        trip.failure.is_worth_retrying = False  # the prompt is the same
-        trip.left = min(trip.left or 0, 1)  # a sibling may be of another mind; more would not
-    if verdict.failure:
-        trip.failed.add(name)
-        trip.again = attempt.serving
-        trip.failure = no_answer.unreachable(trip.call, attempt)
-
-
-def _barred(trip: Trip) -> frozenset[str]:
-    """Whom it would not take, however much room there is."""
-    prompt_tokens = trip.call.prompt_tokens
-    too_long = (
-        s.config.name for s in trip.pool.servings if not accepts_prompt(s.config, prompt_tokens)
-    )
-    return frozenset((*trip.failed, *too_long, *trip.pool.barred))
-
-
-def _waiter(trip: Trip) -> Waiter:
-    cost = max((_cost(trip.call, serving) for serving in trip.pool.servings), default=1.0)
-    short = is_short(trip.refused)
-    return Waiter(trip.call.client.name, cost, _barred(trip), short)
-
-
 def _told(attempt: Attempt) -> dict[str, Any]:
     """For the log, in words at once: a line that waits to be written must hold no bodies."""
     name = attempt.serving.config.name
     return {"id": attempt.request_id, "instance": name, "why": attempt.what()}
-
-
-def _cost(call: Call, serving: Serving) -> float:
-    """Of whatever clients compete for there."""
-    return call.reserved_tokens if serving.counts_tokens else 1.0
-
-
-def _is_unknown(trip: Trip, found: Sequence[Refusal | None]) -> bool:
-    """No upstream that could be asked knows the model, which the client made up."""
-    servings = trip.pool.servings
-    return bool(trip.unknown) and all(
-        s.config.name in trip.unknown or (r and r.reason in (NO_DEPLOYMENT, TOO_LONG))
-        for s, r in zip(servings, found, strict=True)
-    )

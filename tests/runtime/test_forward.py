@@ -32,6 +32,7 @@ from proxy.runtime import forward, waiting
 from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.fairness import TELL_SECONDS, Fairness
 from proxy.runtime.line import Line
+from proxy.runtime.trip import Trip
 from tests.builders import MODEL, call, config
 from tests.runtime.world import (
     CACHED,
@@ -1491,7 +1492,7 @@ def test_a_mistake_between_an_answer_and_the_next_counts_the_request_once(answer
         raise RuntimeError
 
     world = World(A, config("b", priority=200), a=answer())
-    monkeypatch.setattr(forward, "_note", broken)
+    monkeypatch.setattr(Trip, "note", broken)
     with pytest.raises(RuntimeError):
         world.forward()
     counted = world.usage("a")

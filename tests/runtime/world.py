@@ -195,7 +195,7 @@ class World:
             on_close=lambda _: None,
             is_made_up=lambda: False,
             cost_nano=lambda _model, _usage: 0,
-            settled=lambda _usage, _cost_nano: None,
+            charge=lambda _usage, _cost_nano: None,
         )
         attempt.open(self.upstream)
         return attempt
