@@ -47,14 +47,16 @@ class Group:
 class Pool:
     """Those who serve a model. Made once for many calls.
 
-    `barred`: the names of others, who serve it too, but not for these calls.
+    `barred`: the names of others, who serve it too, but not for these calls. `counts_tokens`:
+    what clients compete for there is tokens; where all are limited by requests alone, these.
     """
 
-    __slots__ = ("barred", "by_name", "everybody", "groups", "servings")
+    __slots__ = ("barred", "by_name", "counts_tokens", "everybody", "groups", "servings")
 
     def __init__(self, servings: Sequence[Serving], barred: Iterable[str] = ()) -> None:
         self.servings = tuple(servings)
         self.barred = frozenset(barred)
+        self.counts_tokens = any(s.counts_tokens for s in servings)
         self.by_name = tuple(sorted(servings, key=lambda s: s.config.name))
         self.everybody = Group(servings)
         priorities = sorted({s.config.priority for s in servings})

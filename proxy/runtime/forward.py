@@ -197,12 +197,16 @@ class Forward:
         """The clients that want more of it than they get; None if there are none."""
         return self._fairness.contention(model.lower())
 
-    def _on_close(self, attempt: Attempt) -> None:
+    def _on_close(self, attempt: Attempt, *, counts_tokens: bool) -> None:
+        """`counts_tokens`: of what its pool's clients compete for it took what it reserved, and
+        not one request."""
         self._open.discard(attempt)
         usage, call = attempt.usage, attempt.call
-        if attempt.serving.counts_tokens:
+        if counts_tokens:
             surplus = usage.total_tokens - call.reserved_tokens
             self._fairness.give(queue_of(call), call.client.name, surplus)
+        elif attempt.verdict.try_next:  # its client had nothing of it
+            self._fairness.give(queue_of(call), call.client.name, -1.0)
         self.waiting.poke()  # what it had reserved is free
         if usage.prompt_tokens and not usage.estimated:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
@@ -366,7 +370,7 @@ class Forward:
             serving,
             line=trip.line,
             stream_idle_seconds=self._stream_idle_seconds,
-            on_close=self._on_close,
+            on_close=partial(self._on_close, counts_tokens=trip.pool.counts_tokens),
             # Not of the trip, which holds the attempt: in a circle both would stay.
             is_made_up=partial(self._is_made_up, trip.pool, trip.call.model),
             cost_nano=self._snapshots.current.cost_nano,
@@ -374,7 +378,7 @@ class Forward:
         )
         trip.attempt = attempt
         self._open.add(attempt)
-        self._fairness.give(trip.queue, trip.call.client.name, trip.cost(serving))
+        self._fairness.give(trip.queue, trip.call.client.name, trip.cost)
         trip.asked.add(serving.config.name)
         try:
             begin = trip.trail.begin_attempt

@@ -91,13 +91,14 @@ class Trip:
         )
         return frozenset((*self.failed, *too_long, *self.pool.barred))
 
-    def cost(self, serving: Serving) -> float:
-        """Of whatever clients compete for there."""
-        return self.call.reserved_tokens if serving.counts_tokens else 1.0
+    @property
+    def cost(self) -> float:
+        """Of whatever clients compete for, whoever is asked."""
+        return self.call.reserved_tokens if self.pool.counts_tokens else 1.0
 
     def waiter(self) -> Waiter:
-        cost = max(map(self.cost, self.pool.servings), default=1.0)
-        return Waiter(self.call.client.name, cost, self.barred(), is_short(self.refused))
+        name = self.call.client.name
+        return Waiter(name, self.cost, self.barred(), is_short(self.refused))
 
     def is_of_no_model(self, found: Sequence[Refusal | None]) -> bool:
         """No upstream that could be asked knows the model, which the client made up. `found`:

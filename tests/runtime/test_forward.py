@@ -1292,6 +1292,29 @@ def test_where_requests_are_the_limit_each_counts_as_one():
     assert contested.contention.had["light"] == pytest.approx(3, rel=0.05)
 
 
+@pytest.mark.parametrize("limits", [{"max_rpm": 600}, {"max_tpm": 10_000, "max_rpm": 600}])
+def test_an_attempt_of_which_its_client_had_nothing_counts_as_nothing(limits):
+    some = [replace(each, **{"max_tpm": 0} | limits) for each in (A, B)]
+    contested = Contested(*some, a=failed(500), b=failed(500))
+    contested.waits(HEAVY)
+    contested.world.forward(client=LIGHT)
+    assert contested.contention.had.get("light", 0.0) == 0.0
+    contested.world.upstream.answers["b"] = ok()
+    contested.world.forward(client=LIGHT)
+    had = PROMPT + COMPLETION if "max_tpm" in limits else 1
+    assert contested.contention.had["light"] == pytest.approx(had, rel=0.05)
+
+
+def test_where_some_are_limited_by_requests_alone_all_is_counted_in_tokens():
+    by_requests = replace(A, max_tpm=0, max_rpm=600)
+    contested = Contested(by_requests, B)
+    contested.waits(HEAVY)
+    contested.world.forward(client=LIGHT)
+    assert contested.world.upstream.asked == ["a"]
+    had = contested.contention.had["light"]
+    assert had == pytest.approx(PROMPT + COMPLETION, rel=0.05)
+
+
 def test_while_another_is_short_of_room_it_is_handed_out_evenly():
     asked = []
     for client in (LIGHT, HEAVY):
