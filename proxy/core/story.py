@@ -36,6 +36,10 @@ FAILURES: Mapping[str, str] = {
     "unreachable": "it gave no answer",
     "rejected": "it does not know the model",
 }
+# Attempts after which nobody is asked, passed over or waited for.
+FINAL = frozenset({"succeeded", "aborted", "expired"})
+# Those without a status of which something may have come: an answer that broke, or none to use.
+PARTLY = frozenset({"failed", "aborted", "expired"})
 
 
 def story(record: Values) -> list[str]:
@@ -49,14 +53,30 @@ def _sentences(record: Values) -> Iterator[str]:
         yield f"{who}{record['method']} {record['path']}: {_told(record)}."
         return
     yield _asked(record)
-    for passed in record.get("passed_over") or ():
-        yield _passed_over(passed)
-    if record.get("waited_ms"):
-        yield f"It waited {_ms(record['waited_ms'])} for room."
     attempts = record.get("attempts") or []
-    for number, attempt in enumerate(attempts):
-        yield _attempt(attempt, is_last=number == len(attempts) - 1)
+    asked = [_attempt(attempt, is_last=attempt is attempts[-1]) for attempt in attempts]
+    if _were_others_before(attempts):
+        yield from (*_others(record), *asked)
+    else:
+        yield from (*asked, *_others(record, "On the way "))
     yield from _end(record, attempts)
+
+
+def _were_others_before(attempts: list[Values]) -> bool:
+    """Whether all that was passed over or waited for was so before these. A record has no
+    moment of it, so that is known only where nothing could come after."""
+    if not attempts:
+        return True
+    is_answer = 200 <= (attempts[0].get("status") or 0) < 300
+    return len(attempts) == 1 and (is_answer or attempts[0]["outcome"] in FINAL)
+
+
+def _others(record: Values, when: str = "") -> Iterator[str]:
+    for passed in record.get("passed_over") or ():
+        yield f"{when}{_passed_over(passed)}"
+    if record.get("waited_ms"):
+        it = f"{when}it" if when else "It"
+        yield f"{it} waited {_ms(record['waited_ms'])} for room."
 
 
 def _asked(record: Values) -> str:
@@ -82,7 +102,7 @@ def _attempt(attempt: Values, *, is_last: bool) -> str:
     name, status = attempt["instance"], attempt.get("status")
     deployment = attempt.get("deployment")
     where = f"{name} (deployment {deployment})" if deployment else name
-    came = f"it answered {status}" if status else "no answer came"
+    came = f"it answered {status}" if status else _without_status(attempt)
     text = f"After {_ms(attempt['at_ms'])} {where} was asked: {came} in {_ms(attempt['ms'])}"
     why = attempt.get("why")
     if not is_last or why:
@@ -93,6 +113,10 @@ def _attempt(attempt: Values, *, is_last: bool) -> str:
         text += "; so the next was tried"
     known = [attempt[name] for name in ("upstream_id", "region") if attempt.get(name)]
     return f"{text}." + (f" The upstream knows it as {', '.join(known)}." if known else "")
+
+
+def _without_status(attempt: Values) -> str:
+    return "no usable answer came" if attempt["outcome"] in PARTLY else "no answer came"
 
 
 def _end(record: Values, attempts: list[Values]) -> Iterator[str]:

@@ -20,20 +20,75 @@ WEST = {"instance": "west", "deployment": "4o", "at_ms": 35, "ms": 870, "status"
 WEST |= {"outcome": "succeeded", "upstream_id": "12-34", "region": "West US"}
 
 
+NORTH = {"instance": "north", "reason": "throttled", "wait_ms": 5000}
+PASSED = "north was passed over: it rested after a 429, for another 5.0 s."
+
+
 def test_a_calls_way_is_told_step_by_step():
-    passed = [{"instance": "north", "reason": "throttled", "wait_ms": 5000}]
-    record = CALL | ANSWER | {"attempts": [EAST, WEST], "passed_over": passed}
+    record = CALL | ANSWER | {"attempts": [EAST, WEST], "passed_over": [NORTH]}
     assert story(record) == [
         "app asked for gpt-4o (chat/completions, 96 bytes); instances in the order of the"
         " policy failover.",
-        "north was passed over: it rested after a 429, for another 5.0 s.",
         "After 2 ms east (deployment 4o) was asked: it answered 429 in 31 ms, it is at its"
         " limit; it is left alone for 7.0 s; so the next was tried.",
         "After 35 ms west (deployment 4o) was asked: it answered 200 in 870 ms. The upstream"
         " knows it as 12-34, West US.",
+        f"On the way {PASSED}",
         "The answer was there after 310 ms and was over after 910 ms.",
         "It used 3 tokens of the prompt and 20 of the answer: 77 bytes.",
     ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"outcome": "aborted", "status": None},
+        {"outcome": "expired", "status": None},
+        {"outcome": "failed", "why": "it broke off its answer"},  # after its beginning
+        {"outcome": "rejected"},  # as its stream said
+    ],
+)
+def test_who_was_passed_over_is_told_first_where_nothing_could_come_after(changes):
+    call = CALL | ANSWER | {"passed_over": [NORTH], "waited_ms": 250}
+    told = story(call | {"attempts": [WEST | changes]})
+    assert told[1:3] == [PASSED, "It waited 250 ms for room."]
+    assert told[3].startswith("After 35 ms west")
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        [EAST],
+        [EAST | {"status": None, "outcome": "failed", "why": "it broke off its answer"}],
+        [EAST | {"status": 404, "outcome": "rejected"}],  # a model that may be another's
+        [EAST, WEST],
+    ],
+)
+def test_no_order_is_told_that_is_not_known(attempts):
+    call = CALL | {"status": 429, "outcome": "throttled", "attempts": attempts}
+    told = story(call | {"passed_over": [NORTH | {"instance": "east"}], "waited_ms": 250})
+    assert told[1].startswith("After 2 ms east")
+    assert told[1 + len(attempts) : 3 + len(attempts)] == [
+        f"On the way {PASSED}".replace("north", "east"),
+        "On the way it waited 250 ms for room.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "outcome, why, came",
+    [
+        ("failed", "it broke off its answer", "no usable answer came"),
+        ("expired", "the time for the call is over", "no usable answer came"),
+        ("aborted", "the client left before it had answered", "no usable answer came"),
+        ("misconfigured", "there is no token of Entra ID for it", "no answer came"),
+        ("unreachable", "it timed out", "no answer came"),
+    ],
+)
+def test_what_came_and_was_no_answer_is_not_told_as_nothing(outcome, why, came):
+    tried = EAST | {"status": None, "outcome": outcome, "why": why, "rest_ms": 0}
+    told = story(CALL | {"status": 502, "outcome": outcome, "attempts": [tried]})
+    assert told[1] == f"After 2 ms east (deployment 4o) was asked: {came} in 31 ms, {why}."
 
 
 def test_who_left_and_pays_is_told_what_for():
