@@ -447,3 +447,17 @@ def test_an_empty_round_changes_nothing():
     shop = Shop()
     shop.states[0].merge(SharedClients(number=3, is_whole=False))
     assert shop.states[0].take() == ClientDeltas()
+
+
+def test_what_was_heard_of_is_kept_as_long_as_it_counts():
+    """And no longer: a worker would grow by all that its clients ever did."""
+    shop, app = Shop(), client(max_tpm=100)
+    settled(shop, app, 40)
+    shop.round()
+    heard = ("app", ""), [(int(NOON), 40, 1)]
+    shop.clock.now += COUNTED_SECONDS - 1
+    shop.round()
+    assert shop.states[0]._seconds.hear(*heard) == [(int(NOON), 0, 0)]
+    shop.clock.now += 1
+    shop.round()
+    assert shop.states[0]._seconds.hear(*heard) == [(int(NOON), 40, 1)]

@@ -963,6 +963,27 @@ def test_a_call_waits_for_tokens_that_another_gives_back():
             second.result(5)
 
 
+def test_who_waits_hears_at_once_when_a_call_gives_its_room_back(monkeypatch):
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 60.0)
+    world = patient(replace(A, max_tpm=2 * RESERVED - 1), max_wait_seconds=100.0)
+    world.upstream.answers["a"] = stream(token())
+    first = world.attempt(stream=True)
+    world.upstream.answers["a"] = ok()
+    started, asked, line = world.state.start, [], Line()
+    monkeypatch.setattr(
+        world.state, "start", lambda *a, **k: asked.append(1) or started(*a, **k)
+    )
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(world.forward, line)
+        while len(asked) < 2:  # in its turn, and when it began to wait
+            pass
+        first.close()  # it used less than it had reserved
+        try:
+            assert second.result(5)[0] == 200
+        finally:
+            line.cut()
+
+
 def test_a_client_that_leaves_waits_no_longer():
     world = patient(A)
     world.state.rest("a", time.time() + 3)
