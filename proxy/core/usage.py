@@ -14,8 +14,8 @@ OVERALL = ""  # told apart by nothing
 PAIRS = tuple(combinations(DIMENSIONS, 2))
 
 # How a request ended that no instance was asked for: the client's own fault; a limit of its
-# key; nobody had room, or could serve it; it left while it waited. The last one also after an
-# attempt that failed.
+# key; nobody had room, or could serve it; it left while it waited, or sent its body too slowly.
+# The last one also after an attempt that failed.
 MISTAKEN, LIMITED, REFUSED, ABANDONED = "mistaken", "limited", "refused", "abandoned"
 REFUSALS = (MISTAKEN, LIMITED, REFUSED, ABANDONED)
 

@@ -5,7 +5,14 @@ from flask import g
 from proxy.context import Parts
 from proxy.core.deltas import OTHER_MODEL
 from proxy.core.usage import ABANDONED, LIMITED, MISTAKEN, REFUSED
-from proxy.errors import BudgetSpent, ClientLeft, LimitReached, NoRoom, ProxyError
+from proxy.errors import (
+    BudgetSpent,
+    ClientLeft,
+    LimitReached,
+    NoRoom,
+    ProxyError,
+    RequestTimeout,
+)
 
 NOBODY = ""  # who showed no key that we know
 
@@ -31,7 +38,8 @@ def count_refusal(mine: Parts, error: BaseException) -> None:
 def why(error: BaseException) -> str:
     if not isinstance(error, ProxyError):
         return REFUSED  # a mistake of ours
-    if isinstance(error, ClientLeft):
+    # Whose body does not come has mostly left as well, and nothing else is wrong with it.
+    if isinstance(error, (ClientLeft, RequestTimeout)):
         return ABANDONED
     if isinstance(error, (LimitReached, BudgetSpent)):
         return LIMITED

@@ -23,6 +23,7 @@ from tests.web.conftest import CHAT
         (errors.Unavailable, "refused"),
         (errors.UpstreamFailed, "refused"),  # the instances refuse the gateway
         (errors.ClientLeft, "abandoned"),
+        (errors.RequestTimeout, "abandoned"),  # its body did not come in time
         (RuntimeError, "refused"),  # a mistake of ours
     ],
 )
