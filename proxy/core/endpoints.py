@@ -16,10 +16,13 @@ class Endpoint:
     prompt_fields: tuple[str, ...]
 
 
+# Upstreams put definitions into the prompt: of tools, and of the answer's schema.
+_OF_CHATS = ("messages", "tools", "functions", "response_format")
+
 ENDPOINTS: dict[str, Endpoint] = {
     e.path: e
     for e in (
-        Endpoint("chat/completions", True, ("messages", "tools", "functions")),
+        Endpoint("chat/completions", True, _OF_CHATS),
         Endpoint("completions", True, ("prompt", "suffix")),
         Endpoint("embeddings", False, ("input",)),
     )

@@ -6,7 +6,7 @@ from proxy.core.endpoints import ENDPOINTS
 @pytest.mark.parametrize(
     "path, streams, prompt_fields",
     [
-        ("chat/completions", True, ("messages", "tools", "functions")),
+        ("chat/completions", True, ("messages", "tools", "functions", "response_format")),
         ("completions", True, ("prompt", "suffix")),
         ("embeddings", False, ("input",)),
     ],

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core import tokens
+from proxy.core.endpoints import ENDPOINTS
 from proxy.core.images import UNKNOWN_TOKENS
 from proxy.core.prompt import NO_PROMPT, Prompt
 from proxy.core.tokens import MAX_TOKENS, choices, completion_limit_tokens, prompt
@@ -120,6 +121,15 @@ def test_every_image_counts():
 def test_a_tools_parameter_may_have_a_mediums_name(name):
     schema = {"type": "object", "properties": {name: {"type": "string"}}}
     assert prompt({"tools": [schema]}, ("tools",)).media_tokens == 0
+
+
+def test_the_schema_of_an_answer_is_part_of_a_chats_prompt():
+    schema = {"name": "trip", "schema": {"properties": {"city": {"type": "string"}}}}
+    asked = {"type": "json_schema", "json_schema": schema}
+    fields = ENDPOINTS["chat/completions"].prompt_fields
+    found = prompt({"messages": [], "response_format": asked}, fields)
+    words = ["type", "jsonschema", "jsonschema", "name", "trip", "schema", "properties", "city"]
+    assert found.counts[1] == len("".join([*words, "type", "string"]))
 
 
 def test_deep_nesting_is_no_obstacle():

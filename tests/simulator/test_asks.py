@@ -59,9 +59,10 @@ def test_what_is_defined_for_the_answer_is_part_of_the_prompt(field, value, toke
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_every_field_that_the_gateway_counts_counts_here(path):
-    """And one more, the schema of the answer: of that the gateway learns from answers."""
     fields = ("messages", "prompt", "input", "suffix", "tools", "functions", "stop", "user")
-    counted = [f for f in fields if asks.prompt_tokens({f: ["x" * 400]}) > 1]
+    said = {field: ["x" * 400] for field in fields}
+    said["response_format"] = {"type": "json_schema", "json_schema": {"name": "x" * 400}}
+    counted = [f for f, value in said.items() if asks.prompt_tokens({f: value}) > 1]
     assert set(ENDPOINTS[path].prompt_fields) <= set(counted)
     every = {field for each in ENDPOINTS.values() for field in each.prompt_fields}
     assert set(counted) == every
