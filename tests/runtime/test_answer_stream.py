@@ -8,31 +8,26 @@ import pytest
 import requests
 
 from proxy.core.sse import ENDLESS_BYTES, StreamWatcher
-from proxy.core.types import Usage
 from proxy.runtime import answer_stream
 from proxy.runtime.answer_stream import AnswerStream
 from proxy.runtime.attempt import StreamBroken
 from proxy.runtime.upstream import UpstreamError
 from tests.builders import config
 from tests.runtime.world import (
-    CACHED,
-    COMPLETION,
+    BROKEN,
     DONE,
-    PROMPT,
+    ERROR,
+    REAL,
+    ROLE,
     USAGE_EVENT,
+    WANTS_USAGE,
     World,
-    event,
     stream,
     token,
     unreachable,
 )
 
 A = config("a")
-REAL = Usage(PROMPT, COMPLETION, CACHED)
-WANTS_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-BROKEN = unreachable("it broke off its answer")
-ROLE = event(choices=[{"delta": {"role": "assistant", "content": ""}}])
-ERROR = event(error={"message": "out of order", "type": "server_error"})
 
 
 # Read until it says something.

@@ -24,13 +24,15 @@ from proxy.runtime.line import Line
 from proxy.runtime.upstream import NoCredential, UpstreamError
 from tests.builders import MODEL, call, config, serving
 from tests.runtime.world import (
-    CACHED,
-    COMPLETION,
+    BROKEN,
     DONE,
     END,
-    PROMPT,
+    ERROR,
+    REAL,
+    ROLE,
     USAGE,
     USAGE_EVENT,
+    WANTS_USAGE,
     Clock,
     FakeAnswer,
     World,
@@ -43,12 +45,7 @@ from tests.runtime.world import (
 )
 
 A = config("a")
-REAL = Usage(PROMPT, COMPLETION, CACHED)
-WANTS_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-BROKEN = unreachable("it broke off its answer")
 PREAMBLE = event(choices=[], prompt_filter_results=[])
-ROLE = event(choices=[{"delta": {"role": "assistant", "content": ""}}])
-ERROR = event(error={"message": "out of order", "type": "server_error"})
 
 
 def relayed(attempt):

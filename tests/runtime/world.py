@@ -14,6 +14,7 @@ from proxy.core import verdict as verdicts
 from proxy.core.attempts import Ending
 from proxy.core.catalog import Catalog
 from proxy.core.record import Trail
+from proxy.core.types import Usage
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.forward import Forward
 from proxy.runtime.line import Line
@@ -30,6 +31,7 @@ USAGE = {
     "total_tokens": PROMPT + COMPLETION,
     "prompt_tokens_details": {"cached_tokens": CACHED},
 }
+REAL = Usage(PROMPT, COMPLETION, CACHED)  # as USAGE says
 A_NUMBER = 7  # of a file that nobody looks at
 OPENED_AT = 1_800_000_000.0  # the start of a second and of a minute
 
@@ -244,6 +246,10 @@ def token(text="hello"):
     return event(choices=[{"delta": {"content": text}}], usage=None)
 
 
+WANTS_USAGE = {"stream": True, "stream_options": {"include_usage": True}}  # a call
+BROKEN = unreachable("it broke off its answer")
+ROLE = event(choices=[{"delta": {"role": "assistant", "content": ""}}])  # says nothing yet
+ERROR = event(error={"message": "out of order", "type": "server_error"})
 END = event(choices=[{"delta": {}, "finish_reason": "stop"}])
 USAGE_EVENT = event(choices=[], usage=USAGE)
 DONE = b"data: [DONE]\n\n"
