@@ -178,7 +178,10 @@ class State:
         is new."""
         now, name = self._clock(), reservation.config.name
         with self._lock:
-            places = self._live(name).mend(reservation.deployment)
+            live = self._live(name)
+            if not live.is_about(reservation.config):
+                return False
+            places = live.mend(reservation.deployment)
             for place in places:
                 self._pending.mend((name, place), now)
         return bool(places)

@@ -1343,6 +1343,13 @@ def test_what_takes_the_gateway_again_is_asked_by_all(state, clock):
     assert state.take().mended == {("a", ""): clock.now}
 
 
+def test_that_it_takes_an_old_key_says_nothing_of_the_new_one(state, clock):
+    with_old_key = retried(state, clock)
+    once(state, MISCONFIGURED, serving(replace(A, api_key="another")))
+    assert not state.accepted(with_old_key)
+    assert state.view("a").status == "misconfigured"
+
+
 def test_what_others_did_not_hear_of_yet_stays_mended(state, clock):
     reservation = retried(state, clock)
     state.accepted(reservation)
