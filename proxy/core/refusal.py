@@ -64,11 +64,10 @@ def to_ask_all_the_same(
 ) -> list[Serving]:
     """Where nobody else is back in time: those that fail, and then those that refuse the
     gateway. It may be over, and nobody would find out."""
+    if not only_failing_are_left(refusals, patience_seconds):
+        return []
     failing = [r.serving for r in refusals if r.reason == FAILING]
-    refusing = [r.serving for r in refusals if r.reason in MISCONFIGURED]
-    if (failing or refusing) and only_failing_are_left(refusals, patience_seconds):
-        return failing + refusing
-    return []
+    return failing + [r.serving for r in refusals if r.reason in MISCONFIGURED]
 
 
 def soonest_seconds(

@@ -252,7 +252,8 @@ def test_what_opened_it_is_forgotten_when_a_trial_closes_it():
     assert breaker.state(NOW) == "open"
     tried(breaker, NOW + 1)
     succeed(breaker, NOW + 1, trial=True)
-    assert not fail(breaker, NOW + 1)
+    fail(breaker, NOW + 1)
+    assert breaker.is_closed
 
 
 def test_a_trial_that_fails_doubles_the_time_up_to_a_minute():
@@ -410,6 +411,8 @@ def test_what_a_clock_said_that_was_ahead_does_not_stand():
     assert not breaker.is_closed  # so much it may be corrected by
     breaker.doubt(NOW - AHEAD)
     assert (breaker.state(NOW - AHEAD), breaker.news) == ("closed", CLOSED)
+    fail(breaker, NOW - AHEAD, no_answer=True)
+    assert breaker.is_closed  # what failed then does not count
 
 
 def test_nor_is_it_heard_of_and_what_is_told_now_is():

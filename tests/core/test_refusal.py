@@ -100,5 +100,10 @@ def test_where_nobody_else_is_in_time_those_are_asked_that_fail_and_then_that_re
     assert [each.config.name for each in found] == list(asked)
 
 
+def test_one_of_several_that_is_in_time_is_enough():
+    rests = [named("c", "throttled", 0.5), named("d", "throttled", 9.0)]
+    assert to_ask_all_the_same([named("a", FAILING, 60.0), *rests], patience_seconds=1.0) == []
+
+
 def test_of_those_that_only_lack_room_nobody_is_asked_all_the_same():
     assert to_ask_all_the_same([named("c", NO_ROOM, 9.0)], patience_seconds=1.0) == []
