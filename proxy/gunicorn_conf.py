@@ -160,8 +160,9 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
         return
     parts.alerts.use_row(row)  # nobody else writes there now
     why = LATE if parts.draining.has_begun else STUCK if worker.aborted else KILLED
-    calls = last.calls_open if last is not None else 0
-    said = f"a worker (pid {worker.pid}) is gone, with about {calls} calls: {why}"
+    calls = last.calls_open if last is not None else None
+    besides = "" if calls is None else f", with about {calls} calls"
+    said = f"a worker (pid {worker.pid}) is gone{besides}: {why}"
     try:
         with parts.log_writer.at_once():
             tell(logger, "worker_killed", said, worker_pid=worker.pid, why=why, calls=calls)

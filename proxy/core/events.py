@@ -29,7 +29,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "worker_killed": Event(
             "error",
             "A worker ended that nobody told to, with so many `calls` as it had open in its"
-            " last second; another takes its place.",
+            " last second (`null`: nobody knows); another takes its place.",
             ("worker_pid", "why", "calls"),
             is_alert=True,
         ),

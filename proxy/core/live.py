@@ -32,13 +32,14 @@ from proxy.core.verdict import MISCONFIGURED
 # Clients choose the names of deployments where an instance serves any model.
 MAX_DEPLOYMENTS = 1000
 
-# Where nobody else can be asked: after an instance refused the gateway, until one request tries
-# whether it was mended.
+# Where nobody else can be asked: after an instance refused the gateway, until one request of a
+# worker tries whether it was mended.
 RETRY_SECONDS = 10.0
 
 Meters = Mapping[MeterKey, Meter]
 
 ALONE = Peers()
+NO_REST: tuple[str, Rest | None] = (WHOLE_INSTANCE, None)
 
 
 def nothing_lately(_meter: Meter) -> Lately | None:
@@ -83,7 +84,7 @@ class Live:
         self.contents: dict[str, MovingMedian] = {}  # the same, of streams alone
         self.hints: dict[str, Hint] = {}  # by deployment
         self.last_used_at = 0.0
-        self.retried_at = 0.0
+        self.retried_at: dict[str, float] = {}  # by whose rest it was
         self.shared = SharedInstance()
         self._config: InstanceConfig | None = None
         self._peers = peers
@@ -117,12 +118,13 @@ class Live:
 
     def _barred(self, serving: Serving, now: float, *, alone: bool) -> Refusal | None:
         """Whatever the call is: it rests, or fails."""
-        rest = self.rest(serving, now) if self.rests else None
+        place, rest = self._rest(serving, now) if self.rests else NO_REST
         if rest is not None and rest.reason in MISCONFIGURED:
-            wait_alone = max(rest.set_at, self.retried_at) + RETRY_SECONDS - now
+            wait_alone = self._retry_seconds(place, rest, now)
             if not alone or wait_alone > 0:
-                return Refusal(serving, rest.reason, rest.until - now)
-            rest = self.rest(serving, now, besides=MISCONFIGURED)
+                wait = rest.until - now
+                return Refusal(serving, rest.reason, wait, alone_seconds=wait_alone)
+            _, rest = self._rest(serving, now, besides=MISCONFIGURED)
         failing = None
         if not self.breaker.is_closed:
             self.breaker.doubt(now)
@@ -184,21 +186,36 @@ class Live:
         share = limiter.used_share(limit, meter, second)
         return Refusal(serving, reason, seconds, limit, share)
 
-    def rest(self, serving: Serving, now: float, besides: Container[str] = ()) -> Rest | None:
-        """The longer of the rests of the deployment and of the whole instance; none that has
-        one of the reasons `besides`."""
-        found = [self.rests.get(d) for d in (WHOLE_INSTANCE, serving.deployment)]
-        valid = [r for r in found if r and r.until > now and r.applies_to(serving.config)]
-        counted = [r for r in valid if r.reason not in besides]
-        return max(counted, key=lambda r: r.until, default=None)
+    def _rest(
+        self, serving: Serving, now: float, besides: Container[str] = ()
+    ) -> tuple[str, Rest | None]:
+        """The longer of the rests of the deployment and of the whole instance, and whose it is;
+        none that has one of the reasons `besides`."""
+        longest = NO_REST
+        for place in (WHOLE_INSTANCE, serving.deployment):
+            rest = self.rests.get(place)
+            if rest is None or rest.until <= now or rest.reason in besides:
+                continue
+            if rest.applies_to(serving.config) and (
+                longest[1] is None or rest.until > longest[1].until
+            ):
+                longest = place, rest
+        return longest
+
+    def _retry_seconds(self, place: str, rest: Rest, now: float) -> float:
+        """Until one that refuses the gateway may be asked where nobody else can be."""
+        retried_at = self.retried_at.get(place, 0.0)
+        if retried_at > now:  # by a clock that was set back since
+            retried_at = 0.0
+        return max(max(rest.set_at, retried_at) + RETRY_SECONDS - now, 0.0)
 
     def retry(self, serving: Serving, now: float) -> bool:
         """An attempt begins where nobody else can be asked; true if it is to find out whether
         what refused the gateway was mended."""
-        rest = self.rest(serving, now)
+        place, rest = self._rest(serving, now)
         if rest is None or rest.reason not in MISCONFIGURED:
             return False
-        self.retried_at = now
+        self.retried_at[place] = now
         return True
 
     def mend(self, deployment: str) -> list[str]:
@@ -210,6 +227,7 @@ class Live:
         ]
         for place in places:
             del self.rests[place]
+            self.retried_at.pop(place, None)
         return places
 
     def candidate(self, serving: Serving, meters: Meters, now: float) -> Candidate:

@@ -60,14 +60,16 @@ def only_failing_are_left(
 
 
 def to_ask_all_the_same(
-    refusals: Sequence[Refusal], patience_seconds: float = math.inf
+    refusals: Sequence[Refusal], patience_seconds: float = math.inf, *, are_all: bool = True
 ) -> list[Serving]:
-    """Where nobody else is back in time: those that fail, and then those that refuse the
-    gateway. It may be over, and nobody would find out."""
+    """Where nobody else is back in time: those that fail, and then, if those that were refused
+    `are_all` there are, those that refuse the gateway. It may be over, and nobody would find
+    out."""
     if not only_failing_are_left(refusals, patience_seconds):
         return []
     failing = [r.serving for r in refusals if r.reason == FAILING]
-    return failing + [r.serving for r in refusals if r.reason in MISCONFIGURED]
+    refusing = [r.serving for r in refusals if r.reason in MISCONFIGURED]
+    return failing + refusing if are_all else failing
 
 
 def soonest_seconds(

@@ -242,7 +242,7 @@ class Attempt:
         self.latency_ms = self._elapsed_ms()
         if self.stream is not None:
             self._settle_stream(self.stream.watcher)
-        if is_cut_off and self.verdict is verdicts.ABORTED and not self._is_left:
+        if is_cut_off and self.verdict is verdicts.ABORTED and not self.line.is_cut:
             self.verdict = verdicts.CUT_OFF
         self.cost_nano = self._cost_nano_of(self.call.model, self.usage)
         event = self._state.finish(

@@ -276,9 +276,12 @@ class Forward:
             taken = self._take(trip, serving, kept)
             if taken is not None:
                 yield serving, taken
-        for serving in to_ask_all_the_same(trip.refused, patience_seconds):
+        # Who was asked already, or is left to others, may answer yet.
+        are_all = len(trip.refused) == len(trip.pool.servings)
+        for serving in to_ask_all_the_same(trip.refused, patience_seconds, are_all=are_all):
             taken = self._take(trip, serving, kept, alone=True)
             if taken is not None:
+                trip.trail.passed_over.pop(serving.config.name, None)
                 yield serving, taken
 
     def _take(

@@ -470,7 +470,7 @@ class State:
         self._resting.add(name)
         rests = self._live(name).rests
         present = rests.get(deployment)
-        if present is None or rest.until > present.until:
+        if present is None or (rest.until > present.until and not _is_kept(present, rest)):
             rests[deployment] = rest
 
     def _adopt(self, live: Live, name: str, instance: SharedInstance, now: float) -> None:
@@ -486,6 +486,13 @@ class State:
         live.rests = {d: r for d, r in live.rests.items() if r.set_at > before}
         if live.breaker.news.changed_at <= before:
             live.breaker.reset(before)
+
+
+def _is_kept(present: Rest, rest: Rest) -> bool:
+    """What a person wants stands, also against a longer rest of what refuses the gateway: that
+    is asked now and then."""
+    is_persons = present.reason == OPERATOR and present.until > rest.set_at
+    return is_persons and rest.reason in MISCONFIGURED
 
 
 def removed_view(shared: SharedInstance) -> StateView:

@@ -9,11 +9,13 @@ import orjson
 from sqlalchemy import (
     Connection,
     Table,
+    and_,
     bindparam,
     case,
     delete,
     func,
     insert,
+    not_,
     or_,
     select,
     update,
@@ -320,9 +322,16 @@ def _merge_instance(present: Table, given: Any) -> dict[str, Any]:
 
 
 def _merge_rest(present: Table, given: Any) -> dict[str, Any]:
-    longer = given.rate_limited_until > present.c.rate_limited_until
+    """The longer one; but as long as a person wants it left alone, that it refuses the gateway
+    says nothing."""
+    is_longer = given.rate_limited_until > present.c.rate_limited_until
+    is_persons = and_(
+        present.c.rest_reason == OPERATOR,
+        present.c.rate_limited_until > given.rest_set_at,
+        or_(*(given.rest_reason == reason for reason in sorted(MISCONFIGURED))),
+    )
     return {
-        c: case((longer, given[c]), else_=present.c[c])
+        c: case((and_(is_longer, not_(is_persons)), given[c]), else_=present.c[c])
         for c in ("rate_limited_until", "rest_reason", "rest_set_at")
     }
 

@@ -349,3 +349,21 @@ def test_mended_are_the_instance_and_the_deployment_that_was_asked():
     live.rests = {p: rest(NOW + 9, "no_deployment") for p in (WHOLE_INSTANCE, here, other)}
     assert live.mend(here) == [WHOLE_INSTANCE, here]
     assert set(live.rests) == {other}
+
+
+def test_each_deployment_that_refuses_the_gateway_is_tried_in_its_own_time():
+    live = Live()
+    mini = serving(A, "mini")
+    live.rests = {s.deployment: rest(NOW + 300, "no_deployment") for s in (HERE, mini)}
+    assert live.retry(HERE, NOW + RETRY_SECONDS)
+    asked = {"now": NOW + RETRY_SECONDS, "alone": True}
+    assert live.refusal(mini, TEN, NOTHING_USED, **asked) is None
+    assert live.refusal(HERE, TEN, NOTHING_USED, **asked).alone_seconds == RETRY_SECONDS
+
+
+def test_what_was_tried_before_the_clock_was_set_back_bars_nothing():
+    live = Live()
+    live.rests[WHOLE_INSTANCE] = rest(NOW + 300, "misconfigured")
+    live.retry(HERE, NOW + 250)
+    later = NOW + 2 * RETRY_SECONDS
+    assert live.refusal(HERE, TEN, NOTHING_USED, later, alone=True) is None

@@ -107,3 +107,9 @@ def test_one_of_several_that_is_in_time_is_enough():
 
 def test_of_those_that_only_lack_room_nobody_is_asked_all_the_same():
     assert to_ask_all_the_same([named("c", NO_ROOM, 9.0)], patience_seconds=1.0) == []
+
+
+def test_who_refuses_the_gateway_is_not_asked_where_another_was_not_refused():
+    refusals = [named("a", FAILING, 60.0), named("b", "misconfigured", 300.0)]
+    found = to_ask_all_the_same(refusals, are_all=False)
+    assert [each.config.name for each in found] == ["a"]

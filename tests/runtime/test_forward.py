@@ -12,6 +12,7 @@ from proxy.core import breaker, contention, limiter
 from proxy.core.breaker import ALONE_SECONDS
 from proxy.core.contention import HUNGRY_SECONDS
 from proxy.core.live import RETRY_SECONDS
+from proxy.core.record import Trail
 from proxy.core.refusal import SHARED_OUT
 from proxy.core.routing import POLICIES
 from proxy.core.types import Client, QuotaGroup
@@ -472,6 +473,45 @@ def test_what_answers_an_error_tells_nothing_of_whether_it_takes_the_gateway():
     assert world.state.view("a").status == "misconfigured"
 
 
+@pytest.mark.parametrize("trouble", [failed(500), failed(429, retry_after="1")])
+def test_who_refuses_the_gateway_takes_no_turn_from_one_that_was_asked(trouble):
+    first = replace(A, retry_count=1)
+    world = World(first, B, b=failed(401), policy=ROBIN)
+    world.forward()
+    world.forward()
+    assert world.upstream.asked == ["a", "b", "a"]
+    world.clock.now += RETRY_SECONDS
+    world.upstream.answers["a"] = iter([trouble, ok()]).__next__
+    with contextlib.suppress(NoRoom):
+        world.forward()
+    assert "b" not in world.upstream.asked[3:]
+
+
+def test_nor_is_it_asked_where_the_others_are_left_to_who_had_less():
+    contested = Contested(A, B, b=failed(401), a=AS_RESERVED)
+    contested.world.state.rest("a", contested.clock.now + 1)
+    with pytest.raises(NoRoom):
+        contested.world.forward(client=HEAVY)
+    contested.clock.now += RETRY_SECONDS
+    asked = len(contested.world.upstream.asked)
+    contested.waits(LIGHT)
+    contested.had(HEAVY, 1000)
+    with pytest.raises(NoRoom, match="left to other clients"):
+        contested.world.forward(client=HEAVY)
+    assert len(contested.world.upstream.asked) == asked
+
+
+def test_of_one_that_was_tried_all_the_same_the_record_does_not_say_that_it_was_not():
+    world = World(A, a=failed(401))
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    world.clock.now += RETRY_SECONDS
+    world.upstream.answers["a"] = ok()
+    world.trail = Trail()
+    world.forward()
+    assert world.trail.passed_over == {}
+
+
 def test_while_somebody_else_is_back_in_time_nobody_that_refuses_the_gateway_is_asked():
     world = World(A, B, a=failed(401), b=ok(), settings={"max_wait_seconds": 5.0})
     world.forward()
@@ -566,14 +606,10 @@ def test_a_call_that_waits_for_its_answer_when_the_worker_ends_is_lost():
 
 
 def test_a_call_whose_client_left_before_the_worker_ended_is_not():
-    world = World(A, a=stream(token(), unreachable("it broke off its answer")))
+    world = World(A, a=stream(token(), DONE))
     attempt = world.attempt(stream=True)
-    attempt.line.cut()
-    pieces = iter(attempt)
-    next(pieces)
-    with contextlib.suppress(StopIteration):
-        next(pieces)
-    assert world.gateway.end_open(0.0) == 0
+    attempt.line.cut()  # its thread did not come to hear of it
+    world.gateway.end_open(0.0)
     assert (world.usage("a")["aborted"], world.usage("a")["lost"]) == (1, 0)
 
 

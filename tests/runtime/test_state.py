@@ -1359,3 +1359,13 @@ def test_what_others_did_not_hear_of_yet_stays_mended(state, clock):
     state.take()
     state.merge(shared)  # it was refused again
     assert candidate(state) is None
+
+
+def test_what_a_person_wants_left_alone_is_so_whatever_it_answers_meanwhile(state, clock):
+    late = state.start(serving(A), TEN)
+    state.rest("a", clock.now + 60)
+    state.finish(late, MISCONFIGURED)
+    assert state.view("a").rests[""].reason == OPERATOR
+    clock.now += 61
+    once(state, MISCONFIGURED)
+    assert state.view("a").rests[""].reason == "misconfigured"

@@ -553,3 +553,19 @@ def test_what_is_refused_again_after_that_rests_again(add, shared):
     again.mend(("a", "gpt"), NOW + 5)
     add(resting(NOW + 300, "misconfigured"), again)
     assert shared().rests == {("a", "gpt"): Rest(NOW + 310, "misconfigured", NOW + 10)}
+
+
+@pytest.mark.parametrize(
+    "reason, set_at, kept",
+    [
+        ("misconfigured", NOW + 1, "operator"),
+        ("no_deployment", NOW + 59, "operator"),
+        ("misconfigured", NOW + 60, "misconfigured"),
+        ("throttled", NOW + 1, "throttled"),
+    ],
+)
+def test_what_refuses_the_gateway_does_not_end_what_a_person_set(
+    reason, set_at, kept, add, shared
+):
+    add(resting(NOW + 60, "operator"), resting(NOW + 300, reason, set_at=set_at))
+    assert shared().rests["a", "gpt"].reason == kept
