@@ -1,6 +1,7 @@
 """The objects one app is made of, found from a request."""
 
 import logging
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -38,6 +39,7 @@ from proxy.store.db import Database
 EXTENSION = "proxy"
 # In which clients are told, when a worker ends, that there is no more of their streams.
 FAREWELL_SECONDS = 0.5
+LOOK_SECONDS = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +108,19 @@ class Parts:
             steps.callback(self.syncer.stop)
             steps.callback(self.roster.stop)
             self.open_calls.stop()
+            until = time.monotonic() + FAREWELL_SECONDS
             cut_off = self.forward.end_open(FAREWELL_SECONDS)
+            while cut_off and self._is_busy() and time.monotonic() < until:
+                time.sleep(LOOK_SECONDS)
             self.streams.stop()
             if self.log_writer.is_started:
                 said = "the worker ends; %d answers were still open"
                 tell(logger, "worker_stopped", said, cut_off, cut_off=cut_off)
             return cut_off
+
+    def _is_busy(self) -> bool:
+        """A thread of the server's has something to do, such as to write a client's answer."""
+        return self.roster.threads is not None and self.roster.threads.busy > 0
 
 
 def parts() -> Parts:

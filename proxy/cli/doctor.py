@@ -184,8 +184,9 @@ def _of_instances(mine: Parts, heard: Answers) -> Iterator[Finding]:
     snapshot = mine.snapshots.current
     out = snapshot.out_of_service
     problems = {name: snapshot.problems[name].text for name in out}
-    if mine.database.vault.problem and findings.key_of(heard) in OPENS:
-        sealed = [name for name in out if _is_sealed(snapshot.instances[name].config)]
+    sealed = [name for name in out if _is_sealed(snapshot.instances[name].config)]
+    serve = findings.serves_all(heard, but=len(out) - len(sealed))
+    if mine.database.vault.problem and findings.key_of(heard) in OPENS and serve:
         yield from findings.of_not_asked(sealed)
         problems = {name: text for name, text in problems.items() if name not in sealed}
     yield from findings.of_references(problems, serves=findings.serves_all(heard))

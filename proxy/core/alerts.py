@@ -19,7 +19,7 @@ JITTER_SHARE = 0.25
 MOST_GROUPS = 50  # of a message; of more, only the number is told
 MESSAGE_CHARACTERS = 300
 # Of an event's fields, whom it concerns. Not whoever came with a wrong key: they may be many.
-SUBJECTS = ("instance", "instances")
+SUBJECTS = ("instance", "instances", "worker_pid")
 
 Json = dict[str, Any]
 

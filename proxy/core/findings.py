@@ -353,10 +353,11 @@ def key_of(answers: Iterable[Mapping[str, Any] | None]) -> str | None:
     return next((k for k in (KEY_GONE, KEY_IN_MEMORY, KEY_THERE) if k in said), None)
 
 
-def serves_all(answers: Iterable[Mapping[str, Any] | None]) -> bool:
-    """Whoever answered has all instances in service that are enabled; false if nobody did."""
-    heard = [each for each in answers if each is not None]
-    return bool(heard) and all(each.get("out_of_service") == 0 for each in heard)
+def serves_all(answers: Iterable[Mapping[str, Any] | None], but: int = 0) -> bool:
+    """Whoever answered has all instances in service that are enabled, `but` for so many; false
+    if nobody did."""
+    counts = [each.get("out_of_service") for each in answers if each is not None]
+    return bool(counts) and all(count is not None and count <= but for count in counts)
 
 
 def of_gateway(address: str, answers: Sequence[Mapping[str, Any] | None]) -> Iterator[Finding]:

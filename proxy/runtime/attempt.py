@@ -219,7 +219,7 @@ class Attempt:
             self.close()
 
     def break_off(self) -> None:
-        """Its stream ends now, with an error event: the worker does. For any thread."""
+        """It ends now, a stream with an error event: the worker does. For any thread."""
         self._is_broken_off = True
         self.line.wake()
 

@@ -110,6 +110,7 @@ class Forward:
         self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)  # by `queue_of`
         self._open: set[Attempt] = set()  # adding and discarding are atomic
         self._fairness = fairness or Fairness(clock=clock)
+        self._is_ending = False
         self.waiting = WaitingRoom(places=waiting_places, clock=clock, fairness=self._fairness)
 
     def start(self) -> None:
@@ -156,21 +157,26 @@ class Forward:
         except Full:
             self._try_in_order(trip, in_turn=True)
             if trip.attempt is None:
-                raise self._refuse(trip, Saturated()) from None
+                error = no_answer.ending() if self._is_ending else Saturated()
+                raise self._refuse(trip, error) from None
         self._try_again(trip)
         if trip.attempt is None:
             raise ClientLeft() if trip.line.is_cut else self._refuse(trip)
         return self._to_show(trip, trip.attempt)
 
     def end_open(self, seconds: float) -> int:
-        """Ends the answers that are still open; how many. Streams that have begun are broken
-        off, and have so many seconds to say so to their clients. What is open then is counted
-        as it stands: what its thread does after that is not counted any more."""
+        """Ends the calls that are still open; how many. They are broken off, and have so many
+        seconds to say so to their clients. What is open then is counted as it stands: what its
+        thread does after that is not counted any more."""
         until, seen = self._clock() + seconds, set[Attempt]()
-        while streams := {a for a in self._open.copy() if a.stream is not None}:
-            for attempt in streams - seen:
-                attempt.break_off()
-            seen |= streams
+        self._is_ending = True
+        waited = self.waiting.close()
+        while still := self._open.copy():
+            for attempt in still:
+                # Again where it waits for its head: it may be at another connection by now.
+                if attempt not in seen or attempt.stream is None:
+                    attempt.break_off()
+            seen |= still
             if self._clock() >= until:
                 break
             time.sleep(LOOK_SECONDS)
@@ -181,7 +187,7 @@ class Forward:
             said = "%s %s was still answering when the worker ended"
             asked = attempt.request_id
             tell(logger, "answer_cut_off", said, asked, name, id=asked, instance=name)
-        return len(cut_off)
+        return len(cut_off) + waited
 
     def explain(self, call: Call) -> Iterator[tuple[Serving, Refusal | None]]:
         """Who would be tried in which order, and why others would not. Asks nobody, and takes
@@ -415,6 +421,8 @@ class Forward:
             trip.trail.charged = attempt.usage, attempt.cost_nano
         if trip.line.is_cut:
             raise ClientLeft()
+        if verdict is CUT_OFF:
+            raise no_answer.ending()
         is_shown = attempt.error is None and verdict.shown and verdict.outcome != "throttled"
         if not is_shown or verdict.outcome == "failed":
             self._tell_no_answer(call, attempt)
@@ -425,9 +433,8 @@ class Forward:
         raise no_answer.unreachable(call, attempt)
 
     def _tell_no_answer(self, call: Call, attempt: Attempt) -> None:
-        """Nothing of one that ended as its client, who was in a hurry, wished; nor of one that
-        was cut off, which is told of as that."""
-        if attempt.verdict is ABORTED or attempt.verdict is CUT_OFF:
+        """Nothing of one that ended as its client, who was in a hurry, wished."""
+        if attempt.verdict is ABORTED:
             return
         is_late = self._clock() >= call.ends_at
         why = "there is no time to ask another" if is_late else "nobody else can serve it"

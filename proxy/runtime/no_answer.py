@@ -129,6 +129,14 @@ def misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
     )
 
 
+def ending() -> ProxyError:
+    """503: the worker ends. The next one, or another, will do better."""
+    return Unavailable(
+        "The gateway is being stopped or restarted, and can wait for no answer any longer.",
+        retry_after_seconds=SOON_SECONDS,
+    )
+
+
 def unreachable(call: Call, attempt: Attempt) -> ProxyError:
     """502, or 504 where the time was over, with how the last attempt ended. A client that set
     the time itself wants no second try, which would take as long again."""

@@ -157,6 +157,16 @@ class WaitingRoom:
                 queue = self._queues[place.model] = FairQueue()
             return queue.enter(place, client, place.waiter.cost)
 
+    def close(self) -> int:
+        """Nobody waits here any more: who did loses its place, and who comes has none. How many
+        did."""
+        with self._lock:
+            self._places = 0
+            tickets = [ticket for queue in self._queues.values() for ticket in queue]
+            for ticket in tickets:
+                self._lose(ticket)
+        return len(tickets)
+
     def _take_place(self, client: str) -> bool:
         """The client with most places loses its last, unless this one would have as many."""
         if not self._waiting:
@@ -165,11 +175,14 @@ class WaitingRoom:
         if places <= self._waiting[client] + 1:
             return False
         tickets = (t for queue in self._queues.values() for t in queue if t.client == rich)
-        last = max(tickets, key=lambda ticket: (ticket.start, ticket.number))
-        self._remove(last, served=False)
-        last.item.is_lost = True
-        last.item.woken.set()
+        self._lose(max(tickets, key=lambda ticket: (ticket.start, ticket.number)))
         return True
+
+    def _lose(self, ticket: Ticket[_Place]) -> None:
+        """Only with the lock held."""
+        self._remove(ticket, served=False)
+        ticket.item.is_lost = True
+        ticket.item.woken.set()
 
     def _leave(self, mine: Ticket[_Place], *, served: bool) -> None:
         with self._lock:

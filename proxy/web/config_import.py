@@ -1,7 +1,7 @@
 """A document from outside: checked as the admin API checks each thing, and put over the present
 one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from proxy.web.schemas_instances import check_auth
 Problem = tuple[str, str]  # where, and a sentence
 
 SHOWN_PROBLEMS = 100
+HINTED = 5
 # Making a schema takes longer than using it.
 WHOLE: Mapping[str, Schema] = {name: schema() for name, schema in IN_DOCUMENT.items()}
 PARTIAL: Mapping[str, Schema] = {n: schema(partial=True) for n, schema in IN_DOCUMENT.items()}
@@ -142,6 +143,11 @@ def _completed(thing: Thing) -> Thing:
     return thing
 
 
+def _instance_hint(name: str, known: Collection[str], wrong: Sequence[Problem]) -> str:
+    """For the first few: to look through thousands of names takes a while."""
+    return did_you_mean(name, known) if len(wrong) < HINTED else ""
+
+
 def _check_allowed(document: Document, present: Document, wrong: list[Problem]) -> None:
     """A misspelt instance would shut its client out, or give it less than was meant."""
     known = {instance["name"] for instance in document["instances"]}
@@ -152,7 +158,7 @@ def _check_allowed(document: Document, present: Document, wrong: list[Problem]) 
             if instance not in known and instance not in before.get(name, ()):
                 sentence = (
                     f"{shown(name)} is to use {shown(instance)}, and there is no such instance."
-                    f"{did_you_mean(instance, known)}"
+                    f"{_instance_hint(instance, known, wrong)}"
                 )
                 wrong.append(("clients", sentence))
 

@@ -85,9 +85,9 @@ def unprocessable(
         # What is missing may be what is misspelt.
         unknown = [where for said, where in found if said == UNKNOWN]
         for where in unknown[:MAX_BESIDES]:
-            hint = did_you_mean(where[-1], _known(schema, where))
+            hint = _hint(where, schema)
             sentence += f" Unknown besides: {shown('.'.join(where))}.{hint}"
-    return Unprocessable(f"{path}: {sentence}", param=path or None)
+    return Unprocessable(f"{path}: {sentence}" if path else sentence, param=path or None)
 
 
 def problems(
@@ -110,8 +110,13 @@ def _problem(
         _is_secret(field) or message == UNKNOWN or (isinstance(value, str) and "@" in value)
     )
     given = "" if is_secret or value is None else f" Given: {shown(value)}."
-    hint = did_you_mean(keys[-1], _known(schema, keys)) if message == UNKNOWN else ""
-    return f"{at}{field}", f"{message}{given}{hint}"
+    hint = _hint(keys, schema) if message == UNKNOWN else ""
+    return f"{at}{field}" if keys else at[:-1], f"{message}{given}{hint}"
+
+
+def _hint(keys: Sequence[str], schema: Schema) -> str:
+    """Without keys (a field that is named `_schema`, marshmallow's word for the whole) none."""
+    return did_you_mean(keys[-1], _known(schema, keys)) if keys else ""
 
 
 def _known(schema: Any, keys: Sequence[str]) -> Iterable[str]:

@@ -276,6 +276,19 @@ def test_who_is_out_of_service_without_the_key_too_is_told_so(run, lost_key, mon
     assert "Instance a is" not in result.stdout
 
 
+def test_of_more_that_are_out_of_service_nobody_is_said_to_be_in_it(run, lost_key, monkeypatch):
+    """As after a restore: they have a key, and not the one that opens these."""
+    say(monkeypatch, secret_key="in memory", out_of_service=2)
+    result = run(app=lost_key)
+    assert "Instance a is out of service" in result.stdout
+    assert "In service, but not asked" not in result.stdout
+
+
+def test_offline_it_does_not_ask_the_workers(run, lost_key, monkeypatch):
+    say(monkeypatch, secret_key="in memory", out_of_service=0)
+    assert "Instance a is out of service" in run("--offline", app=lost_key).stdout
+
+
 def test_a_key_that_only_this_command_cannot_read_is_not_gone(run, lost_key, monkeypatch):
     say(monkeypatch, secret_key="there", out_of_service=0)
     result = run("--json", app=lost_key)

@@ -162,13 +162,32 @@ class TestCounts:
                 next(pieces)
         assert b"the gateway is being stopped or restarted" in rest
         assert b"[DONE]" not in rest
-        ((requests_, aborted, tokens),) = fresh.rows(
-            "select requests, aborted, completion_tokens from usage_minute"
+        ((requests_, lost, tokens),) = fresh.rows(
+            "select requests, lost, completion_tokens from usage_minute"
         )
-        assert (requests_, aborted) == (1, 1)
+        assert (requests_, lost) == (1, 1)
         assert tokens > 0
         assert "was still answering when the worker ended" in fresh.log
-        assert '"outcome":"aborted"' in fresh.log
+        assert '"outcome":"expired"' in fresh.log
+
+    def test_a_call_that_is_not_answered_in_time_is_told_so_and_logged(
+        self, fresh: Gateway, simulator: Simulator
+    ):
+        fresh.start(PROXY_GRACEFUL_TIMEOUT_SECONDS="1")
+        add_instance(fresh, simulator["east"])
+        simulator["east"].faults["*"] = "hang"
+        with ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(fresh.chat), pool.submit(fresh.chat, stream=True)]
+            assert simulator["east"].wait_for(lambda r: len(r.requests) == 2)
+            assert fresh.stop() == 0
+            answers = [call.result(10) for call in calls]
+        for answer in answers:
+            assert answer.status_code == 503
+            assert "is being stopped or restarted" in answer.json()["error"]["message"]
+        counted = fresh.rows("select sum(requests), sum(lost), sum(expired) from usage_minute")
+        assert counted == [(2, 2, 2)]
+        lines = [line for line in fresh.log.splitlines() if '"status":503' in line]
+        assert ['"outcome":"expired"' in line for line in lines] == [True, True]
 
 
 class TestBodies:

@@ -494,7 +494,7 @@ def test_nor_is_it_asked_where_the_others_are_left_to_who_had_less():
         contested.world.forward(client=HEAVY)
     contested.clock.now += RETRY_SECONDS
     asked = len(contested.world.upstream.asked)
-    contested.waits(LIGHT)
+    contested.waits(LIGHT, barred=frozenset("b"))
     contested.had(HEAVY, 1000)
     with pytest.raises(NoRoom, match="left to other clients"):
         contested.world.forward(client=HEAVY)
@@ -603,6 +603,42 @@ def test_a_call_that_waits_for_its_answer_when_the_worker_ends_is_lost():
     assert ended == [1]
     assert (counted["requests"], counted["expired"], counted["lost"]) == (1, 1, 1)
     assert counted["succeeded"] == 0
+
+
+def test_its_client_is_told_that_the_worker_ends():
+    world = World(A)
+    asked, ended, line = threading.Event(), threading.Event(), Line()
+
+    def answers():
+        line.hold(ended.set)  # as its connection would
+        asked.set()
+        ended.wait(5)
+        return unreachable("it broke off its answer")
+
+    world.upstream.answers["a"] = answers
+    with ThreadPoolExecutor(1) as pool:
+        call_ = pool.submit(world.forward, line=line)
+        asked.wait(5)
+        assert world.gateway.end_open(5.0) == 1
+        with pytest.raises(Unavailable, match="is being stopped or restarted"):
+            call_.result(5)
+    counted = world.usage("a")
+    assert (counted["requests"], counted["expired"], counted["lost"]) == (1, 1, 1)
+    assert world.state.view("a").totals["error_count"] == 0
+    assert [tried.outcome for tried in world.trail.attempts] == ["expired"]
+
+
+def test_so_is_one_that_waits_for_room():
+    world = patient(A, a=ok())
+    world.state.rest("a", time.time() + 5)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.forward)
+        while not world.gateway.waiting.count:
+            pass
+        assert world.gateway.end_open(0.0) == 1
+        with pytest.raises(Unavailable, match="is being stopped or restarted"):
+            waits.result(5)
+    assert world.upstream.asked == []
 
 
 def test_a_call_whose_client_left_before_the_worker_ended_is_not():

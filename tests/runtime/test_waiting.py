@@ -439,3 +439,21 @@ def test_to_poke_an_empty_room_takes_no_lock():
     hall = WaitingRoom(places=1)
     hall._lock = None
     hall.poke()
+
+
+def test_when_it_is_closed_nobody_waits_any_longer_and_nobody_comes_in(room, pool):
+    room.wait_seconds = 1.0
+    hall = WaitingRoom(places=3)
+    waits = [
+        pool.submit(hall.wait, name, room.asking(name), until=soon(), line=Line())
+        for name in "ab"
+    ]
+    for name in "ab":
+        room.wait_until_asked(name)
+    assert hall.close() == 2
+    for each in waits:
+        with pytest.raises(Full):
+            each.result(WAIT_SECONDS)
+    assert (hall.count, hall.close()) == (0, 0)
+    with pytest.raises(Full):
+        hall.wait("a", room.asking("c"), until=soon(), line=Line())

@@ -50,6 +50,7 @@ def test_a_list_is_added_whole_and_shown(world):
         ({"name": "a"}, 409, "name"),  # twice in the list itself
         ({"max_tpm": -1}, 422, "1.max_tpm"),
         ({"model_deployments": {"gpt-4.1": 5}}, 422, "1.model_deployments.gpt-4.1.value"),
+        ({"_schema": 1}, 422, "1"),
         (None, 422, "1"),
     ],
 )
@@ -64,6 +65,14 @@ def test_a_list_with_one_that_cannot_be_added_adds_none(world, second, status, p
     if second is not None:
         assert error(answer)["param"] == param
     assert world.everything() == before
+
+
+def test_a_name_that_marshmallow_has_for_the_whole_is_a_422(shared_world):
+    for answer in (
+        shared_world.admin("POST", json=shared_world.config("b", _schema=1)),
+        shared_world.admin("GET", "?_schema=1"),
+    ):
+        assert (answer.status_code, error(answer)["message"]) == (422, "Unknown field.")
 
 
 def test_an_empty_list_is_a_mistake(world):

@@ -3,7 +3,7 @@ import pytest
 from proxy.core.config_document import shown
 from proxy.errors import Unprocessable
 from proxy.settings import ROOT
-from proxy.web.config_import import SHOWN_PROBLEMS, ConfigRefused, wanted
+from proxy.web.config_import import HINTED, SHOWN_PROBLEMS, ConfigRefused, wanted
 from proxy.web.config_text import from_yaml
 from tests.builders import document, thing
 
@@ -183,6 +183,18 @@ def test_what_is_nearly_a_name_that_there_is_is_told_with_that():
     assert error.message == (
         'clients: "app" is to use "bb", and there is no such instance. Did you mean \'b\'?'
     )
+
+
+def test_only_the_first_of_many_names_are_told_with_what_was_meant():
+    wrong = [f"b{number}" for number in range(20)]
+    error = refused({"clients": [{"name": "app", "allowed_instances": wrong}]})
+    assert error.message.count("there is no such instance") == 20
+    assert error.message.count("Did you mean 'b'?") == HINTED
+
+
+def test_a_field_with_marshmallows_name_for_the_whole_is_unknown_as_others_are():
+    error = refused({"instances": [{"name": "a", "_schema": 1}]})
+    assert (error.param, error.message) == ("instances[0]", "instances[0]: Unknown field.")
 
 
 def test_a_name_that_stands_twice_is_refused():

@@ -76,3 +76,14 @@ def test_what_is_misspelt_is_told_with_what_is_missing():
         "api_base",
         f"{missing} Unknown besides: \"api_bas\". Did you mean 'api_base'?",
     )
+
+
+@pytest.mark.parametrize("at, path", [("", ""), ("3.", "3")])
+def test_a_field_with_marshmallows_name_for_the_whole_is_unknown_as_others_are(at, path):
+    error = refused(InstanceSchema(), FEWEST | {"_schema": 1}, at=at)
+    assert (error.param, error.message) == (
+        path or None,
+        f"{path}: Unknown field." if path else "Unknown field.",
+    )
+    error = refused(InstanceSchema(), {"name": "a", "api_key": "k", "_schema": 1}, at=at)
+    assert "api_base: Missing data for required field." in error.message
