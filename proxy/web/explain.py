@@ -23,6 +23,7 @@ from proxy.core.refusal import (
 )
 from proxy.core.roles import OPERATE
 from proxy.core.types import Call, Limit, Serving
+from proxy.core.verdict import MISCONFIGURED
 from proxy.errors import NotFound, Unprocessable
 from proxy.web import limits
 from proxy.web import schemas_explain as schemas
@@ -187,7 +188,10 @@ def _why(refusal: Refusal, call: Call) -> str:
             f"it failed; the next attempt at it is in {refusal.wait_seconds:.1f} s, or in"
             f" {refusal.soonest_seconds:.1f} s if nobody else can be asked"
         )
-    return f"it rests ({refusal.reason}), {refusal.wait_seconds:.1f} s left"
+    rests = f"it rests ({refusal.reason}), {refusal.wait_seconds:.1f} s left"
+    if refusal.reason in MISCONFIGURED:
+        rests += f"; tried in {refusal.alone_seconds:.1f} s if nobody else can be asked"
+    return rests
 
 
 def _named(limit: Limit) -> str:

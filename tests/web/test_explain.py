@@ -38,6 +38,16 @@ def test_it_says_who_would_be_asked_in_which_order(world):
     assert shown["reserved_tokens"] == shown["prompt_tokens"] + 16
 
 
+def test_one_that_refuses_the_gateway_is_tried_where_nobody_else_can_be_asked(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "401"
+    world.ask(CHAT)
+    why = rows(explained(world))["a"]["why"]
+    assert why.startswith("it rests (misconfigured), ")
+    assert "; tried in " in why
+    assert why.endswith(" s if nobody else can be asked")
+
+
 def test_it_says_who_is_left_out_and_why(world):
     world.add("a", priority=1)
     world.add("b", priority=2, max_tpm=20)
