@@ -48,6 +48,32 @@ def test_while_nobody_wants_more_nothing_is_counted_and_no_lock_is_taken(clock):
     assert worker._competitors == {}
 
 
+def test_a_calm_worker_looks_at_the_board_only_once_in_a_while(clock):
+    looks = []
+
+    class Watched(Board):
+        @property
+        def until(self):
+            looks.append(clock.now)
+            return super().until
+
+    worker = Fairness(Watched(), clock)
+    began = clock.now
+    for at in (began, began + TELL_SECONDS / 2, began + SOON):
+        clock.now = at
+        worker.contention("m")
+        worker.give("m", "a", 100)
+    assert looks == [began, began + SOON]
+
+
+def test_one_that_was_calm_knows_at_once_who_waits_here(clock):
+    worker = Fairness(clock=clock)
+    assert worker.contention("m") is None
+    wait(worker, "b")
+    worker.give("m", "a", 100)
+    assert worker.contention("m").had == {"a": 100, "b": 0}
+
+
 def test_from_when_somebody_waits_it_is_known_who_had_how_much(clock):
     worker = Fairness(clock=clock)
     wait(worker, "b")
@@ -155,12 +181,30 @@ def test_clients_of_whom_nothing_is_to_be_said_any_more_are_forgotten(clock):
     assert set(worker._competitors) == {"o"}
 
 
+def test_one_client_may_be_forgotten_while_others_of_its_model_are_not(clock):
+    worker = Fairness(clock=clock)
+    wait(worker, "b")
+    clock.now += MEMORY_SECONDS + 1
+    wait(worker, "c")
+    assert set(worker.contention("m").had) == {"c"}
+
+
 def test_of_too_many_models_and_clients_all_are_forgotten(clock, monkeypatch):
     monkeypatch.setattr(module, "MAX_COMPETITORS", 10)
     worker = Fairness(clock=clock)
     for number in range(100):
         wait(worker, f"client-{number}", model=f"model-{number % 3}")
         assert sum(map(len, worker._competitors.values())) <= 10
+
+
+def test_who_comes_when_all_are_forgotten_is_the_first_that_is_known(clock, monkeypatch):
+    monkeypatch.setattr(module, "MAX_COMPETITORS", 2)
+    worker = Fairness(clock=clock)
+    for client, model in (("a", "m"), ("b", "n"), ("c", "n")):
+        wait(worker, client, model=model)
+    clock.now += SOON
+    assert (left(worker, "a"), worker.contention("m")) == (None, None)
+    assert set(worker.contention("n").had) == {"c"}
 
 
 def test_of_many_clients_the_others_hear_of_those_who_wanted_more_last(clock, workers):
