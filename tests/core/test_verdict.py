@@ -79,6 +79,7 @@ def test_what_a_status_means(status, expected):
 def test_a_verdict_that_says_nothing_more_is_shown_and_has_no_consequence():
     bare = Verdict("succeeded")
     assert (bare.try_next, bare.failure, bare.whole_instance) == (False, False, False)
+    assert not bare.no_answer
     assert (bare.rest_seconds, bare.shown) == (0.0, True)
 
 
@@ -185,6 +186,7 @@ def test_without_a_token_an_instance_rests_until_its_worker_knows(retry_seconds,
         ({"message": "o1 is enabled only for api versions 2024-12-01"}, verdict.UNSUPPORTED),
         ({"message": "enabled only for api versions", "param": "role"}, None),
         ({"message": "Invalid 'it is enabled only for api versions 1'"}, None),
+        ({"message": 'Invalid "it is enabled only for api versions 1"'}, None),
         ({"message": "The prompt is too long"}, None),
         ({}, None),
         ("API version not supported", None),
@@ -208,6 +210,7 @@ def test_a_404_may_blame_the_endpoint_that_the_client_chose():
     [
         WRONG_ENDPOINT | {"code": "model_not_found"},
         {name: said for name, said in WRONG_ENDPOINT.items() if name != "code"},
+        WRONG_ENDPOINT | {"type": "server_error"},
         WRONG_ENDPOINT | {"param": None},  # a path that is not there: api_base is wrong
         {"code": "DeploymentNotFound", "message": "The API deployment does not exist."},
         {"code": "404", "message": "Resource not found"},

@@ -55,6 +55,13 @@ def test_until_then_its_silence_has_an_end_and_after_that_a_longest_time():
     assert (answer.ends, answer.silences) == ([5e9, 9e9], [60.0])
 
 
+def test_its_silence_ends_with_its_calls_time_where_that_is_sooner():
+    answer = stream(ROLE, token())
+    found = AnswerStream(answer, StreamWatcher(), ends_at=4e9, silence_seconds=60.0)
+    found.read_until_content(silent_until=5e9)
+    assert answer.ends == [4e9, 4e9]
+
+
 def test_one_that_says_nothing_until_its_end_is_broken():
     found, _ = answer_of(ROLE)
     with pytest.raises(UpstreamError, match=answer_stream.SAID_NOTHING):
@@ -78,6 +85,35 @@ def test_what_it_ends_with_in_the_middle_of_an_event_is_counted_too():
     found.read_until_content(silent_until=5e9)
     assert list(found) == [token()]
     assert (found.finish(), found.sent_bytes) == (last, len(token() + last))
+
+
+ENDLESS_EVENT = b"data: " + b"x" * (ENDLESS_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    "pieces, left, broken",
+    [
+        ((token("one"), token("two")), 0, answer_stream.CUT_SHORT),
+        ((token("one"), ENDLESS_EVENT, token("never")), 1, answer_stream.ENDLESS),
+    ],
+    ids=["cut short", "endless"],
+)
+def test_one_that_breaks_off_says_how_and_what_was_sent(pieces, left, broken):
+    found, answer = answer_of(*pieces)
+    found.read_until_content(silent_until=5e9)
+    with pytest.raises(UpstreamError, match=broken):
+        list(found)
+    assert len(answer.left) == left
+    assert found.sent_bytes == len(b"".join(pieces[:2]))
+
+
+def test_one_that_was_read_to_its_end_is_not_watched_any_more():
+    found, _ = answer_of(token(), DONE)
+    found.read_until_content(silent_until=5e9)
+    list(found)
+    assert not found.is_over  # nobody looked
+    assert found.watched() is None
+    assert found.is_over
 
 
 # Watched by who waits for many, and not iterated over.
@@ -165,9 +201,10 @@ def test_a_stream_whose_call_has_no_time_left_meanwhile_is_no_failure(monkeypatc
 
 
 def test_one_that_does_not_end_its_event_is_over():
-    attempt, rest = begun(b"data: " + b"x" * (ENDLESS_BYTES + 1), token("never"))
+    attempt, rest = begun(ENDLESS_EVENT, token("never"))
     attempt.stream.pass_on()
     assert attempt.stream.is_over
+    assert attempt.stream.watched() is None
     with pytest.raises(StreamBroken):
         list(rest)
 
