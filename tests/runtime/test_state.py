@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from proxy.core import limiter
 from proxy.core import verdict as verdicts
 from proxy.core.attempts import Ending, Reservation
-from proxy.core.breaker import ALONE_SECONDS, UNTRIED_SECONDS
+from proxy.core.breaker import ALONE_SECONDS, FAILURES_IN_A_ROW, UNTRIED_SECONDS
 from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS, Peers
@@ -375,6 +375,14 @@ def test_answers_end_a_row_of_failures(state):
     for _ in range(2):
         once(state, UNREACHABLE)
     assert candidate(state) is not None
+
+
+def test_one_that_is_silent_for_much_too_long_is_unwell_though_nobody_waited(state):
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        once(state, Ending(verdicts.OVERDUE, is_left=True))
+    assert state.view("a").breaker == "closed"
+    once(state, Ending(verdicts.OVERDUE, is_left=True))
+    assert state.view("a").breaker == "open"
 
 
 def test_workers_tell_each_other_of_breakers(state, clock):
