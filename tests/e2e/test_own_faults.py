@@ -149,7 +149,7 @@ class TestWorkers:
         assert fresh.stop() == 0
         ((pid, calls),) = killed(fresh).items()  # the others were told to end
         assert pid == victim
-        assert 0 < calls <= CONNECTIONS
+        assert 0 <= calls <= CONNECTIONS  # as of a moment before; between calls it has none
         # What the killed one counted and had not written yet: one sync interval.
         assert requests_in_database(fresh) >= outcomes["200"] - lost - 200
 
