@@ -244,12 +244,14 @@ class Snapshots:
 
     def _tell_vault(self) -> None:
         """One line when it begins and when it ends. While this process has the keys, all goes
-        on; the next start would not find them."""
-        former, now = self._vault_problem, self._database.vault.problem
+        on; the next start would not find them. One that started without has none."""
+        vault = self._database.vault
+        former, now = self._vault_problem, vault.problem
         self._vault_problem = now
         if now and not former:
+            nor = "nor read after the next start" if vault.count else "nor read"
             said = (
-                "Secrets cannot be stored, nor read after the next start: %s. Put the key back"
+                f"Secrets cannot be stored, {nor}: %s. Put the key back"
                 " from where its copy is; `flask secrets check` tells the rest."
             )
             tell(logger, "vault_closed", said, now, why=now)

@@ -432,6 +432,30 @@ def test_keys_that_cannot_be_checked_and_a_vault_that_is_closed_are_told_once(
     database.dispose()
 
 
+@pytest.mark.parametrize(
+    "was_read, said",
+    [
+        (True, "cannot be stored, nor read after the next start: "),
+        (False, "stored, nor read: "),
+    ],
+)
+def test_of_a_vault_that_is_closed_it_is_told_whether_secrets_can_still_be_read(
+    database_file, tmp_path, clock, logged, was_read, said
+):
+    path = tmp_path / "secret.key"
+    vault = Vault(path=path)
+    vault.make_key()
+    database = Database(f"sqlite:///{database_file}", vault if was_read else Vault(path=path))
+    assert not was_read or vault.count
+    path.unlink()
+    snapshots = Snapshots(database, References({}), clock=clock)
+    clock.now += 1
+    snapshots.follow()
+    (line,) = [line for level, line in logged if level == "ERROR"]
+    assert said in line
+    database.dispose()
+
+
 # What was read before the fork.
 
 
