@@ -96,6 +96,12 @@ def test_however_many_sources_a_wrong_key_has_it_is_one_line():
     assert (group.count, group.last, left_out) == (MOST_GROUPS + 3, wrong[-1], 0)
 
 
+def test_each_worker_that_was_killed_is_told_of():
+    killed = [Alert("worker_killed", NOON, f"pid {n}", {"worker_pid": n}) for n in (7, 8)]
+    told, _ = outbox(*killed).due(SOON)
+    assert [(group.last, group.count) for group in told] == [(each, 1) for each in killed]
+
+
 def test_what_is_severe_comes_first_and_others_give_way_to_it():
     full = [alert(name=str(n)) for n in range(MOST_GROUPS)]
     box = outbox(*full, full[-1], *(Alert("disk_full", NOON, "full", {}) for _ in range(2)))
