@@ -16,7 +16,7 @@ from flask.cli import with_appcontext
 
 from proxy.cli.look import asking, in_order, look, standing_of
 from proxy.cli.progress import with_bar
-from proxy.cli.told import while_it_runs
+from proxy.cli.told import it_goes_on
 from proxy.context import Parts, parts
 from proxy.core import findings
 from proxy.core.columns import printable
@@ -48,6 +48,8 @@ THREADS = 16
 SECONDS = 60
 # Of one that is not there: nobody waits for calls to it that long either.
 HEALTH_SECONDS = 3.0
+# Of the time for all of it, at most for one answer; for the others there is twice as much.
+HEALTH_SHARE = 0.25
 # Each worker takes some of the connections; to have asked all is likely enough.
 ASKED_FOR_EACH_WORKER = 3
 RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
@@ -90,15 +92,18 @@ def doctor(offline: bool, seconds: int, as_json: bool) -> None:
     tokens. Exit code 1 if there is an error.
     """
     mine = parts()
+    ends_at = time.monotonic() + seconds
     try:
-        found = [*_of_host(mine), *_of_config(mine, offline=offline)]
+        heard = [] if offline else _heard(mine, seconds)
+        found = [*_of_host(mine), *_of_config(mine, heard)]
         jobs = [Job("database", "its file", partial(_of_database, mine))]
         if offline:
             found.append(skipped("network", "Nobody was asked (--offline)."))
         else:
-            jobs += [*_of_network(mine, seconds)]
+            found += findings.of_gateway(mine.settings.address, heard)
+            jobs += [*_of_network(mine, _left(ends_at))]
         with asking():
-            found += _carried_out(jobs, seconds)
+            found += _carried_out(jobs, _left(ends_at))
     finally:
         mine.database.dispose()
     if as_json:
@@ -108,6 +113,10 @@ def doctor(offline: bool, seconds: int, as_json: bool) -> None:
         _print(found)
     if findings.has_error(found):
         sys.exit(1)
+
+
+def _left(ends_at: float) -> float:
+    return max(ends_at - time.monotonic(), 0.0)
 
 
 # At once.
@@ -138,14 +147,13 @@ def _folders(mine: Parts) -> list[Path]:
     return list(dict.fromkeys(files + [path for path in logs if path.exists()]))
 
 
-def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
-    """What the tables say. Where they cannot be read, nothing of it is known."""
-    heard: Answers = []
+def _of_config(mine: Parts, heard: Answers) -> Iterator[Finding]:
+    """What the tables say, and what workers do, which may have read secrets when they still
+    could be, or have other rights. Where the tables cannot be read, nothing of it is known."""
     try:
         check_set_aside(mine.database)
         schema.check(mine.database, writes=False)
         look()
-        heard = [] if offline else _heard_of_service(mine)
         yield from _of_tables(mine, heard)
         schema.check_writable(mine.database)
     except schema.DatabaseBusy as error:
@@ -155,7 +163,7 @@ def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
     except schema.DatabaseLost as error:
         yield Finding("database", ERROR, str(error), BACK)
     except schema.DatabaseMissing as error:
-        yield _of_missing(mine, error, offline=offline)
+        yield _of_missing(mine, error, heard)
     except schema.SchemaOutdated as error:
         yield Finding("database", ERROR, str(error), ".venv/bin/alembic upgrade head")
     except (ProxyError, schema.SchemaProblem) as error:
@@ -166,28 +174,21 @@ def _of_config(mine: Parts, *, offline: bool) -> Iterator[Finding]:
     yield skipped("instances", "Without the database nothing is known of them.")
 
 
-def _of_missing(mine: Parts, error: schema.DatabaseMissing, *, offline: bool) -> Finding:
-    said = None if offline else while_it_runs()
+def _of_missing(mine: Parts, error: schema.DatabaseMissing, heard: Answers) -> Finding:
+    said = it_goes_on() if any(heard) else None
     if said is not None or lost.key_beside(mine.database) is not None:
         return Finding("database", ERROR, said or str(error), BACK)
     return Finding("database", ERROR, str(error), ".venv/bin/alembic upgrade head")
-
-
-def _heard_of_service(mine: Parts) -> Answers:
-    """What workers say, where this command cannot read all secrets: they may have read them
-    when they still could be, or have other rights."""
-    is_whole = not (mine.database.vault.problem or mine.snapshots.current.out_of_service)
-    return [] if is_whole else _heard(mine)
 
 
 def _of_instances(mine: Parts, heard: Answers) -> Iterator[Finding]:
     snapshot = mine.snapshots.current
     out = snapshot.out_of_service
     problems = {name: snapshot.problems[name].text for name in out}
-    sealed = [name for name in out if _is_sealed(snapshot.instances[name].config)]
-    serve = findings.serves_all(heard, but=len(out) - len(sealed))
-    if mine.database.vault.problem and findings.key_of(heard) in OPENS and serve:
-        yield from findings.of_not_asked(sealed)
+    if mine.database.vault.problem and findings.key_of(heard) in OPENS:
+        sealed = [name for name in out if _is_sealed(snapshot.instances[name].config)]
+        are_served = findings.serves_all(heard, but=len(out) - len(sealed))
+        yield from findings.of_not_asked(sealed, serves=are_served)
         problems = {name: text for name, text in problems.items() if name not in sealed}
     yield from findings.of_references(problems, serves=findings.serves_all(heard))
     configs = [stored.config for stored in in_order()]
@@ -247,7 +248,6 @@ def _of_database(mine: Parts) -> list[Finding]:
 
 
 def _of_network(mine: Parts, seconds: float) -> Iterator[Job]:
-    yield Job("gateway", "its health", partial(_of_gateway, mine))
     usable = mine.snapshots.current.configs.values()
     configs = [config for config in usable if config.enabled]
     if configs:
@@ -264,19 +264,15 @@ def _hosts(configs: Sequence[InstanceConfig]) -> list[InstanceConfig]:
     return list({(c.api_base, c.proxy_url): c for c in configs}.values())
 
 
-def _of_gateway(mine: Parts) -> list[Finding]:
-    return [*findings.of_gateway(mine.settings.address, _heard(mine))]
-
-
-def _heard(mine: Parts) -> Answers:
+def _heard(mine: Parts, seconds: float) -> Answers:
     """Of workers that run, what they say of themselves; one None if there are none."""
     settings = mine.settings
-    ask = partial(running.health, settings.address, seconds=HEALTH_SECONDS)
-    first = ask()
-    answers: Answers = [first]
-    if first is not None:
+    each = min(HEALTH_SECONDS, HEALTH_SHARE * seconds)
+    ask = partial(running.health, settings.address, seconds=each)
+    answers = [done.result for done in together([ask], threads=1, seconds=each)]
+    if any(answers):
         jobs = [ask] * (ASKED_FOR_EACH_WORKER * settings.workers - 1)
-        answers += [d.result for d in together(jobs, threads=4, seconds=2 * HEALTH_SECONDS)]
+        answers += [done.result for done in together(jobs, threads=4, seconds=2 * each)]
     return answers
 
 

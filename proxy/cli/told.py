@@ -45,10 +45,14 @@ def told(*, writes: bool = True) -> Iterator[None]:
 def while_it_runs() -> str | None:
     """What to do about a database that is gone while a gateway runs; None if none does: then
     there may never have been one."""
+    runs = running.health(parts().settings.address, seconds=ASKED_SECONDS) is not None
+    return it_goes_on() if runs else None
+
+
+def it_goes_on() -> str:
+    """The same of one that is known to run."""
     mine = parts()
     address = mine.settings.address
-    if running.health(address, seconds=ASKED_SECONDS) is None:
-        return None
     return (
         f"The database {mine.database.file} is gone; the gateway that runs at {address} goes on"
         f" with what it knows. {lost.WAY_BACK} An empty one in its place would turn all clients"

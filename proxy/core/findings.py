@@ -270,13 +270,15 @@ def of_hidden_key(problem: str) -> Finding:
     )
 
 
-def of_not_asked(names: Sequence[str]) -> Iterator[Finding]:
-    """Of instances in service whose secrets this command lacks for want of the key."""
+def of_not_asked(names: Sequence[str], *, serves: bool) -> Iterator[Finding]:
+    """Of instances whose secrets this command lacks for want of the key. `serves`: the gateway
+    that runs has all in service; else some are not, and which is not known."""
     if names:
+        begin = "In service, but not asked" if serves else "In service or not, and not asked"
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         yield skipped(
             "instances",
-            f"In service, but not asked by this command, which cannot read their secrets:"
+            f"{begin} by this command, which cannot read their secrets:"
             f" {', '.join(sorted(names)[:NAMED])}{more}.",
         )
 

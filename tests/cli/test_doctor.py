@@ -276,19 +276,6 @@ def test_who_is_out_of_service_without_the_key_too_is_told_so(run, lost_key, mon
     assert "Instance a is" not in result.stdout
 
 
-def test_of_more_that_are_out_of_service_nobody_is_said_to_be_in_it(run, lost_key, monkeypatch):
-    """As after a restore: they have a key, and not the one that opens these."""
-    say(monkeypatch, secret_key="in memory", out_of_service=2)
-    result = run(app=lost_key)
-    assert "Instance a is out of service" in result.stdout
-    assert "In service, but not asked" not in result.stdout
-
-
-def test_offline_it_does_not_ask_the_workers(run, lost_key, monkeypatch):
-    say(monkeypatch, secret_key="in memory", out_of_service=0)
-    assert "Instance a is out of service" in run("--offline", app=lost_key).stdout
-
-
 def test_a_key_that_only_this_command_cannot_read_is_not_gone(run, lost_key, monkeypatch):
     say(monkeypatch, secret_key="there", out_of_service=0)
     result = run("--json", app=lost_key)
@@ -311,6 +298,56 @@ def test_without_a_key_in_memory_instances_are_out_of_service(run, lost_key, mon
     result = run(app=lost_key)
     assert "Instance a is out of service" in result.stdout
     assert "secrets cannot be decrypted" in result.stdout
+
+
+def test_the_gateway_is_asked_once_also_where_the_key_is_gone(run, lost_key, monkeypatch):
+    asked = []
+    well = {"status": "ok", "problem": None, "calls": {}, "secret_key": "in memory"}
+    monkeypatch.setattr(
+        "proxy.runtime.running.health", lambda *_, **__: asked.append(1) or well
+    )
+    run(app=lost_key)
+    workers = lost_key.extensions[EXTENSION].settings.workers
+    assert len(asked) == doctor.ASKED_FOR_EACH_WORKER * workers
+
+
+def test_who_is_in_service_is_not_said_where_workers_say_that_some_are_not(
+    run, lost_key, monkeypatch
+):
+    say(monkeypatch, secret_key="in memory", out_of_service=2)
+    text = run(app=lost_key).stdout
+    assert "In service, but" not in text
+    assert "instances    In service or not, and not asked by this command" in text
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_gateway_that_does_not_answer_takes_no_longer_than_all_may(
+    run, lost_key, monkeypatch, answers
+):
+    end, asked = threading.Event(), []
+
+    def health(*_, **__):
+        asked.append(1)
+        if len(asked) > answers:
+            end.wait(10)
+        return {"status": "ok", "problem": None, "calls": {}}
+
+    monkeypatch.setattr("proxy.runtime.running.health", health)
+    began = time.monotonic()
+    run("--seconds", "1", app=lost_key)
+    end.set()
+    assert time.monotonic() - began < 9  # and not the ten that an answer takes
+
+
+def test_offline_the_gateway_is_not_asked(run, lost_key, database_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: asked.append(1))
+    text = run("--offline", app=lost_key).stdout
+    assert "Instance a is out of service" in text
+    assert " gateway " not in text
+    database_file.unlink()
+    run("--offline", app=lost_key)
+    assert asked == []
 
 
 def test_a_key_that_is_gone_while_nothing_runs_or_nobody_is_asked(run, lost_key):
