@@ -92,7 +92,7 @@ class Parts:
         self.roster.start()
 
     def stop(self) -> int:
-        """How many answers were still open: they are counted as they stand. Idempotent.
+        """How many calls were still open: they are counted as they stand. Idempotent.
 
         Order matters: what is stopped last may still be used by the others.
         """
@@ -114,7 +114,7 @@ class Parts:
                 time.sleep(LOOK_SECONDS)
             self.streams.stop()
             if self.log_writer.is_started:
-                said = "the worker ends; %d answers were still open"
+                said = "the worker ends; %d calls were still open"
                 tell(logger, "worker_stopped", said, cut_off, cut_off=cut_off)
             return cut_off
 

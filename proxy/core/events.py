@@ -24,7 +24,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "worker_started": Event("info", "A worker is ready for requests."),
         "worker_stopped": Event(
-            "info", "A worker ends; `cut_off` answers were still open.", ("cut_off",)
+            "info", "A worker ends; `cut_off` calls were still open.", ("cut_off",)
         ),
         "worker_killed": Event(
             "error",
@@ -93,8 +93,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "keys_readable": Event("warning", "They can be checked again.", is_alert=True),
         "vault_closed": Event(
             "error",
-            "The key for secrets is not where it belongs: what runs goes on with what it has"
-            " read, and the next start cannot.",
+            "The key for secrets is not where it belongs, or cannot be read. A worker that has"
+            " read it goes on; one that starts without it can read no secret.",
             ("why",),
             is_alert=True,
         ),

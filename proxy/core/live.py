@@ -215,6 +215,8 @@ class Live:
         place, rest = self._rest(serving, now)
         if rest is None or rest.reason not in MISCONFIGURED:
             return False
+        if len(self.retried_at) >= MAX_DEPLOYMENTS:
+            self.retried_at.clear()
         self.retried_at[place] = now
         return True
 

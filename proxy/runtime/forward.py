@@ -155,10 +155,11 @@ class Forward:
             while self._is_worth_waiting(trip) and self._wait_and_try(trip):
                 pass
         except Full:
+            if self._is_ending:  # nobody would count what began now
+                raise no_answer.ending() from None
             self._try_in_order(trip, in_turn=True)
             if trip.attempt is None:
-                error = no_answer.ending() if self._is_ending else Saturated()
-                raise self._refuse(trip, error) from None
+                raise self._refuse(trip, Saturated()) from None
         self._try_again(trip)
         if trip.attempt is None:
             raise ClientLeft() if trip.line.is_cut else self._refuse(trip)

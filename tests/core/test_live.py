@@ -351,6 +351,15 @@ def test_mended_are_the_instance_and_the_deployment_that_was_asked():
     assert set(live.rests) == {other}
 
 
+def test_when_each_was_tried_is_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr("proxy.core.live.MAX_DEPLOYMENTS", 3)
+    live = Live()
+    for name in "abcdef":
+        live.rests = {name: rest(NOW + 300, "no_deployment")}
+        assert live.retry(serving(A, name), NOW)
+    assert set(live.retried_at) == {"d", "e", "f"}
+
+
 def test_each_deployment_that_refuses_the_gateway_is_tried_in_its_own_time():
     live = Live()
     mini = serving(A, "mini")

@@ -641,6 +641,23 @@ def test_so_is_one_that_waits_for_room():
     assert world.upstream.asked == []
 
 
+def test_nobody_is_asked_any_more_for_one_that_waited(monkeypatch):
+    """It would begin when those that are open have been counted."""
+    world = patient(A, a=ok())
+    world.state.rest("a", time.time() + 5)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.forward)
+        while not world.gateway.waiting.count:
+            pass
+        close, rests = world.gateway.waiting.close, world.state._live("a").rests
+        # There is room just then.
+        monkeypatch.setattr(world.gateway.waiting, "close", lambda: (close(), rests.clear())[0])
+        world.gateway.end_open(0.0)
+        with pytest.raises(Unavailable, match="is being stopped or restarted"):
+            waits.result(5)
+    assert world.upstream.asked == []
+
+
 def test_a_call_whose_client_left_before_the_worker_ended_is_not():
     world = World(A, a=stream(token(), DONE))
     attempt = world.attempt(stream=True)

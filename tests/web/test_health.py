@@ -157,6 +157,32 @@ def test_a_database_that_is_away_shows_and_passes(world, database_file):
     assert world.state()["total_requests"] == 2
 
 
+class Threads:
+    """The server's, of which one fewer is busy at each look."""
+
+    size = count = 3
+
+    def __init__(self):
+        self._looks = iter((3, 2, 1))
+
+    @property
+    def busy(self):
+        return next(self._looks, 0)
+
+
+@pytest.mark.parametrize(("cut_off", "left_busy"), [(2, 0), (0, 3)])
+def test_a_worker_ends_when_all_that_it_cut_off_have_been_told(
+    world, monkeypatch, cut_off, left_busy
+):
+    """Their answers are written by its threads; for nobody else it waits."""
+    world.parts.roster.threads = threads = Threads()
+    seen = []
+    monkeypatch.setattr(world.parts.forward, "end_open", lambda seconds: cut_off)
+    monkeypatch.setattr(world.parts.streams, "stop", lambda: seen.append(threads.busy))
+    assert world.parts.stop() == cut_off
+    assert seen == [left_busy]
+
+
 def test_what_fails_at_the_end_keeps_nothing_else_from_ending(world, monkeypatch):
     ended = []
     monkeypatch.setattr(world.parts.upstream, "close", lambda: ended.append("upstream"))
