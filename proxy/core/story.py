@@ -1,6 +1,7 @@
 """A request's record in sentences: where it went and why, and how long each step took."""
 
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from proxy.core.refusal import (
@@ -36,6 +37,8 @@ FAILURES: Mapping[str, str] = {
     "unreachable": "it gave no answer",
     "rejected": "it does not know the model",
 }
+# Of the last one, whose client may have had its answer, these are told too.
+OF_INSTANCES = frozenset({"throttled", "failed", "misconfigured"})
 # Attempts after which nobody is asked, passed over or waited for.
 FINAL = frozenset({"succeeded", "aborted", "expired"})
 # Those without a status of which something may have come: an answer that broke, or none to use.
@@ -54,7 +57,7 @@ def _sentences(record: Values) -> Iterator[str]:
         return
     yield _asked(record)
     attempts = record.get("attempts") or []
-    asked = [_attempt(attempt, is_last=attempt is attempts[-1]) for attempt in attempts]
+    asked = [_attempt(*pair) for pair in zip_longest(attempts, attempts[1:])]
     if _were_others_before(attempts):
         yield from (*_others(record), *asked)
     else:
@@ -98,19 +101,20 @@ def _passed_over(passed: Values) -> str:
     return f"{passed['instance']} was passed over: {reason}{left}."
 
 
-def _attempt(attempt: Values, *, is_last: bool) -> str:
+def _attempt(attempt: Values, following: Values | None) -> str:
     name, status = attempt["instance"], attempt.get("status")
     deployment = attempt.get("deployment")
     where = f"{name} (deployment {deployment})" if deployment else name
     came = f"it answered {status}" if status else _without_status(attempt)
     text = f"After {_ms(attempt['at_ms'])} {where} was asked: {came} in {_ms(attempt['ms'])}"
     why = attempt.get("why")
-    if not is_last or why:
+    if why or following or attempt["outcome"] in OF_INSTANCES:
         text += f", {why or FAILURES.get(attempt['outcome'], attempt['outcome'])}"
     if attempt.get("rest_ms"):
         text += f"; it is left alone for {_ms(attempt['rest_ms'])}"
-    if not is_last:
-        text += "; so the next was tried"
+    if following:
+        is_same = following["instance"] == name
+        text += "; so it was asked once more" if is_same else "; so the next was tried"
     known = [attempt[name] for name in ("upstream_id", "region") if attempt.get(name)]
     return f"{text}." + (f" The upstream knows it as {', '.join(known)}." if known else "")
 
@@ -155,7 +159,8 @@ def _amounts(record: Values) -> str:
 
 def _used(record: Values) -> str:
     cached = record.get("cached_tokens")
-    parts = [f"{record['prompt_tokens']} tokens of the prompt"]
+    prompt = record["prompt_tokens"]
+    parts = [f"{prompt} token{'s' if prompt != 1 else ''} of the prompt"]
     parts[0] += f" ({cached} of them cached)" if cached else ""
     parts.append(f"{record['completion_tokens']} of the answer")
     thought = record.get("reasoning_tokens")

@@ -275,10 +275,10 @@ class Attempt:
 
     def tried(self) -> Tried:
         """What the log tells of it when it was opened."""
-        answer, verdict, headers = self._answer, self.verdict, NO_HEADERS
-        status = 0
-        if answer is not None and self.error is None:
-            status, headers = answer.status, answer.headers
+        answer, verdict = self._answer, self.verdict
+        # Azure's support asks for the id of what broke off, too.
+        headers = answer.headers if answer is not None else NO_HEADERS
+        status = answer.status if answer is not None and self.error is None else 0
         return Tried(
             self.serving.config.name,
             self.serving.deployment,

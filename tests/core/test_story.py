@@ -91,6 +91,37 @@ def test_what_came_and_was_no_answer_is_not_told_as_nothing(outcome, why, came):
     assert told[1] == f"After 2 ms east (deployment 4o) was asked: {came} in 31 ms, {why}."
 
 
+@pytest.mark.parametrize(
+    "changes, why",
+    [
+        ({"status": 429, "outcome": "throttled"}, ", it is at its limit"),
+        ({"status": 500, "outcome": "failed"}, ", it failed"),
+        (
+            {"status": 401, "outcome": "misconfigured"},
+            ", it refuses the gateway, for a person to mend",
+        ),
+        ({"status": 400, "outcome": "rejected"}, ""),  # it may be the client's mistake
+        ({"status": 200, "outcome": "succeeded"}, ""),
+    ],
+)
+def test_of_the_last_one_it_is_told_what_its_status_means(changes, why):
+    told = story(CALL | {"attempts": [EAST | {"rest_ms": 0} | changes]})
+    came = f"it answered {changes['status']} in 31 ms"
+    assert told[1] == f"After 2 ms east (deployment 4o) was asked: {came}{why}."
+
+
+def test_one_that_is_asked_once_more_is_not_the_next():
+    failed = EAST | {"status": 500, "outcome": "failed", "rest_ms": 0}
+    told = story(CALL | ANSWER | {"attempts": [failed, failed | {"at_ms": 700}, WEST]})
+    assert told[1].endswith("it answered 500 in 31 ms, it failed; so it was asked once more.")
+    assert told[2].endswith("it answered 500 in 31 ms, it failed; so the next was tried.")
+
+
+def test_one_token_is_one():
+    told = story(CALL | ANSWER | {"attempts": [WEST], "prompt_tokens": 1})
+    assert told[-1] == "It used 1 token of the prompt and 20 of the answer: 77 bytes."
+
+
 def test_who_left_and_pays_is_told_what_for():
     asked = EAST | {"status": None, "outcome": "aborted", "why": "the client left"}
     paid = {"prompt_tokens": 12, "completion_tokens": 0, "estimated": True, "cost": 0.000024}

@@ -127,6 +127,14 @@ def test_a_stream_that_breaks_before_its_first_byte_is_no_answer():
     assert str(attempt) == "a: it broke off its answer"
 
 
+def test_of_an_answer_that_broke_it_is_told_by_what_its_upstream_knows_it():
+    """And no status: it came to no answer."""
+    broken = stream(BROKEN)
+    broken.given |= {"apim-request-id": "12-34", "x-ms-region": "West US"}
+    tried = World(A, a=broken).alone(stream=True).tried()
+    assert (tried.status, tried.upstream_id, tried.region) == (0, "12-34", "West US")
+
+
 def test_nobody_pays_for_a_stream_that_broke_before_it_said_anything():
     paid = []
     world = World(A, a=lambda: stream(ROLE, BROKEN))
