@@ -39,7 +39,7 @@ from proxy.runtime.attempt import NO_HEADERS, Attempt
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.fairness import Fairness
 from proxy.runtime.line import Line
-from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.snapshot import Snapshot, Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.tell import tell
 from proxy.runtime.trip import Charge, Trip, charge_nobody, queue_of
@@ -135,10 +135,13 @@ class Forward:
         line ends whatever it waits for. `charge` hears of the attempt that is returned, when
         it ends.
         """
-        pool = self._pool(call)
+        snapshot = self._snapshots.current
+        pool = _pool(call, snapshot)
         line, patience_seconds = line or Line(), self._max_wait_seconds
         turn, trail.policy = self._turn(call), self._policy
-        trip = Trip(call, pool, queue_of(call), line, trail, turn, patience_seconds, charge)
+        trip = Trip(
+            call, snapshot, pool, queue_of(call), line, trail, turn, patience_seconds, charge
+        )
         try:
             return self._best(trip)
         except ProxyError:
@@ -193,7 +196,7 @@ class Forward:
     def explain(self, call: Call) -> Iterator[tuple[Serving, Refusal | None]]:
         """Who would be tried in which order, and why others would not. Asks nobody, and takes
         nobody's turn."""
-        pool = self._pool(call)
+        pool = _pool(call, self._snapshots.current)
         number = self._turns[queue_of(call)].upcoming
         turn = Turn(random.Random(), number, call.affinity, self._state.look)
         servings = list(order(self._policy, pool, turn))
@@ -217,21 +220,6 @@ class Forward:
         self.waiting.poke()  # what it had reserved is free
         if usage.prompt_tokens and not usage.estimated:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
-
-    def _pool(self, call: Call) -> Pool:
-        snapshot, allowed = self._snapshots.current, call.client.allowed_instances
-        pool = snapshot.catalog.pool(call.model, allowed)
-        if not pool.servings:
-            out = snapshot.disabled.pool(call.model, allowed).servings
-            if out:
-                raise no_answer.out_of_service(call, out, lacks_token=snapshot.lack is not None)
-            if allowed:  # who may not use all is not told what there is besides
-                raise ModelNotAllowed(
-                    f"No instance that this API key may use serves {call.model!r}.",
-                    param="model",
-                )
-            raise no_answer.model_not_found(call)
-        return pool
 
     def _turn(self, call: Call) -> Turn:
         if len(self._turns) > MAX_TURNS:  # clients choose the names where any model is served
@@ -272,9 +260,12 @@ class Forward:
         patience_seconds: float,
     ) -> Iterator[_Taken]:
         """Takes room at one after the other that has some. All in the policy's order. Then, if
-        that was nobody, those whose time has not come, where there is nobody else."""
+        that was nobody, those whose time has not come, where there is nobody else. Each as the
+        config is then: an attempt may take a minute, and a call waits for long."""
         trip.refused.clear()
         for serving in order(self._policy, trip.pool, trip.turn):
+            if self._snapshots.current is not trip.snapshot:
+                break
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
             name = serving.config.name
@@ -283,13 +274,29 @@ class Forward:
             taken = self._take(trip, serving, kept)
             if taken is not None:
                 yield serving, taken
+        if self._snapshots.current is trip.snapshot:
+            yield from self._take_all_the_same(trip, kept, patience_seconds)
+        else:
+            self._follow(trip)
+            yield from self._take_in_order(trip, left_out, free, kept, patience_seconds)
+
+    def _take_all_the_same(
+        self, trip: Trip, kept: float | None, patience_seconds: float
+    ) -> Iterator[_Taken]:
         # Who was asked already, or is left to others, may answer yet.
         are_all = len(trip.refused) == len(trip.pool.servings)
         for serving in to_ask_all_the_same(trip.refused, patience_seconds, are_all=are_all):
+            if self._snapshots.current is not trip.snapshot:
+                return  # whoever is there now is asked after a wait
             taken = self._take(trip, serving, kept, alone=True)
             if taken is not None:
                 trip.trail.passed_over.pop(serving.config.name, None)
                 yield serving, taken
+
+    def _follow(self, trip: Trip) -> None:
+        """The config has changed: who is new may be asked, and who is gone may not."""
+        trip.snapshot = snapshot = self._snapshots.current
+        trip.pool = _servings(trip.call, snapshot)
 
     def _take(
         self, trip: Trip, serving: Serving, kept: float | None, *, alone: bool = False
@@ -343,15 +350,19 @@ class Forward:
 
     def _try_again(self, trip: Trip) -> None:
         """Nobody else is left: what may have been a passing failure is tried once more."""
-        serving, last = trip.again, trip.attempt
-        if serving is None or last is None or trip.ends_with(last):
+        failed, last = trip.again, trip.attempt
+        if failed is None or last is None or trip.ends_with(last):
             return
         pause = self._random.uniform(*self._pause_seconds)
         if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
             return
-        taken = self._state.start(serving, trip.call, alone=True)
-        if not isinstance(taken, Refusal):
-            self._try(trip, serving, taken)
+        if self._snapshots.current is not trip.snapshot:
+            self._follow(trip)
+        named = (s for s in trip.pool.servings if s.config.name == failed.config.name)
+        for serving in named:  # none, where it is gone
+            taken = self._state.start(serving, trip.call, alone=True)
+            if not isinstance(taken, Refusal):
+                self._try(trip, serving, taken)
 
     def _pause(self, line: Line, seconds: float) -> bool:
         """False if the line was cut meanwhile."""
@@ -369,7 +380,8 @@ class Forward:
         is free, and what it told of its instance is known, before the next begins."""
         before = trip.attempt
         if before is not None:
-            what = "it once more" if before.serving is serving else "another"
+            is_same = before.serving.config.name == serving.config.name
+            what = "it once more" if is_same else "another"
             said = "%s %s, trying %s"
             fields = _told(before)
             tell(logger, "attempt_failed", said, fields["id"], str(before), what, **fields)
@@ -459,6 +471,8 @@ class Forward:
     def _why_nobody(self, trip: Trip) -> ProxyError:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
+        if not servings:  # they are gone since
+            return trip.failure or _nobody(call, trip.snapshot)
         found = self._state.refusals(servings, call, kept=self._kept(trip.queue, call))
         if trip.is_of_no_model(found):
             return no_answer.model_not_found(call)
@@ -479,6 +493,30 @@ class Forward:
         if refused and all(r.reason == TOO_LONG for r in refused):
             return no_answer.too_long(call, servings)
         return no_answer.misconfigured(call, servings)
+
+
+def _pool(call: Call, snapshot: Snapshot) -> Pool:
+    """Raises what its client is told where there is nobody in it."""
+    pool = _servings(call, snapshot)
+    if not pool.servings:
+        raise _nobody(call, snapshot)
+    return pool
+
+
+def _servings(call: Call, snapshot: Snapshot) -> Pool:
+    return snapshot.catalog.pool(call.model, call.client.allowed_instances)
+
+
+def _nobody(call: Call, snapshot: Snapshot) -> ProxyError:
+    """Why there is nobody in its pool."""
+    allowed = call.client.allowed_instances
+    out = snapshot.disabled.pool(call.model, allowed).servings
+    if out:
+        return no_answer.out_of_service(call, out, lacks_token=snapshot.lack is not None)
+    if allowed:  # who may not use all is not told what there is besides
+        said = f"No instance that this API key may use serves {call.model!r}."
+        return ModelNotAllowed(said, param="model")
+    return no_answer.model_not_found(call)
 
 
 def _told(attempt: Attempt) -> dict[str, Any]:

@@ -1654,3 +1654,111 @@ def test_it_is_the_same_queue_however_a_model_is_spelt():
     contested.had(HEAVY, 1000)
     with pytest.raises(NoRoom, match="left to other clients"):
         contested.world.forward(client=HEAVY, model=MODEL.upper())
+
+
+# The config changes while a call is on its way.
+
+
+def and_then(do, answer):
+    """What an instance answers, when that has been done."""
+    return lambda: do() or answer
+
+
+def test_who_is_removed_while_another_is_asked_is_not_asked():
+    world = World(A, config("b", priority=200))
+    world.upstream.answers["a"] = and_then(lambda: world.configure(A), unreachable())
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    assert world.upstream.asked == ["a", "a"]  # once more, for want of another
+
+
+def test_who_is_disabled_is_not_asked_once_more():
+    world = World(A)
+    off = config("a", enabled=False)
+    world.upstream.answers["a"] = and_then(lambda: world.configure(off), unreachable())
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    assert world.upstream.asked == ["a"]
+    counted = world.usage("a")
+    assert (counted["requests"], counted["lost"]) == (1, 1)
+
+
+def test_nor_who_is_disabled_during_the_pause_before_that(monkeypatch):
+    world = World(A, a=unreachable())
+    off = config("a", enabled=False)
+    monkeypatch.setattr(world.gateway, "_pause", lambda *_: world.configure(off) or True)
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    assert world.upstream.asked == ["a"]
+
+
+def test_who_is_added_while_another_is_asked_is_asked():
+    world = World(A)
+    both = A, config("b", priority=200)
+    world.upstream.answers |= {"b": ok()}
+    world.upstream.answers["a"] = and_then(lambda: world.configure(*both), failed(429))
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "b"]
+
+
+def test_what_is_changed_of_one_holds_for_calls_that_were_about_to_ask_it():
+    moved = config("b", priority=200, api_base="https://elsewhere.example")
+    world = World(A, config("b", priority=200))
+    world.upstream.answers["a"] = and_then(lambda: world.configure(A, moved), unreachable())
+    world.forward()
+    assert world.upstream.sent[-1].url.startswith("https://elsewhere.example/")
+
+
+def test_so_it_is_of_those_who_fail_and_are_asked_all_the_same():
+    world = World(A, B, a=unreachable(), b=unreachable())
+    for _ in range(20):
+        with contextlib.suppress(ProxyError):
+            world.forward()
+        world.clock.now += 5
+    asked = world.upstream.asked
+    asked.clear()
+
+    def remove_the_other():
+        world.configure(*(each for each in (A, B) if each.name == asked[0]))
+
+    broken = and_then(remove_the_other, unreachable())
+    world.upstream.answers = {"a": broken, "b": broken}
+    with pytest.raises(ProxyError):
+        world.forward()
+    assert len(set(asked)) == 1
+
+
+@pytest.mark.parametrize(
+    "configs, error",
+    [
+        ((), ModelNotFound),
+        ((config("a", enabled=False),), Unavailable),
+        ((config("c", supported_models=("another",)),), ModelNotFound),
+    ],
+)
+def test_a_call_that_waits_for_who_is_gone_is_told_so_at_once(configs, error):
+    world = patient(A, max_wait_seconds=60.0)
+    world.state.rest("a", time.time() + 50)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.forward)
+        while not world.gateway.waiting.count:
+            pass
+        world.configure(*configs)
+        with pytest.raises(error):
+            waits.result(5)
+    assert world.upstream.asked == []
+
+
+@pytest.mark.parametrize(
+    "configs", [(A, B), (config("a", max_rpm=0),)], ids=["one more", "no limit"]
+)
+def test_a_call_that_waits_has_what_an_operator_gives_it(configs):
+    world = patient(config("a", max_rpm=1), max_wait_seconds=120.0)
+    world.upstream.answers |= {"b": ok()}
+    world.forward()
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(world.forward)
+        while not world.gateway.waiting.count:
+            pass
+        world.configure(*configs)
+        assert waits.result(5)[0] == 200

@@ -145,19 +145,24 @@ class World:
     ):
         self.clock = clock or Clock()
         self.state = State(self.clock, chance=lambda: 0.0)
-        self.configs = configs
+        self.snapshots = SimpleNamespace(current=None)
+        self.configure(*configs, groups=groups)
         self.upstream = FakeUpstream(**({c.name: ok() for c in configs} | answers))
-        enabled = Catalog((c for c in configs if c.enabled), groups or {})
-        disabled = Catalog(c for c in configs if not c.enabled)
-        snapshots = SimpleNamespace(current=Snapshot(catalog=enabled, disabled=disabled))
         self.gateway = Forward(
-            snapshots,
+            self.snapshots,
             self.state,
             self.upstream,
             policy=policy,
             **({"pause_seconds": (0.0, 0.0)} | (settings or {})),
         )
         self.trail = Trail()
+
+    def configure(self, *configs, groups=None):
+        """They are the config from now on."""
+        self.configs = configs
+        enabled = Catalog((c for c in configs if c.enabled), groups or {})
+        disabled = Catalog(c for c in configs if not c.enabled)
+        self.snapshots.current = Snapshot(catalog=enabled, disabled=disabled)
 
     @property
     def tried(self):
