@@ -1,6 +1,7 @@
 """What is to be done so that one document becomes another, and how that is said."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def _consequences(changes: Sequence[Change], wanted: Document) -> Iterator[str]:
             case "client", "removed":
                 yield f"{what} is removed: its key is worth nothing from then on."
             case "client", "added":
-                yield f"{what} has no key yet: `flask keys rotate {change.name}` makes one."
+                rotate = f"flask keys rotate -- {shlex.quote(change.name)}"
+                yield f"{what} has no key yet: `{rotate}` makes one."
             case "quota_group", "added" | "changed" if change.name not in used:
                 yield f"{what}: no instance is in it, so it bounds nobody."
 

@@ -108,7 +108,8 @@ def _attempt(attempt: Values, following: Values | None) -> str:
     came = f"it answered {status}" if status else _without_status(attempt)
     text = f"After {_ms(attempt['at_ms'])} {where} was asked: {came} in {_ms(attempt['ms'])}"
     why = attempt.get("why")
-    if why or following or attempt["outcome"] in OF_INSTANCES:
+    is_told = (status or 0) >= 400 and attempt["outcome"] in OF_INSTANCES
+    if why or following or is_told:
         text += f", {why or FAILURES.get(attempt['outcome'], attempt['outcome'])}"
     if attempt.get("rest_ms"):
         text += f"; it is left alone for {_ms(attempt['rest_ms'])}"

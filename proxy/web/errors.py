@@ -27,6 +27,7 @@ BASE_URL = (
     " path."
 )
 ONLY_THESE = f" Of OpenAI's API the gateway passes on POST to {', '.join(ENDPOINTS)} only."
+INSTEAD = " Most SDKs can send to chat/completions what they send to responses."
 _NO_DEPLOYMENT = re.compile(r"/openai/deployments//")
 # What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _OTHER_OPERATION = re.compile(
@@ -84,10 +85,10 @@ def _hint(path: str) -> str:
         return " The console is at /admin/ui."
     if _NO_DEPLOYMENT.match(path):
         return " The deployment's name, which is the model, is empty."
-    if _OTHER_OPERATION.match(path):
-        return ONLY_THESE
+    if other := _OTHER_OPERATION.match(path):
+        return ONLY_THESE + (INSTEAD if other[2] == "responses" else "")
     routes, bare = current_app.url_map.bind(""), path.rstrip("/")
-    for meant in (bare, f"/v1{bare}"):
+    for meant in (bare, f"/v1{bare}", bare.replace("/openai/", "/openai/v1/", 1)):
         if meant != path and routes.test(meant, request.method):
             return f" Did you mean {meant}?"
     if path.startswith("/admin/") or not bare.endswith(_ASKED):

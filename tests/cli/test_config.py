@@ -84,7 +84,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(run, file, now):
         "    api_key: env:B_KEY\n"
         "+ client 'app'\n"
         "    max_rpm: 7\n"
-        "Note: client 'app' has no key yet: `flask keys rotate app` makes one.\n"
+        "Note: client 'app' has no key yet: `flask keys rotate -- app` makes one.\n"
         f"{LACKS}\n"
         "3 to add, 0 to change, 0 to remove.\n"
     )
@@ -105,7 +105,7 @@ def test_apply_makes_it_so_and_then_there_is_nothing_to_do(run, file, now):
     result = run("apply", file(), "--yes", "--reason", "from git")
     assert (result.exit_code, now()) == (0, (DOCUMENT, 1))
     assert result.output == (
-        "Note: client 'app' has no key yet: `flask keys rotate app` makes one.\n"
+        "Note: client 'app' has no key yet: `flask keys rotate -- app` makes one.\n"
         f"{LACKS}\n"
         "Done; the config is at revision 1.\n"
     )

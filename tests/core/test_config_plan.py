@@ -106,7 +106,7 @@ def test_what_becomes_of_keys_is_said():
     assert plan.notes == (
         "x",
         "client 'app' is removed: its key is worth nothing from then on.",
-        "client 'new' has no key yet: `flask keys rotate new` makes one.",
+        "client 'new' has no key yet: `flask keys rotate -- new` makes one.",
     )
 
 

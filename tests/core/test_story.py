@@ -102,6 +102,7 @@ def test_what_came_and_was_no_answer_is_not_told_as_nothing(outcome, why, came):
         ),
         ({"status": 400, "outcome": "rejected"}, ""),  # it may be the client's mistake
         ({"status": 200, "outcome": "succeeded"}, ""),
+        ({"status": 200, "outcome": "failed"}, ""),  # as its stream said
     ],
 )
 def test_of_the_last_one_it_is_told_what_its_status_means(changes, why):

@@ -211,7 +211,7 @@ def test_what_becomes_of_clients_is_said(worker):
     worker.roll_back(0)
     again = worker.roll_back(1)
     assert again.plan.notes == (
-        "client 'app' has no key yet: `flask keys rotate app` makes one.",
+        "client 'app' has no key yet: `flask keys rotate -- app` makes one.",
     )
 
 

@@ -122,6 +122,7 @@ OTHERS = (
     "Of OpenAI's API the gateway passes on POST to chat/completions, completions, embeddings"
     " only."
 )
+INSTEAD = "Most SDKs can send to chat/completions what they send to responses."
 EMPTY = "The deployment's name, which is the model, is empty."
 
 
@@ -133,8 +134,10 @@ EMPTY = "The deployment's name, which is the model, is empty."
         ("/", "The console is at /admin/ui."),
         ("/admin", "The console is at /admin/ui."),
         ("/responses", ""),
-        ("/v1/responses", OTHERS),
-        ("/v1/responses/resp_1/cancel", OTHERS),
+        ("/openai/chat/completions", "Did you mean /openai/v1/chat/completions?"),
+        ("/openai/embeddings", "Did you mean /openai/v1/embeddings?"),
+        ("/v1/responses", f"{OTHERS} {INSTEAD}"),
+        ("/openai/v1/responses/resp_1/cancel", f"{OTHERS} {INSTEAD}"),
         ("/openai/v1/images/generations", OTHERS),
         ("/openai/deployments/gpt-4o/audio/speech", OTHERS),
         ("/openai/files", OTHERS),
