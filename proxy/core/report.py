@@ -186,7 +186,7 @@ def figures(counts: Counts) -> dict[str, Any]:
 
 
 def failed_attempts(shown: Mapping[str, Any]) -> int:
-    """Of figures: those after which a client got nothing but an error, if nobody did better."""
+    """Of figures: those after which a client got an error, if nobody did better."""
     return sum(shown["errors"][kind] for kind in OF_ATTEMPTS)
 
 

@@ -50,7 +50,7 @@ OUTCOMES: dict[Outcome, str | None] = {
 
 # Outcomes that are the instance's own errors: a client's bad request or hanging up is not.
 ERRORS: frozenset[Outcome] = frozenset({"throttled", "failed", "misconfigured", "unreachable"})
-# Those after which a client that is there got nothing but an error, if nobody did better.
+# Those after which a client that is there got an error, if nobody did better.
 LOSSES: frozenset[Outcome] = ERRORS | {"expired"}
 
 NO_DEPLOYMENT = "no_deployment"

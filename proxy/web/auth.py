@@ -113,10 +113,11 @@ def _not_known(given: Sequence[str], *, is_readable: bool) -> ProxyError:
         )
     if not is_readable:
         return KeysClosed()
+    # In OpenAI's words: by them clients that read no code tell it from a bad request.
     slip = next(filter(None, map(mistake, given)), None)
     if slip is not None:
-        return Unauthorized(f"The API key that was sent cannot be one: {slip}.")
-    return Unauthorized("The API key that was sent is not known here.")
+        return Unauthorized(f"Incorrect API key provided: it cannot be one: {slip}.")
+    return Unauthorized("Incorrect API key provided: it is not known here.")
 
 
 def source_of(mine: Parts, environ: Mapping[str, Any]) -> str:

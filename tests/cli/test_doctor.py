@@ -2,6 +2,7 @@ import json
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -337,6 +338,22 @@ def test_a_gateway_that_does_not_answer_takes_no_longer_than_all_may(
     run("--seconds", "1", app=lost_key)
     end.set()
     assert time.monotonic() - began < 9  # and not the ten that an answer takes
+
+
+def test_all_others_have_the_time_that_the_gateway_left(run, monkeypatch):
+    now, given = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+
+    def hear(_mine, seconds):
+        now[0] += 4.0
+        return [None]
+
+    monkeypatch.setattr(doctor, "time", clock)
+    monkeypatch.setattr(doctor, "_heard", hear)
+    for name in ("_of_network", "_carried_out"):
+        monkeypatch.setattr(doctor, name, lambda _, seconds: given.append(seconds) or [])
+    run("--seconds", "10")
+    assert given == [6.0, 6.0]
 
 
 def test_offline_the_gateway_is_not_asked(run, lost_key, database_file, monkeypatch):

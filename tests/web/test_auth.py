@@ -544,7 +544,7 @@ def test_of_two_keys_the_one_that_opens_counts(world, client_of):
         (lambda key: key + "x", "cannot be one: it is too long"),
         (lambda key: key[:9] + "?" + key[10:], "it has a character that no key has."),
         (lambda key: key[:-1] + ("a" if key[-1] != "a" else "b"), "it is mistyped"),
-        (lambda key: "gw-" + key[3:], "is not known here."),
+        (lambda key: "gw-" + key[3:], "Incorrect API key provided: it is not known here."),
     ],
 )
 def test_a_slip_of_the_pen_is_told_as_such_and_the_key_is_not_quoted(
