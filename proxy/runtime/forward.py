@@ -135,12 +135,12 @@ class Forward:
         line ends whatever it waits for. `charge` hears of the attempt that is returned, when
         it ends.
         """
-        snapshot = self._snapshots.current
-        pool = _pool(call, snapshot)
+        changes = self._snapshots.changes  # before the config: else one would be overlooked
+        pool = _pool(call, self._snapshots.current)
         line, patience_seconds = line or Line(), self._max_wait_seconds
         turn, trail.policy = self._turn(call), self._policy
         trip = Trip(
-            call, snapshot, pool, queue_of(call), line, trail, turn, patience_seconds, charge
+            call, changes, pool, queue_of(call), line, trail, turn, patience_seconds, charge
         )
         try:
             return self._best(trip)
@@ -264,7 +264,7 @@ class Forward:
         config is then: an attempt may take a minute, and a call waits for long."""
         trip.refused.clear()
         for serving in order(self._policy, trip.pool, trip.turn):
-            if self._snapshots.current is not trip.snapshot:
+            if self._snapshots.changes != trip.changes:
                 break
             if trip.left is None:
                 trip.left = 1 + serving.config.retry_count  # of the one chosen first
@@ -274,7 +274,7 @@ class Forward:
             taken = self._take(trip, serving, kept)
             if taken is not None:
                 yield serving, taken
-        if self._snapshots.current is trip.snapshot:
+        if self._snapshots.changes == trip.changes:
             yield from self._take_all_the_same(trip, kept, patience_seconds)
         else:
             self._follow(trip)
@@ -286,7 +286,7 @@ class Forward:
         # Who was asked already, or is left to others, may answer yet.
         are_all = len(trip.refused) == len(trip.pool.servings)
         for serving in to_ask_all_the_same(trip.refused, patience_seconds, are_all=are_all):
-            if self._snapshots.current is not trip.snapshot:
+            if self._snapshots.changes != trip.changes:
                 return  # whoever is there now is asked after a wait
             taken = self._take(trip, serving, kept, alone=True)
             if taken is not None:
@@ -295,8 +295,8 @@ class Forward:
 
     def _follow(self, trip: Trip) -> None:
         """The config has changed: who is new may be asked, and who is gone may not."""
-        trip.snapshot = snapshot = self._snapshots.current
-        trip.pool = _servings(trip.call, snapshot)
+        trip.changes = self._snapshots.changes
+        trip.pool = _servings(trip.call, self._snapshots.current)
 
     def _take(
         self, trip: Trip, serving: Serving, kept: float | None, *, alone: bool = False
@@ -356,7 +356,7 @@ class Forward:
         pause = self._random.uniform(*self._pause_seconds)
         if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
             return
-        if self._snapshots.current is not trip.snapshot:
+        if self._snapshots.changes != trip.changes:
             self._follow(trip)
         named = (s for s in trip.pool.servings if s.config.name == failed.config.name)
         for serving in named:  # none, where it is gone
@@ -472,7 +472,7 @@ class Forward:
         """Why nobody was, or can be, asked now, and when to come back."""
         call, servings = trip.call, trip.pool.servings
         if not servings:  # they are gone since
-            return trip.failure or _nobody(call, trip.snapshot)
+            return trip.failure or _nobody(call, self._snapshots.current)
         found = self._state.refusals(servings, call, kept=self._kept(trip.queue, call))
         if trip.is_of_no_model(found):
             return no_answer.model_not_found(call)

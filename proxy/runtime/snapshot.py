@@ -133,6 +133,8 @@ class Snapshots:
         self._vault_problem: str | None = None
         self._heard_lack: str | None = None
         self.current = Snapshot()
+        # How often it became another. By it one sees that it did, and keeps no former one.
+        self.changes = 0
         self.is_read = False  # ever, by this process: else `current` is empty for that reason
 
     @property
@@ -318,6 +320,7 @@ class Snapshots:
             lack=lack,
             files=resolved.files,
         )
+        self.changes += 1
         self._moved |= set(_moved(former, self.current))
         _tell(former, self.current)
         self._tell_keys(former, self.current)

@@ -13,7 +13,6 @@ from proxy.errors import ProxyError
 from proxy.runtime import no_answer
 from proxy.runtime.attempt import Attempt
 from proxy.runtime.line import Line
-from proxy.runtime.snapshot import Snapshot
 from proxy.runtime.waiting import Waiter
 
 # Told once what the answer used, which the client gets, and what that costs.
@@ -35,7 +34,7 @@ class Trip:
     """`queue` is where the call waits, and for what it competes. `trail` is what the log tells
     of it.
 
-    `pool` is of `snapshot`, the config when somebody was asked last.
+    `pool` is of the config after so many `changes`.
     `left`: how many more attempts there may be, None before the first instance is chosen.
     `patience_seconds`: how long it may still wait. `asked`: the instances that are not to be
     asked twice in this pass, `refused`: why others were not. `failed`: those that can do
@@ -44,7 +43,7 @@ class Trip:
     """
 
     call: Call
-    snapshot: Snapshot
+    changes: int
     pool: Pool
     queue: str
     line: Line

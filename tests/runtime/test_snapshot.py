@@ -58,19 +58,21 @@ def test_the_enabled_are_apart_from_the_others(database):
 
 def test_who_took_one_keeps_it_as_it_was(database):
     snapshots = Snapshots(database)
-    before = snapshots.reload()
+    before, changes = snapshots.reload(), snapshots.changes
     add(database, A)
     after = snapshots.reload()
     assert (list(before.instances), list(after.instances)) == ([], ["a"])
     assert snapshots.current is after
+    assert snapshots.changes == changes + 1
 
 
 def test_without_a_newer_revision_it_is_not_built_again(database, statements):
     add(database, A)
     snapshots = Snapshots(database)
-    first = snapshots.reload()
+    first, changes = snapshots.reload(), snapshots.changes
     asked = statements(database)
     assert snapshots.reload() is first
+    assert snapshots.changes == changes
     assert len([sql for sql in asked if sql.startswith("SELECT")]) == 1
 
 

@@ -9,7 +9,6 @@ from proxy.core.routing import Pool, Turn
 from proxy.core.verdict import NO_DEPLOYMENT
 from proxy.errors import UpstreamFailed
 from proxy.runtime.line import Line
-from proxy.runtime.snapshot import Snapshot
 from proxy.runtime.trip import Trip, charge_nobody, queue_of
 from proxy.runtime.upstream import UpstreamError
 from tests.builders import call, config, serving
@@ -21,7 +20,7 @@ def trip(*servings, left=2, barred=(), **changes):
     asked = call(**changes)
     pool = Pool(servings or (A, B), barred)
     way = queue_of(asked), Line(), Trail(), Turn(None), 0.0
-    return Trip(asked, Snapshot(), pool, *way, charge_nobody, left)
+    return Trip(asked, 0, pool, *way, charge_nobody, left)
 
 
 def attempt(verdict, of=A):

@@ -145,7 +145,7 @@ class World:
     ):
         self.clock = clock or Clock()
         self.state = State(self.clock, chance=lambda: 0.0)
-        self.snapshots = SimpleNamespace(current=None)
+        self.snapshots = SimpleNamespace(current=None, changes=0)
         self.configure(*configs, groups=groups)
         self.upstream = FakeUpstream(**({c.name: ok() for c in configs} | answers))
         self.gateway = Forward(
@@ -163,6 +163,7 @@ class World:
         enabled = Catalog((c for c in configs if c.enabled), groups or {})
         disabled = Catalog(c for c in configs if not c.enabled)
         self.snapshots.current = Snapshot(catalog=enabled, disabled=disabled)
+        self.snapshots.changes += 1
 
     @property
     def tried(self):
