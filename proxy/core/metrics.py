@@ -38,7 +38,7 @@ USAGE_FAMILIES = (
     Family("gateway_requests_total", COUNTER, _SERVED,
            "Requests of clients, each once, at the instance whose answer it got."),
     Family("gateway_requests_lost_total", COUNTER, _SERVED,
-           "Those of gateway_requests_total whose client got an error."),
+           "Those of gateway_requests_total whose client got an error by no fault of its own."),
     Family("gateway_requests_refused_total", COUNTER, ("model", "reason"),
            "Requests of clients for which no instance was asked."),
     Family("gateway_attempts_total", COUNTER, ("instance_name", "model", "outcome"),

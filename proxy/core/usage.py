@@ -19,7 +19,8 @@ PAIRS = tuple(combinations(DIMENSIONS, 2))
 MISTAKEN, LIMITED, REFUSED, ABANDONED = "mistaken", "limited", "refused", "abandoned"
 REFUSALS = (MISTAKEN, LIMITED, REFUSED, ABANDONED)
 
-# Of requests that an instance was asked for: those whose client got an error.
+# Of requests that an instance was asked for: those whose client got an error by no fault of
+# its own.
 LOST = "lost"
 
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")

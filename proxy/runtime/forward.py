@@ -159,6 +159,8 @@ class Forward:
                 pass
         except Full:
             if self._is_ending:  # nobody would count what began now
+                if trip.attempt is not None:
+                    trip.attempt.claim()
                 raise no_answer.ending() from None
             self._try_in_order(trip, in_turn=True)
             if trip.attempt is None:
@@ -276,7 +278,7 @@ class Forward:
                 yield serving, taken
         if self._snapshots.changes == trip.changes:
             yield from self._take_all_the_same(trip, kept, patience_seconds)
-        else:
+        if self._snapshots.changes != trip.changes:  # anew, without whom was asked
             self._follow(trip)
             yield from self._take_in_order(trip, left_out, free, kept, patience_seconds)
 
@@ -287,7 +289,7 @@ class Forward:
         are_all = len(trip.refused) == len(trip.pool.servings)
         for serving in to_ask_all_the_same(trip.refused, patience_seconds, are_all=are_all):
             if self._snapshots.changes != trip.changes:
-                return  # whoever is there now is asked after a wait
+                return
             taken = self._take(trip, serving, kept, alone=True)
             if taken is not None:
                 trip.trail.passed_over.pop(serving.config.name, None)
@@ -354,15 +356,19 @@ class Forward:
         if failed is None or last is None or trip.ends_with(last):
             return
         pause = self._random.uniform(*self._pause_seconds)
-        if self._clock() + pause > trip.call.ends_at or not self._pause(trip.line, pause):
+        if self._clock() + pause > trip.call.ends_at:
+            return
+        if not self._pause(trip.line, pause) or self._is_ending:
             return
         if self._snapshots.changes != trip.changes:
             self._follow(trip)
-        named = (s for s in trip.pool.servings if s.config.name == failed.config.name)
-        for serving in named:  # none, where it is gone
-            taken = self._state.start(serving, trip.call, alone=True)
-            if not isinstance(taken, Refusal):
-                self._try(trip, serving, taken)
+        name = failed.config.name
+        serving = next((s for s in trip.pool.servings if s.config.name == name), None)
+        if serving is None:  # it is gone
+            return
+        taken = self._state.start(serving, trip.call, alone=True)
+        if not isinstance(taken, Refusal):
+            self._try(trip, serving, taken)
 
     def _pause(self, line: Line, seconds: float) -> bool:
         """False if the line was cut meanwhile."""

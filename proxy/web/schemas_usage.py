@@ -133,7 +133,7 @@ class FiguresSchema(Schema):
     attempt_success_rate = fields.Float(allow_none=True)
     errors = fields.Nested(ErrorsSchema)
     limited = fields.Integer(metadata={"description": "Of `ours`: by a limit of the key."})
-    lost = fields.Integer(metadata={"description": "Requests that got an error."})
+    lost = fields.Integer(metadata={"description": "Got an error by no fault of their client."})
     aborted = fields.Integer(metadata={"description": "The client left before the end."})
     tokens = fields.Nested(TokensSchema)
     first_byte_ms = fields.Nested(TimesSchema)

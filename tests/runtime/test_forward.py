@@ -628,27 +628,51 @@ def test_its_client_is_told_that_the_worker_ends():
     assert [tried.outcome for tried in world.trail.attempts] == ["expired"]
 
 
-def test_so_is_one_that_waits_for_room():
-    world = patient(A, a=ok())
-    world.state.rest("a", time.time() + 5)
+@contextlib.contextmanager
+def one_that_waits(world):
+    """A call that waits for room."""
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(world.forward)
         while not world.gateway.waiting.count:
-            pass
+            assert not waits.done()
+        yield waits
+
+
+def test_so_is_one_that_waits_for_room():
+    world = patient(A, a=ok())
+    world.state.rest("a", time.time() + 5)
+    with one_that_waits(world) as waits:
         assert world.gateway.end_open(0.0) == 1
         with pytest.raises(Unavailable, match="is being stopped or restarted"):
             waits.result(5)
     assert world.upstream.asked == []
 
 
+def test_one_that_waits_after_it_asked_somebody_is_counted_there():
+    world = patient(A, a=failed(429, retry_after="4"))
+    with one_that_waits(world) as waits:
+        world.gateway.end_open(0.0)
+        with pytest.raises(Unavailable, match="is being stopped or restarted"):
+            waits.result(5)
+    counted = world.usage("a")
+    assert (counted["requests"], counted["throttled"], counted["lost"]) == (1, 1, 1)
+
+
+def test_nobody_is_asked_once_more_by_a_worker_that_ends(monkeypatch):
+    world = World(A, a=unreachable())
+    end_open = world.gateway.end_open
+    monkeypatch.setattr(world.gateway, "_pause", lambda *_: end_open(0.0) == 0)
+    with pytest.raises(UpstreamFailed):
+        world.forward()
+    assert world.upstream.asked == ["a"]
+    assert world.usage("a")["requests"] == 1
+
+
 def test_nobody_is_asked_any_more_for_one_that_waited(monkeypatch):
     """It would begin when those that are open have been counted."""
     world = patient(A, a=ok())
     world.state.rest("a", time.time() + 5)
-    with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(world.forward)
-        while not world.gateway.waiting.count:
-            pass
+    with one_that_waits(world) as waits:
         close, rests = world.gateway.waiting.close, world.state._live("a").rests
         # There is room just then.
         monkeypatch.setattr(world.gateway.waiting, "close", lambda: (close(), rests.clear())[0])
@@ -1709,6 +1733,19 @@ def test_what_is_changed_of_one_holds_for_calls_that_were_about_to_ask_it():
     assert world.upstream.sent[-1].url.startswith("https://elsewhere.example/")
 
 
+def test_who_is_added_while_one_is_asked_that_fails_is_asked_without_a_wait():
+    world = World(A, a=unreachable())
+    for _ in range(20):
+        with contextlib.suppress(ProxyError):
+            world.forward()
+        world.clock.now += 5
+    world.upstream.asked.clear()
+    world.upstream.answers |= {"b": ok()}
+    world.upstream.answers["a"] = and_then(lambda: world.configure(A, B), unreachable())
+    assert world.forward()[0] == 200
+    assert world.upstream.asked == ["a", "b"]
+
+
 def test_so_it_is_of_those_who_fail_and_are_asked_all_the_same():
     world = World(A, B, a=unreachable(), b=unreachable())
     for _ in range(20):
@@ -1739,10 +1776,7 @@ def test_so_it_is_of_those_who_fail_and_are_asked_all_the_same():
 def test_a_call_that_waits_for_who_is_gone_is_told_so_at_once(configs, error):
     world = patient(A, max_wait_seconds=60.0)
     world.state.rest("a", time.time() + 50)
-    with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(world.forward)
-        while not world.gateway.waiting.count:
-            pass
+    with one_that_waits(world) as waits:
         world.configure(*configs)
         with pytest.raises(error):
             waits.result(5)
@@ -1756,9 +1790,6 @@ def test_a_call_that_waits_has_what_an_operator_gives_it(configs):
     world = patient(config("a", max_rpm=1), max_wait_seconds=120.0)
     world.upstream.answers |= {"b": ok()}
     world.forward()
-    with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(world.forward)
-        while not world.gateway.waiting.count:
-            pass
+    with one_that_waits(world) as waits:
         world.configure(*configs)
         assert waits.result(5)[0] == 200
