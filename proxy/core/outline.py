@@ -25,10 +25,15 @@ _BACKSLASH = ord("\\")
 
 class Outline(NamedTuple):
     """`text` is the JSON to be parsed; `omitted` says of each string that was cut, by what is
-    left of it, how many characters are not."""
+    left of it, how many characters are not. `cuts`: where in the text, and how many bytes."""
 
     text: Bytes
     omitted: Mapping[str, int]
+    cuts: tuple[tuple[int, int], ...] = ()
+
+    def place_of(self, at: int) -> int:
+        """Where in the body is what is there in the text, outside of what was cut."""
+        return at + sum(omitted for cut_at, omitted in self.cuts if cut_at < at)
 
 
 def outline(body: Bytes) -> Outline:
@@ -36,17 +41,20 @@ def outline(body: Bytes) -> Outline:
     is ASCII. What is left out is checked by nobody here; it ends no string."""
     parts: list[bytes] = []
     omitted: dict[str, int] = {}
-    done = 0
+    cuts: list[tuple[int, int]] = []
+    done = size = 0
     for start, end in _long_strings(body):
         kept = bytes(body[start : start + KEPT_BYTES])
         if kept.isascii():
             parts += [bytes(body[done:start]), kept]
-            text = kept.decode()
-            omitted[text] = max(omitted.get(text, 0), end - start - KEPT_BYTES)
+            text, left_out = kept.decode(), end - start - KEPT_BYTES
+            omitted[text] = max(omitted.get(text, 0), left_out)
+            size += start - done + KEPT_BYTES
+            cuts.append((size, left_out))
             done = end
     if not omitted:
         return Outline(body, omitted)
-    return Outline(b"".join([*parts, body[done:]]), omitted)
+    return Outline(b"".join([*parts, body[done:]]), omitted, tuple(cuts))
 
 
 def _long_strings(body: Bytes) -> list[tuple[int, int]]:

@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from proxy.core.outline import LARGE_BYTES, Outline, outline
 from proxy.core.providers import PROVIDERS
-from proxy.core.types import Bytes, Call, Serving
+from proxy.core.tokens import NOTHING_OMITTED
+from proxy.core.types import Bytes, Call, Payload, Serving, Spliced
 
 # Not strict: in a long string, of which nobody looked at all, may be what JSON forbids. That is
 # for the upstream to say.
@@ -42,18 +44,21 @@ def _are_stream_options(given: object) -> bool:
     return True
 
 
-def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Bytes:
+def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Payload:
     """The call's body as this instance needs it; nothing else in it changes."""
     body = call.body
+    edits: list[_Edit] = []
     by_body = PROVIDERS[serving.config.provider_type].model_in_body
     if by_body and not (call.body_model == serving.deployment and _names_model_once(body)):
-        body = with_field(body, "model", serving.deployment)
+        edits += _edits(body, "model", serving.deployment)
     if ask_usage:
         given = call.stream_options if isinstance(call.stream_options, dict) else {}
         options = {**given, "include_usage": True}
-        add = with_first_field if call.lacks_stream_options else with_field
-        body = add(body, "stream_options", options)
-    return body
+        if call.lacks_stream_options:
+            edits.append(_first(body, "stream_options", options))
+        else:
+            edits += _edits(body, "stream_options", options)
+    return _edited(body, edits) if edits else body
 
 
 def _names_model_once(body: Bytes) -> bool:
@@ -62,42 +67,83 @@ def _names_model_once(body: Bytes) -> bool:
     return body.count(b'"model"') == 1 and b"\\u006" not in body
 
 
-def with_first_field(body: Bytes, name: str, value: object) -> bytes:
+def with_first_field(body: Bytes, name: str, value: object) -> Payload:
     """`body`, a JSON object that is not empty and has no such field, with it before the others.
 
     As `with_field` would, but without looking for it.
     """
-    match = _BEGINNING.match(body)
-    if match is None:
-        raise ValueError("no JSON object with fields")
-    field = f"{json.dumps(name)}:{json.dumps(value, separators=(',', ':'))},".encode()
-    return b"".join((body[: match.end()], field, body[match.end() :]))
+    return _edited(body, [_first(body, name, value)])
 
 
-def with_field(body: Bytes, name: str, value: object) -> bytes:
+def with_field(body: Bytes, name: str, value: object) -> Payload:
     """`body`, a JSON object, with its field `name` set to `value`.
 
     Only the bytes of that value change; a missing field becomes the first. If the field
     stands there more than once, only the last one stays: parsers differ in which one they
     believe. Raises ValueError if `body` is not a JSON object.
     """
+    return _edited(body, _edits(body, name, value))
+
+
+class _Edit(NamedTuple):
+    """What stands instead of the body's bytes from `start` to `end`."""
+
+    start: int
+    end: int
+    new: bytes
+
+
+def _edited(body: Bytes, edits: list[_Edit]) -> Payload:
+    """A large body is not copied for it."""
+    is_large = len(body) > LARGE_BYTES
+    whole: Bytes | memoryview = memoryview(body) if is_large else body
+    pieces: list[Any] = []
+    done = 0
+    for start, end, new in sorted(edits):
+        pieces += (whole[done:start], new)
+        done = end
+    pieces.append(whole[done:])
+    return Spliced(tuple(pieces)) if is_large else b"".join(pieces)
+
+
+def _first(body: Bytes, name: str, value: object) -> _Edit:
+    match = _BEGINNING.match(body)
+    if match is None:
+        raise ValueError("no JSON object with fields")
+    field = f"{json.dumps(name)}:{_json(value)},".encode()
+    return _Edit(match.end(), match.end(), field)
+
+
+def _edits(body: Bytes, name: str, value: object) -> list[_Edit]:
+    """To look for the field, of a large body the short strings are enough."""
+    sketch = outline(body) if len(body) > LARGE_BYTES else Outline(body, NOTHING_OMITTED)
+    found = _edits_of(sketch.text, name, _json(value))
+    if not sketch.cuts:
+        return found
+    place = sketch.place_of
+    return [_Edit(place(start), place(end), new) for start, end, new in found]
+
+
+def _edits_of(body: Bytes, name: str, new: str) -> list[_Edit]:
     # A byte as a character: all signs of JSON are ASCII, and what is no UTF-8 stays as it is.
     text = body.decode("latin-1")
-    new = json.dumps(value, separators=(",", ":"))
-    parts: list[str] = []
-    done, last = 0, None
+    edits: list[_Edit] = []
+    last = None
     for member in _members(text):
         if member.name != name:
             continue
         if last is not None:  # to set each to a long value would be more than anybody sent
-            parts.append(text[done : last.at])
-            done = last.following_at
+            edits.append(_Edit(last.at, last.following_at, b""))
         last = member
-    if last is None:
-        start = _skip(text, 0, "{")
-        comma = "" if text[start] == "}" else ","
-        return f"{text[:start]}{json.dumps(name)}:{new}{comma}{text[start:]}".encode("latin-1")
-    return "".join([*parts, text[done : last.start], new, text[last.end :]]).encode("latin-1")
+    if last is not None:
+        return [*edits, _Edit(last.start, last.end, new.encode())]
+    start = _skip(text, 0, "{")
+    comma = "" if text[start] == "}" else ","
+    return [_Edit(start, start, f"{json.dumps(name)}:{new}{comma}".encode())]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 class _Member(NamedTuple):

@@ -19,6 +19,24 @@ ENTRA = "entra"
 # A body: as it came, or, if it is a large one, as it was gathered.
 Bytes = bytes | bytearray
 
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """A body in pieces, of which some are parts of another: for one that is too large to be
+    copied for the few bytes in which it differs. `len` is that of all, `bytes` joins them."""
+
+    pieces: tuple[bytes | memoryview, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+# What is sent of a body.
+Payload = Bytes | Spliced
+
 # What tokens and requests are counted by: (kind, name, deployment or model).
 MeterKey = tuple[str, str, str]
 

@@ -141,7 +141,7 @@ class Connection:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
-    def send_all(self, data: Bytes) -> None:
+    def send_all(self, data: Bytes | memoryview) -> None:
         """As the socket's own, within the times: also where the peer takes it bit by bit.
         Raises OSError."""
         left = memoryview(data)

@@ -25,7 +25,7 @@ _RECV.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _RECV.restype = ctypes.c_ssize_t
 
 
-def sent(sock: Any, data: Bytes) -> int:
+def sent(sock: Any, data: Bytes | memoryview) -> int:
     """How many bytes of it a plain socket takes at once, MAX_BYTES at most; of others, as those
     of TLS, none. 0 also where it never will: who sends the rest as usual finds out why."""
     if type(sock) is not socket.socket or type(data) is not bytes:

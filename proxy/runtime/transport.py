@@ -19,7 +19,7 @@ from requests.adapters import BaseAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
-from proxy.core.types import Bytes
+from proxy.core.types import Payload, Spliced
 from proxy.runtime.answer_reader import BROKE_OFF, AnswerReader, BrokenAnswer
 from proxy.runtime.connection import (
     Connection,
@@ -61,7 +61,7 @@ class Outgoing(requests.PreparedRequest):
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: Bytes | None,
+        body: Payload | None,
         line: Line | None = None,
         ends_at: float = math.inf,
     ) -> None:
@@ -69,7 +69,7 @@ class Outgoing(requests.PreparedRequest):
         self.method = method
         self.url = url
         self.headers = headers  # type: ignore[assignment]  # only iterated over
-        self.body: Bytes | None = body  # type: ignore[assignment]  # sent as it is
+        self.body: Payload | None = body  # type: ignore[assignment]  # sent as it is
         self.line = line or Line()
         self.ends_at = ends_at
         self.was_sent = False
@@ -328,10 +328,13 @@ def _head(request: Outgoing, host: _Host, target: str) -> bytes:
         raise requests.exceptions.InvalidHeader(NO_REQUEST) from None
 
 
-def _sent(connection: Connection, head: bytes, body: Bytes | None) -> bool:
+def _sent(connection: Connection, head: bytes, body: Payload | None) -> bool:
     """False if the peer did not take all of it: it may have answered before."""
     try:
-        if body is None or len(body) <= MAX_JOINED_BYTES:
+        if isinstance(body, Spliced):
+            for piece in (head, *body.pieces):
+                connection.send_all(piece)
+        elif body is None or len(body) <= MAX_JOINED_BYTES:
             connection.send_all(head + (body or b""))
         else:
             connection.send_all(head)

@@ -9,7 +9,7 @@ from typing import cast
 
 import requests
 
-from proxy.core.types import ENTRA, Bytes, InstanceConfig
+from proxy.core.types import ENTRA, Bytes, InstanceConfig, Payload
 from proxy.runtime.entra import NO_TOKEN, NoToken, Tokens
 from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
@@ -156,7 +156,7 @@ class Upstream:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: Bytes | None,
+        body: Payload | None,
         method: str = "POST",
         line: Line | None = None,
         ends_at: float = math.inf,

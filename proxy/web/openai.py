@@ -225,7 +225,7 @@ def _parsed(endpoint: str, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str,
         raise BadRequest("The request has no body; a JSON object is needed.")
     if len(body) <= LARGE_BYTES:
         return _object(body), NOTHING_OMITTED
-    text, omitted = outline(body)
+    text, omitted, _ = outline(body)
     fields = _object(text)
     prompts = ENDPOINTS[endpoint].prompt_fields
     others = {name: value for name, value in fields.items() if name not in prompts}

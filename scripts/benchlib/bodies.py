@@ -5,7 +5,7 @@ from pathlib import Path
 from loadlib.gateway import PROC, children
 
 from benchlib.loads import Ask
-from benchlib.places import DIRECT, our_gateway, through
+from benchlib.places import DIRECT, MODEL, our_gateway, through
 from benchlib.stage import Stage
 from benchlib.table import Measure
 
@@ -13,6 +13,8 @@ MB = 1_000_000
 REQUEST_MB, ANSWER_MB = 20, 50
 WARM_REQUESTS = 200
 REQUESTS = 3  # one after the other
+# The body has to name the deployment: what is passed on is not what came.
+RENAMED = {"provider_type": "azure_v1", "model_deployments": {MODEL: "east"}}
 PEAK_RESET = "5"  # proc(5), clear_refs: VmHWM begins anew
 
 
@@ -21,7 +23,7 @@ def large(stage: Stage) -> None:
         (f"request of {REQUEST_MB} MB", REQUEST_MB, stage.body(prompt_bytes=REQUEST_MB * MB)),
         (f"answer of {ANSWER_MB} MB", ANSWER_MB, stage.body()),
     )
-    with our_gateway(stage.folder / "bodies", stage.upstream.url) as started:
+    with our_gateway(stage.folder / "bodies", stage.upstream.url, fields=RENAMED) as started:
         place = through(started)
         for _ in range(stage.options.rounds):
             for title, megabytes, body in cases:

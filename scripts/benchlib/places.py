@@ -78,6 +78,7 @@ def our_gateway(
     clients: int = INSTANCES,
     models: Sequence[str] = (MODEL,),
     settings: Mapping[str, str] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Iterator[Gateway]:
     """With the settings it has by itself but for the number of workers. Raises GatewayGone."""
     folder.mkdir()
@@ -90,7 +91,7 @@ def our_gateway(
         resources,
         MODEL,
         settings={"PROXY_WORKERS": str(WORKERS), **(settings or {})},
-        fields={**LIMITS, "supported_models": tuple(models)},
+        fields={**LIMITS, "supported_models": tuple(models), **(fields or {})},
         clients=clients,
     ) as started:
         yield started

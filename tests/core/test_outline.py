@@ -13,7 +13,7 @@ assert len(IMAGE) > LONGEST_BYTES
 def outlined(body):
     """What is parsed of a body that is valid JSON, and what it leaves out."""
     body = body if isinstance(body, bytes | bytearray) else json.dumps(body).encode()
-    text, omitted = outline(body)
+    text, omitted, _ = outline(body)
     return json.loads(text), omitted
 
 
@@ -63,6 +63,16 @@ def test_what_cannot_be_cut_safely_stays_whole(body):
     assert outline(written).text is written
     written = json.dumps(body, ensure_ascii=False, separators=(", ", ": ")).encode()
     assert outline(written).text is written
+
+
+def test_what_stands_in_the_outline_is_found_in_the_body():
+    other = "y" * LONGEST_BYTES * 2
+    body = json.dumps({"a": IMAGE, "b": 1, "c": [other], "d": 2}).encode()
+    found = outline(body)
+    text = bytes(found.text)
+    for name in (b'"a"', b'"b"', b'"c"', b'"d"', b"2}", b'], "d"'):
+        assert found.place_of(text.index(name)) == body.index(name)
+    assert found.place_of(len(text)) == len(body)
 
 
 def test_text_behind_an_escaped_quote_is_no_string():

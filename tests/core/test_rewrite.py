@@ -167,11 +167,43 @@ def test_a_body_that_repeats_a_field_does_not_grow_with_it():
     assert changed == b'{"f":"' + b"x" * 10_000 + b'y"}'
 
 
-def test_a_large_body_is_changed_in_one_place():
+@pytest.mark.parametrize("gathered", [bytes, bytearray])
+def test_a_large_body_is_changed_in_one_place_and_not_copied_for_it(gathered):
     filler = b'"messages":["' + b"x" * 5_000_000 + b'"]'
-    assert with_field(b"{" + filler + b',"model":"a"}', "model", "NEW") == (
-        b"{" + filler + b',"model":"NEW"}'
+    body = gathered(b"{" + filler + b',"model":"a"}')
+    changed = with_field(body, "model", "NEW")
+    expected = b"{" + filler + b',"model":"NEW"}'
+    assert (bytes(changed), len(changed)) == (expected, len(expected))
+    assert all(piece.obj is body for piece in changed.pieces[::2])
+
+
+def test_a_large_body_is_changed_also_where_its_field_stands_between_long_strings():
+    image = "data:image/png;base64," + "iVBORw0KGgo" * 60_000
+    fields = [("a", image), ("model", "x"), ("b", [image, 1]), ("model", "y"), ("c", image)]
+    body = "{" + ",".join(f"{json.dumps(n)}:{json.dumps(v)}" for n, v in fields) + "}"
+    changed = bytes(with_field(body.encode(), "model", "NEW"))
+    expected = [f for f in fields if f != ("model", "x")]
+    expected[2] = ("model", "NEW")
+    assert pairs(changed) == expected
+    assert changed == body.replace('"model":"x",', "").replace('"y"', '"NEW"').encode()
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_large_stream_names_its_deployment_and_asks_for_usage_without_being_copied(lacks):
+    messages = [{"role": "user", "content": "x" * 2_000_000}]
+    own = {} if lacks else {"stream_options": {"a": 1}}
+    fields = {"messages": messages, "model": "gpt-4o", "stream": True} | own
+    body = json.dumps(fields).encode()
+    asked = call(
+        body=body,
+        stream=True,
+        stream_options=own.get("stream_options"),
+        lacks_stream_options=lacks,
     )
+    sent = body_for(asked, serving(config(provider_type="azure_v1"), "east"), ask_usage=True)
+    options = own.get("stream_options", {}) | {"include_usage": True}
+    assert json.loads(bytes(sent)) == fields | {"model": "east", "stream_options": options}
+    assert sum(len(piece) for piece in sent.pieces if isinstance(piece, bytes)) < 100
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 import pytest
 import requests
 
+from proxy.core.types import Spliced
 from proxy.runtime import transport as module
 from proxy.runtime.line import Line
 from proxy.runtime.transport import Outgoing, Transport
@@ -154,6 +155,15 @@ def test_head_and_small_body_are_sent_at_once_and_a_large_one_is_not_copied(
     listener = listen(lambda p: p.answer(b"%d" % len(p.request()[1])))
     assert answered(transport, listener, body=b"x" * size) == b"%d" % size
     assert len(counted) == sends
+
+
+def test_a_body_in_pieces_arrives_as_one(transport, listen):
+    listener = listen(lambda p: p.answer(p.request()[1]))
+    whole = bytearray(b"abcdefgh" * 20_000)
+    view = memoryview(whole)
+    body = Spliced((view[:100_000], b"NEW", view[100_004:]))
+    expected = whole[:100_000] + b"NEW" + whole[100_004:]
+    assert answered(transport, listener, body=body) == expected
 
 
 # Connections closed while they were idle.
