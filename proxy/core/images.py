@@ -22,8 +22,12 @@ TILE_SIDE = 512
 # that is not read here.
 UNKNOWN_TOKENS = 765
 
-# Of base64; a JPEG's size stands behind its preview and profile.
-LOOKED_AT_CHARACTERS = 87_380  # 64 KiB
+# A JPEG's size stands behind its preview and profile.
+LOOKED_AT_BYTES = 65_536
+LOOKED_AT_CHARACTERS = LOOKED_AT_BYTES // 3 * 4  # of base64
+
+MEDIUM_TOKENS = 1056
+ANSWER_TOKENS = {"low": 272, "medium": MEDIUM_TOKENS, "high": 4160}
 
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.ASCII | re.IGNORECASE)
 
@@ -37,6 +41,18 @@ def image_tokens(image: Any) -> int:
         return BASE_TOKENS
     size = size_of(url) if isinstance(url, str) else None
     return UNKNOWN_TOKENS if size is None else tile_tokens(*size)
+
+
+def file_tokens(head: bytes) -> int:
+    """Of an image by the first bytes of its file; LOOKED_AT_BYTES are enough."""
+    size = _size_in(head)
+    return UNKNOWN_TOKENS if size is None else tile_tokens(*size)
+
+
+def answer_tokens(quality: object) -> int:
+    """Of one that a model makes, a square of 1024. Source: OpenAI's guide to images, for
+    gpt-image-1; larger ones cost half as much more."""
+    return ANSWER_TOKENS.get(str(quality), MEDIUM_TOKENS)
 
 
 def tile_tokens(width: int, height: int) -> int:
@@ -58,6 +74,10 @@ def size_of(url: str) -> Size | None:
         head = base64.b64decode(text[: len(text) // 4 * 4])
     except (binascii.Error, ValueError):
         return None
+    return _size_in(head)
+
+
+def _size_in(head: bytes) -> Size | None:
     for magic, read in _FORMATS:
         if head.startswith(magic):
             size = read(head)

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from proxy.core.endpoints import ENDPOINTS
+from proxy.core.form import Form
 from proxy.core.outline import LARGE_BYTES, Outline, outline
 from proxy.core.providers import PROVIDERS
 from proxy.core.tokens import NOTHING_OMITTED
@@ -27,6 +29,7 @@ def asks_for_usage(call: Call, serving: Serving) -> bool:
     """
     return (
         call.stream
+        and ENDPOINTS[call.endpoint].answer == "completion"
         and not call.asks_usage
         and _are_stream_options(call.stream_options)
         and PROVIDERS[serving.config.provider_type].stream_usage(serving.config)
@@ -49,7 +52,10 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Payload:
     body = call.body
     edits: list[_Edit] = []
     by_body = PROVIDERS[serving.config.provider_type].model_in_body
-    if by_body and not (call.body_model == serving.deployment and _names_model_once(body)):
+    if call.form is not None:
+        if by_body and call.body_model != serving.deployment:
+            edits.append(_of_form(call.form, serving.deployment))
+    elif by_body and not (call.body_model == serving.deployment and _names_model_once(body)):
         edits += _edits(body, "model", serving.deployment)
     if ask_usage:
         given = call.stream_options if isinstance(call.stream_options, dict) else {}
@@ -112,6 +118,13 @@ def _first(body: Bytes, name: str, value: object) -> _Edit:
         raise ValueError("no JSON object with fields")
     field = f"{json.dumps(name)}:{_json(value)},".encode()
     return _Edit(match.end(), match.end(), field)
+
+
+def _of_form(form: Form, deployment: str) -> _Edit:
+    """Its model is the deployment."""
+    if form.model is None:
+        return _Edit(0, 0, form.first_part("model", deployment))
+    return _Edit(form.model.start, form.model.end, deployment.encode())
 
 
 def _edits(body: Bytes, name: str, value: object) -> list[_Edit]:

@@ -17,6 +17,10 @@ OPERATIONS: Mapping[str, str] = {
     "chat/completions": "chat",
     "completions": "text_completion",
     "embeddings": "embeddings",
+    "images/generations": "image_generation",
+    "images/edits": "image_edit",
+    "audio/transcriptions": "transcription",
+    "audio/translations": "translation",
 }
 PROVIDER_NAMES: Mapping[str, str] = {
     "azure": "azure.ai.openai",

@@ -29,7 +29,8 @@ _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
 _USAGES = 16  # as many are looked at in an answer
-_USAGE_NAMES = ("prompt_tokens", "completion_tokens")
+# OpenAI's words: of completions and embeddings, and of all that came later.
+_USAGE_NAMES = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 # What an event of the usage may have besides; one with more says something.
 _USAGE_EVENT = frozenset(
     "id object created model system_fingerprint service_tier choices usage".split()
@@ -130,6 +131,7 @@ class StreamWatcher:
         return self.done or self.error is not None or ended
 
     def feed(self, chunk: bytes) -> bytes:
+        was_unseen = self._unseen_bytes
         if self._tail or not chunk.endswith(b"\n\n"):
             whole = self._whole_events(chunk)
         else:
@@ -144,6 +146,8 @@ class StreamWatcher:
         if may_fail or not self.content:
             self._look_at_each(whole, may_fail=may_fail)
         if b'"usage"' in whole and _USAGE.search(whole):
+            if was_unseen or self._unseen_bytes:  # it stands in an event that has an image
+                self.usage = usage_of_answer(whole) or self.usage
             whole = b"".join(event for event in split(whole) if not self._is_hidden(event))
         if not self._holds:
             return chunk
@@ -266,14 +270,16 @@ def _usage_at(body: Bytes, start: int) -> Usage | None:
 
 
 def read_usage(value: Any) -> Usage | None:
-    """Azure's and OpenAI's `usage` object; None if it is not one."""
+    """Azure's and OpenAI's `usage` object; None if it is not one, or counts no tokens."""
     if not isinstance(value, dict) or not any(map(_is_number, map(value.get, _USAGE_NAMES))):
         return None
+    in_name = "prompt_tokens" if "prompt_tokens" in value else "input_tokens"
+    out_name = "completion_tokens" if "completion_tokens" in value else "output_tokens"
     return Usage(
-        prompt_tokens=_count(value.get("prompt_tokens")),
-        completion_tokens=_count(value.get("completion_tokens")),
-        cached_tokens=_detail(value.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_detail(value.get("completion_tokens_details"), "reasoning_tokens"),
+        prompt_tokens=_count(value.get(in_name)),
+        completion_tokens=_count(value.get(out_name)),
+        cached_tokens=_detail(value.get(f"{in_name}_details"), "cached_tokens"),
+        reasoning_tokens=_detail(value.get(f"{out_name}_details"), "reasoning_tokens"),
     )
 
 

@@ -7,11 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from proxy.core.images import UNKNOWN_TOKENS, image_tokens
+from proxy.core.images import UNKNOWN_TOKENS, answer_tokens, image_tokens
 from proxy.core.prompt import Prompt
 
 # Of text that nobody counts better: a completion whose upstream did not say.
 BYTES_PER_TOKEN = 4
+
+# Of recorded speech, from OpenAI's prices: gpt-4o-transcribe takes 1,000 tokens a minute, which
+# compressed has about a megabyte; what is said there has a fifth as many.
+SOUND_BYTES_PER_TOKEN = 1_000
+SOUND_TOKENS_PER_TEXT_TOKEN = 5
 
 # Content parts whose data is not text, by their type, which is also the key of the data.
 _MEDIA_KEYS = frozenset({"image_url", "input_audio", "file"})
@@ -139,6 +144,12 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
         answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
         limit *= answers * _prompts(body)
     return min(limit, MAX_TOKENS)
+
+
+def image_answer_tokens(body: Mapping[str, Any]) -> int:
+    """Of the images that are asked for; at most MAX_TOKENS."""
+    images = _positive(body.get("n")) or 1
+    return min(images * answer_tokens(body.get("quality")), MAX_TOKENS)
 
 
 def choices(body: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from proxy.core.form import Form
 from proxy.core.prompt import NO_PROMPT, Prompt
 
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
@@ -157,7 +158,8 @@ class Call:
     """What a client asked for, in our words.
 
     `endpoint` is a key of ENDPOINTS. `model` is the one we route by; `body` is what the
-    client sent, byte for byte, and `body_model` and `stream_options` what it says there.
+    client sent, byte for byte, and `body_model` and `stream_options` what it says there; `form`
+    says where, if it is one, else it is JSON.
     `prompt` is what in it costs tokens, `prompt_tokens` the estimate of how many.
     `headers` are those that may go on to an upstream.
     """
@@ -168,6 +170,7 @@ class Call:
     client: Client = ANONYMOUS
     stream: bool = False
     body_model: str | None = None
+    form: Form | None = field(default=None, repr=False)
     stream_options: object = None
     lacks_stream_options: bool = False  # the body surely has no such field
     prompt: Prompt = NO_PROMPT

@@ -43,6 +43,7 @@ ERROR_BODY_SECONDS = 1.0
 UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
 _IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
+_TEXTS = ("completion", "transcript")  # answers whose length counts
 
 NO_HEADERS: Mapping[str, str] = {}
 ENDING = "the gateway is being stopped or restarted"
@@ -448,15 +449,17 @@ class Attempt:
     def _take_plain(self, body: Bytes) -> None:
         if self.verdict.outcome != "succeeded":
             return
+        says = ENDPOINTS[self.call.endpoint].answer
+        if says == "transcript" and _is_text(self.answer):
+            self.usage = self._estimate(len(body) // BYTES_PER_TOKEN)
+            return
         if not body:
             raise UpstreamError("it sent an empty answer")
         if body[:_BEGINNING].lstrip()[:1] == b"<":
             raise UpstreamError(A_PAGE)
         if not self.answer.is_delimited and not is_json(body):
             raise UpstreamError("it broke off its answer")
-        completion = (
-            len(body) // BYTES_PER_TOKEN if ENDPOINTS[self.call.endpoint].streams else 0
-        )
+        completion = len(body) // BYTES_PER_TOKEN if says in _TEXTS else 0
         self.usage = usage_of_answer(body) or self._estimate(completion)
 
     def _settle_stream(self, watcher: StreamWatcher) -> None:
@@ -491,6 +494,12 @@ class Attempt:
 def _watcher(call: Call, *, hides_usage: bool) -> StreamWatcher:
     rewrite = strict_event if call.client.compat == STRICT else None
     return StreamWatcher(hide_usage=hides_usage, choices=call.choices, rewrite=rewrite)
+
+
+def _is_text(answer: Answer) -> bool:
+    """Without JSON, because the client wants it so; of silence it is empty."""
+    kind = answer.headers.get("content-type", "").lower()
+    return kind.startswith("text/") and not kind.startswith("text/html")
 
 
 def _is_stream(answer: Answer) -> bool:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.core import catalog
+from proxy.core import catalog, verdict
 from proxy.core.excerpt import excerpt, without_key
 from proxy.core.providers import PROVIDERS, key_headers
+from proxy.core.sse import json_object
 from proxy.core.types import ENTRA, InstanceConfig
 from proxy.runtime.upstream import NoCredential, Upstream, UpstreamError
 
 MAX_MODELS = 20  # each is a call that costs money
 DETAIL_CHARACTERS = 300
+FOR_ELSE = "Is there, but not for chats and embeddings; nothing else is tried."
 ROLE = "The identity needs a role there, such as Cognitive Services OpenAI User"
 
 
@@ -94,7 +96,7 @@ def _check(upstream: Upstream, config: InstanceConfig, model: str) -> Check:
             what, ok, detail = "connection", False, f"No answer: {error.message}."
             break
         what, ok, detail = _judged(config, path, status, answer)
-        if status != 400:
+        if status != 400 and detail != FOR_ELSE:
             break
     ms = int((time.monotonic() - started) * 1000)
     return Check(what, ok, detail[:DETAIL_CHARACTERS], ms, model, deployment, status)
@@ -129,6 +131,8 @@ def _judged(
             bool(answer),
             f"Answered {path}{'' if answer else ' with nothing'}.",
         )
+    if _is_for_something_else(status, answer):
+        return "deployment", True, FOR_ELSE
     said = excerpt(answer)
     if status < 400:
         return "connection", False, f"It redirects elsewhere ({status}), and is not followed."
@@ -146,3 +150,14 @@ def _judged(
             f"{what} and deployment are right, but it is at its limit: {said}",
         )
     return "deployment", False, f"HTTP {status}: {said}"
+
+
+def _is_for_something_else(status: int, answer: bytes) -> bool:
+    """The model is there, and makes images or hears speech, say. Azure has a code for it,
+    OpenAI a 404 that blames the model."""
+    if status not in (400, 404):
+        return False
+    error = json_object(answer).get("error")
+    if status == 404:
+        return verdict.blames_endpoint(error)
+    return isinstance(error, dict) and error.get("code") == "OperationNotSupported"

@@ -6,11 +6,12 @@ word is one, of JSON four characters again.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from proxy.simulator import forms
-from proxy.simulator.errors import Refused, invalid
+from proxy.simulator import forms, uploads
+from proxy.simulator.errors import Refused, invalid, not_supported
 from proxy.simulator.forms import CHARACTERS_PER_TOKEN, Form, Json, compact
 from proxy.simulator.routes import Operation, Route, Style
 
@@ -32,6 +33,25 @@ COUNTS = {
 """Fields that are whole numbers from 1, and the most they may be."""
 
 
+NEVER_STREAMED = ("embeddings", "audio/translations")
+
+FILES: dict[str, tuple[str, ...]] = {
+    "images/edits": ("image", "image[]"),
+    "audio/transcriptions": ("file",),
+    "audio/translations": ("file",),
+}
+"""Operations whose body is a form, and the names of which one has the file."""
+
+MEDIA_MODELS: dict[str, str] = {
+    "whisper": "audio/",
+    "gpt-4o-transcribe": "audio/",
+    "gpt-4o-mini-transcribe": "audio/",
+    "dall-e": "images/",
+    "gpt-image": "images/",
+}
+"""Beginnings of models that are for nothing else, and of what they are for."""
+
+
 @dataclass(frozen=True)  # without slots, which leave no room for what is kept of it
 class Ask:
     """One request for tokens, checked."""
@@ -43,7 +63,7 @@ class Ask:
 
     @property
     def streamed(self) -> bool:
-        return self.operation != "embeddings" and self.body.get("stream") is True
+        return self.operation not in NEVER_STREAMED and self.body.get("stream") is True
 
     @property
     def includes_usage(self) -> bool:
@@ -56,6 +76,17 @@ class Ask:
 
 
 NOT_PARSED = invalid("We could not parse the JSON body of your request.")
+
+
+def read(operation: Operation, raw: bytes, headers: Mapping[str, str]) -> Json:
+    """The body's fields, whether it is JSON or a form. Raises Refused with a 400."""
+    content_type = headers.get("content-type", "")
+    if operation not in FILES or not uploads.is_upload(content_type):
+        return parsed(raw)
+    fields = uploads.parsed(raw, content_type)
+    if fields is None:
+        raise Refused(invalid("Could not parse multipart form"))
+    return fields
 
 
 def parsed(raw: bytes) -> Json:
@@ -81,7 +112,23 @@ def checked(route: Route, body: Json) -> Ask:
         form(body)
     elif route.operation == "embeddings" and not body.get("input"):
         raise Refused(invalid("'input' is a required property", param="input"))
+    elif route.operation.startswith("images/") and not body.get("prompt"):
+        raise Refused(invalid("'prompt' is a required property", param="prompt"))
+    _check_file(route.operation, body)
+    _check_model(route.operation, deployment)
     return Ask(route.style, route.operation, deployment, body)
+
+
+def _check_file(operation: Operation, body: Json) -> None:
+    names = FILES.get(operation, ())
+    if names and not any(isinstance(body.get(name), bytes) for name in names):
+        raise Refused(invalid(f"'{names[0]}' is a required property", param=names[0]))
+
+
+def _check_model(operation: Operation, deployment: str) -> None:
+    for model, family in MEDIA_MODELS.items():
+        if deployment.startswith(model) and not operation.startswith(family):
+            raise Refused(not_supported(operation, deployment))
 
 
 def _check_count(name: str, value: object, most: int) -> None:

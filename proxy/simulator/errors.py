@@ -70,10 +70,24 @@ def deployment_not_found(style: Style) -> Answer:
     return json_answer({"error": body}, 404)
 
 
+def not_supported(operation: Operation, model: str) -> Answer:
+    """The 400 of a model that is there, and is for something else."""
+    what = {"chat/completions": "chatCompletion", "completions": "completion"}.get(operation)
+    message = (
+        f"The {what or operation} operation does not work with the specified model, {model}. "
+        "Please choose different model and try again."
+    )
+    return error(400, "OperationNotSupported", message)
+
+
 OPERATION_NAMES: dict[Operation, str] = {
     "chat/completions": "ChatCompletions_Create",
     "completions": "Completions_Create",
     "embeddings": "Embeddings_Create",
+    "images/generations": "ImageGenerations_Create",
+    "images/edits": "ImageEdits_Create",
+    "audio/transcriptions": "Transcriptions_Create",
+    "audio/translations": "Translations_Create",
     "models": "Models_List",
 }
 

@@ -3,9 +3,9 @@
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from proxy.simulator import asks, errors, faults, headers, routes, shapes
+from proxy.simulator import asks, errors, faults, headers, media, routes, shapes
 from proxy.simulator.asks import Ask
 from proxy.simulator.errors import Answer, Refused
 from proxy.simulator.faults import Fault
@@ -15,6 +15,18 @@ from proxy.simulator.routes import Route
 from proxy.simulator.wire import LAST_CHUNK, Connection, Received, chunk, head
 
 NO_FAULT = Fault("none")
+
+MEDIA = {
+    "images/generations": media.images,
+    "images/edits": media.images,
+    "audio/transcriptions": media.transcript,
+    "audio/translations": media.transcript,
+}
+STREAMS = {
+    "images/generations": media.image_events,
+    "images/edits": media.image_events,
+    "audio/transcriptions": media.transcript_events,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ def _named_deployment(route: Route | None, received: Received) -> str:
     if route is None or route.deployment or route.operation == "models":
         return route.deployment if route else ""
     try:
-        named = asks.parsed(received.body).get("model")
+        named = asks.read(route.operation, received.body, received.headers).get("model")
     except Refused:
         return ""
     return named if isinstance(named, str) else ""
@@ -70,7 +82,7 @@ def _decide(resource: Resource, route: Route | None, received: Received) -> Answ
         return errors.json_answer(
             shapes.models(route.style, sorted(resource.deployments or ()))
         )
-    ask = asks.checked(route, asks.parsed(received.body))
+    ask = asks.checked(route, asks.read(route.operation, received.body, received.headers))
     if not resource.serves(ask.deployment):
         raise Refused(errors.deployment_not_found(ask.style))
     if resource.refuses_stream_options and "stream_options" in ask.body:
@@ -96,7 +108,9 @@ def _generate(resource: Resource, ask: Ask, admission: Admission) -> Answer | St
     voice = shapes.Voice(resource.name, resource.tokens, uuid.uuid4().hex, int(time.time()))
     room = {} if ask.style == "openai" else headers.room(admission)
     if ask.streamed:
-        return Stream(shapes.events(ask, voice), room)
+        return Stream(STREAMS.get(ask.operation, shapes.events)(ask, voice), room)
+    if ask.operation in MEDIA:
+        return replace(MEDIA[ask.operation](ask, voice), headers=room)
     body = shapes.embeddings if ask.operation == "embeddings" else shapes.whole
     return errors.json_answer(body(ask, voice), headers=room)
 

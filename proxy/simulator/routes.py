@@ -7,7 +7,16 @@ from typing import Literal
 from urllib.parse import unquote
 
 Style = Literal["azure", "azure_v1", "openai"]
-Operation = Literal["chat/completions", "completions", "embeddings", "models"]
+Operation = Literal[
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "images/generations",
+    "images/edits",
+    "audio/transcriptions",
+    "audio/translations",
+    "models",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,10 @@ OPERATIONS: dict[str, Operation] = {
     "chat/completions": "chat/completions",
     "completions": "completions",
     "embeddings": "embeddings",
+    "images/generations": "images/generations",
+    "images/edits": "images/edits",
+    "audio/transcriptions": "audio/transcriptions",
+    "audio/translations": "audio/translations",
 }
 PREFIXES: dict[str, Style] = {"/openai/v1/": "azure_v1", "/v1/": "openai"}
 DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/(.+)")

@@ -21,7 +21,7 @@ from proxy.simulator.routes import Style
 FILLER = "It goes on for a while, so that there is a stream to look at.".split()
 VECTOR_SIZE = 8
 
-_SAID = re.compile(rb'"(?:content|text|name|arguments|finish_reason)":"[^"]')
+_SAID = re.compile(rb'"(?:content|text|name|arguments|finish_reason|delta|b64_json)":"[^"]')
 
 DONE = b"data: [DONE]\n\n"
 ERROR_EVENT = (

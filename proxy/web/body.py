@@ -1,4 +1,5 @@
-"""A request's body, read whole and no further than it may be; and what its JSON says."""
+"""A request's body, read whole and no further than it may be; and what its JSON, or its form,
+says."""
 
 import math
 import time
@@ -10,6 +11,7 @@ from gunicorn.http.errors import ChunkMissingTerminator, ParseException
 from werkzeug.sansio.utils import get_content_length
 
 from proxy.context import Parts
+from proxy.core.form import BrokenForm, Form, form_of
 from proxy.core.types import Bytes
 from proxy.errors import BadRequest, ClientLeft, RequestTimeout, TooLarge, UnsupportedCoding
 from proxy.runtime.client_socket import ClientSocket
@@ -49,7 +51,7 @@ def read_body(mine: Parts, environ: Mapping[str, Any], ends_at: float = math.inf
         raise _too_large(limit)
     if announced is not None and len(body) < announced:
         raise ClientLeft(SHORT)  # at least it sends no more
-    if environ.get("HTTP_CONTENT_ENCODING") and not _begins_as_json(body):
+    if environ.get("HTTP_CONTENT_ENCODING") and not _is_readable(body):
         raise UnsupportedCoding(
             "The body is compressed (Content-Encoding); the gateway takes it as it is only."
         )
@@ -68,6 +70,15 @@ def parsed_json(body: Bytes) -> Any:
         if "UTF-8" in str(error):  # the parser does not say where
             raise BadRequest("The body is not valid JSON: it is not UTF-8.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def parsed_form(environ: Mapping[str, Any], body: Bytes) -> Form:
+    """Raises BadRequest that names the field, where one is to blame."""
+    try:
+        return form_of(body, environ.get("CONTENT_TYPE") or "")
+    except BrokenForm as error:
+        message = f"{error.name}: {error}" if error.name else str(error)
+        raise BadRequest(message, param=error.name) from None
 
 
 def _received(environ: Mapping[str, Any], size: int, until: float) -> Bytes:
@@ -91,9 +102,10 @@ def _received(environ: Mapping[str, Any], size: int, until: float) -> Bytes:
             client.receive_until = math.inf
 
 
-def _begins_as_json(body: Bytes) -> bool:
-    """Some name a coding that they did not use, or one that is none."""
-    return body[:BEGINNING].lstrip()[:1] in (b"{", b"[", b"")
+def _is_readable(body: Bytes) -> bool:
+    """It begins as JSON, or as a form: some name a coding that they did not use, or one that is
+    none."""
+    return body[:BEGINNING].lstrip()[:1] in (b"{", b"[", b"-", b"")
 
 
 def _joined(pieces: Iterator[bytes]) -> Bytes:

@@ -85,12 +85,12 @@ def _hint(path: str) -> str:
         return " The console is at /admin/ui."
     if _NO_DEPLOYMENT.match(path):
         return " The deployment's name, which is the model, is empty."
-    if other := _OTHER_OPERATION.match(path):
-        return ONLY_THESE + (INSTEAD if other[2] == "responses" else "")
     routes, bare = current_app.url_map.bind(""), path.rstrip("/")
     for meant in (bare, f"/v1{bare}", bare.replace("/openai/", "/openai/v1/", 1)):
         if meant != path and routes.test(meant, request.method):
             return f" Did you mean {meant}?"
+    if other := _OTHER_OPERATION.match(path):
+        return ONLY_THESE + (INSTEAD if other[2] == "responses" else "")
     if path.startswith("/admin/") or not bare.endswith(_ASKED):
         return ""
     is_asked_so = request.method == "POST" or bare.endswith("/models")

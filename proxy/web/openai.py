@@ -10,11 +10,14 @@ import orjson
 from flask import Flask, Response, g, jsonify
 
 from proxy.context import Parts, parts
-from proxy.core import headers, tokens
+from proxy.core import headers, images, tokens
 from proxy.core.door import is_allowed
-from proxy.core.endpoints import ENDPOINTS
+from proxy.core.endpoints import ENDPOINTS, Endpoint
 from proxy.core.excerpt import excerpt
+from proxy.core.form import Form, typed
+from proxy.core.images import LOOKED_AT_BYTES
 from proxy.core.outline import KEPT_BYTES, LARGE_BYTES, outline
+from proxy.core.prompt import Prompt
 from proxy.core.record import Trail
 from proxy.core.strict import STRICT, strict_answer
 from proxy.core.tokens import NOTHING_OMITTED
@@ -25,7 +28,7 @@ from proxy.runtime.line import Line
 from proxy.web import limits
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client, client_of
-from proxy.web.body import BODY_SECONDS, parsed_json, read_body
+from proxy.web.body import BODY_SECONDS, parsed_form, parsed_json, read_body
 from proxy.web.counting import count_refusal
 from proxy.web.errors import shown
 
@@ -125,26 +128,31 @@ def call_of(
     body: Bytes,
     fields: Mapping[str, Any],
     omitted: Mapping[str, int] = NOTHING_OMITTED,
+    form: Form | None = None,
     **more: Any,
 ) -> Call:
-    """`body` in our words; `fields` is what its JSON says, but for what is `omitted`; `more`
-    what it does not."""
-    prompt = tokens.prompt(fields, ENDPOINTS[endpoint].prompt_fields, omitted)
+    """`body` in our words; `fields` is what its JSON or its form says, but for what is
+    `omitted`; `more` what it does not."""
+    row = ENDPOINTS[endpoint]
+    prompt = tokens.prompt(fields, row.prompt_fields, omitted)
+    if form is not None:
+        prompt = prompt._replace(media_tokens=_file_tokens(row, body, form))
     prompt_tokens = mine.estimates.tokens(model, prompt)
     in_body = fields.get("model")
     return Call(
         endpoint=endpoint,
         model=model,
         body=body,
-        stream=ENDPOINTS[endpoint].streams and fields.get("stream") is True,
+        stream=row.streams and fields.get("stream") is True,
         body_model=in_body if isinstance(in_body, str) else None,
+        form=form,
         stream_options=fields.get("stream_options"),
         lacks_stream_options="stream_options" not in fields,
         prompt=prompt,
         prompt_tokens=prompt_tokens,
-        reserved_tokens=prompt_tokens + _completion_tokens(endpoint, fields),
+        reserved_tokens=prompt_tokens + _answer_tokens(row, fields, prompt),
         choices=tokens.choices(fields),
-        affinity=_affinity(mine.settings.policy, endpoint, fields, body),
+        affinity=_affinity(mine.settings.policy, row, fields, body),
         **more,
     )
 
@@ -169,7 +177,11 @@ def _call(
 ) -> Call:
     """What its JSON holds is given up before anybody waits."""
     endpoint, client = seen.endpoint, seen.client
-    fields, omitted = _parsed(endpoint, body)
+    row = ENDPOINTS[endpoint]
+    form = _form(environ, body) if row.is_form else None
+    fields, omitted = (
+        _parsed(row, body) if form is None else (typed(form.fields), NOTHING_OMITTED)
+    )
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
@@ -189,6 +201,7 @@ def _call(
         body,
         fields,
         omitted,
+        form=form,
         client=client,
         headers=passed,
         request_id=seen.request_id,
@@ -219,7 +232,17 @@ def show_model(model: str) -> Response:
     return jsonify(_model_json(catalog.spelling(model) or model))  # as in the list
 
 
-def _parsed(endpoint: str, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+def _form(environ: Mapping[str, Any], body: Bytes) -> Form | None:
+    """None: it is JSON, as who sends no file, but the address of an image, may have it."""
+    content_type = str(environ.get("CONTENT_TYPE")).lower()
+    if content_type.startswith("application/json"):
+        return None
+    if not body:
+        raise BadRequest("The request has no body; a form (multipart/form-data) is needed.")
+    return parsed_form(environ, body)
+
+
+def _parsed(row: Endpoint, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str, int]]:
     """Its fields, and what is left out of their texts."""
     if not body:
         raise BadRequest("The request has no body; a JSON object is needed.")
@@ -227,7 +250,7 @@ def _parsed(endpoint: str, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str,
         return _object(body), NOTHING_OMITTED
     text, omitted, _ = outline(body)
     fields = _object(text)
-    prompts = ENDPOINTS[endpoint].prompt_fields
+    prompts = row.prompt_fields
     others = {name: value for name, value in fields.items() if name not in prompts}
     if omitted and not _is_short(others):
         return _object(body), NOTHING_OMITTED  # what is understood is understood as it is
@@ -303,7 +326,7 @@ def _ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
     return time.monotonic() + seconds
 
 
-def _affinity(policy: str, endpoint: str, fields: Mapping[str, Any], body: Bytes) -> bytes:
+def _affinity(policy: str, row: Endpoint, fields: Mapping[str, Any], body: Bytes) -> bytes:
     """What calls have in common whose prompts begin alike: the client's own word for it, else
     the first of the prompt as it was sent."""
     if policy != "sticky":
@@ -311,14 +334,28 @@ def _affinity(policy: str, endpoint: str, fields: Mapping[str, Any], body: Bytes
     key = fields.get("prompt_cache_key")
     if isinstance(key, str) and key:
         return key.encode("utf-8", "replace")
-    start = body.find(f'"{ENDPOINTS[endpoint].prompt_fields[0]}"'.encode())
-    start = max(start, 0)
+    start = 0  # of a form, which begins with its boundary, as no other does: it has no prompt
+    if not row.is_form:
+        start = max(body.find(f'"{row.prompt_fields[0]}"'.encode()), 0)
     return bytes(body[start : start + AFFINITY_BYTES])
 
 
-def _completion_tokens(endpoint: str, fields: Mapping[str, Any]) -> int:
-    # What streams completes something; embeddings have no completion.
-    return tokens.completion_limit_tokens(fields) if ENDPOINTS[endpoint].streams else 0
+def _answer_tokens(row: Endpoint, fields: Mapping[str, Any], prompt: Prompt) -> int:
+    """The most that the answer may cost; of a transcript, about what it will."""
+    if row.answer == "completion":
+        return tokens.completion_limit_tokens(fields)
+    if row.answer == "images":
+        return tokens.image_answer_tokens(fields)
+    if row.answer == "transcript":
+        return prompt.media_tokens // tokens.SOUND_TOKENS_PER_TEXT_TOKEN
+    return 0
+
+
+def _file_tokens(row: Endpoint, body: Bytes, form: Form) -> int:
+    if row.answer != "images":
+        return sum(f.end - f.start for f in form.files) // tokens.SOUND_BYTES_PER_TOKEN
+    heads = (body[f.start : min(f.end, f.start + LOOKED_AT_BYTES)] for f in form.files)
+    return sum(images.file_tokens(bytes(head)) for head in heads)
 
 
 def _answered(mine: Parts, attempt: Attempt) -> Response:

@@ -4,27 +4,45 @@ from proxy.core.endpoints import ENDPOINTS
 
 
 @pytest.mark.parametrize(
-    "path, streams, prompt_fields",
+    "path, prompt_fields, answer",
     [
-        ("chat/completions", True, ("messages", "tools", "functions", "response_format")),
-        ("completions", True, ("prompt", "suffix")),
-        ("embeddings", False, ("input",)),
+        (
+            "chat/completions",
+            ("messages", "tools", "functions", "response_format"),
+            "completion",
+        ),
+        ("completions", ("prompt", "suffix"), "completion"),
+        ("embeddings", ("input",), "data"),
+        ("images/generations", ("prompt",), "images"),
+        ("images/edits", ("prompt",), "images"),
+        ("audio/transcriptions", ("prompt",), "transcript"),
+        ("audio/translations", ("prompt",), "transcript"),
     ],
 )
-def test_an_endpoint_says_whether_it_streams_and_what_its_prompt_is(
-    path, streams, prompt_fields
-):
+def test_an_endpoint_says_what_its_prompt_and_its_answer_are(path, prompt_fields, answer):
     endpoint = ENDPOINTS[path]
-    assert (endpoint.path, endpoint.streams, endpoint.prompt_fields) == (
+    assert (endpoint.path, endpoint.prompt_fields, endpoint.answer) == (
         path,
-        streams,
         prompt_fields,
+        answer,
     )
+
+
+def test_which_have_no_streams_and_which_take_files():
+    assert {p for p, e in ENDPOINTS.items() if not e.streams} == {
+        "embeddings",
+        "audio/translations",
+    }
+    assert {p for p, e in ENDPOINTS.items() if e.is_form} == {
+        "images/edits",
+        "audio/transcriptions",
+        "audio/translations",
+    }
 
 
 def test_each_endpoint_is_found_by_its_path():
     assert all(endpoint.path == path for path, endpoint in ENDPOINTS.items())
-    assert len(ENDPOINTS) == 3
+    assert len(ENDPOINTS) == 7
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.images import UNKNOWN_TOKENS, image_tokens, size_of, tile_tokens
+from proxy.core.images import (
+    LOOKED_AT_BYTES,
+    UNKNOWN_TOKENS,
+    answer_tokens,
+    file_tokens,
+    image_tokens,
+    size_of,
+    tile_tokens,
+)
 
 
 def url(data, kind="png"):
@@ -135,3 +143,19 @@ def test_only_the_beginning_of_a_large_image_is_decoded():
 def test_nothing_that_is_sent_raises(data):
     for magic in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF1234WEBPVP8X", b""):
         image_tokens({"url": url(magic + data)})
+
+
+def test_a_file_costs_as_its_data_url_does():
+    assert file_tokens(png(4000, 4000)) == image_tokens({"url": url(png(4000, 4000))})
+    assert file_tokens(jpeg(640, 480)) == tile_tokens(640, 480)
+    assert file_tokens(b"no image") == file_tokens(png(0, 5)) == UNKNOWN_TOKENS
+    late = segment(0xE2, b"x" * 60_000)
+    assert file_tokens(jpeg(640, 480, before=late)[:LOOKED_AT_BYTES]) == tile_tokens(640, 480)
+
+
+@pytest.mark.parametrize(
+    "quality, tokens",
+    [("low", 272), ("medium", 1056), ("high", 4160), ("auto", 1056), (None, 1056), ([], 1056)],
+)
+def test_what_an_image_costs_that_is_made(quality, tokens):
+    assert answer_tokens(quality) == tokens

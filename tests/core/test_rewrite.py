@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from proxy.core.form import form_of
 from proxy.core.rewrite import asks_for_usage, body_for, with_field, with_first_field
 from tests.builders import call, config, serving
 
@@ -188,6 +189,62 @@ def test_a_large_body_is_changed_also_where_its_field_stands_between_long_string
     assert changed == body.replace('"model":"x",', "").replace('"y"', '"NEW"').encode()
 
 
+TYPE = "multipart/form-data; boundary=xyz"
+
+
+def of_form(*parts, gathered=bytes):
+    """A call whose body is a form of these (name, content, more of its head)."""
+    text = b"".join(
+        b'--xyz\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+        % (name, more, content)
+        for name, content, more in parts
+    )
+    body = gathered(text + b"--xyz--\r\n")
+    form = form_of(body, TYPE)
+    named = form.fields.get("model")
+    return call(endpoint="audio/transcriptions", body=body, form=form, body_model=named)
+
+
+SOUND = (b"file", b"\x00model\r\n" * 1000, b'; filename="model"')
+
+
+@pytest.mark.parametrize("provider_type", ["azure_v1", "openai"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_form_names_the_deployment_where_its_model_stood(provider_type, place):
+    parts = [SOUND, (b"prompt", b"a model", b"")]
+    asked = of_form(*parts[:place], (b"model", b"gpt-4o", b""), *parts[place:])
+    sent = body_for(
+        asked, serving(config(provider_type=provider_type), "\u00f6st"), ask_usage=False
+    )
+    assert sent == asked.body.replace(b"\r\n\r\ngpt-4o\r\n", b"\r\n\r\n\xc3\xb6st\r\n")
+    assert form_of(sent, TYPE).fields == {"model": "\u00f6st", "prompt": "a model"}
+
+
+def test_a_form_without_a_model_gets_one_before_all_else():
+    asked = of_form(SOUND)
+    sent = body_for(asked, serving(config(provider_type="azure_v1"), "east"), ask_usage=False)
+    assert sent.endswith(asked.body)
+    assert form_of(sent, TYPE).fields == {"model": "east"}
+
+
+@pytest.mark.parametrize(
+    "provider_type, deployment",
+    [("azure", "east"), ("azure_v1", "gpt-4o"), ("openai", "gpt-4o")],
+)
+def test_a_form_that_needs_no_change_is_passed_on_byte_for_byte(provider_type, deployment):
+    asked = of_form((b"model", b"gpt-4o", b""), SOUND)
+    instance = serving(config(provider_type=provider_type), deployment)
+    assert body_for(asked, instance, ask_usage=False) is asked.body
+
+
+def test_a_large_form_is_not_copied():
+    sound = (b"file", bytes(5_000_000), b"; filename=a")
+    asked = of_form(sound, (b"model", b"gpt-4o", b""), gathered=bytearray)
+    sent = body_for(asked, serving(config(provider_type="azure_v1"), "east"), ask_usage=False)
+    assert [len(piece) for piece in sent.pieces if isinstance(piece, bytes)] == [4]
+    assert bytes(sent) == asked.body.replace(b"gpt-4o", b"east")
+
+
 @pytest.mark.parametrize("lacks", [False, True])
 def test_a_large_stream_names_its_deployment_and_asks_for_usage_without_being_copied(lacks):
     messages = [{"role": "user", "content": "x" * 2_000_000}]
@@ -279,6 +336,9 @@ def test_both_fields_can_change_at_once():
         # It asks itself, and sees what it asked for.
         ({"stream": True, "stream_options": {"include_usage": True}}, {}, False),
         ({"stream": False}, {}, False),
+        # Of images and transcripts it comes by itself.
+        ({"stream": True, "endpoint": "images/generations"}, {}, False),
+        ({"stream": True, "endpoint": "completions"}, {}, True),
         ({"stream": True}, {"api_version": "2024-06-01"}, False),  # would be rejected
         ({"stream": True}, {"api_version": "2024-06-01", "provider_type": "openai"}, True),
     ],

@@ -138,6 +138,18 @@ def test_an_end_with_carriage_returns_is_seen_when_it_is_complete():
     assert watcher.feed(b"\r\ndata") == b"data: 2\r\n\r\n"
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_usage_of_an_event_that_has_an_image_is_read(is_first):
+    usage = '"usage":{"input_tokens":5,"output_tokens":1000,"total_tokens":1005}'
+    image = f'"b64_json":"{"x" * 3_000_000}"'
+    fields = f"{usage},{image}" if is_first else f"{image},{usage}"
+    whole = f'event: image_edit.completed\ndata: {{"type":"i.completed",{fields}}}\n\n'.encode()
+    chunks = split(whole, range(60_000, len(whole), 60_000))
+    watcher, passed = fed(chunks)
+    assert (b"".join(passed), watcher.usage) == (whole, Usage(5, 1000))
+    assert watcher.is_whole()
+
+
 def test_the_last_usage_counts():
     running = event(text("a", usage={"prompt_tokens": 11, "completion_tokens": 1}))
     assert fed([running + LAST + DONE])[0].usage == USAGE
@@ -344,6 +356,20 @@ def test_usage_may_be_followed_by_anything():
         ({"prompt_tokens": 10.0, "completion_tokens": 1e300}, Usage(10, MAX_TOKENS)),
         ({"prompt_tokens": float("inf"), "completion_tokens": float("nan")}, Usage()),
         ({"prompt_tokens_details": {"cached_tokens": 5}}, None),
+        # Of images and transcripts; Whisper counts in seconds.
+        (
+            {
+                "input_tokens": 50,
+                "input_tokens_details": {"cached_tokens": 5, "image_tokens": 40},
+                "output_tokens": 60,
+                "output_tokens_details": {"reasoning_tokens": 7},
+            },
+            Usage(50, 60, cached_tokens=5, reasoning_tokens=7),
+        ),
+        ({"type": "tokens", "input_tokens": 14, "output_tokens": 3}, Usage(14, 3)),
+        ({"output_tokens": 3}, Usage(0, 3)),
+        ({"prompt_tokens": 1, "input_tokens": 2, "completion_tokens": 3}, Usage(1, 3)),
+        ({"type": "duration", "seconds": 9}, None),
         ({"prompt_tokens": None}, None),
         ({"prompt_tokens": -1, "completion_tokens": "5"}, Usage()),
         ({"prompt_tokens": 1.5, "completion_tokens": None}, Usage()),
@@ -612,7 +638,7 @@ def test_the_only_event_may_lack_its_empty_line():
         assert watcher.is_whole() is is_whole
 
 
-@pytest.mark.parametrize("usage", [{}, {"total_tokens": 5}, {"input_tokens": 5}])
+@pytest.mark.parametrize("usage", [{}, {"total_tokens": 5}, {"seconds": 5}])
 def test_an_event_of_usage_that_cannot_be_read_is_hidden_all_the_same(usage):
     watcher, passed = fed(
         [HELLO, event({"choices": [], "usage": usage}), DONE], hide_usage=True

@@ -6,7 +6,13 @@ from proxy.core import tokens
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.images import UNKNOWN_TOKENS
 from proxy.core.prompt import NO_PROMPT, Prompt
-from proxy.core.tokens import MAX_TOKENS, choices, completion_limit_tokens, prompt
+from proxy.core.tokens import (
+    MAX_TOKENS,
+    choices,
+    completion_limit_tokens,
+    image_answer_tokens,
+    prompt,
+)
 
 
 def counted(text):
@@ -216,3 +222,17 @@ def test_of_an_image_that_an_outline_cut_nothing_more_counts():
 )
 def test_an_answer_has_as_many_choices_as_were_asked_for(fields, number):
     assert choices(fields) == number
+
+
+@pytest.mark.parametrize(
+    "body, tokens",
+    [
+        ({}, 1056),
+        ({"n": 3, "quality": "low"}, 816),
+        ({"n": 0}, 1056),
+        ({"n": "3"}, 1056),
+        ({"n": 2**40}, MAX_TOKENS),
+    ],
+)
+def test_the_most_that_images_may_cost(body, tokens):
+    assert image_answer_tokens(body) == tokens

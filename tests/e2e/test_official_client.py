@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from proxy.simulator import Simulator, expected_usage
 from tests.e2e.conftest import Gateway, until
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 MESSAGES = [{"role": "user", "content": "Hi"}]
 USAGE = expected_usage({"messages": MESSAGES}, 10)
 
@@ -164,6 +165,34 @@ def test_completions_plain_and_streamed(client: Client):
 def test_embeddings(client: Client):
     answer = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
     assert [len(e.embedding) for e in answer.data] == [8, 8]
+
+
+SOUND = ("said.wav", b"RIFF" + bytes(200_000), "audio/wav")
+
+
+def test_what_is_said_in_a_recording_plain_as_text_and_streamed(client: Client):
+    plain = client.audio.transcriptions.create(model="gpt-4o", file=SOUND, prompt="Cats")
+    assert plain.text.startswith("Hello from")
+    assert plain.usage.input_tokens == 201
+    text = client.audio.transcriptions.create(model="gpt-4o", file=SOUND, response_format="srt")
+    assert text.startswith("1\n00:00:00,000 --> ")
+    with client.audio.transcriptions.create(model="gpt-4o", file=SOUND, stream=True) as stream:
+        events = list(stream)
+    assert events[-1].text == "".join(e.delta for e in events[:-1])
+
+
+def test_images_made_edited_and_streamed(client: Client):
+    made = client.images.generate(model="gpt-4o", prompt="A cat", n=2)
+    assert [bool(image.b64_json) for image in made.data] == [True, True]
+    images = [("a.png", PNG, "image/png"), ("b.png", PNG, "image/png")]
+    edited = client.images.edit(model="gpt-4o", prompt="A cat", image=images)
+    assert edited.data[0].b64_json
+    with client.images.generate(
+        model="gpt-4o", prompt="A cat", stream=True, partial_images=2
+    ) as stream:
+        kinds = [event.type for event in stream]
+    partial, completed = "image_generation.partial_image", "image_generation.completed"
+    assert kinds == [partial, partial, completed]
 
 
 def test_models(client: Client):

@@ -848,7 +848,14 @@ def test_no_answer_at_all_is_unreachable():
 
 
 @pytest.mark.parametrize(
-    "endpoint, completion", [("chat/completions", 25), ("completions", 25), ("embeddings", 0)]
+    "endpoint, completion",
+    [
+        ("chat/completions", 25),
+        ("completions", 25),
+        ("embeddings", 0),
+        ("audio/transcriptions", 25),
+        ("images/edits", 0),
+    ],
 )
 def test_an_answer_that_names_no_usage_is_estimated(endpoint, completion):
     attempt = World(A, a=FakeAnswer(200, (b"{%b}" % (b" " * 98),))).alone(endpoint=endpoint)
@@ -866,6 +873,44 @@ def test_a_page_instead_of_an_answer_is_the_instances_failure(body, asks):
     attempt.close()
     assert world.forward()[0] == 200
     assert world.tried == ["a:failed", "b:200"]
+
+
+@pytest.mark.parametrize("is_delimited", [False, True])
+@pytest.mark.parametrize("body", [b"", b"<unk> " * 20, b"WEBVTT\n\n"])
+def test_a_transcript_may_be_text(body, is_delimited):
+    kind = {"content-type": "text/plain; charset=utf-8"}
+    answer = FakeAnswer(200, (body,), kind, is_delimited=is_delimited)
+    attempt = World(A, a=answer).alone(endpoint="audio/translations")
+    assert (attempt.verdict, attempt.body) == (verdicts.SUCCEEDED, body)
+    assert attempt.usage == Usage(call().prompt_tokens, len(body) // 4, estimated=True)
+
+
+@pytest.mark.parametrize(
+    "endpoint, kind, body, why",
+    [
+        ("audio/translations", "application/json", b"", "it sent an empty answer"),
+        ("audio/translations", "text/html", b"<html>", attempts.A_PAGE),
+        ("audio/translations", "", b"<html>", attempts.A_PAGE),
+        ("images/edits", "text/plain", b"", "it sent an empty answer"),
+        ("chat/completions", "text/plain", b"<html>", attempts.A_PAGE),
+        ("audio/transcriptions", "application/json", b'{"text":', "it broke off its answer"),
+    ],
+)
+def test_a_transcript_that_is_no_answer_is_the_instances_failure(endpoint, kind, body, why):
+    answer = FakeAnswer(200, (body,), {"content-type": kind}, is_delimited=False)
+    attempt = World(A, a=answer).alone(endpoint=endpoint)
+    assert (attempt.verdict, str(attempt)) == (verdicts.FAILED, f"a: {why}")
+    attempt.close()
+
+
+def test_a_transcripts_stream_ends_with_its_usage():
+    events = [event(type="transcript.text.delta", delta="Hel"), event(type="t", delta="lo")]
+    usage = {"input_tokens": 14, "output_tokens": 2, "type": "tokens"}
+    last = event(type="transcript.text.done", text="Hello", usage=usage)
+    world = World(A, a=stream(*events, last))
+    attempt = world.attempt(stream=True, endpoint="audio/transcriptions")
+    assert relayed(attempt) == b"".join([*events, last])
+    assert attempt.usage == Usage(14, 2)
 
 
 @pytest.mark.parametrize("body", [b" " * 99 + b"{}", b"\n{}", b"[]", b"data: {}\n\n"])

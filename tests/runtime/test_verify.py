@@ -147,6 +147,27 @@ def test_an_embedding_model_is_asked_for_an_embedding(resource, upstream):
     assert resource.requests[2].json["input"] == "ping"
 
 
+def test_a_model_for_something_else_is_there(simulate, upstream):
+    resource = simulate(Resource("a", api_key=KEY, deployments=["whisper"]))["a"]
+    (check,) = verify(upstream, at(resource), "whisper")
+    assert found(check) == ("deployment", True, 400)
+    assert check.detail.startswith("Is there, but not for chats and embeddings")
+    assert len(resource.requests) == len(PROBES)
+
+
+def test_so_it_is_where_openai_says_it(upstream):
+    error = {"message": "No chat model", "type": "invalid_request_error", "param": "model"}
+    other = failed(404, json.dumps({"error": error | {"code": None}}).encode())
+    answers = iter([other, other, ok()])
+    (check,) = verify(
+        FakeUpstream(a=lambda: next(answers)), config("a", supported_models=("m",)), None
+    )
+    assert (check.ok, check.detail) == (True, "Answered embeddings.")
+    unknown = failed(404, json.dumps({"error": error | {"code": "model_not_found"}}).encode())
+    (check,) = verify(FakeUpstream(a=unknown), config("a", supported_models=("m",)), None)
+    assert found(check) == ("deployment", False, 404)
+
+
 def test_nobody_is_asked_more_than_each_probe_once(resource, upstream):
     resource.faults["*"] = "bad-request"
     verify(upstream, at(resource), None)

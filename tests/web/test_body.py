@@ -13,7 +13,7 @@ from werkzeug.test import create_environ
 
 from proxy.errors import BadRequest, ClientLeft, RequestTimeout, TooLarge, UnsupportedCoding
 from proxy.runtime.client_socket import ClientSocket
-from proxy.web.body import parsed_json, read_body
+from proxy.web.body import parsed_form, parsed_json, read_body
 
 
 class Settings:
@@ -168,11 +168,44 @@ def test_a_compressed_body_is_refused_by_that_name(body):
 
 @pytest.mark.parametrize("coding", ["identity", "utf-8", "gzip"])
 def test_one_that_is_not_compressed_is_taken_whatever_it_says(coding):
-    for given in (b"[12]", b' {"', b""):
+    for given in (b"[12]", b' {"', b"--xyz\r\n", b""):
         body = read(
             io.BytesIO(given), CONTENT_LENGTH=str(len(given)), HTTP_CONTENT_ENCODING=coding
         )
         assert body == given
+
+
+FORM = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\nb\r\n'
+
+
+def test_a_form_is_read_by_its_content_type():
+    told = {"CONTENT_TYPE": "multipart/form-data; boundary=x"}
+    assert parsed_form(told, FORM % b"a" + b"--x--").fields == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    "told, body, message, param",
+    [
+        (
+            {},
+            b"",
+            "Content-Type: must be multipart/form-data with one boundary.",
+            "Content-Type",
+        ),
+        ({"CONTENT_TYPE": "multipart/form-data; boundary=x"}, b"{}", "The form does not", None),
+        (
+            {"CONTENT_TYPE": "multipart/form-data; boundary=x"},
+            FORM % b"model" * 2 + b"--x--",
+            "model: stands in the form more than once.",
+            "model",
+        ),
+    ],
+)
+def test_a_form_that_is_none_is_told_with_the_field_to_blame(told, body, message, param):
+    with pytest.raises(BadRequest) as caught:
+        parsed_form(told, body)
+    assert caught.value.message.startswith(message)
+    assert caught.value.param == param
 
 
 def test_a_byte_order_mark_is_told():

@@ -119,8 +119,8 @@ def test_it_says_so_of_what_is_there_for_the_method_that_was_asked(shared_world,
 
 
 OTHERS = (
-    "Of OpenAI's API the gateway passes on POST to chat/completions, completions, embeddings"
-    " only."
+    "Of OpenAI's API the gateway passes on POST to chat/completions, completions, embeddings,"
+    " images/generations, images/edits, audio/transcriptions, audio/translations only."
 )
 INSTEAD = "Most SDKs can send to chat/completions what they send to responses."
 EMPTY = "The deployment's name, which is the model, is empty."
@@ -138,7 +138,9 @@ EMPTY = "The deployment's name, which is the model, is empty."
         ("/openai/embeddings", "Did you mean /openai/v1/embeddings?"),
         ("/v1/responses", f"{OTHERS} {INSTEAD}"),
         ("/openai/v1/responses/resp_1/cancel", f"{OTHERS} {INSTEAD}"),
-        ("/openai/v1/images/generations", OTHERS),
+        ("/openai/v1/images/variations", OTHERS),
+        ("/audio/transcriptions", "Did you mean /v1/audio/transcriptions?"),
+        ("/v1/images/edits/", "Did you mean /v1/images/edits?"),
         ("/openai/deployments/gpt-4o/audio/speech", OTHERS),
         ("/openai/files", OTHERS),
         ("/v1/filesystem", ""),

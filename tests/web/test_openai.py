@@ -2,14 +2,18 @@ import contextlib
 import json
 import re
 import socket
+import struct
 import threading
 
 import pytest
+from urllib3 import encode_multipart_formdata
 from werkzeug.test import EnvironBuilder
 
 from proxy.core.outline import KEPT_BYTES
 from proxy.core.tokens import prompt
-from proxy.simulator import FAULTS, expected_usage
+from proxy.simulator import FAULTS, expected_usage, uploads
+from proxy.simulator.asks import TOKENS
+from proxy.simulator.media import image_usage, sound_usage
 from proxy.store import keys
 from proxy.store.models import InstanceRow
 from proxy.web import openai
@@ -17,6 +21,7 @@ from proxy.web.openai import TIMEOUT_HEADER
 from tests.builders import AUTHOR, MODEL
 from tests.web.conftest import CHAT, STREAM
 
+PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 512, 512)
 OPERATIONS = ("chat/completions", "completions", "embeddings")
 # What a client asks with, and what an upstream must be asked.
 PATH_STYLES = {
@@ -1035,3 +1040,192 @@ def test_what_may_pass_says_nothing_of_it(world):
     answer = world.ask()
     assert answer.status_code == 429
     assert "x-should-retry" not in answer.headers
+
+
+# Forms with files, and images.
+
+SOUND = b"RIFF" + bytes(range(256)) * 40
+FORMS = ("images/edits", "audio/transcriptions", "audio/translations")
+
+
+def form(fields=(("model", MODEL), ("prompt", "Say it")), files=(("file", SOUND),)):
+    """A body and its content type."""
+    named = [(name, ("a.wav", data)) for name, data in files]
+    body, content_type = encode_multipart_formdata(
+        [*fields, *named, ("image", ("a.png", b"x"))]
+    )
+    return body, {"Content-Type": content_type}
+
+
+@pytest.mark.parametrize("operation", FORMS)
+@pytest.mark.parametrize("provider", UPSTREAMS)
+@pytest.mark.parametrize("style", PATH_STYLES)
+def test_a_form_reaches_every_kind_of_upstream(world, style, provider, operation):
+    world.add("a", provider_type=provider, model_deployments={MODEL: "east"})
+    body, told = form()
+    answer = world.ask(body, PATH_STYLES[style].format(operation), told)
+    assert answer.status_code == 200, answer.text
+    received = world.received()
+    path, query = UPSTREAMS[provider]
+    assert (received.path, received.query) == (path.format(operation), query)
+    assert received.headers["content-type"] == told["Content-Type"]
+    renamed = b"\r\n\r\neast\r\n"
+    if provider != "azure":
+        body = body.replace(b"\r\n\r\n" + MODEL.encode() + b"\r\n", renamed)
+        assert renamed in body
+    assert received.body == body
+
+
+@pytest.mark.parametrize("provider", UPSTREAMS)
+def test_images_are_made_by_every_kind_of_upstream(world, provider):
+    world.add("a", provider_type=provider)
+    asked = {"model": MODEL, "prompt": "A cat", "n": 2}
+    answer = world.ask(asked, "/v1/images/generations")
+    assert answer.get_json()["usage"] == image_usage(asked)
+    assert tokens_served(world) == image_usage(asked)["total_tokens"]
+
+
+def test_a_form_without_a_model_goes_by_its_path(world):
+    world.add("a", provider_type="openai", model_deployments={MODEL: "east"})
+    body, told = form(fields=())
+    path = f"/openai/deployments/{MODEL}/audio/transcriptions"
+    assert world.ask(body, path, told).status_code == 200
+    assert world.received().body.endswith(body)
+    assert uploads.parsed(world.received().body, told["Content-Type"])["model"] == "east"
+
+
+def test_a_transcript_is_counted_as_the_upstream_says(world):
+    world.add("a")
+    body, told = form()
+    assert world.ask(body, "/v1/audio/transcriptions", told).status_code == 200
+    used = sound_usage({"prompt": "Say it", "file": SOUND, "image": b"x"}, TOKENS)
+    assert tokens_served(world) == used["total_tokens"] > TOKENS
+
+
+def test_a_transcript_that_is_text_is_passed_on_and_estimated(world):
+    world.add("a")
+    fields = [("model", MODEL), ("response_format", "srt")]
+    body, told = form(fields)
+    answer = world.ask(body, "/v1/audio/translations", told)
+    assert (answer.content_type, answer.data[:5]) == ("text/plain; charset=utf-8", b"1\n00:")
+    sound = (len(SOUND) + 1) // 1000
+    assert tokens_served(world) == 1 + sound + len(answer.data) // 4
+
+
+def test_a_transcript_may_be_streamed(world):
+    world.add("a")
+    body, told = form([("model", MODEL), ("stream", "true")])
+    answer = world.ask(body, "/v1/audio/transcriptions", told)
+    assert answer.content_type == "text/event-stream"
+    events = [json.loads(e[6:]) for e in answer.text.split("\n\n") if e]
+    assert events[-1]["type"] == "transcript.text.done"
+    assert world.received().body == body  # of which no usage is asked for
+    assert tokens_served(world) == events[-1]["usage"]["total_tokens"]
+
+
+def test_images_may_be_streamed(world):
+    world.add("a", provider_type="azure_v1")
+    asked = {"model": MODEL, "prompt": "A cat", "stream": True, "partial_images": 1}
+    answer = world.ask(asked, "/v1/images/generations")
+    assert answer.text.count("event: image_generation.") == 2
+    assert world.received().json == asked
+    assert tokens_served(world) == image_usage(asked)["total_tokens"]
+
+
+def test_a_form_is_asked_of_another_instance_when_one_fails(world):
+    world.add("a", priority=1, provider_type="azure_v1", model_deployments={MODEL: "east"})
+    world.add("b", priority=2, provider_type="azure_v1", model_deployments={MODEL: "west"})
+    world.simulator["a"].faults["*"] = "500"
+    body, told = form(files=[("file", bytes(3_000_000))])
+    assert world.ask(body, "/v1/audio/transcriptions", told).status_code == 200
+    for name, deployment in (("a", b"east"), ("b", b"west")):
+        old, new = (b"\r\n\r\n%s\r\n" % m for m in (MODEL.encode(), deployment))
+        assert world.received(name).body == body.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    "operation, fields, files, least, most",
+    [
+        # A thousand bytes of sound a token, and a fifth as many for what is said.
+        ("audio/transcriptions", [], [("file", bytes(100_000))], 120, 125),
+        # The size of an image nobody can tell, and one that is made.
+        ("images/edits", [("quality", "low"), ("n", "2")], [], 765 + 2 * 272, 765 + 550),
+        ("images/edits", [], [("image", PNG)], 255 + 765 + 1056, 255 + 765 + 1060),
+    ],
+)
+def test_what_a_form_needs_is_held_until_it_is_known(
+    world, monkeypatch, operation, fields, files, least, most
+):
+    world.add("a")
+    seen = []
+    monkeypatch.setattr(
+        world.parts.forward, "forward", lambda call, *_: seen.append(call) or 1 / 0
+    )
+    body, told = form([("model", MODEL), *fields], files)
+    assert world.ask(body, f"/v1/{operation}", told).status_code == 500
+    assert least <= seen[0].reserved_tokens <= most
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/images/edits"])
+@pytest.mark.parametrize(
+    "body, told, message, param",
+    [
+        (b"", {}, "The request has no body; a form (multipart/form-data) is needed.", None),
+        (
+            b"a=b",
+            {},
+            "Content-Type: must be multipart/form-data with one boundary.",
+            "Content-Type",
+        ),
+        (
+            b"a=b",
+            {"Content-Type": "multipart/form-data; boundary=x"},
+            "The form does not",
+            None,
+        ),
+        (*form([]), "model: the field is missing.", "model"),
+        (*form([("model", "")]), "model: must have 1 to 200 characters, not 0.", "model"),
+        (*form([("model", "a"), ("model", "b")]), "model: stands in the form more", "model"),
+    ],
+)
+def test_a_form_that_cannot_be_understood_is_refused(
+    shared_world, path, body, told, message, param
+):
+    answer = shared_world.ask(body, path, {"Content-Type": "application/x-url"} | told)
+    assert answer.status_code == 400
+    assert error(answer)["message"].startswith(message)
+    assert error(answer)["param"] == param
+
+
+def test_a_form_may_name_only_the_models_that_a_key_may_use(world):
+    world.add("a")
+    key = world.add_client("other", allowed_models=["gpt-4o"])
+    for fields, status in (
+        ([("model", MODEL)], 200),
+        ([("model", "gpt-5")], 403),
+        ([("model", MODEL), ("Model", "gpt-5")], 400),
+    ):
+        body, told = form(fields)
+        asked = world.ask(
+            body, "/v1/audio/transcriptions", told | {"Authorization": f"Bearer {key}"}
+        )
+        assert asked.status_code == status
+
+
+def test_who_sends_no_file_may_send_json(world):
+    world.add("a", provider_type="azure_v1", model_deployments={MODEL: "east"})
+    asked = {"model": MODEL, "prompt": "A cat", "images": [{"image_url": "https://a/b.png"}]}
+    answer = world.ask(asked, "/v1/images/edits")
+    assert error(answer)["param"] == "image"  # says the upstream, which takes files only
+    assert world.received().json == asked | {"model": "east"}
+
+
+def test_calls_with_files_have_nothing_in_common_to_stick_to(make_world):
+    world = make_world(policy="sticky")
+    world.add("a")
+    seen = []
+    world.parts.forward.forward = lambda call, *_: seen.append(call.affinity) or 1 / 0
+    for _ in range(2):
+        body, told = form()
+        world.ask(body, "/v1/audio/transcriptions", told)
+    assert len(set(seen)) == 2
