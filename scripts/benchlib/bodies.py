@@ -1,12 +1,13 @@
 """Large requests and answers: what is added to them, and the memory they take."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loadlib.gateway import PROC, children
 
 from benchlib.loads import Ask
 from benchlib.places import DIRECT, MODEL, our_gateway, through
-from benchlib.stage import Stage
+from benchlib.stage import FORM_TYPE, Stage
 from benchlib.table import Measure
 
 MB = 1_000_000
@@ -18,28 +19,49 @@ RENAMED = {"provider_type": "azure_v1", "model_deployments": {MODEL: "east"}}
 PEAK_RESET = "5"  # proc(5), clear_refs: VmHWM begins anew
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`megabytes` are those of what is large in it, the request's body or the answer's."""
+
+    title: str
+    body: Path
+    megabytes: int
+    path: str = "/v1/chat/completions"
+    content_type: str = "application/json"
+    answer_bytes: int = 1000
+
+
 def large(stage: Stage) -> None:
     cases = (
-        (f"request of {REQUEST_MB} MB", REQUEST_MB, stage.body(prompt_bytes=REQUEST_MB * MB)),
-        (f"answer of {ANSWER_MB} MB", ANSWER_MB, stage.body()),
+        Case(
+            f"request of {REQUEST_MB} MB", stage.body(prompt_bytes=REQUEST_MB * MB), REQUEST_MB
+        ),
+        Case(
+            f"form of {REQUEST_MB} MB",
+            stage.form(file_bytes=REQUEST_MB * MB),
+            REQUEST_MB,
+            path="/v1/audio/transcriptions",
+            content_type=FORM_TYPE,
+        ),
+        Case(f"answer of {ANSWER_MB} MB", stage.body(), ANSWER_MB, answer_bytes=ANSWER_MB * MB),
     )
     with our_gateway(stage.folder / "bodies", stage.upstream.url, fields=RENAMED) as started:
         place = through(started)
         for _ in range(stage.options.rounds):
-            for title, megabytes, body in cases:
+            for case in cases:
                 stage.upstream.behave()
                 stage.make("warm", place, Ask((stage.body(),), 4, requests=WARM_REQUESTS))
-                is_answer = megabytes == ANSWER_MB
-                stage.upstream.behave(answer_bytes=megabytes * MB if is_answer else 1000)
-                ask = Ask((body,), requests=REQUESTS)
+                stage.upstream.behave(answer_bytes=case.answer_bytes)
+                ask = Ask((case.body,), requests=REQUESTS, content_type=case.content_type)
                 base = stage.make("bodies", stage.direct, ask).load.total_us["p50"] / 1000
+                there = replace(place, target=replace(place.target, path=case.path))
                 with Peaks(started.process.pid) as peaks:
-                    took = stage.make("bodies", place, ask).load.total_us["p50"] / 1000
-                time = Measure(f"{title}: time", "ms", DIRECT)
+                    took = stage.make("bodies", there, ask).load.total_us["p50"] / 1000
+                time = Measure(f"{case.title}: time", "ms", DIRECT)
                 stage.results.note(time, DIRECT, base)
                 stage.results.note(time, place.name, took)
-                growth = Measure(f"{title}: peak memory of a worker", "times the body")
-                stage.results.note(growth, place.name, peaks.grown_mb / megabytes)
+                growth = Measure(f"{case.title}: peak memory of a worker", "times the body")
+                stage.results.note(growth, place.name, peaks.grown_mb / case.megabytes)
 
 
 class Peaks:

@@ -2,7 +2,7 @@
  *
  *     client --port N --path P --body FILE [--body FILE ...] [--header "name: value" ...]
  *            [--connections N] [--seconds S | --requests N] [--warm-seconds S] [--ramp-seconds S]
- *            [--rate R] [--events N] [--timeout-seconds S]
+ *            [--rate R] [--events N] [--timeout-seconds S] [--type CONTENT-TYPE]
  *
  * Each connection asks again when it has its answer, and begins within --ramp-seconds; with
  * --rate requests begin at that rate instead, and one that has to wait for a connection has
@@ -70,9 +70,9 @@ static struct {
     long events;
     double seconds, warm, ramp, rate, timeout;
     uint64_t requests;
-    const char *path;
+    const char *path, *type;
     char headers[4096];
-} options = {.connections = 1, .path = "/", .timeout = 60};
+} options = {.connections = 1, .path = "/", .type = "application/json", .timeout = 60};
 
 static struct samples total_ns, first_byte_ns, delay_ns;
 static uint64_t begun, finished, finished_in_time, all_events, events_in_time, failed[FAILURES];
@@ -441,8 +441,8 @@ static struct request made_request(const char *file) {
     char *bytes = malloc(size + 8192);
     if (!bytes) fail("malloc");
     int head = sprintf(bytes, "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s"
-        "Content-Type: application/json\r\nContent-Length: %ld\r\n\r\n", options.path,
-        options.port, options.headers, size);
+        "Content-Type: %s\r\nContent-Length: %ld\r\n\r\n", options.path,
+        options.port, options.headers, options.type, size);
     if (fread(bytes + head, 1, size, stream) != (size_t)size) fail(file);
     fclose(stream);
     return (struct request){bytes, head + size};
@@ -453,7 +453,7 @@ static void read_options(int argc, char **argv) {
         {"body", 1, 0, 'b'}, {"header", 1, 0, 'h'}, {"connections", 1, 0, 'c'},
         {"seconds", 1, 0, 's'}, {"requests", 1, 0, 'n'}, {"warm-seconds", 1, 0, 'w'},
         {"ramp-seconds", 1, 0, 'r'}, {"rate", 1, 0, 'R'}, {"events", 1, 0, 'e'},
-        {"timeout-seconds", 1, 0, 't'}, {0, 0, 0, 0}};
+        {"timeout-seconds", 1, 0, 't'}, {"type", 1, 0, 'T'}, {0, 0, 0, 0}};
     const char *files[MOST_BODIES];
     size_t headers = 0;
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;)
@@ -473,6 +473,7 @@ static void read_options(int argc, char **argv) {
         case 'R': options.rate = atof(optarg); break;
         case 'e': options.events = atol(optarg); break;
         case 't': options.timeout = atof(optarg); break;
+        case 'T': options.type = optarg; break;
         default: exit(2);
         }
     if (!body_count || !options.port || options.connections < 1) {

@@ -36,6 +36,7 @@ class Ask:
     rate: float = 0.0
     events: int = 0
     timeout_seconds: float = 60.0
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def load(program: Path, target: Target, ask: Ask) -> Load:
         "rate": ask.rate,
         "events": ask.events,
         "timeout-seconds": ask.timeout_seconds,
+        "type": ask.content_type,
     }
     several = {"body": ask.bodies, "header": target.headers}
     arguments = [f"--{name}={value}" for name, value in given.items()]

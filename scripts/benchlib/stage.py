@@ -1,6 +1,7 @@
 """One run: what is started for all rows, the loads made on it, what was found."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ Progress = Callable[[str], None]
 
 PROMPT = "How do you do? Please answer at length, and do not spare the details. "
 PROMPT_BYTES = 900
+BOUNDARY = "a-line-that-stands-in-no-file"
+FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,18 @@ class Stage:
             if done.example:
                 self.results.examples.setdefault(named, done.example)
         return Made(done, cpu_seconds)
+
+    def form(self, *, model: str = MODEL, file_bytes: int) -> Path:
+        """A file with a form that has a file, for FORM_TYPE."""
+        name = f"{model}-{file_bytes}.form"
+        if name not in self._bodies:
+            part = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name="
+            sound = '"file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+            ends = f"\r\n--{BOUNDARY}--\r\n"
+            head = f'{part}"model"\r\n\r\n{model}\r\n{part}{sound}'
+            self._bodies[name] = path = self.folder / name
+            path.write_bytes(head.encode() + os.urandom(file_bytes) + ends.encode())
+        return self._bodies[name]
 
     def body(
         self, *, stream: bool = False, model: str = MODEL, prompt_bytes: int = PROMPT_BYTES
