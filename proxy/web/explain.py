@@ -55,7 +55,8 @@ class Explain(MethodView):
     )
     def post(self) -> dict[str, Any]:
         """Where the call with this body would go now, and whether the client that `client`
-        names may make it. Nobody is asked, nothing is counted."""
+        names may make it. Of a form its fields are given as JSON; what its files cost is left
+        out. Nobody is asked, nothing is counted."""
         query = checked(schemas.ExplainQuerySchema(), query_values())
         known = _known(query["client"]) if query["client"] else None
         body = read_body(parts(), request.environ)
@@ -63,7 +64,8 @@ class Explain(MethodView):
         if not isinstance(fields, dict):
             raise Unprocessable("A JSON object is needed: the body of a client's request.")
         more: dict[str, Any] = {"client": known.client} if known else {}
-        call = call_of(parts(), _endpoint(fields), model_of(fields), body, fields, **more)
+        endpoint = query.get("endpoint") or _endpoint(fields)
+        call = call_of(parts(), endpoint, model_of(fields), body, fields, **more)
         rows = list(parts().forward.explain(call))
         return {
             "model": call.model,

@@ -2,6 +2,8 @@
 
 from marshmallow import INCLUDE, RAISE, Schema, fields, validate
 
+from proxy.core.endpoints import ENDPOINTS
+
 
 class AnyBodySchema(Schema):
     """The body of a client's request, as it would be sent to the client API."""
@@ -46,12 +48,16 @@ class CompetingClientSchema(Schema):
 
 
 class ExplainQuerySchema(Schema):
-    """Whose call it would be."""
+    """Whose call it would be, and of what."""
 
     class Meta:
         unknown = RAISE
 
     client = fields.String(load_default="", metadata={"description": "The name of one."})
+    endpoint = fields.String(
+        validate=validate.OneOf(list(ENDPOINTS)),
+        metadata={"description": "Without it, what the body's fields look like."},
+    )
 
 
 class ExplainedClientSchema(Schema):

@@ -214,3 +214,27 @@ def test_a_client_that_is_not_there_is_said(world):
     answer = world.client.post("/admin/explain?client=nobody", json=CHAT, headers=ADMIN)
     assert answer.status_code == 404
     assert answer.get_json()["error"]["message"] == "There is no client 'nobody' with a key."
+
+
+@pytest.mark.parametrize(
+    "query, endpoint, answer_tokens",
+    [
+        ("", "completions", 16),
+        ("?endpoint=images/generations", "images/generations", 1056),
+        ("?endpoint=images/edits", "images/edits", 1056),
+        ("?endpoint=audio/transcriptions", "audio/transcriptions", 0),
+    ],
+)
+def test_it_may_be_told_of_what_the_call_is(world, query, endpoint, answer_tokens):
+    world.add("a")
+    body = {"model": "gpt-4o", "prompt": "A cat"}
+    shown = world.client.post(f"/admin/explain{query}", json=body, headers=ADMIN).get_json()
+    assert shown["endpoint"] == endpoint
+    assert shown["reserved_tokens"] == shown["prompt_tokens"] + answer_tokens
+    assert shown["order"] == ["a"]
+
+
+def test_an_endpoint_that_is_none_is_refused(world):
+    answer = world.client.post("/admin/explain?endpoint=files", json=CHAT, headers=ADMIN)
+    assert answer.status_code == 422
+    assert "endpoint" in answer.get_json()["error"]["message"]
