@@ -5,8 +5,9 @@ from typing import Literal
 
 # What an answer is made of, if it is no error: a completion, whose length the request bounds by
 # `max_tokens`, and of whose stream it may ask the usage; a transcript, which is text as well,
-# and may be no JSON; images; or data of which nothing counts.
-Answer = Literal["completion", "transcript", "images", "data"]
+# and may be no JSON; images; speech, which is no JSON and comes bit by bit; or data of which
+# nothing counts.
+Answer = Literal["completion", "transcript", "images", "speech", "data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,8 @@ class Endpoint:
     """`path` is the operation behind a deployment or behind /v1.
 
     `prompt_fields` are the body's fields whose text counts as prompt tokens. `streams`: its
-    `stream` asks for server-sent events. `is_form`: the body is multipart/form-data, because it
-    has files.
+    `stream` asks for server-sent events; speech comes bit by bit without that. `is_form`: the
+    body is multipart/form-data, because it has files.
     """
 
     path: str
@@ -38,5 +39,6 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("images/edits", ("prompt",), "images", is_form=True),
         Endpoint("audio/transcriptions", ("prompt",), "transcript", is_form=True),
         Endpoint("audio/translations", ("prompt",), "transcript", streams=False, is_form=True),
+        Endpoint("audio/speech", ("input", "instructions"), "speech"),
     )
 }

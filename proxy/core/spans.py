@@ -21,6 +21,7 @@ OPERATIONS: Mapping[str, str] = {
     "images/edits": "image_edit",
     "audio/transcriptions": "transcription",
     "audio/translations": "translation",
+    "audio/speech": "speech",
 }
 PROVIDER_NAMES: Mapping[str, str] = {
     "azure": "azure.ai.openai",

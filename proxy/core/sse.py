@@ -185,6 +185,10 @@ class StreamWatcher:
         self._tail, self._unseen_bytes = b"", 0
         return b"\n\n" if is_half_sent else b""
 
+    def last_words(self, event: bytes) -> bytes:
+        """What tells whoever reads it that it breaks off here."""
+        return self.interrupt() + event
+
     def _whole_events(self, chunk: bytes) -> bytes:
         data = self._tail + chunk
         begin = max(len(self._tail) - 2, 0)  # no event ends in what was left of one

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
+from proxy.core.sound import SoundWatcher
 from proxy.core.sse import StreamWatcher
 from proxy.runtime.transport import SILENT
 from proxy.runtime.upstream import Answer, UpstreamError, failure
+
+Watcher = StreamWatcher | SoundWatcher
 
 # Events that say nothing yet are held back until one does; of a stream that goes on and on
 # without saying anything, no more than this.
@@ -37,7 +40,7 @@ class AnswerStream:
     )
 
     def __init__(
-        self, answer: Answer, watcher: StreamWatcher, *, ends_at: float, silence_seconds: float
+        self, answer: Answer, watcher: Watcher, *, ends_at: float, silence_seconds: float
     ) -> None:
         self.watcher = watcher
         self.ends_at = ends_at

@@ -18,12 +18,13 @@ from proxy.core.excerpt import excerpt, is_json, without_key
 from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
 from proxy.core.record import IN_STREAM, Ended, Tried
 from proxy.core.rewrite import asks_for_usage, body_for
+from proxy.core.sound import SoundWatcher
 from proxy.core.sse import StreamWatcher, json_object, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
-from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream
+from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream, Watcher
 from proxy.runtime.line import Line
 from proxy.runtime.state import (
     ACCEPTS_AGAIN,
@@ -43,6 +44,7 @@ ERROR_BODY_SECONDS = 1.0
 UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
 _IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
+_SOUNDS = ("audio/", "application/octet-stream")
 _TEXTS = ("completion", "transcript")  # answers whose length counts
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -127,8 +129,9 @@ class Attempt:
         try:
             self._answer = answer = self._send(upstream, context)
             self.verdict = verdicts.of(answer.status, answer.headers, time.time())
-            if self.call.stream and _is_stream(answer):
-                self._read_until_content(answer)
+            watcher = self._watcher(answer) if self.call.stream else None
+            if watcher is not None:
+                self._read_until_content(answer, watcher)
                 # Nobody else will be asked: while it is open it needs no more of its prompt.
                 self.call = replace(self.call, body=b"")
             elif answer.status < 400:
@@ -192,7 +195,8 @@ class Attempt:
             _forget_frames(error)
             if not watcher.done and not self.line.is_cut:
                 self._fail(error)
-                yield watcher.interrupt() + _error_event(self.error or error)
+                if last_words := watcher.last_words(_error_event(self.error or error)):
+                    yield last_words
                 raise StreamBroken from error
         last = stream.finish()
         self._complete = watcher.done or not self.line.is_cut
@@ -358,11 +362,23 @@ class Attempt:
             ends_at=self.call.ends_at,
         )
 
-    def _read_until_content(self, answer: Answer) -> None:
+    def _watcher(self, answer: Answer) -> Watcher | None:
+        """Who watches what is passed on as it comes; None of what is read whole."""
+        kind = answer.headers.get("content-type", EVENT_STREAM).lower()
+        if answer.status != 200:
+            return None
+        if kind.startswith(EVENT_STREAM):
+            client, choices = self.call.client, self.call.choices
+            rewrite = strict_event if client.compat == STRICT else None
+            return StreamWatcher(hide_usage=self._hides_usage, choices=choices, rewrite=rewrite)
+        is_sound = ENDPOINTS[self.call.endpoint].answer == "speech" and kind.startswith(_SOUNDS)
+        return SoundWatcher() if is_sound else None
+
+    def _read_until_content(self, answer: Answer, watcher: Watcher) -> None:
         """What it says first may be that something went wrong."""
         self.stream = stream = AnswerStream(
             answer,
-            _watcher(self.call, hides_usage=self._hides_usage),
+            watcher,
             ends_at=self.call.ends_at,
             silence_seconds=self._stream_idle_seconds,
         )
@@ -462,7 +478,7 @@ class Attempt:
         completion = len(body) // BYTES_PER_TOKEN if says in _TEXTS else 0
         self.usage = usage_of_answer(body) or self._estimate(completion)
 
-    def _settle_stream(self, watcher: StreamWatcher) -> None:
+    def _settle_stream(self, watcher: Watcher) -> None:
         """Whatever way it ended, what came so far is charged."""
         if watcher.usage is not None:
             self.usage = watcher.usage
@@ -491,21 +507,10 @@ class Attempt:
         return int((time.monotonic() - self._started) * 1000)
 
 
-def _watcher(call: Call, *, hides_usage: bool) -> StreamWatcher:
-    rewrite = strict_event if call.client.compat == STRICT else None
-    return StreamWatcher(hide_usage=hides_usage, choices=call.choices, rewrite=rewrite)
-
-
 def _is_text(answer: Answer) -> bool:
     """Without JSON, because the client wants it so; of silence it is empty."""
     kind = answer.headers.get("content-type", "").lower()
     return kind.startswith("text/") and not kind.startswith("text/html")
-
-
-def _is_stream(answer: Answer) -> bool:
-    """To who asked for one."""
-    kind = answer.headers.get("content-type", EVENT_STREAM)
-    return answer.status == 200 and kind.lower().startswith(EVENT_STREAM)
 
 
 def _forget_frames(error: UpstreamError) -> None:

@@ -46,6 +46,8 @@ MEDIA_MODELS: dict[str, str] = {
     "whisper": "audio/",
     "gpt-4o-transcribe": "audio/",
     "gpt-4o-mini-transcribe": "audio/",
+    "gpt-4o-mini-tts": "audio/speech",
+    "tts": "audio/speech",
     "dall-e": "images/",
     "gpt-image": "images/",
 }
@@ -63,6 +65,8 @@ class Ask:
 
     @property
     def streamed(self) -> bool:
+        if self.operation == "audio/speech":
+            return self.body.get("stream_format") == "sse"
         return self.operation not in NEVER_STREAMED and self.body.get("stream") is True
 
     @property
@@ -110,7 +114,7 @@ def checked(route: Route, body: Json) -> Ask:
     if route.operation == "chat/completions":
         _check_messages(body.get("messages"))
         form(body)
-    elif route.operation == "embeddings" and not body.get("input"):
+    elif route.operation in ("embeddings", "audio/speech") and not body.get("input"):
         raise Refused(invalid("'input' is a required property", param="input"))
     elif route.operation.startswith("images/") and not body.get("prompt"):
         raise Refused(invalid("'prompt' is a required property", param="prompt"))
@@ -196,7 +200,7 @@ def prompt_tokens(body: Json) -> int:
     format_ = body.get("response_format")
     schema = format_.get("json_schema") if isinstance(format_, dict) else None
     defined = [body.get("tools"), body.get("functions"), schema]
-    characters = _characters(prompt) + _characters(body.get("suffix"))
+    characters = sum(map(_characters, (prompt, body.get("suffix"), body.get("instructions"))))
     characters += sum(len(compact(each)) for each in defined if each)
     return max(1, -(-characters // CHARACTERS_PER_TOKEN))
 

@@ -88,6 +88,7 @@ OPERATION_NAMES: dict[Operation, str] = {
     "images/edits": "ImageEdits_Create",
     "audio/transcriptions": "Transcriptions_Create",
     "audio/translations": "Translations_Create",
+    "audio/speech": "Speech_Create",
     "models": "Models_List",
 }
 

@@ -15,6 +15,7 @@ from proxy.simulator.routes import Route
 from proxy.simulator.wire import LAST_CHUNK, Connection, Received, chunk, head
 
 NO_FAULT = Fault("none")
+EVENTS = "text/event-stream"
 
 MEDIA = {
     "images/generations": media.images,
@@ -26,15 +27,17 @@ STREAMS = {
     "images/generations": media.image_events,
     "images/edits": media.image_events,
     "audio/transcriptions": media.transcript_events,
+    "audio/speech": media.sound_events,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer that is sent event by event."""
+    """An answer that is sent event by event, or, if it is a sound, piece by piece."""
 
     events: Iterator[bytes]
     headers: dict[str, str]
+    content_type: str = EVENTS
 
 
 def serve(resource: Resource, connection: Connection, received: Received) -> bool:
@@ -55,6 +58,8 @@ def serve(resource: Resource, connection: Connection, received: Received) -> boo
     if route is None or route.style != "openai":
         marks = headers.marks(resource.region, deployment, received.headers)
     connection.wait(resource.latency_ms / 1000 + fault.delay_seconds)
+    if isinstance(reply, Stream) and reply.content_type != EVENTS and fault.then == "error":
+        reply = Answer(500, b"")  # what goes wrong cannot be told within a sound
     if isinstance(reply, Stream):
         with resource.streaming():
             return _send_stream(reply, fault, marks, connection, resource)
@@ -109,6 +114,9 @@ def _generate(resource: Resource, ask: Ask, admission: Admission) -> Answer | St
     room = {} if ask.style == "openai" else headers.room(admission)
     if ask.streamed:
         return Stream(STREAMS.get(ask.operation, shapes.events)(ask, voice), room)
+    if ask.operation == "audio/speech":
+        kind, pieces = media.sound(ask, voice)
+        return Stream(pieces, room, kind)
     if ask.operation in MEDIA:
         return replace(MEDIA[ask.operation](ask, voice), headers=room)
     body = shapes.embeddings if ask.operation == "embeddings" else shapes.whole
@@ -152,7 +160,7 @@ def _send_stream(
 ) -> bool:
     if fault.stops == "before head":
         return _end(fault, connection)
-    kind = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+    kind = {"content-type": stream.content_type, "transfer-encoding": "chunked"}
     connection.send(head(200, {**kind, **marks, **stream.headers}))
     if fault.stops == "after head":
         return _end(fault, connection)
@@ -160,7 +168,7 @@ def _send_stream(
     for number, event in enumerate(stream.events):
         if fault.stops == "in middle" and number == faults.EVENTS_BEFORE_END:
             return _end(fault, connection)
-        says = shapes.says_something(event)
+        says = stream.content_type != EVENTS or shapes.says_something(event)
         if fault.stops == "before content" and says:
             return _end(fault, connection)
         # What says nothing yet comes with the first token: Azure has nothing to wait for.

@@ -1,6 +1,8 @@
 """What a simulated Azure answers where files go in or come out: images and transcripts."""
 
+import base64
 import json
+import struct
 from collections.abc import Iterator
 
 from proxy.simulator.asks import Ask, prompt_tokens
@@ -15,6 +17,13 @@ WORD_SECONDS = 0.5
 IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVO"
     "RK5CYII="
+)
+# Silence: a frame of MPEG audio, layer III (128 kbit/s, 44.1 kHz, without data); a hundredth of
+# a second of 24 kHz; what stands before that, where its length is not known.
+MP3 = b"\xff\xfb\x90\x00" + bytes(413)
+PCM = bytes(480)
+WAV_HEAD = b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack(
+    "<IHHIIHH4sI", 16, 1, 1, 24_000, 48_000, 2, 16, b"data", 0xFFFFFFFF
 )
 TEXT_TYPE = "text/plain; charset=utf-8"
 
@@ -60,6 +69,26 @@ def transcript_events(ask: Ask, voice: Voice) -> Iterator[bytes]:
     yield _event("transcript.text.done", {"text": "".join(said), "usage": usage})
 
 
+def sound(ask: Ask, voice: Voice) -> tuple[str, Iterator[bytes]]:
+    """Its type, and silence: a piece for each word."""
+    pieces = range(len(words(ask, voice)))
+    match ask.body.get("response_format", "mp3"):
+        case "pcm":
+            return "audio/pcm", (PCM for _ in pieces)
+        case "wav":
+            return "audio/wav", (PCM if number else WAV_HEAD + PCM for number in pieces)
+    return "audio/mpeg", (MP3 for _ in pieces)
+
+
+def sound_events(ask: Ask, voice: Voice) -> Iterator[bytes]:
+    said = words(ask, voice)
+    for _ in said:
+        yield _event("speech.audio.delta", {"audio": base64.b64encode(MP3).decode()})
+    heard = prompt_tokens(ask.body)
+    used = {"input_tokens": heard, "output_tokens": len(said)}
+    yield _event("speech.audio.done", {"usage": used | {"total_tokens": heard + len(said)}})
+
+
 def image_usage(body: Json) -> Json:
     text = prompt_tokens(body)
     seen = IMAGE_TOKENS * sum(isinstance(value, bytes) for value in body.values())
@@ -94,7 +123,7 @@ def _time(words_said: int, point: str) -> str:
 
 
 def _event(kind: str, fields: Json) -> bytes:
-    """Images' events say their type twice, a transcript's in its data alone."""
-    name = b"" if kind.startswith("transcript") else f"event: {kind}\n".encode()
+    """Images' events say their type twice, those of speech in their data alone."""
+    name = f"event: {kind}\n".encode() if kind.startswith("image") else b""
     data = json.dumps({"type": kind, **fields}, separators=(",", ":")).encode()
     return name + b"data: " + data + b"\n\n"

@@ -15,6 +15,7 @@ Operation = Literal[
     "images/edits",
     "audio/transcriptions",
     "audio/translations",
+    "audio/speech",
     "models",
 ]
 
@@ -34,6 +35,7 @@ OPERATIONS: dict[str, Operation] = {
     "images/edits": "images/edits",
     "audio/transcriptions": "audio/transcriptions",
     "audio/translations": "audio/translations",
+    "audio/speech": "audio/speech",
 }
 PREFIXES: dict[str, Style] = {"/openai/v1/": "azure_v1", "/v1/": "openai"}
 DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/(.+)")

@@ -21,7 +21,9 @@ from proxy.simulator.routes import Style
 FILLER = "It goes on for a while, so that there is a stream to look at.".split()
 VECTOR_SIZE = 8
 
-_SAID = re.compile(rb'"(?:content|text|name|arguments|finish_reason|delta|b64_json)":"[^"]')
+_SAID = re.compile(
+    rb'"(?:content|text|name|arguments|finish_reason|delta|b64_json|audio)":"[^"]'
+)
 
 DONE = b"data: [DONE]\n\n"
 ERROR_EVENT = (

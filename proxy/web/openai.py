@@ -143,14 +143,14 @@ def call_of(
         endpoint=endpoint,
         model=model,
         body=body,
-        stream=row.streams and fields.get("stream") is True,
+        stream=row.streams and (fields.get("stream") is True or row.answer == "speech"),
         body_model=in_body if isinstance(in_body, str) else None,
         form=form,
         stream_options=fields.get("stream_options"),
         lacks_stream_options="stream_options" not in fields,
         prompt=prompt,
         prompt_tokens=prompt_tokens,
-        reserved_tokens=prompt_tokens + _answer_tokens(row, fields, prompt),
+        reserved_tokens=prompt_tokens + _answer_tokens(row, fields, prompt, prompt_tokens),
         choices=tokens.choices(fields),
         affinity=_affinity(mine.settings.policy, row, fields, body),
         **more,
@@ -340,14 +340,18 @@ def _affinity(policy: str, row: Endpoint, fields: Mapping[str, Any], body: Bytes
     return bytes(body[start : start + AFFINITY_BYTES])
 
 
-def _answer_tokens(row: Endpoint, fields: Mapping[str, Any], prompt: Prompt) -> int:
-    """The most that the answer may cost; of a transcript, about what it will."""
+def _answer_tokens(
+    row: Endpoint, fields: Mapping[str, Any], prompt: Prompt, prompt_tokens: int
+) -> int:
+    """The most that the answer may cost; of speech and transcripts, about what it will."""
     if row.answer == "completion":
         return tokens.completion_limit_tokens(fields)
     if row.answer == "images":
         return tokens.image_answer_tokens(fields)
     if row.answer == "transcript":
         return prompt.media_tokens // tokens.SOUND_TOKENS_PER_TEXT_TOKEN
+    if row.answer == "speech":
+        return min(prompt_tokens * tokens.SOUND_TOKENS_PER_TEXT_TOKEN, tokens.MAX_TOKENS)
     return 0
 
 

@@ -17,6 +17,7 @@ from proxy.core.endpoints import ENDPOINTS
         ("images/edits", ("prompt",), "images"),
         ("audio/transcriptions", ("prompt",), "transcript"),
         ("audio/translations", ("prompt",), "transcript"),
+        ("audio/speech", ("input", "instructions"), "speech"),
     ],
 )
 def test_an_endpoint_says_what_its_prompt_and_its_answer_are(path, prompt_fields, answer):
@@ -42,7 +43,7 @@ def test_which_have_no_streams_and_which_take_files():
 
 def test_each_endpoint_is_found_by_its_path():
     assert all(endpoint.path == path for path, endpoint in ENDPOINTS.items())
-    assert len(ENDPOINTS) == 7
+    assert len(ENDPOINTS) == 8
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -181,6 +181,14 @@ def test_what_is_said_in_a_recording_plain_as_text_and_streamed(client: Client):
     assert events[-1].text == "".join(e.delta for e in events[:-1])
 
 
+def test_what_is_to_be_said_whole_and_as_it_comes(client: Client):
+    asked = {"model": "gpt-4o", "input": "Good morning", "voice": "alloy"}
+    whole = client.audio.speech.create(**asked).content
+    assert whole.startswith(b"\xff\xfb\x90")
+    with client.audio.speech.with_streaming_response.create(**asked) as answer:
+        assert b"".join(answer.iter_bytes()) == whole
+
+
 def test_images_made_edited_and_streamed(client: Client):
     made = client.images.generate(model="gpt-4o", prompt="A cat", n=2)
     assert [bool(image.b64_json) for image in made.data] == [True, True]

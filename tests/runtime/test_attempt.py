@@ -903,6 +903,54 @@ def test_a_transcript_that_is_no_answer_is_the_instances_failure(endpoint, kind,
     attempt.close()
 
 
+SPEAKS = {"stream": True, "endpoint": "audio/speech"}
+
+
+def sound(*pieces, kind="audio/mpeg", **more):
+    return FakeAnswer(200, pieces, {"content-type": kind}, **more)
+
+
+@pytest.mark.parametrize("is_delimited", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["audio/mpeg", "Audio/PCM;rate=24000", "application/octet-stream"]
+)
+def test_a_sound_is_passed_on_as_it_comes(kind, is_delimited):
+    pieces = [b"<html>", b"data: [DONE]\n\n", bytes(4_000)]
+    world = World(A, a=sound(*pieces, kind=kind, is_delimited=is_delimited))
+    attempt = world.attempt(**SPEAKS)
+    assert list(attempt) == pieces
+    attempt.close()
+    assert attempt.usage == Usage(call().prompt_tokens, 4, estimated=True)
+    assert attempt.verdict is verdicts.SUCCEEDED
+
+
+def test_a_sound_that_breaks_in_the_middle_has_no_last_words():
+    world = World(A, a=sound(b"abc", BROKEN))
+    got, error = broken(world.attempt(**SPEAKS))
+    assert (got, error.__class__) == (b"abc", StreamBroken)
+    assert world.usage("a")["failed"] == 1
+
+
+@pytest.mark.parametrize("answer", [sound(BROKEN), sound(), sound(b"<html>", kind="text/html")])
+def test_where_nothing_was_heard_another_is_asked(answer):
+    world = World(A, config("b", priority=200), a=answer, b=sound(b"abc"))
+    attempt = world.attempt(**SPEAKS)
+    assert (attempt.serving.config.name, list(attempt)) == ("b", [b"abc"])
+    attempt.close()
+
+
+def test_an_answer_that_is_no_sound_is_read_whole():
+    attempt = World(A, a=ok()).alone(**SPEAKS)
+    assert (attempt.stream, attempt.verdict) == (None, verdicts.SUCCEEDED)
+    assert attempt.usage == REAL
+
+
+def test_of_other_endpoints_a_sound_is_no_stream():
+    answer = sound(b"abc", kind="audio/mpeg")
+    attempt = World(A, a=answer).alone(stream=True)
+    assert (attempt.stream, attempt.body) == (None, b"abc")
+
+
 def test_a_transcripts_stream_ends_with_its_usage():
     events = [event(type="transcript.text.delta", delta="Hel"), event(type="t", delta="lo")]
     usage = {"input_tokens": 14, "output_tokens": 2, "type": "tokens"}

@@ -59,8 +59,8 @@ def test_what_is_defined_for_the_answer_is_part_of_the_prompt(field, value, toke
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_every_field_that_the_gateway_counts_counts_here(path):
-    fields = ("messages", "prompt", "input", "suffix", "tools", "functions", "stop", "user")
-    said = {field: ["x" * 400] for field in fields}
+    fields = ("messages", "prompt", "input", "suffix", "tools", "functions", "instructions")
+    said = {field: ["x" * 400] for field in (*fields, "stop", "user")}
     said["response_format"] = {"type": "json_schema", "json_schema": {"name": "x" * 400}}
     counted = [f for f, value in said.items() if asks.prompt_tokens({f: value}) > 1]
     assert set(ENDPOINTS[path].prompt_fields) <= set(counted)

@@ -134,6 +134,62 @@ def test_a_model_for_something_else_says_so(resource, deployment, operation, wha
     assert told["message"].startswith(f"The {what} operation does not work with")
 
 
+SAY = {"input": "Good morning", "voice": "alloy"}
+
+
+def spoken(resource, deployment="tts", **fields):
+    url = resource.url + CLASSIC.format(deployment, "audio/speech")
+    return requests.post(url, json=SAY | fields, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "form, kind, begins, size",
+    [
+        ({}, "audio/mpeg", b"\xff\xfb\x90", 20 * 417),
+        ({"response_format": "wav"}, "audio/wav", b"RIFF", 44 + 20 * 480),
+        ({"response_format": "pcm"}, "audio/pcm", bytes(9), 20 * 480),
+    ],
+)
+def test_speech_is_silence_in_the_format_asked_for(resource, form, kind, begins, size):
+    answer = spoken(resource, **form)
+    assert answer.headers["content-type"] == kind
+    assert (answer.content[: len(begins)], len(answer.content)) == (begins, size)
+
+
+def test_speech_comes_as_events_where_it_is_asked_for_so(resource):
+    told = events(spoken(resource, stream_format="sse"))
+    assert {e["type"] for e in told[:-1]} == {"speech.audio.delta"}
+    used = {"input_tokens": 3, "output_tokens": 20, "total_tokens": 23}
+    assert told[-1] == {"type": "speech.audio.done", "usage": used}
+
+
+def test_speech_without_words_or_of_another_model_is_refused(resource):
+    assert spoken(resource, input="").json()["error"]["param"] == "input"
+    assert spoken(resource, "whisper").status_code == 200  # its family is audio
+    assert spoken(resource, "dall-e-3").json()["error"]["code"] == "OperationNotSupported"
+
+
+@pytest.mark.parametrize(
+    "fault, sent", [("break-in-middle", 3 * 417), ("break-before-first-event", 0)]
+)
+def test_speech_may_break_off(resource, raw, fault, sent):
+    resource.faults["*"] = fault
+    body = json.dumps(SAY).encode()
+    head = (
+        f"POST {CLASSIC.format('tts', 'audio/speech')} HTTP/1.1\r\nContent-Length: {len(body)}"
+    )
+    peer = raw(resource, head.encode() + b"\r\n\r\n" + body)
+    got = b"".join(iter(lambda: peer.recv(65_536), b""))
+    assert b"content-type: audio/mpeg" in got
+    assert got.count(b"\xff\xfb\x90") * 417 == sent
+    assert not got.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_speech_has_no_words_for_an_error(resource):
+    resource.faults["*"] = "error-event"
+    assert spoken(resource).status_code == 500
+
+
 def test_the_official_client_understands_all_of_it(resource):
     with openai.OpenAI(base_url=f"{resource.url}/v1", api_key="k", max_retries=0) as client:
         heard = client.audio.transcriptions.create(model="whisper", file=("a.wav", SOUND))

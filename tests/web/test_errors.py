@@ -120,7 +120,8 @@ def test_it_says_so_of_what_is_there_for_the_method_that_was_asked(shared_world,
 
 OTHERS = (
     "Of OpenAI's API the gateway passes on POST to chat/completions, completions, embeddings,"
-    " images/generations, images/edits, audio/transcriptions, audio/translations only."
+    " images/generations, images/edits, audio/transcriptions, audio/translations, audio/speech"
+    " only."
 )
 INSTEAD = "Most SDKs can send to chat/completions what they send to responses."
 EMPTY = "The deployment's name, which is the model, is empty."
@@ -141,7 +142,7 @@ EMPTY = "The deployment's name, which is the model, is empty."
         ("/openai/v1/images/variations", OTHERS),
         ("/audio/transcriptions", "Did you mean /v1/audio/transcriptions?"),
         ("/v1/images/edits/", "Did you mean /v1/images/edits?"),
-        ("/openai/deployments/gpt-4o/audio/speech", OTHERS),
+        ("/openai/deployments/gpt-4o/audio/voices", OTHERS),
         ("/openai/files", OTHERS),
         ("/v1/filesystem", ""),
         ("/v1/v1/chat/completions", BASE_URL),

@@ -11,7 +11,8 @@ from werkzeug.test import EnvironBuilder
 
 from proxy.core.outline import KEPT_BYTES
 from proxy.core.tokens import prompt
-from proxy.simulator import FAULTS, expected_usage, uploads
+from proxy.runtime.attempt import StreamBroken
+from proxy.simulator import FAULTS, expected_usage, media, uploads
 from proxy.simulator.asks import TOKENS
 from proxy.simulator.media import image_usage, sound_usage
 from proxy.store import keys
@@ -1229,3 +1230,67 @@ def test_calls_with_files_have_nothing_in_common_to_stick_to(make_world):
         body, told = form()
         world.ask(body, "/v1/audio/transcriptions", told)
     assert len(set(seen)) == 2
+
+
+SAY = {"model": MODEL, "input": "Good morning", "voice": "alloy"}
+
+
+@pytest.mark.parametrize("provider", UPSTREAMS)
+@pytest.mark.parametrize("style", PATH_STYLES)
+def test_speech_comes_from_every_kind_of_upstream(world, style, provider):
+    world.add("a", provider_type=provider, model_deployments={MODEL: "east"})
+    answer = world.ask(SAY, PATH_STYLES[style].format("audio/speech"))
+    assert (answer.status_code, answer.content_type) == (200, "audio/mpeg")
+    assert answer.data == TOKENS * media.MP3
+    named = MODEL if provider == "azure" else "east"
+    assert world.received().json == SAY | {"model": named}
+    assert world.received().path == UPSTREAMS[provider][0].format("audio/speech")
+
+
+def test_speech_is_passed_on_as_it_comes_and_counts_by_its_bytes(world):
+    world.add("a")
+    world.simulator["a"].event_interval_ms = 2
+    answer = world.ask(SAY, "/v1/audio/speech", buffered=False)
+    pieces = list(answer.iter_encoded())
+    assert (len(pieces) > 1, b"".join(pieces)) == (True, TOKENS * media.MP3)
+    answer.close()
+    sound_tokens = TOKENS * len(media.MP3) // 1000
+    assert sound_tokens < tokens_served(world) < sound_tokens + 6
+
+
+def test_speech_as_events_says_what_it_used(world):
+    world.add("a")
+    answer = world.ask(SAY | {"stream_format": "sse"}, "/v1/audio/speech")
+    assert answer.content_type == "text/event-stream"
+    last = json.loads(answer.text.split("\n\n")[-2][6:])
+    assert last["type"] == "speech.audio.done"
+    assert tokens_served(world) == last["usage"]["total_tokens"]
+
+
+def test_speech_that_breaks_off_is_cut_and_no_word_is_put_into_it(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "break-in-middle"
+    answer = world.ask(SAY, "/v1/audio/speech", buffered=False)
+    got = []
+    with pytest.raises(StreamBroken):
+        got.extend(answer.iter_encoded())
+    answer.close()
+    assert b"".join(got) == 3 * media.MP3
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", "error-event", "break-before-first-event", "502-html"]
+)
+def test_speech_is_asked_of_another_instance_while_nothing_was_said(world, fault):
+    world.add("a", priority=1)
+    world.add("b", priority=2)
+    world.simulator["a"].faults["*"] = fault
+    answer = world.ask(SAY, "/v1/audio/speech")
+    assert (answer.status_code, answer.data) == (200, TOKENS * media.MP3)
+    assert world.asked() == (1, 1)
+
+
+def test_speech_that_cannot_be_is_told_by_the_upstream(world):
+    world.add("a")
+    answer = world.ask(SAY | {"input": ""}, "/v1/audio/speech")
+    assert (answer.status_code, error(answer)["param"]) == (400, "input")
