@@ -24,7 +24,7 @@ WARM_SECONDS = 0.5
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 46, 52
 # Told apart by those who see fewer colours, on white and on black (Okabe and Ito, 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#999999", "#56b4e9")
 COLOUR_OF = dict(zip((GATEWAY, DIRECT, EMPTY, *PEERS), COLOURS, strict=True))
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f; }

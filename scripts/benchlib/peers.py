@@ -23,6 +23,7 @@ LITELLM_VERSION = "1.108.7"
 PORTKEY_VERSION = "1.15.2"
 # With later ones that it allows, it answers 500 to every stream.
 PORTKEYS_SERVER_VERSION = "1.13.8"
+PORTKEYS_PROGRAM = "node_modules/@portkey-ai/gateway/build/start-server.js"
 
 # Where systems put it that a user's PATH leaves out.
 NGINX_PATH = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"
@@ -40,17 +41,19 @@ class NotInstalled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`install` brings it into an empty folder; `start` listens while it is entered."""
+    """`install` brings it into an empty folder; `start` listens while it is entered. `program`
+    is whose installation it is, where several are started from one."""
 
     name: str
     version: str
     install: Callable[[Path], None]
     start: Callable[[Path, Path, int], AbstractContextManager[Place]]
+    program: str = ""
 
 
 def installed(peer: Peer, folder: Path) -> Path:
     """Where it is, after it was brought there if it was not. Raises NotInstalled."""
-    place = folder / f"{peer.name}-{peer.version}"
+    place = folder / f"{peer.program or peer.name}-{peer.version}"
     if not (place / STAMP).exists():
         shutil.rmtree(place, ignore_errors=True)  # of an installation that was broken off
         place.mkdir(parents=True)
@@ -123,18 +126,33 @@ def _install_portkey(place: Path) -> None:
     _run("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", place)
 
 
-@contextmanager
-def _portkey(place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
-    """It is one process; Node.js' own cluster makes as many of it as others have workers."""
-    program = place / "node_modules/@portkey-ai/gateway/build/start-server.js"
+def _portkey(place: Path, folder: Path, upstream_port: int) -> AbstractContextManager[Place]:
+    """As it comes: one process, and no option for more."""
+    port = free_port()
+    command = ["node", str(place / PORTKEYS_PROGRAM), f"--port={port}", "--headless"]
+    return _portkey_of("portkey", command, port, folder, upstream_port)
+
+
+def _portkey_cluster(
+    place: Path, folder: Path, upstream_port: int
+) -> AbstractContextManager[Place]:
+    """By Node.js' own cluster as many of it as others have workers, which it does not do
+    itself."""
     port = free_port()
     file = folder / "portkey.cjs"
     file.write_text(
         "const cluster = require('node:cluster');\n"
-        f"cluster.setupPrimary({{exec: {json.dumps(str(program))},"
+        f"cluster.setupPrimary({{exec: {json.dumps(str(place / PORTKEYS_PROGRAM))},"
         f" args: ['--port={port}', '--headless']}});\n"
         f"for (let i = 0; i < {WORKERS}; i++) cluster.fork();\n"
     )
+    return _portkey_of("portkey-cluster", ["node", str(file)], port, folder, upstream_port)
+
+
+@contextmanager
+def _portkey_of(
+    name: str, command: list[str], port: int, folder: Path, upstream_port: int
+) -> Iterator[Place]:
     headers = (
         f"Authorization: Bearer {UPSTREAM_KEY}",
         "x-portkey-provider: openai",
@@ -142,9 +160,9 @@ def _portkey(place: Path, folder: Path, upstream_port: int) -> Iterator[Place]:
     )
     environment = {"NODE_ENV": "production"}
     with served(
-        ["node", str(file)], environment, port, folder / "portkey.log", start_seconds=60
+        command, environment, port, folder / f"{name}.log", start_seconds=60
     ) as process:
-        yield Place("portkey", Target(port, "/v1/chat/completions", headers), process.pid)
+        yield Place(name, Target(port, "/v1/chat/completions", headers), process.pid)
 
 
 def _find_nginx(_place: Path) -> None:
@@ -199,6 +217,7 @@ PEERS = {
     for peer in (
         Peer("litellm", LITELLM_VERSION, _install_litellm, _litellm),
         Peer("portkey", PORTKEY_VERSION, _install_portkey, _portkey),
+        Peer("portkey-cluster", PORTKEY_VERSION, _install_portkey, _portkey_cluster, "portkey"),
         Peer("nginx", "system", _find_nginx, _nginx),
     )
 }

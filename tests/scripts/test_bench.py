@@ -185,6 +185,13 @@ def test_a_peer_is_installed_once(tmp_path):
     assert len(asked) == 1
 
 
+def test_one_installation_may_be_started_in_two_ways(tmp_path):
+    asked = []
+    one, other = (Peer(n, "1.0", asked.append, start=None, program="b") for n in "ab")
+    assert installed(one, tmp_path) == installed(other, tmp_path) == tmp_path / "b-1.0"
+    assert len(asked) == 1
+
+
 def test_an_installation_that_failed_is_begun_anew(tmp_path):
     def broken(place):
         (place / "half").touch()
