@@ -42,6 +42,7 @@ class Gateway:
     process: subprocess.Popen[bytes] = field(init=False)
     client_key: str = ""
     settings: dict[str, str] = field(default_factory=dict)  # of it and its commands
+    workers: int = field(init=False)
 
     @property
     def url(self) -> str:
@@ -83,6 +84,7 @@ class Gateway:
         return done.stdout
 
     def start(self, **settings: str) -> None:
+        self.workers = int(self.environment(**settings)["PROXY_WORKERS"])
         with (self.folder / "stderr.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxy"],
@@ -138,7 +140,9 @@ class Gateway:
         told = requests.get(f"{self.url}/metrics", timeout=5).text
         known = re.findall(r"^gateway_config_revision\{.*\} (\S+)$", told, re.MULTILINE)
         ((newest,),) = self.rows("SELECT max(id) FROM config_revision")
-        return bool(known) and {float(each) for each in known} == {newest}
+        # One that begins may have read the one before, and not have told of it yet.
+        is_told = len(known) >= self.workers
+        return is_told and {float(each) for each in known} == {newest}
 
     def chat(self, **body: Any) -> requests.Response:
         stream = body.get("stream", False)
