@@ -27,8 +27,9 @@ class ClientSocket:
 
     What the worker knows of the connection, in monotonic seconds: its request was begun at
     `begun_at`, the head of which half is there must be whole at `head_until`; infinity where
-    there is none. And of what comes from a client that is to go, `left_bytes`. Of what `recv`
-    waits for, the last must have come at `receive_until`.
+    there is none. And of what comes from a client that is to go until `leave_until`:
+    `left_bytes`, of which `looked_at_bytes` had come before. Of what `recv` waits for, the last
+    must have come at `receive_until`.
 
     Of a client that asks the same over and over: `again` gives the whole answer to a head,
     or None where the usual way has to be gone; the head it was last asked about is `repeated`,
@@ -49,7 +50,9 @@ class ClientSocket:
         "begun_at",
         "exchange",
         "head_until",
+        "leave_until",
         "left_bytes",
+        "looked_at_bytes",
         "receive_until",
         "repeated",
         "unsent",
@@ -65,7 +68,8 @@ class ClientSocket:
         self.begun_at = math.inf
         self.head_until = math.inf
         self.receive_until = math.inf
-        self.left_bytes = 0
+        self.leave_until = math.inf
+        self.left_bytes = self.looked_at_bytes = 0
         self.again: Callable[[bytes], bytes | None] | None = None
         self.repeated = self.unsent = b""
         self.exchange: Any = None

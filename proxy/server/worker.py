@@ -55,10 +55,12 @@ FIRST_BYTE_MS = 50
 HEAD_SECONDS = 30.0
 # Of what was not read of a body, before the connection is given up.
 UNREAD_SECONDS = 0.05
-# Of a client to go, once it was told that its connection ends (RFC 9112, 9.6).
+# Of a client to go, once it was told that its connection ends (RFC 9112, 9.6): without a word
+# from it, and where it sends on. Who is refused in the middle of a large body is to read why,
+# and some clients do not look before they have sent all of it.
 LEAVE_SECONDS = 2.0
-# Of what it still sends meanwhile: who is refused in the middle of a large body is to read why.
-LEAVE_BYTES = 8_388_608
+LEAVE_AT_MOST_SECONDS = 30.0
+LEAVE_BYTES = 134_217_728
 LATE_HEAD = "The request's head did not come in time."
 # Where all threads are taken and others wait for one: how long a request may have had its own
 # that is none of the calls, which have a time and a ceiling (runtime/open_calls.py).
@@ -197,7 +199,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for conn in [c for c in self.pending_conns if c.timeout <= now]:
             self._give_up(conn, self.pending_conns)
         while self._leaving and self._leaving[0].timeout <= now:
-            self._give_up(self._leaving[0], self._leaving)
+            self._give_up_or_wait(self._leaving[0], now)
         if self.nr_conns >= self.worker_connections or self._shortage.is_on:
             self._make_room()
         if self._accepting:
@@ -251,12 +253,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _see_off(self, conn: Any) -> None:
         """Closes it when the client has, or has had its time."""
         conn.sock.head_until = math.inf
-        conn.timeout = time.monotonic() + LEAVE_SECONDS
+        now = time.monotonic()
+        conn.timeout = now + LEAVE_SECONDS
+        conn.sock.leave_until = now + LEAVE_AT_MOST_SECONDS
         conn.sock.setblocking(False)
         self._leaving.append(conn)
         self.poller.register(
             conn.sock, selectors.EVENT_READ, partial(self._on_leaving_readable, conn)
         )
+
+    def _give_up_or_wait(self, conn: Any, now: float) -> None:
+        """Of one that is to go, whose time has come: it has more, if it still sends."""
+        came_bytes = conn.sock.left_bytes - conn.sock.looked_at_bytes
+        if not came_bytes or now >= conn.sock.leave_until:
+            self._give_up(conn, self._leaving)
+            return
+        conn.sock.looked_at_bytes += came_bytes
+        conn.timeout = min(now + LEAVE_SECONDS, conn.sock.leave_until)
+        self._leaving.remove(conn)
+        self._leaving.append(conn)
 
     def _on_leaving_readable(self, conn: Any, client: ClientSocket) -> None:
         try:

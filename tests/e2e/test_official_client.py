@@ -1,12 +1,13 @@
 """The official `openai` package against two gunicorn workers."""
 
+import asyncio
 import datetime
 from collections.abc import Iterator
 from typing import Literal
 
 import openai
 import pytest
-from openai import AzureOpenAI, OpenAI, pydantic_function_tool
+from openai import AsyncOpenAI, AzureOpenAI, OpenAI, pydantic_function_tool
 from pydantic import BaseModel, Field
 
 from proxy.simulator import Simulator, expected_usage
@@ -179,6 +180,20 @@ def test_what_is_said_in_a_recording_plain_as_text_and_streamed(client: Client):
     with client.audio.transcriptions.create(model="gpt-4o", file=SOUND, stream=True) as stream:
         events = list(stream)
     assert events[-1].text == "".join(e.delta for e in events[:-1])
+
+
+def test_who_is_refused_in_the_middle_of_a_large_upload_reads_why(gateway: Gateway):
+    """This client sends all of it before it looks at the answer."""
+
+    async def upload() -> None:
+        async with AsyncOpenAI(
+            base_url=f"{gateway.url}/v1", api_key="gw-wrong", max_retries=0
+        ) as client:
+            sound = ("said.wav", bytes(25_000_000))
+            await client.audio.transcriptions.create(model="gpt-4o", file=sound)
+
+    with pytest.raises(openai.AuthenticationError, match="not known here"):
+        asyncio.run(upload())
 
 
 def test_what_is_to_be_said_whole_and_as_it_comes(client: Client):

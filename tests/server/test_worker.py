@@ -26,7 +26,13 @@ from proxy.runtime.turnstile import Turnstile
 from proxy.server import worker as workers
 from proxy.server.known_heads import KnownHeads
 from proxy.server.request_reader import KnownRequest, RequestReader
-from proxy.server.worker import HEAD_SECONDS, HELD_SECONDS, LEAVE_SECONDS, Worker
+from proxy.server.worker import (
+    HEAD_SECONDS,
+    HELD_SECONDS,
+    LEAVE_AT_MOST_SECONDS,
+    LEAVE_SECONDS,
+    Worker,
+)
 
 WAIT_SECONDS = 5  # for what other threads do at once; it is reached only by a bug
 
@@ -484,6 +490,49 @@ def test_after_that_while_it_is_closed(worker, seen_off):
     conn.timeout = 0
     looked(worker)
     assert (worker.nr_conns, conn.sock.fileno(), len(worker._leaving)) == (0, -1, 0)
+
+
+def test_one_that_still_sends_has_longer(worker, seen_off):
+    client, conn = seen_off
+    client.sendall(b"more")
+    looked(worker)
+    conn.timeout = 0
+    looked(worker)
+    left = conn.timeout - time.monotonic()
+    assert 0 < left <= LEAVE_SECONDS
+    assert (worker.nr_conns, list(worker._leaving)) == (1, [conn])
+    conn.timeout = 0  # and since then it sent nothing
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+
+
+def test_however_long_it_sends_there_is_an_end(worker, seen_off):
+    client, conn = seen_off
+    assert conn.sock.leave_until - time.monotonic() <= LEAVE_AT_MOST_SECONDS
+    conn.sock.leave_until = time.monotonic() + 0.5
+    for is_open in (True, False):
+        client.sendall(b"more")
+        worker.wait_for_and_dispatch_events(0)
+        conn.timeout = 0
+        worker.murder_pending()
+        assert (worker.nr_conns, conn.sock.fileno() >= 0) == (int(is_open), is_open)
+        assert conn.timeout <= conn.sock.leave_until
+        conn.sock.leave_until = time.monotonic()
+
+
+def test_who_goes_sooner_does_not_wait_for_who_sends(worker, seen_off):
+    client, conn = seen_off
+    client.sendall(b"more")
+    looked(worker)
+    conn.timeout = 0
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        other = type(conn)(worker.cfg, mine, conn.client, conn.server)
+        other.sock = ClientSocket(mine, lambda: None)
+        worker.nr_conns += 1
+        worker._see_off(other)
+        worker.murder_pending()
+        assert list(worker._leaving) == [other, conn]
 
 
 def test_one_that_sends_and_sends_is_closed_sooner(worker, seen_off, monkeypatch):
