@@ -10,11 +10,12 @@ matters here:
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
 
-from proxy.core.tokens import MAX_TOKENS
+from proxy.core.tokens import MAX_TOKENS, SOUND_TOKENS_PER_MINUTE
 from proxy.core.types import Bytes, Usage
 
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
@@ -274,7 +275,10 @@ def _usage_at(body: Bytes, start: int) -> Usage | None:
 
 
 def read_usage(value: Any) -> Usage | None:
-    """Azure's and OpenAI's `usage` object; None if it is not one, or counts no tokens."""
+    """Azure's and OpenAI's `usage` object; None if it is not one. Of one that counts seconds of
+    sound, as Whisper's, the prompt is estimated."""
+    if isinstance(value, dict) and value.get("type") == "duration":
+        return _of_seconds(value.get("seconds"))
     if not isinstance(value, dict) or not any(map(_is_number, map(value.get, _USAGE_NAMES))):
         return None
     in_name = "prompt_tokens" if "prompt_tokens" in value else "input_tokens"
@@ -285,6 +289,13 @@ def read_usage(value: Any) -> Usage | None:
         cached_tokens=_detail(value.get(f"{in_name}_details"), "cached_tokens"),
         reasoning_tokens=_detail(value.get(f"{out_name}_details"), "reasoning_tokens"),
     )
+
+
+def _of_seconds(seconds: object) -> Usage | None:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < MAX_TOKENS:
+        return None
+    heard = math.ceil(seconds * SOUND_TOKENS_PER_MINUTE / 60)
+    return Usage(prompt_tokens=min(heard, MAX_TOKENS), estimated=True)
 
 
 def _detail(details: object, name: str) -> int:

@@ -15,6 +15,7 @@ BYTES_PER_TOKEN = 4
 
 # Of recorded speech, from OpenAI's prices: gpt-4o-transcribe takes 1,000 tokens a minute, which
 # compressed has about a megabyte; what is said there has a fifth as many.
+SOUND_TOKENS_PER_MINUTE = 1_000
 SOUND_BYTES_PER_TOKEN = 1_000
 SOUND_TOKENS_PER_TEXT_TOKEN = 5
 

@@ -45,7 +45,6 @@ UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
 _IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 _SOUNDS = ("audio/", "application/octet-stream")
-_TEXTS = ("completion", "transcript")  # answers whose length counts
 
 NO_HEADERS: Mapping[str, str] = {}
 ENDING = "the gateway is being stopped or restarted"
@@ -475,18 +474,39 @@ class Attempt:
             raise UpstreamError(A_PAGE)
         if not self.answer.is_delimited and not is_json(body):
             raise UpstreamError("it broke off its answer")
-        completion = len(body) // BYTES_PER_TOKEN if says in _TEXTS else 0
-        self.usage = usage_of_answer(body) or self._estimate(completion)
+        usage = usage_of_answer(body)
+        if usage is None or usage.estimated:
+            usage = self._estimated(usage, self._completion_tokens(body))
+        self.usage = usage
+
+    def _completion_tokens(self, body: Bytes) -> int:
+        """Of a plain answer that does not say."""
+        says = ENDPOINTS[self.call.endpoint].answer
+        if says == "completion":
+            return len(body) // BYTES_PER_TOKEN
+        if says == "transcript":  # of which some forms have the time of each word
+            text = json_object(body).get("text")
+            return len(text if isinstance(text, str) else body) // BYTES_PER_TOKEN
+        return self._image_tokens() or 0
+
+    def _image_tokens(self) -> int | None:
+        """Of those that were asked for; None if it was not for images."""
+        if ENDPOINTS[self.call.endpoint].answer != "images":
+            return None
+        return self.call.reserved_tokens - self.call.prompt_tokens
 
     def _settle_stream(self, watcher: Watcher) -> None:
         """Whatever way it ended, what came so far is charged."""
         if watcher.usage is not None:
             self.usage = watcher.usage
+            if self.usage.estimated:
+                self.usage = self._estimated(self.usage, watcher.events)
         elif watcher.is_clients_error and not watcher.content:
             pass  # it said nothing else, and as a plain answer it costs nothing
         elif self.error is None or watcher.content:  # else its client got none of it
-            # Upstreams send about one token an event.
-            self.usage = self._estimate(watcher.events)
+            # Upstreams send about one token an event, but for images.
+            made_tokens = self._image_tokens() if watcher.content else None
+            self.usage = self._estimate(watcher.events if made_tokens is None else made_tokens)
         if watcher.is_clients_error:
             self.verdict = verdicts.REJECTED
         elif watcher.error is not None:  # it said so itself, and was passed on
@@ -497,6 +517,12 @@ class Attempt:
 
     def _estimate(self, completion_tokens: int) -> Usage:
         return Usage(self.call.prompt_tokens, completion_tokens, estimated=True)
+
+    def _estimated(self, usage: Usage | None, completion_tokens: int) -> Usage:
+        """`usage`: what is known of the prompt, if anything is."""
+        if usage is None:
+            return self._estimate(completion_tokens)
+        return usage._replace(completion_tokens=completion_tokens)
 
     def _before_ms(self) -> int:
         """For which its client had waited when it began."""

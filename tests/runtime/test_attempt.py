@@ -854,7 +854,7 @@ def test_no_answer_at_all_is_unreachable():
         ("completions", 25),
         ("embeddings", 0),
         ("audio/transcriptions", 25),
-        ("images/edits", 0),
+        ("images/edits", 16),  # as many as were held for them
     ],
 )
 def test_an_answer_that_names_no_usage_is_estimated(endpoint, completion):
@@ -949,6 +949,47 @@ def test_of_other_endpoints_a_sound_is_no_stream():
     answer = sound(b"abc", kind="audio/mpeg")
     attempt = World(A, a=answer).alone(stream=True)
     assert (attempt.stream, attempt.body) == (None, b"abc")
+
+
+DURATION = {"type": "duration", "seconds": 60}
+
+
+def test_a_transcript_that_counts_seconds_is_estimated_by_them():
+    words = [{"word": "word", "start": 0.0, "end": 0.5}] * 100
+    attempt = World(A, a=ok(text="x" * 40, words=words, usage=DURATION)).alone(
+        endpoint="audio/transcriptions"
+    )
+    assert attempt.usage == Usage(1_000, 10, estimated=True)
+    events = [event(type="transcript.text.delta", delta="a")] * 3
+    last = event(type="transcript.text.done", text="aaa", usage=DURATION)
+    world = World(A, a=stream(*events, last))
+    streamed = world.attempt(stream=True, endpoint="audio/transcriptions")
+    relayed(streamed)
+    assert streamed.usage == Usage(1_000, 4, estimated=True)
+
+
+IMAGES = {"endpoint": "images/generations", "prompt_tokens": 10, "reserved_tokens": 8_330}
+
+
+def test_images_whose_answer_says_nothing_cost_what_was_held_for_them():
+    attempt = World(A, a=ok(data=[{"url": "https://a/b.png"}], usage=None)).alone(**IMAGES)
+    assert attempt.usage == Usage(10, 8_320, estimated=True)
+
+
+@pytest.mark.parametrize("end", [(), (BROKEN,)])
+def test_so_they_do_when_their_stream_breaks_off_or_its_client_leaves(end):
+    partial = event(type="image_generation.partial_image", b64_json="x" * 100)
+    world = World(A, a=stream(partial, partial, *end))
+    attempt = world.attempt(stream=True, **IMAGES)
+    next(iter(attempt))
+    attempt.close()
+    assert attempt.usage == Usage(10, 8_320, estimated=True)
+
+
+def test_an_image_of_which_nothing_came_costs_its_prompt():
+    attempt = World(A, a=stream(b": nothing yet\n\n", BROKEN)).alone(stream=True, **IMAGES)
+    attempt.close()
+    assert attempt.usage == Usage()
 
 
 def test_a_transcripts_stream_ends_with_its_usage():
