@@ -86,7 +86,7 @@ def _hint(path: str) -> str:
     if _NO_DEPLOYMENT.match(path):
         return " The deployment's name, which is the model, is empty."
     routes, bare = current_app.url_map.bind(""), path.rstrip("/")
-    for meant in (bare, f"/v1{bare}", bare.replace("/openai/", "/openai/v1/", 1)):
+    for meant in (bare, f"/v1{bare}"):
         if meant != path and routes.test(meant, request.method):
             return f" Did you mean {meant}?"
     if other := _OTHER_OPERATION.match(path):

@@ -32,11 +32,13 @@ from proxy.web.body import BODY_SECONDS, parsed_form, parsed_json, read_body
 from proxy.web.counting import count_refusal
 from proxy.web.errors import shown
 
-# OpenAI's, Azure's v1, Azure's classic. The last one's deployment is the model we route by.
+# OpenAI's, Azure's v1, Azure's classic, whose deployment is the model we route by; and what
+# Azure's clients make of the last where they do not know it (of a form, say, they never do).
 PATH_STYLES = (
     "/v1/{path}",
     "/openai/v1/{path}",
     "/openai/deployments/<path:model>/{path}",
+    "/openai/{path}",
 )
 MODELS = ("/v1/models", "/openai/v1/models", "/openai/models")
 

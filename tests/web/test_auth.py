@@ -71,7 +71,7 @@ def test_every_path_of_the_client_api_needs_a_key(shared_world):
     rules = shared_world.app.url_map.iter_rules()
     paths = {r.rule.replace("<path:model>", "gpt-4o") for r in rules}
     paths = {p for p in paths if p.startswith(("/v1/", "/openai/"))}
-    assert len(paths) == 31
+    assert len(paths) == 39
     for path in paths:
         method = "GET" if "models" in path or path.endswith("deployments") else "POST"
         assert shared_world.client.open(path, method=method, json=CHAT).status_code == 401, path

@@ -135,8 +135,8 @@ EMPTY = "The deployment's name, which is the model, is empty."
         ("/", "The console is at /admin/ui."),
         ("/admin", "The console is at /admin/ui."),
         ("/responses", ""),
-        ("/openai/chat/completions", "Did you mean /openai/v1/chat/completions?"),
-        ("/openai/embeddings", "Did you mean /openai/v1/embeddings?"),
+        ("/openai/chat/completion", ""),
+        ("/openai/embeddings/", "Did you mean /openai/embeddings?"),
         ("/v1/responses", f"{OTHERS} {INSTEAD}"),
         ("/openai/v1/responses/resp_1/cancel", f"{OTHERS} {INSTEAD}"),
         ("/openai/v1/images/variations", OTHERS),
@@ -164,7 +164,7 @@ def test_it_says_where_what_was_looked_for_mostly_is(shared_world, path, hint):
 @pytest.mark.parametrize(
     "path, hint",
     [
-        ("/openai/chat/completions", OTHERS),  # the stored ones, of Azure's clients
+        ("/v1/v1/chat/completions", OTHERS),  # the stored ones
         ("/v1/v1/models", BASE_URL),
     ],
 )

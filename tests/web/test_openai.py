@@ -29,6 +29,7 @@ PATH_STYLES = {
     "openai": "/v1/{}",
     "azure v1": "/openai/v1/{}",
     "azure": f"/openai/deployments/{MODEL}/{{}}?api-version=1999-01-01",
+    "azure without a deployment": "/openai/{}?api-version=1999-01-01",
 }
 UPSTREAMS = {
     "azure": ("/openai/deployments/east/{}", {"api-version": "2024-10-21"}),
