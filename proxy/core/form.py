@@ -80,8 +80,8 @@ def form_of(body: Bytes, content_type: str) -> Form:
             continue
         left_bytes -= part.end - part.start
         if left_bytes < 0:
-            message = f"the form's fields have more than {MAX_TEXT_BYTES} bytes, without files."
-            raise BrokenForm(message, part.name)
+            size = f"the form's fields have more than {MAX_TEXT_BYTES} bytes, without files"
+            raise BrokenForm(f"{size}; a file has a filename in its head.", part.name)
         fields[part.name] = body[part.start : part.end].decode("utf-8", "replace")
     return Form(delimiter, fields, tuple(p for p in found if p.is_file), model)
 

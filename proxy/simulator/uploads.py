@@ -14,7 +14,8 @@ def is_upload(content_type: str) -> bool:
 
 
 def parsed(raw: bytes, content_type: str) -> Json | None:
-    """Its fields as JSON would have them, its files as bytes; None if it is no whole form."""
+    """Its fields as JSON would have them, its files as bytes; None if it is no whole form. Of
+    several files of a name the others have a number behind it."""
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
     message = BytesParser(policy=HTTP).parsebytes(head + raw)
     if not message.is_multipart() or message.defects:
@@ -25,7 +26,10 @@ def parsed(raw: bytes, content_type: str) -> Json | None:
         content = part.get_payload(decode=True)
         if not isinstance(name, str) or not isinstance(content, bytes):
             return None
-        fields[name] = content if part.get_filename() is not None else _value(name, content)
+        if part.get_filename() is None:
+            fields[name] = _value(name, content)
+        else:
+            fields[f"{name} {len(fields)}" if name in fields else name] = content
     return fields
 
 

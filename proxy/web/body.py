@@ -67,6 +67,8 @@ def parsed_json(body: Bytes) -> Any:
             raise BadRequest("The body is nested too deeply.") from None
         if "BOM" in str(error):
             raise BadRequest("The body begins with a byte order mark; leave it out.") from None
+        if body.startswith(b"--"):
+            raise BadRequest("The body is a form; a JSON object is needed here.") from None
         if "UTF-8" in str(error):  # the parser does not say where
             raise BadRequest("The body is not valid JSON: it is not UTF-8.") from None
         raise BadRequest(f"The body is not valid JSON: {error}.") from None

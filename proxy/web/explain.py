@@ -114,7 +114,7 @@ def _hindrance(known: KnownKey, call: Call) -> tuple[str | None, str, float | No
         return None, "it may make this call", None
     wait_seconds = None if denied.until is None else max(denied.until - now, 0.0)
     rounded = None if wait_seconds is None else round(wait_seconds, 3)
-    return denied.limit, limits.why(denied, wait_seconds), rounded
+    return denied.limit, limits.why(denied, wait_seconds, call.endpoint), rounded
 
 
 def _endpoint(fields: Mapping[str, Any]) -> str:

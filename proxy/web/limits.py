@@ -2,12 +2,14 @@
 headers about them."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from flask import Flask, Response, g
 
 from proxy.context import Parts, parts
 from proxy.core.allowance import Denial
+from proxy.core.endpoints import ENDPOINTS, Answer
 from proxy.core.prices import NANO
 from proxy.core.types import Call, Client, Usage
 from proxy.errors import BudgetSpent, LimitReached, ProxyError
@@ -26,6 +28,16 @@ UNITS = {
 }
 
 
+# By what the answer is made of, what is to be less of a call that is too large.
+REMEDIES: Mapping[Answer, str] = {
+    "completion": "a shorter prompt, or fewer max_completion_tokens",
+    "images": "fewer images (n), a lower quality, or a shorter prompt",
+    "transcript": "a shorter recording, or one that is compressed more",
+    "speech": "a shorter input",
+    "data": "a shorter input",
+}
+
+
 def register(app: Flask) -> None:
     app.after_request(tell)
 
@@ -34,7 +46,7 @@ def let_in(mine: Parts, call: Call) -> Ticket:
     """The call's ticket, to be settled when it is over. Raises LimitReached or BudgetSpent."""
     got = mine.clients.start(call.client, call.reserved_tokens, _most_nano(mine, call))
     if isinstance(got, Denial):
-        raise refused(got, time.time())
+        raise refused(got, time.time(), call.endpoint)
     return got
 
 
@@ -68,20 +80,20 @@ def has_lines(client: Client) -> bool:
     return bool(client.max_tpm or client.max_rpm)
 
 
-def refused(denial: Denial, now: float) -> ProxyError:
+def refused(denial: Denial, now: float, endpoint: str) -> ProxyError:
     """What the client is told."""
     wait_seconds = None if denial.until is None else denial.until - now
     # Of one that can never fit the budget may be whole.
     is_spent = denial.is_budget and denial.is_pointless and wait_seconds is not None
     kind = BudgetSpent if is_spent else LimitReached
     return kind(
-        why(denial, wait_seconds),
+        why(denial, wait_seconds, endpoint),
         retry_after_seconds=wait_seconds,
         is_worth_retrying=not denial.is_pointless,
     )
 
 
-def why(denial: Denial, wait_seconds: float | None) -> str:
+def why(denial: Denial, wait_seconds: float | None, endpoint: str) -> str:
     bound, used = _shown(denial.limit, denial.bound), _shown(denial.limit, denial.used)
     asked = _shown(denial.limit, denial.asked)
     unit = UNITS[denial.limit]
@@ -91,7 +103,7 @@ def why(denial: Denial, wait_seconds: float | None) -> str:
     if wait_seconds is None:
         return (
             f"This request may need {asked}, and this key may use no more than {limit}: it can"
-            " never fit. Ask for less: a shorter prompt, or fewer max_completion_tokens."
+            f" never fit. Ask for less: {REMEDIES[ENDPOINTS[endpoint].answer]}."
         )
     if denial.limit == "max_parallel_requests":
         are_open = "that is open" if denial.bound == 1 else "so many are open"

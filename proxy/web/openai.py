@@ -180,7 +180,7 @@ def _call(
     """What its JSON holds is given up before anybody waits."""
     endpoint, client = seen.endpoint, seen.client
     row = ENDPOINTS[endpoint]
-    form = _form(environ, body) if row.is_form else None
+    form = _form(row, environ, body) if row.is_form else None
     fields, omitted = (
         _parsed(row, body) if form is None else (typed(form.fields), NOTHING_OMITTED)
     )
@@ -234,10 +234,10 @@ def show_model(model: str) -> Response:
     return jsonify(_model_json(catalog.spelling(model) or model))  # as in the list
 
 
-def _form(environ: Mapping[str, Any], body: Bytes) -> Form | None:
+def _form(row: Endpoint, environ: Mapping[str, Any], body: Bytes) -> Form | None:
     """None: it is JSON, as who sends no file, but the address of an image, may have it."""
     content_type = str(environ.get("CONTENT_TYPE")).lower()
-    if content_type.startswith("application/json"):
+    if content_type.startswith("application/json") and row.answer == "images":
         return None
     if not body:
         raise BadRequest("The request has no body; a form (multipart/form-data) is needed.")

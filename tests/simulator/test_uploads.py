@@ -18,6 +18,13 @@ def test_text_is_as_json_would_have_it_and_files_are_bytes():
     }
 
 
+def test_several_files_may_have_a_name():
+    raw, content_type = encode_multipart_formdata(
+        [("image[]", ("a", b"1")), ("image[]", ("b", b"2")), ("mask", ("c", b"3"))]
+    )
+    assert list(parsed(raw, content_type).values()) == [b"1", b"2", b"3"]
+
+
 @given(st.binary(max_size=200))
 def test_a_file_comes_as_it_was(content):
     raw, content_type = encode_multipart_formdata({"file": ("a.wav", content)})

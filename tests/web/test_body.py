@@ -150,6 +150,14 @@ def test_json_is_read_1024_levels_deep_and_no_deeper(opens, closes):
             parsed_json(beyond)
 
 
+@pytest.mark.parametrize("content", [b"text", b"\xff"])
+def test_a_form_where_none_is_taken_is_told(content):
+    with pytest.raises(
+        BadRequest, match=r"^The body is a form; a JSON object is needed here\.$"
+    ):
+        parsed_json(b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n" + content)
+
+
 def test_what_is_no_json_is_told_with_its_place():
     with pytest.raises(BadRequest, match=r"not valid JSON: .* column 2"):
         parsed_json(b"[nope]")

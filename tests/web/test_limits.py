@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.core.allowance import Denial
+from proxy.core.endpoints import ENDPOINTS
 from proxy.core.prices import Price, Prices
 from proxy.simulator import expected_usage
-from proxy.web.limits import refused
+from proxy.web.limits import REMEDIES, refused
 from tests.builders import MODEL
 from tests.web.conftest import CHAT, STREAM
 
@@ -229,7 +230,26 @@ def test_only_so_many_calls_of_a_key_are_open_at_a_time(limited):
     ],
 )
 def test_a_refusal_names_the_limit_and_what_is_used_of_it(denial, words):
-    assert words in refused(denial, NOW).message
+    assert words in refused(denial, NOW, "chat/completions").message
+
+
+@pytest.mark.parametrize(
+    "endpoint, remedy",
+    [
+        ("chat/completions", "a shorter prompt, or fewer max_completion_tokens."),
+        ("images/edits", "fewer images (n), a lower quality, or a shorter prompt."),
+        ("audio/translations", "a shorter recording, or one that is compressed more."),
+        ("audio/speech", "a shorter input."),
+        ("embeddings", "a shorter input."),
+    ],
+)
+def test_of_one_that_can_never_fit_it_says_what_is_to_be_less(endpoint, remedy):
+    denial = Denial("max_tpm", 100, 0, 200, None, True)
+    assert refused(denial, NOW, endpoint).message.endswith(f"Ask for less: {remedy}")
+
+
+def test_what_answers_are_made_of_has_each_its_remedy():
+    assert {e.answer for e in ENDPOINTS.values()} == set(REMEDIES)
 
 
 # What is counted.

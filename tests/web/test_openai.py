@@ -1214,7 +1214,13 @@ def test_a_form_may_name_only_the_models_that_a_key_may_use(world):
         assert asked.status_code == status
 
 
-def test_who_sends_no_file_may_send_json(world):
+def test_a_recording_is_sent_in_a_form_only(shared_world):
+    answer = shared_world.ask({"model": MODEL, "file": "x"}, "/v1/audio/transcriptions")
+    assert error(answer)["param"] == "Content-Type"
+    assert error(answer)["message"].startswith("Content-Type: must be multipart/form-data")
+
+
+def test_who_sends_no_image_as_a_file_may_send_json(world):
     world.add("a", provider_type="azure_v1", model_deployments={MODEL: "east"})
     asked = {"model": MODEL, "prompt": "A cat", "images": [{"image_url": "https://a/b.png"}]}
     answer = world.ask(asked, "/v1/images/edits")
