@@ -1,8 +1,9 @@
 """A body of multipart/form-data (RFC 7578): what its fields say and where they stand, without a
 copy of its files.
 
-Nothing here is guessed. What two parsers could understand differently is refused, because an
-upstream is another one: it might read another model than the one that the client may use.
+It goes on as it came, and whoever reads it next is another parser: what two of them could
+understand differently is refused, or a client could ask for another model than the one that it
+may use. So each head has nothing but what is needed, and the boundary stands nowhere else.
 """
 
 import re
@@ -17,17 +18,27 @@ MAX_HEAD_BYTES = 8_192
 MAX_TEXT_BYTES = 131_072  # of all fields that are no files
 CRLF = b"\r\n"
 
-# RFC 2046, 5.1.1; also those that should stand in quotes, and do not.
-_BOUNDARY = re.compile(
-    r';[ \t]*boundary=(?:"([^\r\n"\\]{0,69}[^\s"\\])"|([^\s;",\\]{1,70}))[ \t]*(?=;|\Z)',
+# RFC 2046, 5.1.1, without blanks; some of these signs should stand in quotes, and do not.
+_VALUE = r"(?:\"[\w'()+,./:=?-]+\"|[\w'()+./:=?-]+)"
+_CONTENT_TYPE = re.compile(
+    rf"multipart/form-data[ \t]*((?:;[ \t]*[a-z]+={_VALUE}[ \t]*)*);?", re.ASCII | re.IGNORECASE
+)
+_OF_TYPE = re.compile(r';[ \t]*([a-z]+)="?([^";\s]+)"?', re.ASCII | re.IGNORECASE)
+MAX_BOUNDARY = 70
+_AFTER_BOUNDARY = re.compile(rb"(--[ \t\r\n]*\Z)|[ \t]*\r\n")
+
+_LINE = re.compile(r"([A-Za-z0-9-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+# Neither a quote nor a backslash before one: parsers differ in what that means.
+_PARAMETER = re.compile(
+    r""";[ \t]*(name|filename\*?)=(?:"((?:[^"\\]|\\(?!"))*)"|([^\s;"\\]+))[ \t]*""",
     re.ASCII | re.IGNORECASE,
 )
+_NAMES = re.compile(r";\s*name", re.IGNORECASE)
+_NAME = re.compile(r"[\w.\[\]-]+", re.ASCII)
+_PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:-]*)", re.ASCII | re.IGNORECASE)
+_CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")  # in which ASCII is the same
 _WHOLE = re.compile(r"[0-9]{1,9}")
-_AFTER_BOUNDARY = re.compile(rb"(--)|[ \t]*\r\n")
-_DISPOSITION = re.compile(r"content-disposition[ \t]*:[ \t]*form-data[ \t]*", re.IGNORECASE)
-_PARAMETER = re.compile(
-    r""";[ \t]*([\w.*-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))[ \t]*""", re.ASCII
-)
 
 
 class BrokenForm(ValueError):
@@ -71,11 +82,7 @@ def form_of(body: Bytes, content_type: str) -> Form:
     left_bytes, model = MAX_TEXT_BYTES, None
     for part in found:
         if part.name == "model":
-            if part.is_file:
-                raise BrokenForm("must be text, not a file.", "model")
-            if model is not None:
-                raise BrokenForm("stands in the form more than once.", "model")
-            model = part
+            model = _only(part, model)
         if part.is_file:
             continue
         left_bytes -= part.end - part.start
@@ -96,16 +103,24 @@ def typed(fields: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def is_form(content_type: str) -> bool:
-    return content_type.split(";", 1)[0].strip().lower() == TYPE
-
-
 def boundary_of(content_type: str) -> bytes:
     """Raises BrokenForm."""
-    found = _BOUNDARY.findall(content_type) if is_form(content_type) else []
-    if len(found) != 1:
+    match = _CONTENT_TYPE.fullmatch(content_type.strip(" \t"))
+    told = [(n.lower(), v) for n, v in _OF_TYPE.findall(match[1])] if match else []
+    boundaries: list[str] = [value for name, value in told if name == "boundary"]
+    is_usual = all(name in ("boundary", "charset") for name, _ in told)
+    if len(boundaries) != 1 or not is_usual or len(boundaries[0]) > MAX_BOUNDARY:
         raise BrokenForm(f"must be {TYPE} with one boundary.", "Content-Type")
-    return "".join(found[0]).encode()
+    return boundaries[0].encode()
+
+
+def _only(part: Part, former: Part | None) -> Part:
+    """The one model."""
+    if part.is_file:
+        raise BrokenForm("must be text, not a file.", "model")
+    if former is not None:
+        raise BrokenForm("stands in the form more than once.", "model")
+    return part
 
 
 def _parts(body: Bytes, delimiter: bytes) -> list[Part]:
@@ -116,43 +131,72 @@ def _parts(body: Bytes, delimiter: bytes) -> list[Part]:
     while True:
         match = _AFTER_BOUNDARY.match(body, at + len(delimiter))
         if match is None:
-            raise BrokenForm("The form's boundary stands in the middle of a line.")
+            raise BrokenForm(
+                "The form's boundary stands in the middle of a line, or too early."
+            )
         if match[1]:
             return parts
         if len(parts) == MOST_PARTS:
             raise BrokenForm(f"The form has more than {MOST_PARTS} fields.")
-        head_end = body.find(CRLF + CRLF, match.end(), match.end() + MAX_HEAD_BYTES)
-        if head_end < 0:
-            raise BrokenForm(
-                f"A field of the form has no head that ends in {MAX_HEAD_BYTES} bytes."
-            )
-        name, is_file = _named(body[match.end() : head_end])
-        start = head_end + 2 * len(CRLF)
-        # The line end before a boundary is the boundary's; an empty field may share its head's.
-        end = body.find(CRLF + delimiter, start - len(CRLF))
-        if end < 0:
-            raise BrokenForm("The form has no end: its last boundary is missing.", name)
-        parts.append(Part(name, is_file, start, max(start, end)))
-        at = end + len(CRLF)
+        part = _part(body, delimiter, match.end())
+        parts.append(part)
+        at = part.end + len(CRLF)
+
+
+def _part(body: Bytes, delimiter: bytes, at: int) -> Part:
+    """The one whose head begins there."""
+    head_end = body.find(CRLF + CRLF, at, at + MAX_HEAD_BYTES)
+    if head_end < 0:
+        raise BrokenForm(f"A field of the form has no head of {MAX_HEAD_BYTES} bytes at most.")
+    name, is_file = _named(body[at:head_end])
+    start = head_end + 2 * len(CRLF)
+    # Wherever it stands: some take it for one also where no line end is before it.
+    following_at = body.find(delimiter, start)
+    if following_at < 0:
+        raise BrokenForm("the form has no end: its last boundary is missing.", name)
+    end = following_at - len(CRLF)
+    if end < start or body[end:following_at] != CRLF:
+        raise BrokenForm("the form's boundary stands in the middle of a line.", name)
+    return Part(name, is_file, start, end)
 
 
 def _named(head: Bytes) -> tuple[str, bool]:
     """A part's name, and whether it is a file's."""
-    lines = head.decode("utf-8", "replace").split("\r\n")
-    if any(line[:1] in (" ", "\t") or "\r" in line or "\n" in line for line in lines):
-        raise BrokenForm("A field of the form has line ends in its head that are none.")
-    found = [(line, match.end()) for line in lines if (match := _DISPOSITION.match(line))]
-    if len(found) != 1:
-        raise BrokenForm("A field of the form lacks its Content-Disposition, or has two.")
+    lines: dict[str, str] = {}
+    for line in head.decode("utf-8", "replace").split("\r\n"):
+        match = _LINE.fullmatch(line)
+        if match is None or match[1].lower() in lines:
+            raise BrokenForm(
+                "A field of the form has a head with lines that are none, or twice."
+            )
+        lines[match[1].lower()] = match[2].rstrip(" \t")
+    name, is_file = _disposed(lines.get("content-disposition", ""))
+    if lines.get("content-transfer-encoding", "").lower() not in _PLAIN_ENCODINGS:
+        raise BrokenForm("has a Content-Transfer-Encoding; send it as it is.", name)
+    kind = lines.get("content-type", "").lower()
+    charset = _CHARSET.search(kind)
+    is_plain = charset is None or charset[1] in _CHARSETS
+    if kind.startswith("multipart/") or not (is_file or is_plain):
+        raise BrokenForm(f"has a Content-Type that fields do not have: {kind[:100]}.", name)
+    if name.lower() == "model" != name or name.lower() == "_charset_":
+        raise BrokenForm("write it as model; an upstream could take it for that.", name)
+    return name, is_file
+
+
+def _disposed(line: str) -> tuple[str, bool]:
+    kind, at = "form-data", len("form-data")
     told: dict[str, str] = {}
-    line, at = found[0]
     line = line.rstrip(" \t;")
     while match := _PARAMETER.match(line, at):
-        name = match[1].lower()
-        if name in told:
-            raise BrokenForm(f"A field of the form has two of {name} in its head.")
-        told[name], at = match[2] if match[2] is not None else match[3], match.end()
+        parameter = match[1].lower()
+        if parameter in told:
+            raise BrokenForm(f"A field of the form has two of {parameter} in its head.")
+        told[parameter], at = match[2] if match[2] is not None else match[3], match.end()
     name = told.get("name", "")
-    if at < len(line) or not name or "\\" in name or "name*" in told:
-        raise BrokenForm("A field of the form has a Content-Disposition without a clear name.")
+    is_clear = line[: len(kind)].lower() == kind and at >= len(line)
+    if not is_clear or not _NAME.fullmatch(name) or len(_NAMES.findall(line)) != 1:
+        raise BrokenForm(
+            "A field of the form has no clear Content-Disposition: form-data with a name, and"
+            " perhaps a filename, without a backslash before a quote."
+        )
     return name, "filename" in told or "filename*" in told

@@ -52,7 +52,8 @@ def file_tokens(head: bytes) -> int:
 def answer_tokens(quality: object) -> int:
     """Of one that a model makes, a square of 1024. Source: OpenAI's guide to images, for
     gpt-image-1; larger ones cost half as much more."""
-    return ANSWER_TOKENS.get(str(quality), MEDIUM_TOKENS)
+    known = quality if isinstance(quality, str) else ""
+    return ANSWER_TOKENS.get(known, MEDIUM_TOKENS)
 
 
 def tile_tokens(width: int, height: int) -> int:

@@ -5,6 +5,7 @@ much memory again, and again for what comes of it, and nobody here wants to know
 they go on as they came.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ _BACKSLASH = ord("\\")
 
 class Outline(NamedTuple):
     """`text` is the JSON to be parsed; `omitted` says of each string that was cut, by what is
-    left of it, how many characters are not. `cuts`: where in the text, and how many bytes."""
+    left of it, how many characters are not. `cuts`: where in the text, and how many bytes up to
+    there."""
 
     text: Bytes
     omitted: Mapping[str, int]
@@ -33,7 +35,8 @@ class Outline(NamedTuple):
 
     def place_of(self, at: int) -> int:
         """Where in the body is what is there in the text, outside of what was cut."""
-        return at + sum(omitted for cut_at, omitted in self.cuts if cut_at < at)
+        before = bisect_left(self.cuts, (at,))
+        return at + (self.cuts[before - 1][1] if before else 0)
 
 
 def outline(body: Bytes) -> Outline:
@@ -42,7 +45,7 @@ def outline(body: Bytes) -> Outline:
     parts: list[bytes] = []
     omitted: dict[str, int] = {}
     cuts: list[tuple[int, int]] = []
-    done = size = 0
+    done = size = left_out_before = 0
     for start, end in _long_strings(body):
         kept = bytes(body[start : start + KEPT_BYTES])
         if kept.isascii():
@@ -50,7 +53,8 @@ def outline(body: Bytes) -> Outline:
             text, left_out = kept.decode(), end - start - KEPT_BYTES
             omitted[text] = max(omitted.get(text, 0), left_out)
             size += start - done + KEPT_BYTES
-            cuts.append((size, left_out))
+            left_out_before += left_out
+            cuts.append((size, left_out_before))
             done = end
     if not omitted:
         return Outline(body, omitted)

@@ -12,6 +12,9 @@ from proxy.core.providers import PROVIDERS
 from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Payload, Serving, Spliced
 
+# Each piece is sent alone.
+MOST_SPLICES = 16
+
 # Not strict: in a long string, of which nobody looked at all, may be what JSON forbids. That is
 # for the upstream to say.
 _DECODER = json.JSONDecoder(strict=False)
@@ -100,7 +103,7 @@ class _Edit(NamedTuple):
 
 
 def _edited(body: Bytes, edits: list[_Edit]) -> Payload:
-    """A large body is not copied for it."""
+    """A large body is not copied for a few."""
     is_large = len(body) > LARGE_BYTES
     whole: Bytes | memoryview = memoryview(body) if is_large else body
     pieces: list[Any] = []
@@ -109,7 +112,9 @@ def _edited(body: Bytes, edits: list[_Edit]) -> Payload:
         pieces += (whole[done:start], new)
         done = end
     pieces.append(whole[done:])
-    return Spliced(tuple(pieces)) if is_large else b"".join(pieces)
+    if is_large and len(edits) <= MOST_SPLICES:
+        return Spliced(tuple(pieces))
+    return b"".join(pieces)
 
 
 def _first(body: Bytes, name: str, value: object) -> _Edit:

@@ -31,7 +31,9 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE_MAX_BYTES = 8192
 _USAGES = 16  # as many are looked at in an answer
 # OpenAI's words: of completions and embeddings, and of all that came later.
-_USAGE_NAMES = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+_NAMES = ("prompt_tokens", "completion_tokens")
+_NEW_NAMES = ("input_tokens", "output_tokens")
+_USAGE_NAMES = (*_NAMES, *_NEW_NAMES)
 # What an event of the usage may have besides; one with more says something.
 _USAGE_EVENT = frozenset(
     "id object created model system_fingerprint service_tier choices usage".split()
@@ -42,7 +44,12 @@ ERROR_CHARACTERS = 300
 
 # By these an error is the client's, whatever its type is; by these the instance's, though its
 # type is that of a client's: statuses as `verdict.of` has them.
-_CLIENTS_CODES = frozenset({"content_filter", "context_length_exceeded", "invalid_prompt"})
+_CLIENTS_CODES = frozenset(
+    {
+        *("content_filter", "content_policy_violation", "moderation_blocked"),
+        *("context_length_exceeded", "invalid_prompt"),
+    }
+)
 _INSTANCES_STATUSES = frozenset({401, 403, 404, 408, 429})
 _INSTANCES_CODES = frozenset(
     {
@@ -281,8 +288,8 @@ def read_usage(value: Any) -> Usage | None:
         return _of_seconds(value.get("seconds"))
     if not isinstance(value, dict) or not any(map(_is_number, map(value.get, _USAGE_NAMES))):
         return None
-    in_name = "prompt_tokens" if "prompt_tokens" in value else "input_tokens"
-    out_name = "completion_tokens" if "completion_tokens" in value else "output_tokens"
+    is_new = value.get("prompt_tokens") is None and value.get("completion_tokens") is None
+    in_name, out_name = _NEW_NAMES if is_new else _NAMES
     return Usage(
         prompt_tokens=_count(value.get(in_name)),
         completion_tokens=_count(value.get(out_name)),
@@ -361,7 +368,7 @@ def is_of_client(error: Any) -> bool:
     if not isinstance(error, dict):
         return False
     code = str(error.get("code") or "")
-    if code in _CLIENTS_CODES:
+    if code in _CLIENTS_CODES or str(error.get("type")).endswith("user_error"):
         return True
     if error.get("type") != "invalid_request_error":
         return False

@@ -17,6 +17,7 @@ BYTES_PER_TOKEN = 4
 # compressed has about a megabyte; what is said there has a fifth as many.
 SOUND_TOKENS_PER_MINUTE = 1_000
 SOUND_BYTES_PER_TOKEN = 1_000
+SOUND_HEAD_BYTES = 36
 SOUND_TOKENS_PER_TEXT_TOKEN = 5
 
 # Content parts whose data is not text, by their type, which is also the key of the data.
@@ -145,6 +146,16 @@ def completion_limit_tokens(body: Mapping[str, Any]) -> int:
         answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
         limit *= answers * _prompts(body)
     return min(limit, MAX_TOKENS)
+
+
+def sound_tokens(head: bytes, size: int) -> int:
+    """Of a recording by the first bytes of its file, and its size. Of a WAV file they tell how
+    many bytes a second has (Microsoft's and IBM's RIFF, 1991); others are compressed."""
+    if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and len(head) >= SOUND_HEAD_BYTES:
+        bytes_a_second = int.from_bytes(head[28:32], "little")
+        if bytes_a_second:
+            return size * SOUND_TOKENS_PER_MINUTE // (60 * bytes_a_second)
+    return size // SOUND_BYTES_PER_TOKEN
 
 
 def image_answer_tokens(body: Mapping[str, Any]) -> int:

@@ -44,6 +44,7 @@ ERROR_BODY_SECONDS = 1.0
 UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
 _IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
+_TRANSCRIPTS = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 _SOUNDS = ("audio/", "application/octet-stream")
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -465,7 +466,7 @@ class Attempt:
         if self.verdict.outcome != "succeeded":
             return
         says = ENDPOINTS[self.call.endpoint].answer
-        if says == "transcript" and _is_text(self.answer):
+        if says == "transcript" and _is_text(self.answer, body):
             self.usage = self._estimate(len(body) // BYTES_PER_TOKEN)
             return
         if not body:
@@ -533,10 +534,10 @@ class Attempt:
         return int((time.monotonic() - self._started) * 1000)
 
 
-def _is_text(answer: Answer) -> bool:
-    """Without JSON, because the client wants it so; of silence it is empty."""
+def _is_text(answer: Answer, body: Bytes) -> bool:
+    """And no JSON, because the client wants it so; of silence it is empty."""
     kind = answer.headers.get("content-type", "").lower()
-    return kind.startswith("text/") and not kind.startswith("text/html")
+    return kind.startswith(_TRANSCRIPTS) and body[:_BEGINNING].lstrip()[:1] != b"{"
 
 
 def _forget_frames(error: UpstreamError) -> None:

@@ -236,8 +236,8 @@ def show_model(model: str) -> Response:
 
 def _form(row: Endpoint, environ: Mapping[str, Any], body: Bytes) -> Form | None:
     """None: it is JSON, as who sends no file, but the address of an image, may have it."""
-    content_type = str(environ.get("CONTENT_TYPE")).lower()
-    if content_type.startswith("application/json") and row.answer == "images":
+    kind = str(environ.get("CONTENT_TYPE")).split(";", 1)[0].strip().lower()
+    if kind == "application/json" and row.answer == "images":
         return None
     if not body:
         raise BadRequest("The request has no body; a form (multipart/form-data) is needed.")
@@ -359,7 +359,12 @@ def _answer_tokens(
 
 def _file_tokens(row: Endpoint, body: Bytes, form: Form) -> int:
     if row.answer != "images":
-        return sum(f.end - f.start for f in form.files) // tokens.SOUND_BYTES_PER_TOKEN
+        return sum(
+            tokens.sound_tokens(
+                bytes(body[f.start : f.start + tokens.SOUND_HEAD_BYTES]), f.end - f.start
+            )
+            for f in form.files
+        )
     heads = (body[f.start : min(f.end, f.start + LOOKED_AT_BYTES)] for f in form.files)
     return sum(images.file_tokens(bytes(head)) for head in heads)
 

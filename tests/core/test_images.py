@@ -15,6 +15,10 @@ from proxy.core.images import (
     tile_tokens,
 )
 
+DEEP = []
+for _ in range(2_000):
+    DEEP = [DEEP]
+
 
 def url(data, kind="png"):
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -155,7 +159,18 @@ def test_a_file_costs_as_its_data_url_does():
 
 @pytest.mark.parametrize(
     "quality, tokens",
-    [("low", 272), ("medium", 1056), ("high", 4160), ("auto", 1056), (None, 1056), ([], 1056)],
+    [
+        ("low", 272),
+        ("medium", 1056),
+        ("high", 4160),
+        ("auto", 1056),
+        (None, 1056),
+        (DEEP, 1056),
+    ],
 )
 def test_what_an_image_costs_that_is_made(quality, tokens):
     assert answer_tokens(quality) == tokens
+
+
+def test_a_quality_may_be_nested_deeply():
+    assert answer_tokens(DEEP) == 1056

@@ -168,6 +168,13 @@ def test_a_body_that_repeats_a_field_does_not_grow_with_it():
     assert changed == b'{"f":"' + b"x" * 10_000 + b'y"}'
 
 
+def test_one_that_repeats_a_field_is_joined_at_once():
+    image = "x" * 200_000
+    body = '{"a":["' + image + '"],' + '"f":0,' * 100_000 + f'"b":"{image}","f":1}}'
+    changed = with_field(body.encode(), "f", 2)
+    assert changed == ('{"a":["' + image + f'"],"b":"{image}","f":2}}').encode()
+
+
 @pytest.mark.parametrize("gathered", [bytes, bytearray])
 def test_a_large_body_is_changed_in_one_place_and_not_copied_for_it(gathered):
     filler = b'"messages":["' + b"x" * 5_000_000 + b'"]'

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from proxy.core.tokens import (
     completion_limit_tokens,
     image_answer_tokens,
     prompt,
+    sound_tokens,
 )
 
 
@@ -236,3 +239,23 @@ def test_an_answer_has_as_many_choices_as_were_asked_for(fields, number):
 )
 def test_the_most_that_images_may_cost(body, tokens):
     assert image_answer_tokens(body) == tokens
+
+
+def wav(bytes_a_second):
+    head = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt "
+    return head + struct.pack("<IHHIIHH", 16, 1, 1, 24_000, bytes_a_second, 2, 16)
+
+
+@pytest.mark.parametrize(
+    "head, size, tokens",
+    [
+        (b"ID3", 1_000_000, 1_000),
+        (wav(32_000), 32_000 * 60, 1_000),
+        (wav(192_000), 24_000_000, 2_083),
+        (wav(0), 1_000_000, 1_000),
+        (wav(32_000)[:-1], 1_000_000, 1_000),
+        (b"", 0, 0),
+    ],
+)
+def test_a_recording_costs_by_its_length_as_far_as_that_is_told(head, size, tokens):
+    assert sound_tokens(head, size) == tokens

@@ -891,6 +891,7 @@ def test_a_transcript_may_be_text(body, is_delimited):
         ("audio/translations", "application/json", b"", "it sent an empty answer"),
         ("audio/translations", "text/html", b"<html>", attempts.A_PAGE),
         ("audio/translations", "", b"<html>", attempts.A_PAGE),
+        ("audio/translations", "text/xml", b"<!DOCTYPE html>", attempts.A_PAGE),
         ("images/edits", "text/plain", b"", "it sent an empty answer"),
         ("chat/completions", "text/plain", b"<html>", attempts.A_PAGE),
         ("audio/transcriptions", "application/json", b'{"text":', "it broke off its answer"),
@@ -949,6 +950,13 @@ def test_of_other_endpoints_a_sound_is_no_stream():
     answer = sound(b"abc", kind="audio/mpeg")
     attempt = World(A, a=answer).alone(stream=True)
     assert (attempt.stream, attempt.body) == (None, b"abc")
+
+
+def test_a_transcript_in_json_is_read_whatever_type_it_names():
+    body = json.dumps({"text": "Hi", "usage": {"input_tokens": 5, "output_tokens": 1}}).encode()
+    answer = FakeAnswer(200, (body,), {"content-type": "text/plain"})
+    attempt = World(A, a=answer).alone(endpoint="audio/translations")
+    assert attempt.usage == Usage(5, 1)
 
 
 DURATION = {"type": "duration", "seconds": 60}

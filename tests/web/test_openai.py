@@ -1168,6 +1168,12 @@ def test_what_a_form_needs_is_held_until_it_is_known(
     assert least <= seen[0].reserved_tokens <= most
 
 
+@pytest.mark.parametrize("kind", ["application/jsonx", "application/json, multipart/form-data"])
+def test_what_only_resembles_json_is_no_json(shared_world, kind):
+    answer = shared_world.ask({"model": MODEL}, "/v1/images/edits", {"Content-Type": kind})
+    assert error(answer)["param"] == "Content-Type"
+
+
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/images/edits"])
 @pytest.mark.parametrize(
     "body, told, message, param",
