@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from heapq import merge
 from typing import Any, NamedTuple
 
 from proxy.core.endpoints import ENDPOINTS
@@ -12,8 +13,7 @@ from proxy.core.providers import PROVIDERS
 from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Payload, Serving, Spliced
 
-# Each piece is sent alone.
-MOST_SPLICES = 16
+MOST_PIECES = 32  # each is sent alone
 
 # Not strict: in a long string, of which nobody looked at all, may be what JSON forbids. That is
 # for the upstream to say.
@@ -53,21 +53,21 @@ def _are_stream_options(given: object) -> bool:
 def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Payload:
     """The call's body as this instance needs it; nothing else in it changes."""
     body = call.body
-    edits: list[_Edit] = []
+    edits: list[Iterable[_Edit]] = []
     by_body = PROVIDERS[serving.config.provider_type].model_in_body
     if call.form is not None:
         if by_body and call.body_model != serving.deployment:
-            edits.append(_of_form(call.form, serving.deployment))
+            edits.append([_of_form(call.form, serving.deployment)])
     elif by_body and not (call.body_model == serving.deployment and _names_model_once(body)):
-        edits += _edits(body, "model", serving.deployment)
+        edits.append(_edits(body, "model", serving.deployment))
     if ask_usage:
         given = call.stream_options if isinstance(call.stream_options, dict) else {}
         options = {**given, "include_usage": True}
         if call.lacks_stream_options:
-            edits.append(_first(body, "stream_options", options))
+            edits.append([_first(body, "stream_options", options)])
         else:
-            edits += _edits(body, "stream_options", options)
-    return _edited(body, edits) if edits else body
+            edits.append(_edits(body, "stream_options", options))
+    return _edited(body, merge(*edits)) if edits else body
 
 
 def _names_model_once(body: Bytes) -> bool:
@@ -102,19 +102,22 @@ class _Edit(NamedTuple):
     new: bytes
 
 
-def _edited(body: Bytes, edits: list[_Edit]) -> Payload:
-    """A large body is not copied for a few."""
+def _edited(body: Bytes, edits: Iterable[_Edit]) -> Payload:
+    """`edits` in their order. A large body is not copied for a few."""
     is_large = len(body) > LARGE_BYTES
     whole: Bytes | memoryview = memoryview(body) if is_large else body
     pieces: list[Any] = []
-    done = 0
-    for start, end, new in sorted(edits):
+    joined, done = bytearray(), 0
+    for start, end, new in edits:
         pieces += (whole[done:start], new)
         done = end
+        if len(pieces) > MOST_PIECES:  # there may be a million of them
+            joined += b"".join(pieces)
+            pieces.clear()
     pieces.append(whole[done:])
-    if is_large and len(edits) <= MOST_SPLICES:
-        return Spliced(tuple(pieces))
-    return b"".join(pieces)
+    if joined:
+        return joined + b"".join(pieces)
+    return Spliced(tuple(pieces)) if is_large else b"".join(pieces)
 
 
 def _first(body: Bytes, name: str, value: object) -> _Edit:
@@ -132,32 +135,32 @@ def _of_form(form: Form, deployment: str) -> _Edit:
     return _Edit(form.model.start, form.model.end, deployment.encode())
 
 
-def _edits(body: Bytes, name: str, value: object) -> list[_Edit]:
+def _edits(body: Bytes, name: str, value: object) -> Iterator[_Edit]:
     """To look for the field, of a large body the short strings are enough."""
     sketch = outline(body) if len(body) > LARGE_BYTES else Outline(body, NOTHING_OMITTED)
     found = _edits_of(sketch.text, name, _json(value))
     if not sketch.cuts:
         return found
     place = sketch.place_of
-    return [_Edit(place(start), place(end), new) for start, end, new in found]
+    return (_Edit(place(start), place(end), new) for start, end, new in found)
 
 
-def _edits_of(body: Bytes, name: str, new: str) -> list[_Edit]:
+def _edits_of(body: Bytes, name: str, new: str) -> Iterator[_Edit]:
     # A byte as a character: all signs of JSON are ASCII, and what is no UTF-8 stays as it is.
     text = body.decode("latin-1")
-    edits: list[_Edit] = []
     last = None
     for member in _members(text):
         if member.name != name:
             continue
         if last is not None:  # to set each to a long value would be more than anybody sent
-            edits.append(_Edit(last.at, last.following_at, b""))
+            yield _Edit(last.at, last.following_at, b"")
         last = member
     if last is not None:
-        return [*edits, _Edit(last.start, last.end, new.encode())]
+        yield _Edit(last.start, last.end, new.encode())
+        return
     start = _skip(text, 0, "{")
     comma = "" if text[start] == "}" else ","
-    return [_Edit(start, start, f"{json.dumps(name)}:{new}{comma}".encode())]
+    yield _Edit(start, start, f"{json.dumps(name)}:{new}{comma}".encode())
 
 
 def _json(value: object) -> str:
