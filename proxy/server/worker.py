@@ -263,9 +263,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         )
 
     def _give_up_or_wait(self, conn: Any, now: float) -> None:
-        """Of one that is to go, whose time has come: it has more, if it still sends."""
+        """Of one that is to go, whose time has come: it has more, if it still sends, and the
+        worker does not end."""
         came_bytes = conn.sock.left_bytes - conn.sock.looked_at_bytes
-        if not came_bytes or now >= conn.sock.leave_until:
+        if not came_bytes or now >= conn.sock.leave_until or not self.alive:
             self._give_up(conn, self._leaving)
             return
         conn.sock.looked_at_bytes += came_bytes

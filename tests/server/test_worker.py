@@ -506,6 +506,16 @@ def test_one_that_still_sends_has_longer(worker, seen_off):
     assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
 
 
+def test_a_worker_that_ends_does_not_wait_for_one_that_sends(worker, seen_off):
+    client, conn = seen_off
+    client.sendall(b"more")
+    worker.wait_for_and_dispatch_events(0)
+    worker.alive = False
+    conn.timeout = 0
+    worker.murder_pending()
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+
+
 def test_however_long_it_sends_there_is_an_end(worker, seen_off):
     client, conn = seen_off
     assert conn.sock.leave_until - time.monotonic() <= LEAVE_AT_MOST_SECONDS
