@@ -18,8 +18,8 @@ MAX_HEAD_BYTES = 8_192
 MAX_TEXT_BYTES = 131_072  # of all fields that are no files
 CRLF = b"\r\n"
 
-# RFC 2046, 5.1.1, without blanks; some of these signs should stand in quotes, and do not.
-_VALUE = r"(?:\"[\w'()+,./:=?-]+\"|[\w'()+./:=?-]+)"
+# RFC 2046, 5.1.1, without blanks; what is no token stands in quotes, or some end it there.
+_VALUE = r"(?:\"[\w'()+,./:=?-]+\"|[\w'+.-]+)"
 _CONTENT_TYPE = re.compile(
     rf"multipart/form-data[ \t]*((?:;[ \t]*[a-z]+={_VALUE}[ \t]*)*);?", re.ASCII | re.IGNORECASE
 )
@@ -35,6 +35,7 @@ _PARAMETER = re.compile(
 )
 _NAMES = re.compile(r";\s*name", re.IGNORECASE)
 _NAME = re.compile(r"[\w.\[\]-]+", re.ASCII)
+_SIGNS = re.compile(r"[.\[\]-]")
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:-]*)", re.ASCII | re.IGNORECASE)
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")  # in which ASCII is the same
@@ -108,7 +109,9 @@ def boundary_of(content_type: str) -> bytes:
     match = _CONTENT_TYPE.fullmatch(content_type.strip(" \t"))
     told = [(n.lower(), v) for n, v in _OF_TYPE.findall(match[1])] if match else []
     boundaries: list[str] = [value for name, value in told if name == "boundary"]
-    is_usual = all(name in ("boundary", "charset") for name, _ in told)
+    is_usual = all(
+        n == "boundary" or (n == "charset" and v.lower() in _CHARSETS) for n, v in told
+    )
     if len(boundaries) != 1 or not is_usual or len(boundaries[0]) > MAX_BOUNDARY:
         raise BrokenForm(f"must be {TYPE} with one boundary.", "Content-Type")
     return boundaries[0].encode()
@@ -125,8 +128,8 @@ def _only(part: Part, former: Part | None) -> Part:
 
 def _parts(body: Bytes, delimiter: bytes) -> list[Part]:
     parts: list[Part] = []
-    at = len(CRLF) if body.startswith(CRLF) else 0
-    if not body.startswith(delimiter, at):
+    at = 0
+    if not body.startswith(delimiter):
         raise BrokenForm("The form does not begin with its boundary.")
     while True:
         match = _AFTER_BOUNDARY.match(body, at + len(delimiter))
@@ -178,9 +181,16 @@ def _named(head: Bytes) -> tuple[str, bool]:
     is_plain = charset is None or charset[1] in _CHARSETS
     if kind.startswith("multipart/") or not (is_file or is_plain):
         raise BrokenForm(f"has a Content-Type that fields do not have: {kind[:100]}.", name)
-    if name.lower() == "model" != name or name.lower() == "_charset_":
+    if _resembles_model(name) or name.lower() == "_charset_":
         raise BrokenForm("write it as model; an upstream could take it for that.", name)
     return name, is_file
+
+
+def _resembles_model(name: str) -> bool:
+    """Some take it for `model`, whatever its case, or for a part of one: `model[0]`."""
+    lower = name.lower()
+    is_part = lower.startswith(("model[", "model."))
+    return name != "model" and (is_part or _SIGNS.sub("", lower) == "model")
 
 
 def _disposed(line: str) -> tuple[str, bool]:

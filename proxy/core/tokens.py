@@ -18,6 +18,7 @@ BYTES_PER_TOKEN = 4
 SOUND_TOKENS_PER_MINUTE = 1_000
 SOUND_BYTES_PER_TOKEN = 1_000
 SOUND_HEAD_BYTES = 36
+_OF_WAV = ((22, 2), (24, 4), (28, 4), (34, 2))  # where they stand there, and in how many bytes
 SOUND_TOKENS_PER_TEXT_TOKEN = 5
 
 # Content parts whose data is not text, by their type, which is also the key of the data.
@@ -152,8 +153,10 @@ def sound_tokens(head: bytes, size: int) -> int:
     """Of a recording by the first bytes of its file, and its size. Of a WAV file they tell how
     many bytes a second has (Microsoft's and IBM's RIFF, 1991); others are compressed."""
     if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and len(head) >= SOUND_HEAD_BYTES:
-        bytes_a_second = int.from_bytes(head[28:32], "little")
-        if bytes_a_second:
+        channels, rate, bytes_a_second, bits = (
+            int.from_bytes(head[at : at + size_], "little") for at, size_ in _OF_WAV
+        )
+        if bytes_a_second == channels * rate * bits // 8 > 0:  # else it is not to be believed
             return size * SOUND_TOKENS_PER_MINUTE // (60 * bytes_a_second)
     return size // SOUND_BYTES_PER_TOKEN
 

@@ -21,7 +21,7 @@ from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sound import SoundWatcher
 from proxy.core.sse import StreamWatcher, json_object, usage_of_answer
 from proxy.core.strict import STRICT, strict_event
-from proxy.core.tokens import BYTES_PER_TOKEN
+from proxy.core.tokens import BYTES_PER_TOKEN, SOUND_BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
 from proxy.errors import UpstreamFailed
 from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream, Watcher
@@ -45,7 +45,7 @@ UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
 _IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 _TRANSCRIPTS = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
-_SOUNDS = ("audio/", "application/octet-stream")
+_SOUNDS = ("audio/", "application/octet-stream", "binary/octet-stream")
 
 NO_HEADERS: Mapping[str, str] = {}
 ENDING = "the gateway is being stopped or restarted"
@@ -364,15 +364,17 @@ class Attempt:
 
     def _watcher(self, answer: Answer) -> Watcher | None:
         """Who watches what is passed on as it comes; None of what is read whole."""
-        kind = answer.headers.get("content-type", EVENT_STREAM).lower()
         if answer.status != 200:
             return None
+        is_speech = ENDPOINTS[self.call.endpoint].answer == "speech"
+        kind = answer.headers.get(
+            "content-type", "audio/" if is_speech else EVENT_STREAM
+        ).lower()
         if kind.startswith(EVENT_STREAM):
             client, choices = self.call.client, self.call.choices
             rewrite = strict_event if client.compat == STRICT else None
             return StreamWatcher(hide_usage=self._hides_usage, choices=choices, rewrite=rewrite)
-        is_sound = ENDPOINTS[self.call.endpoint].answer == "speech" and kind.startswith(_SOUNDS)
-        return SoundWatcher() if is_sound else None
+        return SoundWatcher() if is_speech and kind.startswith(_SOUNDS) else None
 
     def _read_until_content(self, answer: Answer, watcher: Watcher) -> None:
         """What it says first may be that something went wrong."""
@@ -488,6 +490,8 @@ class Attempt:
         if says == "transcript":  # of which some forms have the time of each word
             text = json_object(body).get("text")
             return len(text if isinstance(text, str) else body) // BYTES_PER_TOKEN
+        if says == "speech":
+            return len(body) // SOUND_BYTES_PER_TOKEN
         return self._image_tokens() or 0
 
     def _image_tokens(self) -> int | None:

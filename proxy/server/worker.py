@@ -60,6 +60,7 @@ UNREAD_SECONDS = 0.05
 # and some clients do not look before they have sent all of it.
 LEAVE_SECONDS = 2.0
 LEAVE_AT_MOST_SECONDS = 30.0
+LEAVE_LEAST_BYTES = 65_536  # in LEAVE_SECONDS: who uploads sends more, who only stays does not
 LEAVE_BYTES = 134_217_728
 LATE_HEAD = "The request's head did not come in time."
 # Where all threads are taken and others wait for one: how long a request may have had its own
@@ -227,7 +228,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _make_room(self) -> None:
         """For the next client, if there is somebody who just stays connected."""
-        for silent in (self.pending_conns, self._leaving, self.keepalived_conns):
+        for silent in (self._leaving, self.pending_conns, self.keepalived_conns):
             if silent:
                 self._give_up(silent[0], silent)
                 return
@@ -266,7 +267,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Of one that is to go, whose time has come: it has more, if it still sends, and the
         worker does not end."""
         came_bytes = conn.sock.left_bytes - conn.sock.looked_at_bytes
-        if not came_bytes or now >= conn.sock.leave_until or not self.alive:
+        is_over = now >= conn.sock.leave_until or not self.alive
+        if is_over or came_bytes < LEAVE_LEAST_BYTES:
             self._give_up(conn, self._leaving)
             return
         conn.sock.looked_at_bytes += came_bytes

@@ -241,9 +241,11 @@ def test_the_most_that_images_may_cost(body, tokens):
     assert image_answer_tokens(body) == tokens
 
 
-def wav(bytes_a_second):
+def wav(bytes_a_second, told=0):
     head = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt "
-    return head + struct.pack("<IHHIIHH", 16, 1, 1, 24_000, bytes_a_second, 2, 16)
+    return head + struct.pack(
+        "<IHHIIHH", 16, 1, 1, bytes_a_second // 2, told or bytes_a_second, 2, 16
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,6 +255,8 @@ def wav(bytes_a_second):
         (wav(32_000), 32_000 * 60, 1_000),
         (wav(192_000), 24_000_000, 2_083),
         (wav(0), 1_000_000, 1_000),
+        (wav(32_000, told=2**32 - 1), 1_000_000, 1_000),
+        (wav(32_000, told=1), 1_000_000, 1_000),
         (wav(32_000)[:-1], 1_000_000, 1_000),
         (b"", 0, 0),
     ],

@@ -940,6 +940,17 @@ def test_where_nothing_was_heard_another_is_asked(answer):
     attempt.close()
 
 
+def test_a_sound_may_lack_its_type():
+    attempt = World(A, a=FakeAnswer(200, (b"abc", bytes(2_000)), {})).attempt(**SPEAKS)
+    assert relayed(attempt) == b"abc" + bytes(2_000)
+    assert attempt.usage == Usage(call().prompt_tokens, 2, estimated=True)
+
+
+def test_a_sound_of_another_type_counts_by_its_bytes_too():
+    attempt = World(A, a=sound(bytes(5_000), kind="video/mp4")).alone(**SPEAKS)
+    assert (len(attempt.body), attempt.usage.completion_tokens) == (5_000, 5)
+
+
 def test_an_answer_that_is_no_sound_is_read_whole():
     attempt = World(A, a=ok()).alone(**SPEAKS)
     assert (attempt.stream, attempt.verdict) == (None, verdicts.SUCCEEDED)

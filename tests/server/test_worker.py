@@ -492,7 +492,8 @@ def test_after_that_while_it_is_closed(worker, seen_off):
     assert (worker.nr_conns, conn.sock.fileno(), len(worker._leaving)) == (0, -1, 0)
 
 
-def test_one_that_still_sends_has_longer(worker, seen_off):
+def test_one_that_still_sends_has_longer(worker, seen_off, monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_LEAST_BYTES", 4)
     client, conn = seen_off
     client.sendall(b"more")
     looked(worker)
@@ -506,7 +507,8 @@ def test_one_that_still_sends_has_longer(worker, seen_off):
     assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
 
 
-def test_a_worker_that_ends_does_not_wait_for_one_that_sends(worker, seen_off):
+def test_a_worker_that_ends_does_not_wait_for_one_that_sends(worker, seen_off, monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_LEAST_BYTES", 4)
     client, conn = seen_off
     client.sendall(b"more")
     worker.wait_for_and_dispatch_events(0)
@@ -516,7 +518,17 @@ def test_a_worker_that_ends_does_not_wait_for_one_that_sends(worker, seen_off):
     assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
 
 
-def test_however_long_it_sends_there_is_an_end(worker, seen_off):
+def test_one_that_sends_a_little_only_to_stay_has_not(worker, seen_off):
+    client, conn = seen_off
+    client.sendall(b"more")
+    looked(worker)
+    conn.timeout = 0
+    looked(worker)
+    assert (worker.nr_conns, conn.sock.fileno()) == (0, -1)
+
+
+def test_however_long_it_sends_there_is_an_end(worker, seen_off, monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_LEAST_BYTES", 4)
     client, conn = seen_off
     assert conn.sock.leave_until - time.monotonic() <= LEAVE_AT_MOST_SECONDS
     conn.sock.leave_until = time.monotonic() + 0.5
@@ -530,7 +542,8 @@ def test_however_long_it_sends_there_is_an_end(worker, seen_off):
         conn.sock.leave_until = time.monotonic()
 
 
-def test_who_goes_sooner_does_not_wait_for_who_sends(worker, seen_off):
+def test_who_goes_sooner_does_not_wait_for_who_sends(worker, seen_off, monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_LEAST_BYTES", 4)
     client, conn = seen_off
     client.sendall(b"more")
     looked(worker)
@@ -623,7 +636,7 @@ def test_where_no_more_may_connect_the_one_that_was_silent_longest_goes(worker, 
 @pytest.mark.parametrize("silent", ["pending_conns", "_leaving", "keepalived_conns"])
 def test_those_who_asked_before_go_last(silent, worker, ends):
     _, conn = ends
-    order = ("pending_conns", "_leaving", "keepalived_conns")
+    order = ("_leaving", "pending_conns", "keepalived_conns")
     before = order[: order.index(silent)]
     assert not any(getattr(worker, name) for name in before)
     getattr(worker, silent).append(conn)
