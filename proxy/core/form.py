@@ -128,9 +128,9 @@ def _only(part: Part, former: Part | None) -> Part:
 
 def _parts(body: Bytes, delimiter: bytes) -> list[Part]:
     parts: list[Part] = []
-    at = 0
     if not body.startswith(delimiter):
         raise BrokenForm("The form does not begin with its boundary.")
+    at = 0
     while True:
         match = _AFTER_BOUNDARY.match(body, at + len(delimiter))
         if match is None:

@@ -112,12 +112,19 @@ def _edited(body: Bytes, edits: Iterable[_Edit]) -> Payload:
         pieces += (whole[done:start], new)
         done = end
         if len(pieces) > MOST_PIECES:  # there may be a million of them
-            joined += b"".join(pieces)
-            pieces.clear()
+            _add(joined, pieces)
     pieces.append(whole[done:])
     if joined:
-        return joined + b"".join(pieces)
+        _add(joined, pieces)
+        return joined
     return Spliced(tuple(pieces)) if is_large else b"".join(pieces)
+
+
+def _add(joined: bytearray, pieces: list[Any]) -> None:
+    """One by one: among them may be an image."""
+    for piece in pieces:
+        joined += piece
+    pieces.clear()
 
 
 def _first(body: Bytes, name: str, value: object) -> _Edit:

@@ -489,7 +489,8 @@ class Attempt:
             return len(body) // BYTES_PER_TOKEN
         if says == "transcript":  # of which some forms have the time of each word
             text = json_object(body).get("text")
-            return len(text if isinstance(text, str) else body) // BYTES_PER_TOKEN
+            said = text.encode("utf-8", "replace") if isinstance(text, str) else body
+            return len(said) // BYTES_PER_TOKEN
         if says == "speech":
             return len(body) // SOUND_BYTES_PER_TOKEN
         return self._image_tokens() or 0

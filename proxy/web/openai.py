@@ -33,7 +33,7 @@ from proxy.web.counting import count_refusal
 from proxy.web.errors import shown
 
 # OpenAI's, Azure's v1, Azure's classic, whose deployment is the model we route by; and what
-# Azure's clients make of the last where they do not know it (of a form, say, they never do).
+# Azure's clients make of the last where they find no model (that for Node.js of images' forms).
 PATH_STYLES = (
     "/v1/{path}",
     "/openai/v1/{path}",

@@ -975,7 +975,7 @@ DURATION = {"type": "duration", "seconds": 60}
 
 def test_a_transcript_that_counts_seconds_is_estimated_by_them():
     words = [{"word": "word", "start": 0.0, "end": 0.5}] * 100
-    attempt = World(A, a=ok(text="x" * 40, words=words, usage=DURATION)).alone(
+    attempt = World(A, a=ok(text="\u00fc" * 20, words=words, usage=DURATION)).alone(
         endpoint="audio/transcriptions"
     )
     assert attempt.usage == Usage(1_000, 10, estimated=True)
