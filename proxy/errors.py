@@ -78,6 +78,13 @@ class Malformed(BadRequest):
     code = "malformed_request"
 
 
+class NotKept(BadRequest):
+    """What the request goes on with was not given to its client, or its instance is gone. The
+    code is OpenAI's: clients begin anew then."""
+
+    code = "previous_response_not_found"
+
+
 class Unauthorized(ProxyError):
     """No key, or one we do not know."""
 
@@ -110,6 +117,12 @@ class ModelNotFound(NotFound):
     """No instance serves the model."""
 
     code = "model_not_found"
+
+
+class ResponseNotFound(NotFound):
+    """It was not given to the client that asks for it, or its instance is gone."""
+
+    code = "response_not_found"
 
 
 class MethodNotAllowed(ProxyError):

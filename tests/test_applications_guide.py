@@ -44,6 +44,9 @@ ELSEWHERE = {
         "the admin API",
     ),
     **dict.fromkeys(("csrf_token_missing", "not_signed_in", "session_over"), "the console"),
+    **dict.fromkeys(
+        ("previous_response_not_found", "response_not_found"), "docs/responses.md tells of them"
+    ),
     "forbidden": "each that is raised has a code of its own",
     "client_closed_request": "nobody is there to read it",
     "stream_interrupted": "an event in a stream that has begun",

@@ -26,6 +26,8 @@ def test_every_error_has_openais_shape(kind):
         ("ProxyError", 500, "server_error", "internal_error"),
         ("BadRequest", 400, "invalid_request_error", "invalid_request"),
         ("Malformed", 400, "invalid_request_error", "malformed_request"),
+        ("NotKept", 400, "invalid_request_error", "previous_response_not_found"),
+        ("ResponseNotFound", 404, "invalid_request_error", "response_not_found"),
         ("Unauthorized", 401, "invalid_request_error", "invalid_api_key"),
         ("Forbidden", 403, "permission_error", "forbidden"),
         ("ModelNotAllowed", 403, "invalid_request_error", "model_not_found"),

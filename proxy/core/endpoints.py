@@ -5,9 +5,10 @@ from typing import Literal
 
 # What an answer is made of, if it is no error: a completion, whose length the request bounds by
 # `max_tokens`, and of whose stream it may ask the usage; a transcript, which is text as well,
-# and may be no JSON; images; speech, which is no JSON and comes bit by bit; or data of which
+# and may be no JSON; images; speech, which is no JSON and comes bit by bit; a response, which
+# its upstream keeps, so that later calls can refer to it (core/kept.py); or data of which
 # nothing counts.
-Answer = Literal["completion", "transcript", "images", "speech", "data"]
+Answer = Literal["completion", "transcript", "images", "speech", "response", "data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +41,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         Endpoint("audio/transcriptions", ("prompt",), "transcript", is_form=True),
         Endpoint("audio/translations", ("prompt",), "transcript", streams=False, is_form=True),
         Endpoint("audio/speech", ("input", "instructions"), "speech"),
+        Endpoint("responses", ("input", "instructions", "tools", "text"), "response"),
+        Endpoint("responses/compact", ("input", "instructions"), "response", streams=False),
     )
 }

@@ -13,13 +13,17 @@ NO_KEY = "NONE"  # the old program's word for "send no key"
 # Azure rejects `stream_options` at this version and all before it.
 LAST_WITHOUT_STREAM_OPTIONS = "2024-06-01"
 
+# Below no deployment: the resource keeps them. Each has its v1 paths, which need no version.
+OF_RESOURCES = "responses"
+
 KEPT_NAMES = 1024  # of deployments, quoted
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
     """`url(config, path, deployment)` and `key_headers(key)` say how to ask;
-    `model_in_body`: the body's `model` must be the deployment; `stream_usage(config)`:
+    `model_in_body`: the body's `model` must be the deployment, and is for all where the path
+    names none (OF_RESOURCES); `stream_usage(config)`:
     a stream may be asked for its usage event; `takes_tokens`: of Entra ID."""
 
     url: Callable[[InstanceConfig, str, str], str]
@@ -30,6 +34,8 @@ class Provider:
 
 
 def _azure_url(config: InstanceConfig, path: str, deployment: str) -> str:
+    if path.startswith(OF_RESOURCES):
+        return _azure_v1_url(config, path, deployment)
     return (
         f"{config.api_base.rstrip('/')}/openai/deployments/{_quoted(deployment)}"
         f"/{path}?api-version={_quoted(config.api_version)}"

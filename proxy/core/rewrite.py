@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.form import Form
 from proxy.core.outline import LARGE_BYTES, Outline, outline
-from proxy.core.providers import PROVIDERS
+from proxy.core.providers import OF_RESOURCES, PROVIDERS
 from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Payload, Serving, Spliced
 
@@ -54,7 +54,8 @@ def body_for(call: Call, serving: Serving, *, ask_usage: bool) -> Payload:
     """The call's body as this instance needs it; nothing else in it changes."""
     body = call.body
     edits: list[Iterable[_Edit]] = []
-    by_body = PROVIDERS[serving.config.provider_type].model_in_body
+    is_of_resource = call.endpoint.startswith(OF_RESOURCES)
+    by_body = is_of_resource or PROVIDERS[serving.config.provider_type].model_in_body
     if call.form is not None:
         if by_body and call.body_model != serving.deployment:
             edits.append([_of_form(call.form, serving.deployment)])

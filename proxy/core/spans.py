@@ -15,6 +15,8 @@ Attributes = dict[str, str | int | float | bool | list[str]]
 # Endpoint -> `gen_ai.operation.name`; provider -> `gen_ai.provider.name`.
 OPERATIONS: Mapping[str, str] = {
     "chat/completions": "chat",
+    "responses": "chat",
+    "responses/compact": "chat",
     "completions": "text_completion",
     "embeddings": "embeddings",
     "images/generations": "image_generation",

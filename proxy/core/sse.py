@@ -48,6 +48,12 @@ _CLIENTS_CODES = frozenset(
     {
         *("content_filter", "content_policy_violation", "moderation_blocked"),
         *("context_length_exceeded", "invalid_prompt"),
+        # Of a response's `error`.
+        *("empty_image_file", "failed_to_download_image", "image_content_policy_violation"),
+        *("image_file_not_found", "image_file_too_large", "image_parse_error"),
+        *("image_too_large", "image_too_small", "invalid_base64_image", "invalid_image"),
+        *("invalid_image_format", "invalid_image_mode", "invalid_image_url"),
+        "unsupported_image_media_type",
     }
 )
 _INSTANCES_STATUSES = frozenset({401, 403, 404, 408, 429})
@@ -228,7 +234,7 @@ class StreamWatcher:
         if error or payload.get("object") == "error" or _ERROR_NAME.search(event):
             told = error or payload or data.decode("utf-8", "replace")
             if self.error is None:
-                self.error, self.is_clients_error = _message(told), is_of_client(told)
+                self.error, self.is_clients_error = message_of(told), is_of_client(told)
                 self.is_unclear_error = not self.is_clients_error and is_unclear(told)
         elif not self.content:
             is_known = isinstance(payload.get("choices"), list)
@@ -387,7 +393,8 @@ def _is_clients_status(code: str) -> bool:
     return 400 <= int(code[:4]) < 500 and int(code[:4]) not in _INSTANCES_STATUSES
 
 
-def _message(error: Any) -> str:
+def message_of(error: Any) -> str:
+    """What an error object, or what stands for one, says; short, and in a line."""
     text = error.get("message") if isinstance(error, dict) else error
     words = " ".join(str(text or "an error without a message").split())[:ERROR_CHARACTERS]
     # JSON can spell half a character (\ud800), which neither a database nor a client takes.

@@ -21,8 +21,14 @@ SOUND_HEAD_BYTES = 36
 _OF_WAV = ((22, 2), (24, 4), (28, 4), (34, 2))  # where they stand there, and in how many bytes
 SOUND_TOKENS_PER_TEXT_TOKEN = 5
 
-# Content parts whose data is not text, by their type, which is also the key of the data.
-_MEDIA_KEYS = frozenset({"image_url", "input_audio", "file"})
+# Keys of data that is not text, and the types of what they stand in: parts of messages, items.
+_MEDIA: Mapping[str, tuple[str, ...]] = {
+    "image_url": ("image_url", "input_image", "computer_screenshot"),
+    "input_audio": ("input_audio",),
+    "file": ("file",),
+    "file_data": ("input_file",),
+    "result": ("image_generation_call",),
+}
 
 # The largest number we count with: above every limit, and sums of it still fit the
 # database's 64 bits. Clients may write any number.
@@ -33,7 +39,7 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 PART_CHARACTERS = 65_536  # looked at together
 
-_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _MORE_FIELDS = frozenset(("n", "best_of", "prompt"))  # that ask for more answers than one
 
 NOTHING_OMITTED: Mapping[str, int] = MappingProxyType({})
@@ -70,8 +76,8 @@ def prompt(
         elif isinstance(value, dict):
             for key, inner in value.items():
                 # A tool may have a parameter of such a name; a medium says its type.
-                if key in _MEDIA_KEYS and value.get("type") == key:
-                    media += image_tokens(inner) if key == "image_url" else UNKNOWN_TOKENS
+                if key in _MEDIA and value.get("type") in _MEDIA[key]:
+                    media += _media_tokens(value, key)
                 else:
                     texts.append(key)
                     (texts if isinstance(inner, str) else todo).append(inner)
@@ -81,6 +87,15 @@ def prompt(
             ready += 1
     counts = _counts(texts)
     return Prompt(_whole(counts, texts, omitted) if omitted else counts, media, ready)
+
+
+def _media_tokens(part: Mapping[str, Any], key: str) -> int:
+    data = part[key]
+    if key != "image_url":
+        return UNKNOWN_TOKENS
+    if isinstance(data, str):  # as an item has it
+        data = {"url": data, "detail": part.get("detail")}
+    return image_tokens(data)
 
 
 def _whole(

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from proxy.core.form import Form
+from proxy.core.kept import Marks
 from proxy.core.prompt import NO_PROMPT, Prompt
 
 NO_DEPLOYMENTS: Mapping[str, str] = MappingProxyType({})
@@ -161,7 +162,8 @@ class Call:
     client sent, byte for byte, and `body_model` and `stream_options` what it says there; `form`
     says where, if it is one, else it is JSON.
     `prompt` is what in it costs tokens, `prompt_tokens` the estimate of how many.
-    `headers` are those that may go on to an upstream.
+    `headers` are those that may go on to an upstream. `marks` are for the names of what is kept
+    of it, `home` is the instance that keeps what it refers to; "": that is nothing.
     """
 
     endpoint: str
@@ -187,6 +189,8 @@ class Call:
     is_hurried: bool = False
     # What calls with the same beginning of a prompt have in common.
     affinity: bytes = field(default=b"", repr=False)
+    marks: Marks | None = field(default=None, repr=False)
+    home: str = ""
 
     @property
     def asks_usage(self) -> bool:

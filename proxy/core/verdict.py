@@ -135,6 +135,14 @@ def blames_endpoint(error: object) -> bool:
     )
 
 
+def of_kept(error: object) -> Verdict | None:
+    """Of the `error` that a 404 holds where the Responses API was asked, unless it tells of the
+    deployment: what the call refers to is not kept any more, or that API is not there, which
+    says nothing of all else that the deployment is asked for."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return None if code in ("DeploymentNotFound", "model_not_found") else UNSUPPORTED
+
+
 def without_token(retry_seconds: float) -> Verdict:
     """Entra ID refuses the gateway a token, or the gateway does not know who it is: for a
     person to mend. It rests until there is another try, which may find it mended; not longer

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+from proxy.core.response_events import ResponseWatcher
 from proxy.core.sound import SoundWatcher
 from proxy.core.sse import StreamWatcher
 from proxy.runtime.transport import SILENT
 from proxy.runtime.upstream import Answer, UpstreamError, failure
 
-Watcher = StreamWatcher | SoundWatcher
+Watcher = StreamWatcher | SoundWatcher | ResponseWatcher
 
 # Events that say nothing yet are held back until one does; of a stream that goes on and on
 # without saying anything, no more than this.

@@ -15,11 +15,19 @@ from proxy.core import verdict as verdicts
 from proxy.core.attempts import Ending, Reservation
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.excerpt import excerpt, is_json, without_key
+from proxy.core.kept import marked
 from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
 from proxy.core.record import IN_STREAM, Ended, Tried
+from proxy.core.response_events import ResponseWatcher, failure_of
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sound import SoundWatcher
-from proxy.core.sse import StreamWatcher, json_object, usage_of_answer
+from proxy.core.sse import (
+    StreamWatcher,
+    is_of_client,
+    json_object,
+    message_of,
+    usage_of_answer,
+)
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN, SOUND_BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
@@ -52,6 +60,7 @@ ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
 A_PAGE = "its answer is a page of HTML or XML, and no JSON"
+IN_ANSWER = "it answered that it failed"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
 
 logger = logging.getLogger(__name__)
@@ -137,6 +146,8 @@ class Attempt:
             elif answer.status < 400:
                 self.body = body = answer.read_all()
                 self._take_plain(body)
+                if ENDPOINTS[self.call.endpoint].answer == "response":
+                    self._take_response(body)
             else:
                 self.body = self._error_body(answer)
                 self.verdict = self._judged(self.verdict, self.body)
@@ -366,10 +377,13 @@ class Attempt:
         """Who watches what is passed on as it comes; None of what is read whole."""
         if answer.status != 200:
             return None
-        is_speech = ENDPOINTS[self.call.endpoint].answer == "speech"
+        says = ENDPOINTS[self.call.endpoint].answer
+        is_speech = says == "speech"
         kind = answer.headers.get(
             "content-type", "audio/" if is_speech else EVENT_STREAM
         ).lower()
+        if kind.startswith(EVENT_STREAM) and says == "response":
+            return ResponseWatcher(self._marked)
         if kind.startswith(EVENT_STREAM):
             client, choices = self.call.client, self.call.choices
             rewrite = strict_event if client.compat == STRICT else None
@@ -452,6 +466,8 @@ class Attempt:
         if self.answer.status == 400 and self.serving.config.provider_type == CLASSIC:
             return verdicts.of_version(json_object(body).get("error")) or verdict
         if self.answer.status == 404:
+            if ENDPOINTS[self.call.endpoint].answer == "response":
+                return verdicts.of_kept(json_object(body).get("error")) or verdict
             if verdicts.blames_endpoint(json_object(body).get("error")):
                 return verdicts.UNSUPPORTED
             if self._is_made_up():
@@ -482,11 +498,30 @@ class Attempt:
             usage = self._estimated(usage, self._completion_tokens(body))
         self.usage = usage
 
+    def _take_response(self, body: Bytes) -> None:
+        """With marks. One that failed after all is as good as an error answer."""
+        if self.verdict.outcome != "succeeded":
+            return
+        payload = json_object(body)
+        error = failure_of(payload)
+        if error is not None and not is_of_client(error):
+            raise UpstreamError(self._without_key(f"{IN_ANSWER}: {message_of(error)}"))
+        if error is not None:
+            self.verdict = verdicts.REJECTED
+        self.body = self._marked(bytes(body), payload)
+
+    def _marked(self, body: bytes, payload: Mapping[str, Any]) -> bytes:
+        """With marks at the names of what its instance keeps."""
+        marks, home = self.call.marks, self.serving.config.name
+        return body if marks is None else marked(body, payload, marks, home)
+
     def _completion_tokens(self, body: Bytes) -> int:
         """Of a plain answer that does not say."""
         says = ENDPOINTS[self.call.endpoint].answer
         if says == "completion":
             return len(body) // BYTES_PER_TOKEN
+        if says == "response":  # it says so at its end; this one goes on in the background
+            return self.call.reserved_tokens - self.call.prompt_tokens
         if says == "transcript":  # of which some forms have the time of each word
             text = json_object(body).get("text")
             said = text.encode("utf-8", "replace") if isinstance(text, str) else body

@@ -220,7 +220,8 @@ class Forward:
         elif attempt.verdict.try_next:  # its client had nothing of it
             self._fairness.give(queue_of(call), call.client.name, -1.0)
         self.waiting.poke()  # what it had reserved is free
-        if usage.prompt_tokens and not usage.estimated:
+        # Of what it refers to, nobody here knows how long it is.
+        if usage.prompt_tokens and not usage.estimated and not call.home:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
 
     def _turn(self, call: Call) -> Turn:
@@ -510,11 +511,15 @@ def _pool(call: Call, snapshot: Snapshot) -> Pool:
 
 
 def _servings(call: Call, snapshot: Snapshot) -> Pool:
-    return snapshot.catalog.pool(call.model, call.client.allowed_instances)
+    only = (call.home,) if call.home else call.client.allowed_instances
+    return snapshot.catalog.pool(call.model, only)
 
 
 def _nobody(call: Call, snapshot: Snapshot) -> ProxyError:
     """Why there is nobody in its pool."""
+    if call.home:
+        is_out = snapshot.disabled.pool(call.model, (call.home,)).servings
+        return no_answer.home_out_of_service() if is_out else no_answer.not_at_home(call)
     allowed = call.client.allowed_instances
     out = snapshot.disabled.pool(call.model, allowed).servings
     if out:

@@ -100,6 +100,24 @@ def model_not_found(call: Call) -> ProxyError:
     )
 
 
+def not_at_home(call: Call) -> ProxyError:
+    """400: the only instance that could do it has no such model."""
+    return BadRequest(
+        "What this request refers to is kept by an instance that does not serve"
+        f" {call.model!r}. Ask for the model that you began with, or send the whole"
+        " conversation.",
+        param="model",
+    )
+
+
+def home_out_of_service() -> ProxyError:
+    """503: it is switched off, or lacks a secret or a token."""
+    return Unavailable(
+        "The instance that keeps what this request refers to is out of service.",
+        is_worth_retrying=False,
+    )
+
+
 def out_of_service(call: Call, out: Sequence[Serving], *, lacks_token: bool) -> ProxyError:
     """503: those that serve the model, `out`, are switched off or lack a secret or a token.
     Where they serve it because they serve any, nobody here knows whether there is such one."""

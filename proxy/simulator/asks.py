@@ -29,11 +29,12 @@ COUNTS = {
     "best_of": 128,
     "max_tokens": 1_000_000,
     "max_completion_tokens": 1_000_000,
+    "max_output_tokens": 1_000_000,
 }
 """Fields that are whole numbers from 1, and the most they may be."""
 
 
-NEVER_STREAMED = ("embeddings", "audio/translations")
+NEVER_STREAMED = ("embeddings", "audio/translations", "responses/compact")
 
 FILES: dict[str, tuple[str, ...]] = {
     "images/edits": ("image", "image[]"),
@@ -68,6 +69,10 @@ class Ask:
         if self.operation == "audio/speech":
             return self.body.get("stream_format") == "sse"
         return self.operation not in NEVER_STREAMED and self.body.get("stream") is True
+
+    @property
+    def is_of_responses(self) -> bool:
+        return self.operation.startswith("responses")
 
     @property
     def includes_usage(self) -> bool:
@@ -199,7 +204,9 @@ def prompt_tokens(body: Json) -> int:
     prompt = body.get("messages") or body.get("prompt") or body.get("input")
     format_ = body.get("response_format")
     schema = format_.get("json_schema") if isinstance(format_, dict) else None
+    text = body.get("text")  # of a response
     defined = [body.get("tools"), body.get("functions"), schema]
+    defined.append(text.get("format") if isinstance(text, dict) else None)
     characters = sum(map(_characters, (prompt, body.get("suffix"), body.get("instructions"))))
     characters += sum(len(compact(each)) for each in defined if each)
     return max(1, -(-characters // CHARACTERS_PER_TOKEN))
@@ -218,7 +225,8 @@ def _characters(value: object) -> int:
 
 def maximum_tokens(body: Json) -> int | None:
     """The client's limit for each choice; the newer name wins."""
-    limit: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
+    names = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    limit: int | None = next(filter(None, map(body.get, names)), None)
     return limit
 
 

@@ -89,6 +89,8 @@ OPERATION_NAMES: dict[Operation, str] = {
     "audio/transcriptions": "Transcriptions_Create",
     "audio/translations": "Translations_Create",
     "audio/speech": "Speech_Create",
+    "responses": "Responses_Create",
+    "responses/compact": "Responses_Compact",
     "models": "Models_List",
 }
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from proxy.simulator import asks, errors, faults, headers, media, routes, shapes
+from proxy.simulator import asks, errors, faults, headers, media, responses, routes, shapes
 from proxy.simulator.asks import Ask
 from proxy.simulator.errors import Answer, Refused
 from proxy.simulator.faults import Fault
@@ -87,15 +87,36 @@ def _decide(resource: Resource, route: Route | None, received: Received) -> Answ
         return errors.json_answer(
             shapes.models(route.style, sorted(resource.deployments or ()))
         )
+    if route.kept:
+        return _about_kept(resource, route)
     ask = asks.checked(route, asks.read(route.operation, received.body, received.headers))
     if not resource.serves(ask.deployment):
         raise Refused(errors.deployment_not_found(ask.style))
     if resource.refuses_stream_options and "stream_options" in ask.body:
         raise Refused(errors.NO_STREAM_OPTIONS)
-    admission = resource.admit(ask.deployment, asks.estimated_tokens(ask.body))
+    admission = resource.admit(ask.deployment, _estimated_tokens(resource, ask))
     if admission.limited_by is not None:
         raise Refused(_too_many(ask, admission, received))
     return _generate(resource, ask, admission)
+
+
+def _estimated_tokens(resource: Resource, ask: Ask) -> int:
+    """What it counts against the limits. Raises Refused if it refers to what is not here."""
+    if not ask.is_of_responses:
+        return asks.estimated_tokens(ask.body)
+    responses.check(ask, resource.name, resource.shelf)
+    return responses.estimated_tokens(ask)
+
+
+def _about_kept(resource: Resource, route: Route) -> Answer:
+    shelf = resource.shelf
+    answers = {
+        "GET": shelf.retrieved,
+        "DELETE": shelf.deleted,
+        "POST /cancel": shelf.cancelled,
+        "GET /input_items": shelf.items,
+    }
+    return answers[route.what](route.kept)
 
 
 def _too_many(ask: Ask, admission: Admission, received: Received) -> Answer:
@@ -112,6 +133,12 @@ def _too_many(ask: Ask, admission: Admission, received: Received) -> Answer:
 def _generate(resource: Resource, ask: Ask, admission: Admission) -> Answer | Stream:
     voice = shapes.Voice(resource.name, resource.tokens, uuid.uuid4().hex, int(time.time()))
     room = {} if ask.style == "openai" else headers.room(admission)
+    if ask.operation == "responses/compact":
+        return replace(responses.compacted(ask, voice, resource.shelf), headers=room)
+    if ask.operation == "responses":
+        if ask.streamed:
+            return Stream(responses.events(ask, voice, resource.shelf), room)
+        return replace(responses.whole(ask, voice, resource.shelf), headers=room)
     if ask.streamed:
         return Stream(STREAMS.get(ask.operation, shapes.events)(ask, voice), room)
     if ask.operation == "audio/speech":

@@ -12,6 +12,7 @@ from typing import Literal
 
 from proxy.simulator.errors import (
     ACCESS_DENIED,
+    RESOURCE_NOT_FOUND,
     Answer,
     deployment_not_found,
     error,
@@ -105,6 +106,7 @@ FAULTS: dict[str, Fault] = {
         error(403, "403", "Access denied due to Virtual Network/Firewall rules."),
     ),
     "404": Fault("does not have the deployment", deployment_not_found("azure")),
+    "404-path": Fault("does not have the path", RESOURCE_NOT_FOUND),
     "408": Fault("times out", error(408, "Timeout", "The operation was timeout.")),
     "504": Fault("times out at its front door", error(504, "Timeout", "Gateway timeout.")),
     "500": Fault(

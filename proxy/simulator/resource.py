@@ -12,6 +12,7 @@ from ssl import SSLContext
 from proxy.simulator.asks import TOKENS
 from proxy.simulator.faults import Faults
 from proxy.simulator.limits import Admission, Limits
+from proxy.simulator.shelf import Shelf
 from proxy.simulator.wire import Received
 
 REMEMBERED_REQUESTS = 1000
@@ -43,6 +44,7 @@ class Resource:
 
     url: str = field(default="", init=False)  # http://127.0.0.1:PORT once it is started
     faults: Faults = field(default_factory=Faults, init=False, repr=False)
+    shelf: Shelf = field(default_factory=Shelf, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for option in ("tokens_per_minute", "requests_per_minute", "tokens"):
@@ -85,8 +87,9 @@ class Resource:
             return self._changed.wait_for(lambda: predicate(self), timeout_seconds)
 
     def reset(self) -> None:
-        """Forget requests, aborts, faults and what was used of the limits."""
+        """Forget requests, aborts, faults, what was used of the limits, and what is kept."""
         self.faults.clear()
+        self.shelf.clear()
         with self._changed:
             self._requests.clear()
             self._limits.clear()

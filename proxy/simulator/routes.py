@@ -16,6 +16,8 @@ Operation = Literal[
     "audio/transcriptions",
     "audio/translations",
     "audio/speech",
+    "responses",
+    "responses/compact",
     "models",
 ]
 
@@ -25,6 +27,8 @@ class Route:
     style: Style
     operation: Operation
     deployment: str = ""  # empty: it is the request body's `model`
+    kept: str = ""  # the name of a response that is asked about, and
+    what: str = ""  # what is asked
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -36,8 +40,12 @@ OPERATIONS: dict[str, Operation] = {
     "audio/transcriptions": "audio/transcriptions",
     "audio/translations": "audio/translations",
     "audio/speech": "audio/speech",
+    "responses": "responses",
+    "responses/compact": "responses/compact",
 }
 PREFIXES: dict[str, Style] = {"/openai/v1/": "azure_v1", "/v1/": "openai"}
+RESPONSE = re.compile(r"responses/([^/]+)(/cancel|/input_items)?")
+QUESTIONS = frozenset({"GET", "DELETE", "POST /cancel", "GET /input_items"})
 DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/(.+)")
 
 
@@ -52,12 +60,13 @@ def find(method: str, path: str, query: Mapping[str, str]) -> Route | None:
             return _within(style, method, path.removeprefix(prefix))
     if "api-version" not in query:
         return None
-    if path == "/openai/models":
-        return _within("azure", method, "models")
+    if path == "/openai/models" or path.startswith("/openai/responses"):
+        return _within("azure", method, path.removeprefix("/openai/"))
     if (match := DEPLOYMENT.fullmatch(path)) is None:
         return None
     deployment, operation = match.groups()
-    if method != "POST" or operation not in OPERATIONS:
+    is_below = operation in OPERATIONS and not operation.startswith("responses")
+    if method != "POST" or not is_below:
         return None
     return Route("azure", OPERATIONS[operation], unquote(deployment))
 
@@ -67,4 +76,8 @@ def _within(style: Style, method: str, operation: str) -> Route | None:
         return Route(style, "models")
     if method == "POST" and operation in OPERATIONS:
         return Route(style, OPERATIONS[operation])
+    if (match := RESPONSE.fullmatch(operation)) is not None:
+        name, part = match.groups()
+        what = f"{method} {part}" if part else method
+        return Route(style, "responses", "", unquote(name), what) if what in QUESTIONS else None
     return None

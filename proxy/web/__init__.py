@@ -11,6 +11,7 @@ from proxy.web import (
     metrics,
     openai,
     requests_log,
+    responses,
     retired,
     ui,
 )
@@ -28,6 +29,7 @@ def register(app: Gateway, *, version: str) -> None:
     app.before_request(_let_others_begin)
     limits.register(app)
     openai.register(app)
+    responses.register(app)
     app.routes = Routes(openai.CALLS)
     health.register(app)
     metrics.register(app)

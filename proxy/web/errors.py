@@ -27,7 +27,6 @@ BASE_URL = (
     " path."
 )
 ONLY_THESE = f" Of OpenAI's API the gateway passes on POST to {', '.join(ENDPOINTS)} only."
-INSTEAD = " Most SDKs can send to chat/completions what they send to responses."
 _NO_DEPLOYMENT = re.compile(r"/openai/deployments//")
 # What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _OTHER_OPERATION = re.compile(
@@ -89,8 +88,8 @@ def _hint(path: str) -> str:
     for meant in (bare, f"/v1{bare}"):
         if meant != path and routes.test(meant, request.method):
             return f" Did you mean {meant}?"
-    if other := _OTHER_OPERATION.match(path):
-        return ONLY_THESE + (INSTEAD if other[2] == "responses" else "")
+    if _OTHER_OPERATION.match(path):
+        return ONLY_THESE
     if path.startswith("/admin/") or not bare.endswith(_ASKED):
         return ""
     is_asked_so = request.method == "POST" or bare.endswith("/models")

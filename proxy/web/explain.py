@@ -22,7 +22,7 @@ from proxy.core.refusal import (
     Refusal,
 )
 from proxy.core.roles import OPERATE
-from proxy.core.types import Call, Limit, Serving
+from proxy.core.types import ANONYMOUS, Call, Limit, Serving
 from proxy.core.verdict import MISCONFIGURED
 from proxy.errors import NotFound, Unprocessable
 from proxy.web import limits
@@ -30,6 +30,7 @@ from proxy.web import schemas_explain as schemas
 from proxy.web.auth import require_admin
 from proxy.web.body import parsed_json, read_body
 from proxy.web.documented import documented_in
+from proxy.web.kept import taken_up
 from proxy.web.openai import call_of, model_of
 from proxy.web.schemas import checked, query_values
 
@@ -65,6 +66,9 @@ class Explain(MethodView):
             raise Unprocessable("A JSON object is needed: the body of a client's request.")
         more: dict[str, Any] = {"client": known.client} if known else {}
         endpoint = query.get("endpoint") or _endpoint(fields)
+        if ENDPOINTS[endpoint].answer == "response":
+            client = known.client if known else ANONYMOUS
+            body, fields, more["home"] = taken_up(parts(), client, body, fields)
         call = call_of(parts(), endpoint, model_of(fields), body, fields, **more)
         rows = list(parts().forward.explain(call))
         return {

@@ -34,6 +34,7 @@ REMEDIES: Mapping[Answer, str] = {
     "images": "fewer images (n), a lower quality, or a shorter prompt",
     "transcript": "a shorter recording, or one that is compressed more",
     "speech": "a shorter input",
+    "response": "a shorter input, or fewer max_output_tokens",
     "data": "a shorter input",
 }
 

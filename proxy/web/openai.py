@@ -16,6 +16,7 @@ from proxy.core.endpoints import ENDPOINTS, Endpoint
 from proxy.core.excerpt import excerpt
 from proxy.core.form import Form, typed
 from proxy.core.images import LOOKED_AT_BYTES
+from proxy.core.kept import has_marks, may_be_read_otherwise
 from proxy.core.outline import KEPT_BYTES, LARGE_BYTES, outline
 from proxy.core.prompt import Prompt
 from proxy.core.record import Trail
@@ -31,6 +32,7 @@ from proxy.web.auth import authenticated_client, client_of
 from proxy.web.body import BODY_SECONDS, parsed_form, parsed_json, read_body
 from proxy.web.counting import count_refusal
 from proxy.web.errors import shown
+from proxy.web.kept import marks_of, taken_up
 
 # OpenAI's, Azure's v1, Azure's classic, whose deployment is the model we route by; and what
 # Azure's clients make of the last where they find no model (that for Node.js of images' forms).
@@ -95,11 +97,11 @@ def serve(endpoint: str, model: str | None = None) -> Response:
 def _served(mine: Parts, environ: Mapping[str, Any], seen: Any, model: str | None) -> Response:
     """`seen` is what is remembered of the request: flask.g."""
     seen.client = client_of(mine, environ)
-    calls, ends_at = mine.open_calls, _ends_at(mine, environ)
+    calls, until = mine.open_calls, ends_at(mine, environ)
     line = calls.begin(environ.get("gunicorn.socket"))
     try:
-        body = _body(mine, environ, line, ends_at)
-        call = _call(mine, environ, seen, model, body, ends_at)
+        body = _body(mine, environ, line, until)
+        call = _call(mine, environ, seen, model, body, until)
         attempt = seen.attempt = _forwarded(mine, call, seen.trail, line)
         response = _answered(mine, attempt)
     except BaseException:
@@ -110,16 +112,16 @@ def _served(mine: Parts, environ: Mapping[str, Any], seen: Any, model: str | Non
     return response
 
 
-def _body(mine: Parts, environ: Mapping[str, Any], line: Line, ends_at: float) -> Bytes:
-    until = min(ends_at, time.monotonic() + BODY_SECONDS)
-    mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
+def _body(mine: Parts, environ: Mapping[str, Any], line: Line, until: float) -> Bytes:
+    received_by = min(until, time.monotonic() + BODY_SECONDS)
+    mine.open_calls.end_by(line, received_by + LAST_WORDS_SECONDS)
     try:
-        body = read_body(mine, environ, ends_at)
+        body = read_body(mine, environ, until)
     except RequestTimeout as error:
         # Clients repeat it twice: they would take their own time twice more.
         is_worth_it = TIMEOUT_KEY not in environ
         raise RequestTimeout(error.message, is_worth_retrying=is_worth_it) from None
-    mine.open_calls.end_by(line, ends_at + LAST_WORDS_SECONDS)
+    mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
     return body
 
 
@@ -175,7 +177,7 @@ def _call(
     seen: Any,
     model: str | None,
     body: Bytes,
-    ends_at: float,
+    until: float,
 ) -> Call:
     """What its JSON holds is given up before anybody waits."""
     endpoint, client = seen.endpoint, seen.client
@@ -184,6 +186,10 @@ def _call(
     fields, omitted = (
         _parsed(row, body) if form is None else (typed(form.fields), NOTHING_OMITTED)
     )
+    home, marks = "", None
+    if row.answer == "response":
+        body, fields, home = taken_up(mine, client, body, fields)
+        marks = marks_of(mine, client)
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
@@ -205,10 +211,12 @@ def _call(
         omitted,
         form=form,
         client=client,
+        home=home,
+        marks=marks,
         headers=passed,
         request_id=seen.request_id,
         began_at=seen.started,
-        ends_at=ends_at,
+        ends_at=until,
         is_hurried=TIMEOUT_KEY in environ,
     )
 
@@ -250,6 +258,8 @@ def _parsed(row: Endpoint, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str,
         raise BadRequest("The request has no body; a JSON object is needed.")
     if len(body) <= LARGE_BYTES:
         return _object(body), NOTHING_OMITTED
+    if row.answer == "response" and (has_marks(body) or may_be_read_otherwise(body)):
+        return _object(body), NOTHING_OMITTED  # it may have to be written anew
     text, omitted, _ = outline(body)
     fields = _object(text)
     prompts = row.prompt_fields
@@ -313,7 +323,7 @@ def _check_spelling(fields: Mapping[str, Any]) -> None:
             )
 
 
-def _ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
+def ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
     """Monotonic seconds: the setting's, or earlier if the client wants no later answer."""
     seconds: float = mine.settings.deadline_seconds
     given = environ.get(TIMEOUT_KEY)
@@ -346,7 +356,7 @@ def _answer_tokens(
     row: Endpoint, fields: Mapping[str, Any], prompt: Prompt, prompt_tokens: int
 ) -> int:
     """The most that the answer may cost; of speech and transcripts, about what it will."""
-    if row.answer == "completion":
+    if row.answer in ("completion", "response"):
         return tokens.completion_limit_tokens(fields)
     if row.answer == "images":
         return tokens.image_answer_tokens(fields)
@@ -389,10 +399,8 @@ def _response(mine: Parts, attempt: Attempt) -> Response:
         return Relayed(attempt, answer.status, lines, source=attempt.stream)
     lines = headers.for_client(answer.header_items(), has_limits=is_limited)
     body = attempt.body
-    if answer.status >= 400 and not _has_openai_shape(body):
-        body = _wrapped(attempt)
-        lines = [(n, v) for n, v in lines if n != "content-type"]
-        lines.append(("content-type", "application/json"))
+    if answer.status >= 400:
+        body, lines = shown_body(answer.status, body, lines)
     else:
         if client.compat == STRICT:
             body = strict_answer(body)
@@ -409,6 +417,17 @@ def _add_missing_type(lines: list[tuple[str, str]], content_type: str) -> None:
         lines.append(("content-type", content_type))
 
 
+def shown_body(
+    status: int, body: Bytes, lines: list[tuple[str, str]]
+) -> tuple[Bytes, list[tuple[str, str]]]:
+    """An error answer's, and its headers, so that clients can read it."""
+    if _has_openai_shape(body):
+        _add_missing_type(lines, "application/json")
+        return body, lines
+    lines = [(n, v) for n, v in lines if n != "content-type"]
+    return _wrapped(status, body), [*lines, ("content-type", "application/json")]
+
+
 def _has_openai_shape(body: Bytes) -> bool:
     try:
         fields = orjson.loads(body)
@@ -417,11 +436,10 @@ def _has_openai_shape(body: Bytes) -> bool:
     return isinstance(fields, dict) and isinstance(fields.get("error"), dict)
 
 
-def _wrapped(attempt: Attempt) -> bytes:
+def _wrapped(status: int, body: Bytes) -> bytes:
     """An upstream's error that is text, HTML, empty or flat JSON, in OpenAI's shape."""
-    status = attempt.answer.status
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    message = excerpt(attempt.body or b"")[:SAID_CHARACTERS] or "no message"
+    message = excerpt(body)[:SAID_CHARACTERS] or "no message"
     return orjson.dumps(
         {
             "error": {

@@ -18,6 +18,8 @@ from proxy.core.endpoints import ENDPOINTS
         ("audio/transcriptions", ("prompt",), "transcript"),
         ("audio/translations", ("prompt",), "transcript"),
         ("audio/speech", ("input", "instructions"), "speech"),
+        ("responses", ("input", "instructions", "tools", "text"), "response"),
+        ("responses/compact", ("input", "instructions"), "response"),
     ],
 )
 def test_an_endpoint_says_what_its_prompt_and_its_answer_are(path, prompt_fields, answer):
@@ -33,6 +35,7 @@ def test_which_have_no_streams_and_which_take_files():
     assert {p for p, e in ENDPOINTS.items() if not e.streams} == {
         "embeddings",
         "audio/translations",
+        "responses/compact",
     }
     assert {p for p, e in ENDPOINTS.items() if e.is_form} == {
         "images/edits",
@@ -43,7 +46,7 @@ def test_which_have_no_streams_and_which_take_files():
 
 def test_each_endpoint_is_found_by_its_path():
     assert all(endpoint.path == path for path, endpoint in ENDPOINTS.items())
-    assert len(ENDPOINTS) == 8
+    assert len(ENDPOINTS) == 10
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

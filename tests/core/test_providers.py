@@ -53,6 +53,14 @@ def test_azure_v1_has_the_same_path_however_its_base_is_written(api_base):
     assert shown == "https://r.openai.azure.com/openai/v1/embeddings"
 
 
+@pytest.mark.parametrize("path", ["responses", "responses/resp_1/cancel"])
+def test_what_a_resource_keeps_has_no_deployment_in_its_path(path):
+    for kind in ("azure", "azure_v1"):
+        assert (
+            url(provider_type=kind, path=path) == f"https://a.openai.azure.com/openai/v1/{path}"
+        )
+
+
 @pytest.mark.parametrize(
     "version, query",
     [

@@ -282,6 +282,13 @@ def test_the_body_names_the_deployment_where_the_provider_reads_it_there(provide
 
 
 @pytest.mark.parametrize("provider_type", ["azure", "azure_v1", "openai"])
+def test_of_a_response_the_body_names_the_deployment_everywhere(provider_type):
+    asked = call(endpoint="responses", body=b'{"input":"x"}', body_model=None)
+    serves = serving(config(provider_type=provider_type), "east")
+    assert body_for(asked, serves, ask_usage=False) == b'{"model":"east","input":"x"}'
+
+
+@pytest.mark.parametrize("provider_type", ["azure", "azure_v1", "openai"])
 def test_a_body_that_needs_no_change_is_passed_on_byte_for_byte(provider_type):
     asked = call(body=b' { "model" : "gpt-4o", "metadata":{"name":"\\u20ac"} } ')
     body = body_for(asked, serving(config(provider_type=provider_type)), ask_usage=False)

@@ -112,6 +112,10 @@ def image(url="data:image/png;base64," + "A" * 100_000):
         {"type": "input_audio", "input_audio": {"data": "A" * 100_000, "format": "wav"}},
         {"type": "file", "file": {"file_data": "A" * 100_000}},
         {"type": "image_url", "image_url": "https://host/" + "a" * 100_000},
+        {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 100_000},
+        {"type": "computer_screenshot", "image_url": "https://host/" + "a" * 100_000},
+        {"type": "input_file", "file_data": "A" * 100_000},
+        {"type": "image_generation_call", "result": "A" * 100_000},
     ],
 )
 def test_a_medium_is_no_text_however_long_its_data(part):
@@ -124,9 +128,11 @@ def test_every_image_counts():
     low = {"type": "image_url", "image_url": {"url": "x", "detail": "low"}}
     body = {"messages": [{"content": [image(), image("x"), low]}]}
     assert prompt(body, ("messages",)).media_tokens == 2 * UNKNOWN_TOKENS + 85
+    low = {"type": "input_image", "image_url": "x", "detail": "low"}
+    assert prompt({"input": [{"content": [low]}]}, ("input",)).media_tokens == 85
 
 
-@pytest.mark.parametrize("name", ["file", "image_url", "input_audio"])
+@pytest.mark.parametrize("name", ["file", "image_url", "input_audio", "result"])
 def test_a_tools_parameter_may_have_a_mediums_name(name):
     schema = {"type": "object", "properties": {name: {"type": "string"}}}
     assert prompt({"tools": [schema]}, ("tools",)).media_tokens == 0

@@ -221,3 +221,18 @@ def test_a_404_may_blame_the_endpoint_that_the_client_chose():
 )
 def test_a_404_of_a_model_or_path_that_is_not_there_is_no_such_one(error):
     assert not verdict.blames_endpoint(error)
+
+
+@pytest.mark.parametrize(
+    "error, found",
+    [
+        ({"code": "404", "message": "Resource not found"}, verdict.UNSUPPORTED),
+        ({"code": None, "message": "Response not found."}, verdict.UNSUPPORTED),
+        (None, verdict.UNSUPPORTED),
+        ("no", verdict.UNSUPPORTED),
+        ({"code": "DeploymentNotFound"}, None),
+        ({"code": "model_not_found"}, None),
+    ],
+)
+def test_a_404_of_the_responses_api_mostly_says_nothing_of_the_deployment(error, found):
+    assert verdict.of_kept(error) is found

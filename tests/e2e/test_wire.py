@@ -225,7 +225,7 @@ def test_who_is_refused_is_told_whether_the_connection_stays(
     small: Gateway, status: int, size: int, is_kept: bool, chunked: bool
 ) -> None:
     key = f"api-key: {small.client_key if status == 404 else 'x'}"
-    path = "/v1/responses" if status == 404 else "/v1/chat/completions"
+    path = "/v1/files" if status == 404 else "/v1/chat/completions"
     framing = CHUNKED if chunked else f"Content-Length: {size}"
     body = f"{size:x}\r\n{'x' * size}\r\n0\r\n\r\n" if chunked else "x" * size
     received = said(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core import verdict as verdicts
+from proxy.core.kept import Marks
 from proxy.core.live import RETRY_SECONDS
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.record import Trail
@@ -1266,3 +1267,78 @@ def test_an_error_answer_that_breaks_off_is_still_judged_by_its_head(status):
 def test_a_client_is_told_who_it_was_that_broke_off(message, said):
     event = attempts._error_event(UpstreamError(message)).decode()
     assert f'"The answer broke off: {said}."' in event
+
+
+# Responses, which their instance keeps.
+
+MARKS = Marks(b"secret", "app")
+
+
+def of_response(payload, **changes):
+    """The attempt at an instance that answers so."""
+    answer = FakeAnswer(200, (json.dumps(payload).encode(),))
+    attempt = World(A, a=answer).alone(endpoint="responses", marks=MARKS, **changes)
+    attempt.close()
+    return attempt
+
+
+def test_a_response_goes_on_with_marks_and_its_usage():
+    usage = {"input_tokens": 9, "output_tokens": 3}
+    payload = {"id": "resp_1", "status": "completed", "error": None, "usage": usage}
+    attempt = of_response(payload)
+    assert json.loads(attempt.body) == payload | {"id": MARKS.marked("resp_1", "a")}
+    assert (attempt.verdict.outcome, attempt.usage) == ("succeeded", Usage(9, 3))
+
+
+def test_without_marks_it_goes_on_as_it_came():
+    answer = FakeAnswer(200, (b'{"id": "resp_1"}',))
+    attempt = World(A, a=answer).alone(endpoint="responses")
+    assert attempt.body == b'{"id": "resp_1"}'
+    attempt.close()
+
+
+def test_one_that_failed_is_as_good_as_an_error():
+    error = {"code": "server_error", "message": "Bad luck."}
+    attempt = of_response({"id": "resp_1", "status": "failed", "error": error})
+    assert attempt.verdict is verdicts.FAILED
+    assert attempt.trouble() == "it answered that it failed: Bad luck."
+
+
+def test_one_that_its_client_is_to_blame_for_is_shown():
+    error = {"code": "invalid_prompt", "message": "No."}
+    attempt = of_response({"id": "resp_1", "status": "failed", "error": error})
+    assert attempt.verdict is verdicts.REJECTED
+    assert json.loads(attempt.body)["id"] == MARKS.marked("resp_1", "a")
+
+
+def test_one_in_the_background_counts_by_what_it_may_use():
+    payload = {"id": "resp_1", "status": "queued", "usage": None}
+    attempt = of_response(payload, prompt_tokens=10, reserved_tokens=110)
+    assert attempt.usage == Usage(10, 100, estimated=True)
+
+
+def test_a_stream_of_one_has_marks_and_an_end_of_its_own():
+    told = [
+        {"type": "response.created", "response": {"id": "resp_1"}},
+        {"type": "response.output_text.delta", "item_id": "msg_1", "delta": "Hi"},
+        {"type": "response.completed", "response": {"id": "resp_1", "usage": None}},
+    ]
+    pieces = tuple(f"data: {json.dumps(each)}\n\n".encode() for each in told)
+    answer = FakeAnswer(200, pieces, {"content-type": "text/event-stream"})
+    world = World(A, a=answer)
+    with contextlib.closing(
+        world.attempt(endpoint="responses", marks=MARKS, stream=True)
+    ) as attempt:
+        sent = relayed(attempt)
+    assert sent.count(MARKS.marked("resp_1", "a").encode()) == 2
+    assert sent.count(MARKS.marked("msg_1", "a").encode()) == 1
+    assert attempt.verdict.outcome == "succeeded"
+
+
+def test_a_stream_of_one_that_breaks_off_says_so_as_this_api_does():
+    piece = b'data: {"type":"response.output_text.delta","delta":"Hi"}\n\n'
+    answer = FakeAnswer(200, (piece, BROKEN), {"content-type": "text/event-stream"})
+    attempt = World(A, a=answer).attempt(endpoint="responses", marks=MARKS, stream=True)
+    got, _ = broken(attempt)
+    assert b"event: error" in got
+    assert b'"code": "stream_interrupted"' in got

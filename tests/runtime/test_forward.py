@@ -340,6 +340,25 @@ def test_a_client_is_served_by_the_instances_it_may_use_and_by_no_other():
     assert world.upstream.asked == ["b", "c"]
 
 
+def test_what_an_instance_keeps_it_alone_is_asked_for():
+    world = World(A, B, C, a=never_asked, c=never_asked, b=failed(500))
+    assert world.forward(home="b")[0] == 500
+    assert world.upstream.asked == ["b", "b"]
+
+
+@pytest.mark.parametrize(
+    "changes, kind, said",
+    [
+        ({"enabled": False}, Unavailable, "is out of service"),
+        ({"supported_models": ("o3",)}, BadRequest, "does not serve 'gpt-4o'"),
+    ],
+)
+def test_that_it_cannot_be_asked_is_told(changes, kind, said):
+    world = World(A, replace(B, **changes), a=never_asked)
+    with pytest.raises(kind, match=said):
+        world.forward(home="b")
+
+
 def test_a_client_that_may_not_use_all_instances_is_not_told_what_others_serve():
     served, other = (
         replace(A, supported_models=("gpt-4o",)),

@@ -62,6 +62,7 @@ def test_every_field_that_the_gateway_counts_counts_here(path):
     fields = ("messages", "prompt", "input", "suffix", "tools", "functions", "instructions")
     said = {field: ["x" * 400] for field in (*fields, "stop", "user")}
     said["response_format"] = {"type": "json_schema", "json_schema": {"name": "x" * 400}}
+    said["text"] = {"format": {"type": "json_schema", "schema": {"title": "x" * 400}}}
     counted = [f for f, value in said.items() if asks.prompt_tokens({f: value}) > 1]
     assert set(ENDPOINTS[path].prompt_fields) <= set(counted)
     every = {field for each in ENDPOINTS.values() for field in each.prompt_fields}

@@ -230,6 +230,7 @@ ERRORS = {
     "401": (401, "invalid subscription key", {}),
     "403": (403, "Virtual Network/Firewall", {}),
     "404": (404, "DeploymentNotFound", {}),
+    "404-path": (404, "Resource not found", {}),
     "408": (408, "Timeout", {}),
     "504": (504, "Timeout", {}),
     "500": (500, "InternalServerError", {}),

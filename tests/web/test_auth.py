@@ -69,11 +69,14 @@ def test_nobody_is_served_without_a_known_key(shared_world, method, path, header
 
 def test_every_path_of_the_client_api_needs_a_key(shared_world):
     rules = shared_world.app.url_map.iter_rules()
-    paths = {r.rule.replace("<path:model>", "gpt-4o") for r in rules}
+    paths = {
+        r.rule.replace("<path:model>", "gpt-4o").replace("<name>", "resp_1") for r in rules
+    }
     paths = {p for p in paths if p.startswith(("/v1/", "/openai/"))}
-    assert len(paths) == 39
+    assert len(paths) == 56
     for path in paths:
-        method = "GET" if "models" in path or path.endswith("deployments") else "POST"
+        is_seen = "models" in path or path.endswith(("deployments", "resp_1", "input_items"))
+        method = "GET" if is_seen else "POST"
         assert shared_world.client.open(path, method=method, json=CHAT).status_code == 401, path
 
 

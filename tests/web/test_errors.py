@@ -120,10 +120,9 @@ def test_it_says_so_of_what_is_there_for_the_method_that_was_asked(shared_world,
 
 OTHERS = (
     "Of OpenAI's API the gateway passes on POST to chat/completions, completions, embeddings,"
-    " images/generations, images/edits, audio/transcriptions, audio/translations, audio/speech"
-    " only."
+    " images/generations, images/edits, audio/transcriptions, audio/translations, audio/speech,"
+    " responses, responses/compact only."
 )
-INSTEAD = "Most SDKs can send to chat/completions what they send to responses."
 EMPTY = "The deployment's name, which is the model, is empty."
 
 
@@ -134,11 +133,12 @@ EMPTY = "The deployment's name, which is the model, is empty."
         ("/models/chat/completions", BASE_URL),
         ("/", "The console is at /admin/ui."),
         ("/admin", "The console is at /admin/ui."),
-        ("/responses", ""),
+        ("/responses", "Did you mean /v1/responses?"),
+        ("/v1/conversations", OTHERS),
         ("/openai/chat/completion", ""),
         ("/openai/embeddings/", "Did you mean /openai/embeddings?"),
-        ("/v1/responses", f"{OTHERS} {INSTEAD}"),
-        ("/openai/v1/responses/resp_1/cancel", f"{OTHERS} {INSTEAD}"),
+        ("/v1/responses/resp_1/items", OTHERS),
+        ("/openai/deployments/gpt-4o/responses/resp_1/cancel", OTHERS),
         ("/openai/v1/images/variations", OTHERS),
         ("/audio/transcriptions", "Did you mean /v1/audio/transcriptions?"),
         ("/v1/images/edits/", "Did you mean /v1/images/edits?"),

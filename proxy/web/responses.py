@@ -1,0 +1,124 @@
+"""What clients ask about responses that an instance keeps: to see, cancel or delete one."""
+
+from functools import partial
+from urllib.parse import parse_qsl, quote, urlencode
+
+import orjson
+from flask import Flask, Response, g, request
+
+from proxy.context import Parts, parts
+from proxy.core import headers
+from proxy.core.kept import Marks, marked
+from proxy.core.types import Bytes, InstanceConfig
+from proxy.errors import BadRequest, ClientLeft, ResponseNotFound
+from proxy.runtime import no_answer
+from proxy.runtime.line import Line
+from proxy.runtime.lookup import Found, look_up
+from proxy.web import limits
+from proxy.web.app import Relayed
+from proxy.web.auth import authenticated_client
+from proxy.web.kept import homes_of, marks_of
+from proxy.web.openai import LAST_WORDS_SECONDS, ends_at, shown_body
+
+ENDPOINT = "responses"
+# Of OpenAI's, Azure's v1 and Azure's classic API.
+BASES = ("/v1", "/openai/v1", "/openai")
+# (what is asked, behind a response's id, and how)
+ASKED = (("", "GET"), ("", "DELETE"), ("/cancel", "POST"), ("/input_items", "GET"))
+
+# In a query, the names of items; and what is the gateway's to say, by instance.
+_NAMES = frozenset({"after", "before"})
+_OURS = frozenset({"api-version"})
+
+
+def register(app: Flask) -> None:
+    for base in BASES:
+        for suffix, method in ASKED:
+            app.add_url_rule(
+                f"{base}/{ENDPOINT}/<name>{suffix}",
+                f"{base}{suffix}-{method.lower()}",
+                serve,
+                methods=[method],
+                defaults={"suffix": suffix},
+            )
+
+
+def serve(name: str, suffix: str) -> Response:
+    """`name` is a response's id as its client knows it."""
+    mine, client = parts(), authenticated_client()
+    g.client = client
+    marks, homes = marks_of(mine, client), homes_of(mine, client)
+    opened = marks.opened(name, homes)
+    if opened is None:
+        raise ResponseNotFound(
+            f"There is no response {name!r}: it was not given to this API key by the gateway,"
+            " or its instance was removed."
+        )
+    name, home = opened
+    query = _query(marks, home)
+    config = _in_service(mine, home)
+    found = _looked_up(mine, config, f"{ENDPOINT}/{quote(name, safe='')}{suffix}", query)
+    lines = headers.for_client(found.lines, has_limits=limits.has_lines(client))
+    body: Bytes = found.body
+    if found.status < 400:
+        body = _marked(bytes(body), marks, home)
+    else:
+        body, lines = shown_body(found.status, body, lines)
+    if limits.has_lines(client):
+        lines += mine.clients.lines(client)
+    return Relayed(body, found.status, lines)
+
+
+def _looked_up(mine: Parts, config: InstanceConfig, path: str, query: str) -> Found:
+    until, environ = ends_at(mine, request.environ), request.environ
+    line: Line = mine.open_calls.begin(environ.get("gunicorn.socket"))
+    try:
+        mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
+        ask = partial(look_up, mine.upstream, config, path, query=query, line=line)
+        passed = dict(headers.passed_on(environ))
+        passed.pop("Content-Type", None)  # there is no content
+        method = "GET" if request.method == "HEAD" else request.method
+        found = ask(method=method, headers=passed, ends_at=until)
+    except BaseException:
+        if line.is_cut:
+            raise ClientLeft() from None
+        raise
+    finally:
+        mine.open_calls.end(line)
+    return found
+
+
+def _in_service(mine: Parts, home: str) -> InstanceConfig:
+    config = mine.snapshots.current.configs.get(home)
+    if config is None or not config.enabled or home in mine.snapshots.current.problems:
+        raise no_answer.home_out_of_service()
+    return config
+
+
+def _query(marks: Marks, home: str) -> str:
+    """As the instance is to get it. Raises BadRequest."""
+    passed = []
+    for name, value in parse_qsl(request.query_string.decode("latin-1"), True):
+        if name in _OURS:
+            continue
+        if name == "stream" and value.lower() not in ("false", "0", ""):
+            raise BadRequest(
+                "stream: a response that was begun before is not passed on as a stream. Leave"
+                " it out, and ask again until its status is completed.",
+                param="stream",
+            )
+        if name in _NAMES:
+            opened = marks.opened(value, (home,))
+            if opened is None:
+                raise BadRequest(f"{name}: no such item was given to you.", param=name)
+            value = opened[0]
+        passed.append((name, value))
+    return urlencode(passed)
+
+
+def _marked(body: bytes, marks: Marks, home: str) -> bytes:
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body
+    return marked(body, payload, marks, home) if isinstance(payload, dict) else body
