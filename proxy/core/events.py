@@ -182,6 +182,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "An attempt failed, and nobody else can serve the call or has the time to.",
             ("id", "instance", "why"),
         ),
+        "not_its_own": Event(
+            "error",
+            "An instance cannot read what it encrypted itself: it is another resource now, or"
+            " has another `api_base`. Conversations that began before cannot go on.",
+            ("id", "instance"),
+        ),
         "stream_broken": Event(
             "warning",
             "An answer that its client had begun to get broke off, or told of an error.",

@@ -60,6 +60,7 @@ ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
 OVER = "the time for the call is over"
 A_PAGE = "its answer is a page of HTML or XML, and no JSON"
+NOT_READABLE = b'"invalid_encrypted_content"'  # the code of an error
 IN_ANSWER = "it answered that it failed"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
 
@@ -151,6 +152,8 @@ class Attempt:
             else:
                 self.body = self._error_body(answer)
                 self.verdict = self._judged(self.verdict, self.body)
+                if self.call.home and NOT_READABLE in self.body:
+                    self._tell_not_its_own()
         except UpstreamError as error:
             self._fail(error)
         self._first_byte_ms = self._elapsed_ms()
@@ -322,6 +325,12 @@ class Attempt:
             self.stream.sent_bytes if self.stream is not None else len(body or b""),
             body is None,
         )
+
+    def _tell_not_its_own(self) -> None:
+        name = self.serving.config.name
+        said = "%s %s cannot read what it encrypted itself: it is another resource now"
+        fields = {"id": self.request_id, "instance": name}
+        tell(logger, "not_its_own", said, self.request_id, name, **fields)
 
     def _tell(self, event: str) -> None:
         name, why = self.serving.config.name, self.trouble() or ""

@@ -279,6 +279,17 @@ def test_another_model_of_the_same_instance_goes_on(world):
     assert world.asked() == (4, 0)
 
 
+def test_an_instance_that_became_another_resource_is_told_in_the_log(make_world, tmp_path):
+    world = make_world(log_dir=tmp_path)
+    world.add("a")
+    kept = ask(world, include=[ENCRYPTED])
+    other = {"api_base": world.simulator["b"].url, "api_key": world.simulator["b"].api_key}
+    world.admin("PATCH", "/a", json=other, headers={"If-Match": "*"})
+    said = error(world, input=kept["output"][:1])
+    assert said["code"] == "invalid_encrypted_content"
+    assert world.log().count("a cannot read what it encrypted itself") == 1
+
+
 def test_what_its_instance_has_forgotten_says_its_instance(both):
     kept = ask(both)
     both.simulator["a"].shelf.clear()
