@@ -53,7 +53,8 @@ class Trail:
     """Which way a call went. `passed_over` has of instances that were not asked when it was
     their turn the reason, and the seconds until they may be. `begin_attempt`, if upstreams are
     told of a trace: before each attempt, the headers for that. `charged`: what its client pays
-    for an attempt of which it got no answer, and the cost in nano."""
+    for an attempt of which it got no answer, and the cost in nano. `home`: the only instance
+    that could be asked, because it keeps what the call refers to."""
 
     policy: str = ""
     attempts: list[Tried] = field(default_factory=list)
@@ -61,6 +62,7 @@ class Trail:
     waited_seconds: float = 0.0
     begin_attempt: Callable[[], Mapping[str, str]] | None = None
     charged: tuple[Usage, int] | None = None
+    home: str = ""
 
 
 class Ended(NamedTuple):
@@ -148,6 +150,8 @@ def _of_trail(trail: Trail, seen: Seen) -> Record:
         "attempts": attempts,
         "waited_ms": int(trail.waited_seconds * 1000),
     }
+    if trail.home:
+        values["home"] = trail.home
     if trail.passed_over:
         values["passed_over"] = [
             {"instance": name, "reason": reason, "wait_ms": _whole_ms(seconds)}

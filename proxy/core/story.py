@@ -91,6 +91,8 @@ def _asked(record: Values) -> str:
     asked = f"{record.get('client')} asked for {record.get('model')} ({', '.join(what)})"
     if not record["policy"]:  # it was refused before there was an order
         return f"{asked}."
+    if "home" in record:
+        return f"{asked}; only {record['home']} has what it refers to, and could be asked."
     return f"{asked}; instances in the order of the policy {record['policy']}."
 
 

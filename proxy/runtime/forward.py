@@ -138,7 +138,7 @@ class Forward:
         changes = self._snapshots.changes  # before the config: else one would be overlooked
         pool = _pool(call, self._snapshots.current)
         line, patience_seconds = line or Line(), self._max_wait_seconds
-        turn, trail.policy = self._turn(call), self._policy
+        turn, trail.policy, trail.home = self._turn(call), self._policy, call.home
         trip = Trip(
             call, changes, pool, queue_of(call), line, trail, turn, patience_seconds, charge
         )

@@ -35,9 +35,10 @@ def no_room(
         besides = f" {refuse} the gateway, for its operator to mend."
     passing = [r for r in refused if r.passes]
     if passing and not free and all(r.reason == FAILING for r in passing):
+        them = "it" if call.home else "one of them"
         return Unavailable(
-            f"All instances that serve {call.model!r} are failing. The next attempt at one of"
-            f" them is in {wait_seconds:.1f} s.{besides}",
+            f"{_whom(call)} {_be(call)} failing. The next attempt at {them} is in"
+            f" {wait_seconds:.1f} s.{besides}",
             retry_after_seconds=wait_seconds,
         )
     full = sum(1 for r in passing if r.reason in FULL)
@@ -49,10 +50,22 @@ def no_room(
         _count(free, "can be asked again now", "can be asked again now"),
     )
     return NoRoom(
-        f"All instances that serve {call.model!r} {'were' if free else 'are'} at their limit."
+        f"{_whom(call)} {_be(call, was=bool(free))} at {'its' if call.home else 'their'} limit."
         f" {', '.join(filter(None, why))}.{_oversize(call, passing)}{besides}",
         retry_after_seconds=wait_seconds,
     )
+
+
+def _whom(call: Call) -> str:
+    if call.home:
+        return "The instance that keeps what this request refers to"
+    return f"All instances that serve {call.model!r}"
+
+
+def _be(call: Call, *, was: bool = False) -> str:
+    if call.home:
+        return "was" if was else "is"
+    return "were" if was else "are"
 
 
 def _count(number: int, one: str, several: str) -> str:

@@ -66,6 +66,9 @@ class RequestSchema(Schema):
     model = fields.String()
     endpoint = fields.String()
     policy = fields.String()
+    home = fields.String(
+        metadata={"description": "The only one to be asked: it keeps what the call refers to."}
+    )
     stream = fields.Boolean()
     instance = fields.String(metadata={"description": "Whose answer it got; empty: nobody's."})
     outcome = fields.String()

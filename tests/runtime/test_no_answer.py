@@ -44,6 +44,21 @@ def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
     )
 
 
+def test_of_the_only_one_that_keeps_something_it_is_told_alone():
+    bound = call(model="gpt-4o", home="a")
+    found = [
+        no_answer.no_room(bound, refused(FAILING), 2.0),
+        no_answer.no_room(bound, refused(NO_ROOM), 2.0),
+        no_answer.no_room(bound, [], 2.0, free=1),
+    ]
+    what = "The instance that keeps what this request refers to"
+    assert [error.message for error in found] == [
+        f"{what} is failing. The next attempt at it is in 2.0 s.",
+        f"{what} is at its limit. 1 has no room left this minute.",
+        f"{what} was at its limit. 1 can be asked again now.",
+    ]
+
+
 SMALL, LARGE = (serving(config(n, max_tpm=tpm)) for n, tpm in (("a", 100), ("b", 500)))
 UNLIMITED, HUGE = (serving(config(n, max_tpm=tpm)) for n, tpm in (("c", 0), ("d", 100_000)))
 

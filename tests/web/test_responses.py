@@ -446,3 +446,20 @@ def test_a_stream_that_fails_before_it_says_anything_is_asked_of_another(both):
     both.simulator["a"].faults["*"] = "error-before-content*1"
     events = events_of(both.ask(ASK | {"stream": True}, PATH))
     assert events[-1]["type"] == "response.completed"
+
+
+def test_who_cannot_be_answered_elsewhere_is_told_so(both):
+    kept = ask(both)
+    both.simulator["a"].faults["*"] = "429"
+    message = error(both, 429, previous_response_id=kept["id"])["message"]
+    assert message.startswith("The instance that keeps what this request refers to is at its")
+    assert ask(both)["id"]
+
+
+def test_the_request_tells_where_it_was_bound_to(both):
+    kept = ask(both)
+    ask(both, previous_response_id=kept["id"])
+    both.parts.log_writer.stop()  # it has written all
+    last, first = both.client.get("/admin/requests", headers=ADMIN).get_json()["requests"][:2]
+    assert last["home"] == "a"
+    assert "home" not in first
