@@ -81,6 +81,8 @@ class Ask:
 
     @cached_property
     def form(self) -> Form | None:
+        if self.operation == "responses":
+            return forms.wanted_of_response(self.body)
         return form(self.body) if self.operation == "chat/completions" else None
 
 

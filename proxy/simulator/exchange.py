@@ -193,7 +193,8 @@ def _send_stream(
         return _end(fault, connection)
     has_said = False
     for number, event in enumerate(stream.events):
-        if fault.stops == "in middle" and number == faults.EVENTS_BEFORE_END:
+        is_middle = has_said and number >= faults.EVENTS_BEFORE_END
+        if fault.stops == "in middle" and is_middle:
             return _end(fault, connection)
         says = stream.content_type != EVENTS or shapes.says_something(event)
         if fault.stops == "before content" and says:

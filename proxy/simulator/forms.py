@@ -59,6 +59,23 @@ def wanted(body: Json) -> Form | None:
     return Form(_fitting(named.get("schema"), what, "response_format"))
 
 
+def wanted_of_response(body: Json) -> Form | None:
+    """As `wanted`, of a request for a response, which says the same otherwise."""
+    text, choice = body.get("text"), body.get("tool_choice")
+    format_ = text.get("format") if isinstance(text, dict) else None
+    tools = [t for t in _objects(body.get("tools")) if t.get("type") == "function"]
+    said: Json = {"tools": [{"type": "function", "function": tool} for tool in tools]}
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        choice = {"type": "function", "function": {"name": choice.get("name")}}
+    if tools and not isinstance(choice, dict | str | None):
+        choice = str(choice)
+    if tools:
+        said["tool_choice"] = choice
+    if isinstance(format_, dict):
+        said["response_format"] = {**format_, "json_schema": format_}
+    return wanted(said)
+
+
 def _called_tool(body: Json) -> Form | None:
     choice = body.get("tool_choice")
     if choice is None:

@@ -1,7 +1,7 @@
 """What a simulated Azure answers where the Responses API is asked for a response.
 
 Its name, and those of its items, are known to the resource that made them and to no other; so
-is what it encrypted. Who asks for a call of a function gets one of the first that there is.
+is what it encrypted. Who asks for JSON or for a call of a function gets it, as in a chat.
 """
 
 import base64
@@ -11,16 +11,24 @@ from collections.abc import Iterator
 from proxy.simulator.asks import ADMISSION_TOKENS, Ask, maximum_tokens, prompt_tokens
 from proxy.simulator.errors import Answer, Refused, invalid, json_answer
 from proxy.simulator.forms import Json
-from proxy.simulator.shapes import Voice, dated_model, words
+from proxy.simulator.shapes import Voice, dated_model, pieces
 from proxy.simulator.shelf import Kept, Shelf
 
 ENCRYPTED = "reasoning.encrypted_content"  # as `include` has it
 REASONING_TOKENS = 8
 _BARE = {"id", "type"}
+# Of an item that begins, what it does not have yet.
+_BEGUN: dict[str, Json] = {
+    "reasoning": {},
+    "message": {"content": []},
+    "function_call": {"arguments": ""},
+}
 
 
 def check(ask: Ask, resource: str, shelf: Shelf) -> None:
-    """Raises Refused for what refers to something that is not here."""
+    """Raises Refused for what refers to something that is not here, or asks for what it cannot
+    be."""
+    _ = ask.form  # which is looked at once
     if not ask.body.get("input") and not ask.body.get("previous_response_id"):
         raise Refused(invalid("Missing required parameter: 'input'.", param="input"))
     previous = ask.body.get("previous_response_id")
@@ -80,18 +88,16 @@ def _told(ask: Ask, voice: Voice, response: Json) -> Iterator[Json]:
     yield {"type": "response.in_progress", "response": begun}
     for number, item in enumerate(response["output"]):
         place: Json = {"output_index": number}
-        opening = {**item, "status": "in_progress"}
-        if item["type"] == "message":
-            opening["content"] = []
+        opening = {**item, "status": "in_progress", **_BEGUN[item["type"]]}
         yield {"type": "response.output_item.added", **place, "item": opening}
         if item["type"] == "message":
             yield from _said(ask, voice, item, place)
         elif item["type"] == "function_call":
             called: Json = {"item_id": item["id"], **place}
-            made = {"arguments": item["arguments"]}
             kind = "response.function_call_arguments"
-            yield {"type": f"{kind}.delta", **called, "delta": item["arguments"]}
-            yield {"type": f"{kind}.done", **called, **made}
+            for piece in filter(None, pieces(ask, voice)):
+                yield {"type": f"{kind}.delta", **called, "delta": piece}
+            yield {"type": f"{kind}.done", **called, "arguments": item["arguments"]}
         yield {"type": "response.output_item.done", **place, "item": item}
     yield {"type": f"response.{response['status']}", "response": response}
 
@@ -100,7 +106,7 @@ def _said(ask: Ask, voice: Voice, item: Json, place: Json) -> Iterator[Json]:
     part = item["content"][0]
     place = {"item_id": item["id"], **place, "content_index": 0}
     yield {"type": "response.content_part.added", **place, "part": {**part, "text": ""}}
-    for word in _words(ask, voice):
+    for word in pieces(ask, voice):
         yield {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
     yield {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": []}
     yield {"type": "response.content_part.done", **place, "part": part}
@@ -108,7 +114,8 @@ def _said(ask: Ask, voice: Voice, item: Json, place: Json) -> Iterator[Json]:
 
 def _response(ask: Ask, voice: Voice, shelf: Shelf) -> Json:
     body, limit = ask.body, maximum_tokens(ask.body)
-    is_cut = limit is not None and limit < voice.tokens
+    whole = voice.tokens if ask.form is None else len(ask.form.pieces)
+    is_cut = limit is not None and limit < whole
     return {
         "id": _name("resp", voice),
         "object": "response",
@@ -142,13 +149,12 @@ def _output(ask: Ask, voice: Voice) -> Iterator[Json]:
     if isinstance(include, list) and ENCRYPTED in include:
         sealed = {"summary": [], "encrypted_content": _sealed(voice.resource)}
         yield {"id": _name("rs", voice), "type": "reasoning", **sealed}
-    tools = ask.body.get("tools") or ()
-    names = [tool["name"] for tool in tools if tool.get("type") == "function"]
-    if names and ask.body.get("tool_choice") == "required":
+    text = "".join(pieces(ask, voice))
+    if ask.form is not None and ask.form.function is not None:
         call: Json = {"id": _name("fc", voice), "type": "function_call", "status": "completed"}
-        yield {**call, "call_id": f"call_{voice.id}", "name": names[0], "arguments": "{}"}
+        named = {"call_id": f"call_{voice.id}", "name": ask.form.function}
+        yield {**call, **named, "arguments": text}
         return
-    text = "".join(_words(ask, voice))
     part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
     message = {"id": _name("msg", voice), "type": "message", "status": "completed"}
     yield {**message, "role": "assistant", "content": [part]}
@@ -177,7 +183,7 @@ def _usage(ask: Ask, voice: Voice, shelf: Shelf) -> Json:
     """All of the conversation so far goes in."""
     kept = shelf.get(str(ask.body.get("previous_response_id")))
     before = kept.response["usage"]["total_tokens"] if kept is not None else 0
-    said = len(_words(ask, voice))
+    said = len(pieces(ask, voice))
     tokens_in = prompt_tokens(ask.body) + before
     return {
         "input_tokens": tokens_in,
@@ -186,10 +192,6 @@ def _usage(ask: Ask, voice: Voice, shelf: Shelf) -> Json:
         "output_tokens_details": {"reasoning_tokens": REASONING_TOKENS},
         "total_tokens": tokens_in + said + REASONING_TOKENS,
     }
-
-
-def _words(ask: Ask, voice: Voice) -> list[str]:
-    return words(ask, voice)[: maximum_tokens(ask.body)]
 
 
 def _name(kind: str, voice: Voice) -> str:

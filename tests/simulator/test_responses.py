@@ -3,12 +3,18 @@
 import openai
 import pytest
 import requests
+from pydantic import BaseModel
 
 from proxy.simulator import Resource
 from proxy.simulator.responses import ENCRYPTED, REASONING_TOKENS
 
 MODEL = "gpt-4o"
 TOOL = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
+
+
+class Trip(BaseModel):
+    city: str
+    days: int
 
 
 def client_of(resource):
@@ -61,6 +67,42 @@ def test_a_call_of_a_function_is_made_where_it_is_required(client):
         model=MODEL, input="x", tools=[TOOL], tool_choice="required"
     ) as stream:
         assert stream.get_final_response().output[0].name == "look"
+
+
+def test_a_function_may_be_named_and_gets_arguments_that_fit(client):
+    parameters = {"type": "object", "properties": {"c": {"type": "string"}}, "required": ["c"]}
+    tools = [TOOL, {"type": "function", "name": "go", "parameters": parameters}]
+    choice = {"type": "function", "name": "go"}
+    answer = client.responses.create(model=MODEL, input="x", tools=tools, tool_choice=choice)
+    assert (answer.output[0].name, answer.output[0].arguments) == ("go", '{"c":"text"}')
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(
+            model=MODEL,
+            input="x",
+            tools=tools,
+            tool_choice={"type": "function", "name": "no"},
+            stream=True,
+        )
+
+
+def test_an_answer_is_of_the_model_that_was_asked_for(client):
+    answer = client.responses.parse(model=MODEL, input="x", text_format=Trip)
+    assert isinstance(answer.output_parsed, Trip)
+    with client.responses.stream(model=MODEL, input="x", text_format=Trip) as stream:
+        assert stream.get_final_response().output_parsed == answer.output_parsed
+    answer = client.responses.create(
+        model=MODEL, input="x", text={"format": {"type": "json_object"}}
+    )
+    assert answer.output_text.startswith("{")
+
+
+def test_what_goes_wrong_in_the_middle_comes_after_some_text(client, resource):
+    resource.faults["*"] = "error-event"
+    said = []
+    stream = client.responses.create(model=MODEL, input="x", stream=True)
+    with stream, pytest.raises(openai.APIError):
+        said.extend(event.type for event in stream)
+    assert said[-1] == "response.output_text.delta"
 
 
 def test_what_went_before_goes_in_once_more(client):
