@@ -1,16 +1,19 @@
 """What upstreams keep of a call, and what later calls say of it: names of the Responses API.
 
-Only the instance that made it knows a response by its id, the items of one by theirs, and how
+Only the resource that made it knows a response by its id, the items of one by theirs, and how
 to read the reasoning that it encrypted. So each such name goes to the client with a mark at its
-end, by which the gateway finds that instance again: the home of what is kept. Nothing is
-remembered: whatever worker or host gets the next call, before or after a restart, knows it.
+end, by which the gateway finds an instance of that resource again: the home of what is kept.
+Nothing is remembered: whatever worker or host gets the next call, before or after a restart,
+knows it.
 
 A mark is of the client, too: with a name that was given to somebody else, or that has none,
-nobody gets at what is kept.
+nobody gets at what is kept. It is put on names alone that an upstream made. So no item goes up
+with an id of the client's own: what an upstream tells of it later would have a mark then.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -18,22 +21,42 @@ Bytes = bytes | bytearray
 
 MARK_BYTES = 8
 _MARKED = re.compile(r"(.+)_gw([0-9a-f]{16})", re.DOTALL)
-_MARK_IN_JSON = re.compile(rb'_gw[0-9a-f]{16}"')
 KEY_BYTES = 64  # the most that the hash takes
 
-# Of an item; what an upstream keeps is named by these.
+# Of an item; what an upstream keeps is named by these, or can be read by it alone.
 _NAMES = ("id", "encrypted_content", "approval_request_id")
 # Of an event or an answer besides.
 _MORE_NAMES = ("item_id", "response_id", "previous_response_id", "first_id", "last_id")
-# Fields of a request by which something that is kept can be got at.
-_BINDING = frozenset({"previous_response_id", "conversation", "input"})
-_OF_REFERENCE = frozenset({"id", "type"})
-REFERENCE = "item_reference"
+# Inside a JSON string the quotes would be escaped, so text of the model cannot match.
+_NAMED = re.compile(
+    rf'("(?:{"|".join((*_NAMES, *_MORE_NAMES))})"\s*:\s*)("[^"\\]*+(?:\\.[^"\\]*+)*+")'.encode()
+)
 
-# Where one of these stands, or the input twice, parsers may differ in what a body refers to: of
-# two fields of the same name either may be believed, and a name can be written with escapes.
-_TELLING = (b"previous_response_id", b"item_reference", b'"conversation"')
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+# Fields of a request by which something that is kept can be got at.
+_BINDING = frozenset({"previous_response_id", "conversation", "input", "instructions"})
+_OF_ITEMS = frozenset({"type", "role", *_NAMES})
+REFERENCE = "item_reference"
+# Items that say all that there is of them: whoever gets one needs nothing that is kept.
+_WHOLE = frozenset({"message", "function_call", "custom_tool_call"})
+
+# Without any of these a body refers to nothing, whatever parser reads it. With one it may, and
+# parsers may differ: of two fields of the same name either may be believed, and what is ASCII
+# may be written with escapes.
+_TELLING = (
+    *(b'"id"', b"previous_response_id", b'"conversation"', b"encrypted_content"),
+    *(b"approval_request_id", REFERENCE.encode()),
+)
+_ONCE = (b'"input"', b'"instructions"')
+_ESCAPED = re.compile(rb"\\u00[2-7]")
+
+NOT_GIVEN = "it was not given to this API key by the gateway, or its instance was removed"
+ELSEWHERE = "it is kept by another instance than what this request refers to besides"
+NO_CONVERSATIONS = (
+    "conversations are kept by a single instance, and the gateway does not pass them on; send"
+    " previous_response_id instead"
+)
+NO_INPUT = "it must be a text, or a list of objects"
+NO_TEXT = "it must be a text"
 
 
 class Marks(NamedTuple):
@@ -60,6 +83,20 @@ class Marks(NamedTuple):
         return blake2b(text, digest_size=MARK_BYTES, key=key, person=b"kept").hexdigest()
 
 
+class Homes(NamedTuple):
+    """Names of instances where something can be kept, and of what resource each is: those of
+    one know the same."""
+
+    names: Iterable[str]
+    resource: Callable[[str], Hashable]
+
+    def beside(self, home: str) -> tuple[str, ...]:
+        """All of its resource, itself first."""
+        same, found = self.resource(home), [home]
+        found += (n for n in self.names if n != home and self.resource(n) == same)
+        return tuple(found)
+
+
 class Unknown(Exception):
     """What a request refers to is not to be had by it. `param` is the field's name, the text
     says why, without it."""
@@ -70,112 +107,140 @@ class Unknown(Exception):
 
 
 class Resumed(NamedTuple):
-    """`fields` without marks. `home` has all that they refer to; "" if that is nothing."""
+    """`fields` without marks; the same ones if nothing in them had to change. `homes`: any of
+    these has all that they refer to; empty if that is nothing."""
 
     fields: Mapping[str, Any]
-    home: str = ""
+    homes: tuple[str, ...] = ()
 
 
-NOT_GIVEN = "it was not given to this API key by the gateway, or its instance was removed"
-ELSEWHERE = "it is kept by another instance than what this request refers to besides"
-NO_CONVERSATIONS = (
-    "conversations are kept by a single instance, and the gateway does not pass them on; send"
-    " previous_response_id instead"
-)
-
-
-def has_marks(body: Bytes) -> bool:
-    return _MARK_IN_JSON.search(body) is not None
-
-
-def may_be_read_otherwise(body: Bytes) -> bool:
-    """Whether an upstream could take it to refer to something else than is seen here. What is
-    written anew from what was seen cannot."""
-    if any(word in body for word in _TELLING) or body.count(b'"input"') > 1:
+def may_refer(body: Bytes) -> bool:
+    """Whether an upstream could find in it that it refers to something. What is written anew
+    from what was seen here tells nobody anything else."""
+    if any(word in body for word in _TELLING) or _ESCAPED.search(body) is not None:
         return True
-    return _ESCAPED_LETTER.search(body) is not None
+    return any(body.count(word) > 1 for word in _ONCE)
 
 
-def resumed(fields: Mapping[str, Any], marks: Marks, homes: Iterable[str]) -> Resumed:
+def resumed(fields: Mapping[str, Any], marks: Marks, homes: Homes) -> Resumed:
     """A request for a response, by what its JSON says. Raises Unknown."""
-    _check_spelling(fields, _BINDING)
-    if fields.get("conversation") is not None:
-        raise Unknown("conversation", NO_CONVERSATIONS)
+    _check(fields)
     search = _Search(marks, homes)
-    changed = dict(fields)
+    changed: dict[str, Any] = {}
     previous = fields.get("previous_response_id")
     if previous is not None:
         changed["previous_response_id"] = search.name(previous, "previous_response_id")
     items = fields.get("input")
     if isinstance(items, list):
-        changed["input"] = [
-            search.item(item, f"input[{number}]") if isinstance(item, dict) else item
-            for number, item in enumerate(items)
-        ]
-    return Resumed(changed, search.home)
+        found = [search.item(item, f"input[{number}]") for number, item in enumerate(items)]
+        found = [search.whole(item) if _is_whole(item) else item for item in found]
+        if found != items:
+            changed["input"] = found
+    return Resumed({**fields, **changed} if changed else fields, search.homes)
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    _check_spelling(fields, _BINDING)
+    if fields.get("conversation") is not None:
+        raise Unknown("conversation", NO_CONVERSATIONS)
+    if not isinstance(fields.get("instructions"), str | None):
+        raise Unknown("instructions", NO_TEXT)
+    if not isinstance(fields.get("input"), str | list | None):
+        raise Unknown("input", NO_INPUT)
+
+
+def _is_whole(item: Mapping[str, Any]) -> bool:
+    return item.get("type") in _WHOLE or (item.get("type") is None and "role" in item)
 
 
 class _Search:
-    """For the one home of all that a request refers to."""
+    """For the one home of all that a request refers to; `homes`: whoever knows the same."""
 
-    def __init__(self, marks: Marks, homes: Iterable[str]) -> None:
+    def __init__(self, marks: Marks, homes: Homes) -> None:
         self._marks = marks
-        self._homes = tuple(homes)
-        self.home = ""
+        self._all = homes
+        self.homes: tuple[str, ...] = ()
 
     def name(self, given: object, param: str) -> str:
         """One that has to be known."""
-        found = self._opened(given, param)
-        if found is None:
+        opened = self._opened(given, self.homes) or self._opened(given, self._all.names)
+        if opened is None:
             raise Unknown(param, NOT_GIVEN)
-        return found
-
-    def item(self, item: Mapping[str, Any], param: str) -> Mapping[str, Any]:
-        """What a client says itself may have any id; what has a mark was given by us."""
-        _check_spelling(item, _OF_REFERENCE, f"{param}.")
-        is_bare = item.keys() <= _OF_REFERENCE and item.get("type") in (None, REFERENCE)
-        if is_bare or item.get("type") == REFERENCE:
-            return {**item, "id": self.name(item.get("id"), f"{param}.id")}
-        opened = {}
-        for name in _NAMES:
-            given = item.get(name)
-            if isinstance(given, str) and _MARKED.fullmatch(given):
-                opened[name] = self.name(given, f"{param}.{name}")
-        return {**item, **opened} if opened else item
-
-    def _opened(self, given: object, param: str) -> str | None:
-        if not isinstance(given, str):
-            return None
-        # Mostly all are of one: who has the first is asked about first.
-        homes = (self.home, *self._homes) if self.home else self._homes
-        found = self._marks.opened(given, homes)
-        if found is None:
-            return None
-        name, home = found
-        if self.home and home != self.home:
+        name, home = opened
+        if self.homes and home not in self.homes:
             raise Unknown(param, ELSEWHERE)
-        self.home = home
+        self.homes = self.homes or self._all.beside(home)
         return name
+
+    def item(self, item: Any, param: str) -> Mapping[str, Any]:
+        """As its home knows it; an id that is not from there is left out."""
+        if not isinstance(item, dict):
+            raise Unknown(param, "it must be an object")
+        _check_spelling(item, _OF_ITEMS, f"{param}.")
+        for text in ("type", "role"):
+            if not isinstance(item.get(text), str | None):
+                raise Unknown(f"{param}.{text}", NO_TEXT)
+        if _is_reference(item):
+            return {**item, "id": self.name(item.get("id"), f"{param}.id")}
+        changed = {
+            name: self.name(item[name], f"{param}.{name}")
+            for name in _NAMES[1:]
+            if item.get(name) is not None
+        }
+        given = item.get("id")
+        if given is not None and not _is_whole(item):
+            if not (isinstance(given, str) and _MARKED.fullmatch(given)):
+                return _without_id(item) | changed
+            changed["id"] = self.name(given, f"{param}.id")
+        return {**item, **changed} if changed else item
+
+    def whole(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """At its home it keeps its id, everywhere else it does without. To be asked for last,
+        when that is known."""
+        given = item.get("id")
+        if given is None:
+            return item
+        opened = self._opened(given, self.homes)
+        return _without_id(item) if opened is None else {**item, "id": opened[0]}
+
+    def _opened(self, given: object, homes: Iterable[str]) -> tuple[str, str] | None:
+        return self._marks.opened(given, homes) if isinstance(given, str) else None
+
+
+def _is_reference(item: Mapping[str, Any]) -> bool:
+    """Or a parser could take it for one."""
+    kind = item.get("type")
+    if kind is None:
+        return item.get("role") is None
+    return kind.casefold() in (REFERENCE, "")
+
+
+def _without_id(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name != "id"}
 
 
 def _check_spelling(fields: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> None:
     """Some upstreams take Input for input (Go's encoding/json does)."""
     for field in fields:
-        if field not in names and field.lower() in names:
-            said = f"write it as {field.lower()}; an upstream could take it for that"
+        if field not in names and field.casefold() in names:
+            said = f"write it as {field.casefold()}; an upstream could take it for that"
             raise Unknown(f"{prefix}{field}", said)
 
 
 def marked(body: bytes, payload: Mapping[str, Any], marks: Marks, home: str) -> bytes:
     """The JSON `body` of an answer or an event, which says `payload`, with marks at the names
     of what `home` keeps. Nothing else in it changes."""
-    for name in dict.fromkeys(_names_in(payload)):
-        body = body.replace(_in_json(name), _in_json(marks.marked(name, home)))
-    return body
+    names = set(_names_in(payload))
+    if not names:
+        return body
 
+    def with_mark(found: re.Match[bytes]) -> bytes:
+        name = json.loads(found[2])
+        if name not in names:
+            return found[0]
+        return found[1] + json.dumps(marks.marked(name, home)).encode()
 
-def _in_json(name: str) -> bytes:
-    return f'"{name}"'.encode("utf-8", "replace")
+    return _NAMED.sub(with_mark, body)
 
 
 def _names_in(payload: Mapping[str, Any]) -> Iterator[str]:
@@ -196,6 +261,5 @@ def _names_in(payload: Mapping[str, Any]) -> Iterator[str]:
 def _named(thing: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
     for name in names:
         value = thing.get(name)
-        # What has an escape in JSON is no name.
-        if isinstance(value, str) and value and '"' not in value and "\\" not in value:
+        if isinstance(value, str) and value:
             yield value

@@ -1,6 +1,6 @@
 """The kinds of upstream: where a call goes, with which key, and what the body must name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
@@ -83,6 +83,13 @@ PROVIDERS: dict[str, Provider] = {
 
 # Names the old program used, and what they are called now.
 PROVIDER_ALIASES = {"generic": "openai"}
+
+
+def resource(config: InstanceConfig) -> Hashable:
+    """Equal for instances that know the same of what is kept: with Azure those of the same
+    resource, whatever key they are asked with; else it is kept for who has the key."""
+    base = config.api_base.rstrip("/").removesuffix("/openai/v1").removesuffix("/v1").lower()
+    return base, config.api_key if config.provider_type == "openai" else ""
 
 
 def key_headers(config: InstanceConfig) -> dict[str, str]:

@@ -53,8 +53,7 @@ class Trail:
     """Which way a call went. `passed_over` has of instances that were not asked when it was
     their turn the reason, and the seconds until they may be. `begin_attempt`, if upstreams are
     told of a trace: before each attempt, the headers for that. `charged`: what its client pays
-    for an attempt of which it got no answer, and the cost in nano. `home`: the only instance
-    that could be asked, because it keeps what the call refers to."""
+    for an attempt of which it got no answer, and the cost in nano."""
 
     policy: str = ""
     attempts: list[Tried] = field(default_factory=list)
@@ -62,7 +61,6 @@ class Trail:
     waited_seconds: float = 0.0
     begin_attempt: Callable[[], Mapping[str, str]] | None = None
     charged: tuple[Usage, int] | None = None
-    home: str = ""
 
 
 class Ended(NamedTuple):
@@ -83,7 +81,8 @@ class Seen(NamedTuple):
     """What is known of a request at its end, as small values: no body, no header. `started` is
     in monotonic seconds, `ended_at` a moment. None: it did not come to that. `trace`: what
     runtime/traces.py knows of it, None: it is not traced. `source`: the address that it came
-    from, where its client's key does not open."""
+    from, where its client's key does not open. `home`: the only instance that could be asked,
+    because it keeps what the request refers to."""
 
     ended_at: float
     started: float
@@ -101,6 +100,7 @@ class Seen(NamedTuple):
     ended: Ended | None = None
     trace: Any = None
     source: str | None = None
+    home: str | None = None
 
 
 def record(seen: Seen) -> Record:
@@ -116,6 +116,7 @@ def record(seen: Seen) -> Record:
         "source": seen.source,
         "model": seen.model,
         "endpoint": seen.endpoint,
+        "home": seen.home,
         "request_bytes": seen.request_bytes,
     }
     if seen.error is not None:
@@ -150,8 +151,6 @@ def _of_trail(trail: Trail, seen: Seen) -> Record:
         "attempts": attempts,
         "waited_ms": int(trail.waited_seconds * 1000),
     }
-    if trail.home:
-        values["home"] = trail.home
     if trail.passed_over:
         values["passed_over"] = [
             {"instance": name, "reason": reason, "wait_ms": _whole_ms(seconds)}

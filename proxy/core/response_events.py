@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxy.core.sse import (
-    ENDLESS_BYTES,
     data_of,
     is_of_client,
     is_unclear,
@@ -31,6 +30,9 @@ _SAYS_NOTHING = frozenset(
 )
 _ITEM_BEGINS = "response.output_item.added"  # of reasoning, nothing more may come for minutes
 FAILED = "response.failed"
+UNDER_WAY = ("queued", "in_progress")  # as a response's status
+# One that is larger has no end: the last one has all images that were made.
+MAX_EVENT_BYTES = 67_108_864
 _LAST = frozenset({"response.completed", "response.incomplete", "response.cancelled", FAILED})
 _DELTA = ".delta"
 
@@ -53,6 +55,7 @@ class ResponseWatcher:
         "endless",
         "error",
         "events",
+        "goes_on",
         "is_clients_error",
         "is_unclear_error",
         "usage",
@@ -65,6 +68,7 @@ class ResponseWatcher:
         self.usage: Usage | None = None
         self.events = 0  # that say something more; about one token each
         self.content = self.done = self.endless = False
+        self.goes_on = False  # in the background, also if nobody listens any more
         self.error: str | None = None
         self.is_clients_error = self.is_unclear_error = False
 
@@ -78,7 +82,7 @@ class ResponseWatcher:
         tail += chunk
         end = max(tail.rfind(b"\n\n", begin) + 2, tail.rfind(b"\n\r\n", begin) + 3)
         if end < 3:  # found neither
-            self.endless = len(tail) > ENDLESS_BYTES
+            self.endless = len(tail) > MAX_EVENT_BYTES
             return b""
         whole = bytes(tail[:end])
         del tail[:end]
@@ -114,20 +118,22 @@ class ResponseWatcher:
         return self._mark(event, payload)
 
     def _look_into(self, payload: Mapping[str, Any]) -> None:
-        kind, response = payload.get("type"), payload.get("response")
+        response = payload.get("response")
         if not isinstance(response, dict):
             response = {}
+        kind = str(payload.get("type"))
+        self.goes_on = self.goes_on or response.get("background") is True
         number = payload.get("sequence_number")
         self._number = number + 1 if isinstance(number, int) else self._number + 1
-        self.events += str(kind).endswith(_DELTA)
+        self.events += kind.endswith(_DELTA)
         if kind in _LAST:
-            self.done = True
+            self.done, self.goes_on = True, False
             self.usage = read_usage(response.get("usage")) or self.usage
         if kind == FAILED:
             self._note_error(response.get("error") or "it failed")
         elif kind == "error" or payload.get("error"):
             self._note_error(payload.get("error") or payload)
-        elif not _says_nothing(payload) or response.get("background") is True:
+        elif self.goes_on or not _says_nothing(kind, payload):
             self.content = True
 
     def _note_error(self, error: Any) -> None:
@@ -137,8 +143,8 @@ class ResponseWatcher:
             self.is_unclear_error = not self.is_clients_error and is_unclear(error)
 
 
-def _says_nothing(payload: Mapping[str, Any]) -> bool:
-    kind, item = payload.get("type"), payload.get("item")
+def _says_nothing(kind: str, payload: Mapping[str, Any]) -> bool:
+    item = payload.get("item")
     if kind == _ITEM_BEGINS:
         return isinstance(item, dict) and item.get("type") == "message"
     return kind in _SAYS_NOTHING

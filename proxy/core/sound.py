@@ -12,7 +12,7 @@ class SoundWatcher:
 
     usage: Usage | None = None
     error: str | None = None
-    is_clients_error = is_unclear_error = False
+    is_clients_error = is_unclear_error = goes_on = False
     done = endless = has_ended = False
 
     def __init__(self) -> None:

@@ -90,6 +90,8 @@ class StreamWatcher:
     and parsing each of them would be most of what the proxy does.
     """
 
+    goes_on = False
+
     __slots__ = (
         "_choices",
         "_ended",

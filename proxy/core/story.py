@@ -53,7 +53,8 @@ def story(record: Values) -> list[str]:
 def _sentences(record: Values) -> Iterator[str]:
     if "policy" not in record:  # it did not come to be a call
         who = f"{record['client']} sent " if "client" in record else ""
-        yield f"{who}{record['method']} {record['path']}: {_told(record)}."
+        where = f" of {record['home']}" if "home" in record else ""
+        yield f"{who}{record['method']} {record['path']}{where}: {_told(record)}."
         return
     yield _asked(record)
     attempts = record.get("attempts") or []
@@ -89,10 +90,10 @@ def _asked(record: Values) -> str:
     if "request_bytes" in record:
         what.append(f"{record['request_bytes']} bytes")
     asked = f"{record.get('client')} asked for {record.get('model')} ({', '.join(what)})"
-    if not record["policy"]:  # it was refused before there was an order
-        return f"{asked}."
     if "home" in record:
         return f"{asked}; only {record['home']} has what it refers to, and could be asked."
+    if not record["policy"]:  # it was refused before there was an order
+        return f"{asked}."
     return f"{asked}; instances in the order of the policy {record['policy']}."
 
 

@@ -39,7 +39,8 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 PART_CHARACTERS = 65_536  # looked at together
 
-_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+LIMIT_FIELDS_OF_RESPONSES = ("max_output_tokens",)
 _MORE_FIELDS = frozenset(("n", "best_of", "prompt"))  # that ask for more answers than one
 
 NOTHING_OMITTED: Mapping[str, int] = MappingProxyType({})
@@ -146,14 +147,16 @@ def _counts_of(text: str) -> tuple[int, ...]:
     return 1, letters, spaces, digits, signs, two, three
 
 
-def completion_limit_tokens(body: Mapping[str, Any]) -> int:
+def completion_limit_tokens(
+    body: Mapping[str, Any], limit_fields: Iterable[str] = LIMIT_FIELDS
+) -> int:
     """The most the answer may cost: the client's limit times `n`, for each of several prompts.
 
     Without a limit, what Azure counts then; at most MAX_TOKENS. Values of a wrong type
     are the upstream's to refuse, and count as absent here.
     """
     limit = DEFAULT_COMPLETION_TOKENS
-    for name in _LIMIT_FIELDS:
+    for name in limit_fields:
         value = _positive(body[name]) if name in body else None
         if value is not None:
             limit = value

@@ -163,7 +163,7 @@ class Call:
     says where, if it is one, else it is JSON.
     `prompt` is what in it costs tokens, `prompt_tokens` the estimate of how many.
     `headers` are those that may go on to an upstream. `marks` are for the names of what is kept
-    of it, `home` is the instance that keeps what it refers to; "": that is nothing.
+    of it, `homes` the instances that know what it refers to; empty: that is nothing.
     """
 
     endpoint: str
@@ -190,7 +190,7 @@ class Call:
     # What calls with the same beginning of a prompt have in common.
     affinity: bytes = field(default=b"", repr=False)
     marks: Marks | None = field(default=None, repr=False)
-    home: str = ""
+    homes: tuple[str, ...] = ()
 
     @property
     def asks_usage(self) -> bool:

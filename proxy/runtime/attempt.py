@@ -18,7 +18,7 @@ from proxy.core.excerpt import excerpt, is_json, without_key
 from proxy.core.kept import marked
 from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
 from proxy.core.record import IN_STREAM, Ended, Tried
-from proxy.core.response_events import ResponseWatcher, failure_of
+from proxy.core.response_events import UNDER_WAY, ResponseWatcher, failure_of
 from proxy.core.rewrite import asks_for_usage, body_for
 from proxy.core.sound import SoundWatcher
 from proxy.core.sse import (
@@ -26,6 +26,7 @@ from proxy.core.sse import (
     is_of_client,
     json_object,
     message_of,
+    read_usage,
     usage_of_answer,
 )
 from proxy.core.strict import STRICT, strict_event
@@ -147,12 +148,10 @@ class Attempt:
             elif answer.status < 400:
                 self.body = body = answer.read_all()
                 self._take_plain(body)
-                if ENDPOINTS[self.call.endpoint].answer == "response":
-                    self._take_response(body)
             else:
                 self.body = self._error_body(answer)
                 self.verdict = self._judged(self.verdict, self.body)
-                if self.call.home and NOT_READABLE in self.body:
+                if self.call.homes and NOT_READABLE in self.body:
                     self._tell_not_its_own()
         except UpstreamError as error:
             self._fail(error)
@@ -500,6 +499,9 @@ class Attempt:
             raise UpstreamError("it sent an empty answer")
         if body[:_BEGINNING].lstrip()[:1] == b"<":
             raise UpstreamError(A_PAGE)
+        if says == "response":
+            self._take_response(body)
+            return
         if not self.answer.is_delimited and not is_json(body):
             raise UpstreamError("it broke off its answer")
         usage = usage_of_answer(body)
@@ -509,15 +511,24 @@ class Attempt:
 
     def _take_response(self, body: Bytes) -> None:
         """With marks. One that failed after all is as good as an error answer."""
-        if self.verdict.outcome != "succeeded":
-            return
         payload = json_object(body)
+        if not payload:
+            raise UpstreamError("its answer is no JSON object")
         error = failure_of(payload)
         if error is not None and not is_of_client(error):
             raise UpstreamError(self._without_key(f"{IN_ANSWER}: {message_of(error)}"))
         if error is not None:
             self.verdict = verdicts.REJECTED
+        # Its own, and no other that stands there: it repeats what its client defined.
+        usage = read_usage(payload.get("usage"))
+        goes_on = payload.get("status") in UNDER_WAY
+        said_tokens = self._most_tokens() if goes_on else len(body) // BYTES_PER_TOKEN
+        self.usage = usage or self._estimate(said_tokens)
         self.body = self._marked(bytes(body), payload)
+
+    def _most_tokens(self) -> int:
+        """Of its answer."""
+        return self.call.reserved_tokens - self.call.prompt_tokens
 
     def _marked(self, body: bytes, payload: Mapping[str, Any]) -> bytes:
         """With marks at the names of what its instance keeps."""
@@ -529,8 +540,6 @@ class Attempt:
         says = ENDPOINTS[self.call.endpoint].answer
         if says == "completion":
             return len(body) // BYTES_PER_TOKEN
-        if says == "response":  # it says so at its end; this one goes on in the background
-            return self.call.reserved_tokens - self.call.prompt_tokens
         if says == "transcript":  # of which some forms have the time of each word
             text = json_object(body).get("text")
             said = text.encode("utf-8", "replace") if isinstance(text, str) else body
@@ -543,7 +552,7 @@ class Attempt:
         """Of those that were asked for; None if it was not for images."""
         if ENDPOINTS[self.call.endpoint].answer != "images":
             return None
-        return self.call.reserved_tokens - self.call.prompt_tokens
+        return self._most_tokens()
 
     def _settle_stream(self, watcher: Watcher) -> None:
         """Whatever way it ended, what came so far is charged."""
@@ -554,9 +563,7 @@ class Attempt:
         elif watcher.is_clients_error and not watcher.content:
             pass  # it said nothing else, and as a plain answer it costs nothing
         elif self.error is None or watcher.content:  # else its client got none of it
-            # Upstreams send about one token an event, but for images.
-            made_tokens = self._image_tokens() if watcher.content else None
-            self.usage = self._estimate(watcher.events if made_tokens is None else made_tokens)
+            self.usage = self._estimate(self._made_tokens(watcher))
         if watcher.is_clients_error:
             self.verdict = verdicts.REJECTED
         elif watcher.error is not None:  # it said so itself, and was passed on
@@ -564,6 +571,14 @@ class Attempt:
             self.verdict = verdicts.MODEL_ERROR if is_unclear else verdicts.FAILED
         elif not self._complete and self.error is None:
             self.verdict = verdicts.ABORTED  # the client left
+
+    def _made_tokens(self, watcher: Watcher) -> int:
+        """Upstreams send about one token an event, but for images, and for what goes on though
+        nobody listens."""
+        if watcher.goes_on:
+            return max(self._most_tokens(), watcher.events)
+        made_tokens = self._image_tokens() if watcher.content else None
+        return watcher.events if made_tokens is None else made_tokens
 
     def _estimate(self, completion_tokens: int) -> Usage:
         return Usage(self.call.prompt_tokens, completion_tokens, estimated=True)

@@ -138,7 +138,7 @@ class Forward:
         changes = self._snapshots.changes  # before the config: else one would be overlooked
         pool = _pool(call, self._snapshots.current)
         line, patience_seconds = line or Line(), self._max_wait_seconds
-        turn, trail.policy, trail.home = self._turn(call), self._policy, call.home
+        turn, trail.policy = self._turn(call), self._policy
         trip = Trip(
             call, changes, pool, queue_of(call), line, trail, turn, patience_seconds, charge
         )
@@ -221,7 +221,7 @@ class Forward:
             self._fairness.give(queue_of(call), call.client.name, -1.0)
         self.waiting.poke()  # what it had reserved is free
         # Of what it refers to, nobody here knows how long it is.
-        if usage.prompt_tokens and not usage.estimated and not call.home:
+        if usage.prompt_tokens and not usage.estimated and not call.homes:
             self._estimates.learn(call.model, call.prompt, usage.prompt_tokens)
 
     def _turn(self, call: Call) -> Turn:
@@ -511,14 +511,13 @@ def _pool(call: Call, snapshot: Snapshot) -> Pool:
 
 
 def _servings(call: Call, snapshot: Snapshot) -> Pool:
-    only = (call.home,) if call.home else call.client.allowed_instances
-    return snapshot.catalog.pool(call.model, only)
+    return snapshot.catalog.pool(call.model, call.homes or call.client.allowed_instances)
 
 
 def _nobody(call: Call, snapshot: Snapshot) -> ProxyError:
     """Why there is nobody in its pool."""
-    if call.home:
-        is_out = snapshot.disabled.pool(call.model, (call.home,)).servings
+    if call.homes:
+        is_out = snapshot.disabled.pool(call.model, call.homes).servings
         return no_answer.home_out_of_service() if is_out else no_answer.not_at_home(call)
     allowed = call.client.allowed_instances
     out = snapshot.disabled.pool(call.model, allowed).servings

@@ -1,6 +1,7 @@
 """A question about what an instance keeps, asked there once. It is no call: it takes no room,
 and what comes of it says nothing about how well the instance serves a model."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,9 +11,12 @@ from proxy.core.providers import PROVIDERS, key_headers
 from proxy.core.types import Bytes, InstanceConfig
 from proxy.errors import ProxyError, UpstreamFailed, UpstreamTimeout
 from proxy.runtime.line import Line
+from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Upstream, UpstreamError
 
 NO_BODY = b""
+
+logger = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -31,12 +35,13 @@ def look_up(
     method: str,
     query: str,
     headers: Mapping[str, str],
+    request_id: str,
     line: Line,
     ends_at: float,
 ) -> Found:
     """`path` begins with an endpoint; `query` is encoded, and may be empty. Raises
     UpstreamFailed where there is no answer that a client may see, UpstreamTimeout where none
-    came until `ends_at`, in monotonic seconds."""
+    came until `ends_at`, in monotonic seconds; the log then says why."""
     url = PROVIDERS[config.provider_type].url(config, path, "")
     if query:
         url += ("&" if "?" in url else "?") + query
@@ -55,15 +60,25 @@ def look_up(
         finally:
             answer.close()
     except UpstreamError as error:
+        if not line.is_cut:
+            _tell(request_id, config.name, error.message)
         kind = UpstreamTimeout if error.timed_out else UpstreamFailed
         said = f"The instance that keeps it gave no answer: {error.message}."
         raise kind(said) from None
     if answer.status in (401, 403):
+        _tell(request_id, config.name, f"HTTP {answer.status}")
         raise _refused()
     if not 200 <= answer.status < 300 and answer.status < 400:
+        _tell(request_id, config.name, f"HTTP {answer.status}")
         raise UpstreamFailed("The instance that keeps it redirected elsewhere.")
     whole = body if isinstance(body, bytes) else bytes(body)
     return Found(answer.status, answer.header_items(), without_key(whole, config, answer.token))
+
+
+def _tell(request_id: str, name: str, why: str) -> None:
+    said = "%s %s: %s, and nobody else keeps it"
+    fields = {"id": request_id, "instance": name, "why": why}
+    tell(logger, "no_answer", said, request_id, name, why, **fields)
 
 
 def _refused() -> ProxyError:

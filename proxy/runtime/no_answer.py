@@ -20,6 +20,7 @@ from proxy.runtime.attempt import Attempt
 # "No room" without a moment when there will be: other threads took it just now, or others are
 # to have it.
 SOON_SECONDS = 1.0
+KEEPER = "The instance that keeps what this request refers to"
 SAID_CHARACTERS = 300  # of what an upstream says of itself
 
 
@@ -35,7 +36,7 @@ def no_room(
         besides = f" {refuse} the gateway, for its operator to mend."
     passing = [r for r in refused if r.passes]
     if passing and not free and all(r.reason == FAILING for r in passing):
-        them = "it" if call.home else "one of them"
+        them = "it" if call.homes else "one of them"
         return Unavailable(
             f"{_whom(call)} {_be(call)} failing. The next attempt at {them} is in"
             f" {wait_seconds:.1f} s.{besides}",
@@ -49,21 +50,22 @@ def no_room(
         _count(failing, "is failing", "are failing"),
         _count(free, "can be asked again now", "can be asked again now"),
     )
+    whose = "its" if call.homes else "their"
     return NoRoom(
-        f"{_whom(call)} {_be(call, was=bool(free))} at {'its' if call.home else 'their'} limit."
+        f"{_whom(call)} {_be(call, was=bool(free))} at {whose} limit."
         f" {', '.join(filter(None, why))}.{_oversize(call, passing)}{besides}",
         retry_after_seconds=wait_seconds,
     )
 
 
 def _whom(call: Call) -> str:
-    if call.home:
-        return "The instance that keeps what this request refers to"
+    if call.homes:
+        return KEEPER
     return f"All instances that serve {call.model!r}"
 
 
 def _be(call: Call, *, was: bool = False) -> str:
-    if call.home:
+    if call.homes:
         return "was" if was else "is"
     return "were" if was else "are"
 
@@ -126,7 +128,7 @@ def not_at_home(call: Call) -> ProxyError:
 def home_out_of_service() -> ProxyError:
     """503: it is switched off, or lacks a secret or a token."""
     return Unavailable(
-        "The instance that keeps what this request refers to is out of service.",
+        f"{KEEPER} is out of service.",
         is_worth_retrying=False,
     )
 
@@ -152,9 +154,12 @@ def misconfigured(call: Call, servings: Sequence[Serving]) -> ProxyError:
     if any(s.config.auth == ENTRA for s in servings):
         is_mixed = any(s.config.auth != ENTRA for s in servings)
         what = f"{'their key, ' if is_mixed else ''}its identity at Entra ID or its role there,"
+    who = (
+        f"{KEEPER} refuses" if call.homes else f"The instances that serve {call.model!r} refuse"
+    )
     return UpstreamFailed(
-        f"The instances that serve {call.model!r} refuse the gateway: {what} deployment or"
-        " api_version is wrong. This is for the gateway's operator to mend.",
+        f"{who} the gateway: {what} deployment or api_version is wrong. This is for the"
+        " gateway's operator to mend.",
         code="upstream_misconfigured",
         is_worth_retrying=False,
     )
@@ -172,15 +177,13 @@ def unreachable(call: Call, attempt: Attempt) -> ProxyError:
     """502, or 504 where the time was over, with how the last attempt ended. A client that set
     the time itself wants no second try, which would take as long again."""
     error = attempt.error
+    who = f"No instance gave an answer for {call.model!r}; of the last one"
+    if call.homes:
+        who = f"{KEEPER} gave no answer"
     if error is None:
         said = attempt.trouble() if attempt.verdict.shown else None
         said = (said or "it redirected elsewhere")[:SAID_CHARACTERS]
-        return UpstreamFailed(
-            f"No instance gave an answer for {call.model!r}; of the last one: {said}."
-        )
+        return UpstreamFailed(f"{who}: {said}.")
     kind = UpstreamTimeout if error.timed_out else UpstreamFailed
     had_its_time = call.is_hurried and error.timed_out and not attempt.verdict.try_next
-    return kind(
-        f"No instance gave an answer for {call.model!r}; of the last one: {error.message}.",
-        is_worth_retrying=not had_its_time,
-    )
+    return kind(f"{who}: {error.message}.", is_worth_retrying=not had_its_time)

@@ -63,7 +63,9 @@ def _translated(error: HTTPException) -> ProxyError:
         said = f"There is nothing at {request.path}.{_hint(request.path)}"
         return NotFound(said, code="unknown_path")
     if error.code == 405:
-        return MethodNotAllowed(f"{request.path} does not accept {request.method}.")
+        is_other = request.method == "POST" and _OTHER_OPERATION.match(request.path)
+        more = ONLY_THESE if is_other else ""
+        return MethodNotAllowed(f"{request.path} does not accept {request.method}.{more}")
     if error.code == 413:
         limit = parts().settings.max_body_bytes
         return TooLarge(

@@ -22,17 +22,22 @@ from proxy.core.refusal import (
     Refusal,
 )
 from proxy.core.roles import OPERATE
-from proxy.core.types import ANONYMOUS, Call, Limit, Serving
+from proxy.core.types import ANONYMOUS, Bytes, Call, Client, Limit, Serving
 from proxy.core.verdict import MISCONFIGURED
-from proxy.errors import NotFound, Unprocessable
+from proxy.errors import BadRequest, NotFound, ProxyError, Unprocessable
 from proxy.web import limits
 from proxy.web import schemas_explain as schemas
 from proxy.web.auth import require_admin
 from proxy.web.body import parsed_json, read_body
 from proxy.web.documented import documented_in
-from proxy.web.kept import taken_up
+from proxy.web.kept import TakenUp, taken_up
 from proxy.web.openai import call_of, model_of
 from proxy.web.schemas import checked, query_values
+
+# Fields that no other operation has.
+_OF_RESPONSES = frozenset(
+    {"previous_response_id", "max_output_tokens", "background", "include", "reasoning", "text"}
+)
 
 blueprint = Blueprint(
     "explain",
@@ -68,9 +73,9 @@ class Explain(MethodView):
         endpoint = query.get("endpoint") or _endpoint(fields)
         if ENDPOINTS[endpoint].answer == "response":
             client = known.client if known else ANONYMOUS
-            body, fields, more["home"] = taken_up(parts(), client, body, fields)
+            body, fields, more["homes"] = _taken_up(client, body, fields)
         call = call_of(parts(), endpoint, model_of(fields), body, fields, **more)
-        rows = list(parts().forward.explain(call))
+        rows = _rows(call)
         return {
             "model": call.model,
             "endpoint": call.endpoint,
@@ -82,6 +87,24 @@ class Explain(MethodView):
             "clients": _clients(call.model),
             "client": _client(known, call) if known else None,
         }
+
+
+def _taken_up(client: Client, body: Bytes, fields: Mapping[str, Any]) -> TakenUp:
+    """Raises BadRequest also where only the client that `client` names could be told more."""
+    try:
+        return taken_up(parts(), client, body, fields)
+    except BadRequest as error:
+        error.message += f" Looked for as the client {client.name!r}."
+        raise
+
+
+def _rows(call: Call) -> list[tuple[Serving, Refusal | None]]:
+    try:
+        return list(parts().forward.explain(call))
+    except ProxyError as error:
+        if call.homes:
+            error.message += f" It is {' or '.join(call.homes)}."
+        raise
 
 
 def _known(name: str) -> KnownKey:
@@ -124,8 +147,14 @@ def _hindrance(known: KnownKey, call: Call) -> tuple[str | None, str, float | No
 def _endpoint(fields: Mapping[str, Any]) -> str:
     """By what the body has: each operation has a field of its own for the prompt. Without any
     it is taken for a chat that says nothing: where the model goes is asked for often enough."""
+    if not _OF_RESPONSES.isdisjoint(fields) or _are_items(fields.get("input")):
+        return "responses"
     found = (path for path, e in ENDPOINTS.items() if e.prompt_fields[0] in fields)
     return next(found, next(iter(ENDPOINTS)))
+
+
+def _are_items(given: object) -> bool:
+    return isinstance(given, list) and any(isinstance(item, dict) for item in given)
 
 
 def _row(serving: Serving, refusal: Refusal | None, call: Call) -> dict[str, Any]:

@@ -1,22 +1,23 @@
 """Requests that refer to what an instance keeps: whose they are, and where they have to go."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
 from proxy.context import Parts
-from proxy.core.kept import Marks, Resumed, Unknown, may_be_read_otherwise, resumed
+from proxy.core.kept import Homes, Marks, Unknown, may_refer, resumed
+from proxy.core.providers import resource
 from proxy.core.types import Bytes, Client
 from proxy.errors import BadRequest, NotKept
 
 
 class TakenUp(NamedTuple):
-    """A request as its instance is to get it: `home`, or if that is "", whoever is chosen."""
+    """A request as one of `homes` is to get it, or, if there are none, whoever is chosen."""
 
     body: Bytes
     fields: Mapping[str, Any]
-    home: str
+    homes: tuple[str, ...]
 
 
 def marks_of(mine: Parts, client: Client) -> Marks:
@@ -24,15 +25,21 @@ def marks_of(mine: Parts, client: Client) -> Marks:
     return Marks(mine.snapshots.current.pepper or b"", client.name)
 
 
-def homes_of(mine: Parts, client: Client) -> Iterable[str]:
+def homes_of(mine: Parts, client: Client) -> Homes:
     """Where something can be kept for it; also by one that is out of service."""
-    return client.allowed_instances or mine.snapshots.current.instances
+    snapshot = mine.snapshots.current
+    names: Collection[str] = snapshot.instances
+    if client.allowed_instances:
+        names = [name for name in client.allowed_instances if name in names]
+    configs = snapshot.configs
+    return Homes(names, lambda name: resource(configs[name]) if name in configs else name)
 
 
 def taken_up(mine: Parts, client: Client, body: Bytes, fields: Mapping[str, Any]) -> TakenUp:
-    """`fields` are what the JSON `body` says. Raises BadRequest that names the field.
+    """`fields` are all that the JSON `body` says, at least if it may refer to something.
+    Raises BadRequest that names the field.
 
-    What refers to something is written anew: the marks go, and nothing in it can be read in
+    What may refer to something is written anew: the marks go, and nothing in it can be read in
     two ways. All else stays byte for byte.
     """
     try:
@@ -40,13 +47,13 @@ def taken_up(mine: Parts, client: Client, body: Bytes, fields: Mapping[str, Any]
     except Unknown as error:
         kind = NotKept if error.param == "previous_response_id" else BadRequest
         raise kind(f"{error.param}: {error}.", param=error.param) from None
-    if not (found.home or may_be_read_otherwise(body)):
-        return TakenUp(body, fields, "")
-    return TakenUp(_written(found), found.fields, found.home)
+    if not may_refer(body):
+        return TakenUp(body, fields, ())
+    return TakenUp(_written(found.fields), found.fields, found.homes)
 
 
-def _written(found: Resumed) -> bytes:
+def _written(fields: Mapping[str, Any]) -> bytes:
     try:
-        return orjson.dumps(found.fields)
+        return orjson.dumps(fields)
     except orjson.JSONEncodeError:  # it writes nothing that is as deep as it reads
         raise BadRequest("The body is nested too deeply.") from None

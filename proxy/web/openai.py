@@ -16,7 +16,7 @@ from proxy.core.endpoints import ENDPOINTS, Endpoint
 from proxy.core.excerpt import excerpt
 from proxy.core.form import Form, typed
 from proxy.core.images import LOOKED_AT_BYTES
-from proxy.core.kept import has_marks, may_be_read_otherwise
+from proxy.core.kept import may_refer
 from proxy.core.outline import KEPT_BYTES, LARGE_BYTES, outline
 from proxy.core.prompt import Prompt
 from proxy.core.record import Trail
@@ -186,10 +186,12 @@ def _call(
     fields, omitted = (
         _parsed(row, body) if form is None else (typed(form.fields), NOTHING_OMITTED)
     )
-    home, marks = "", None
+    homes: tuple[str, ...] = ()
+    marks = None
     if row.answer == "response":
-        body, fields, home = taken_up(mine, client, body, fields)
-        marks = marks_of(mine, client)
+        _check_background(client, fields)
+        body, fields, homes = taken_up(mine, client, body, fields)
+        marks, seen.home = marks_of(mine, client), ", ".join(homes) or None
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
@@ -211,7 +213,7 @@ def _call(
         omitted,
         form=form,
         client=client,
-        home=home,
+        homes=homes,
         marks=marks,
         headers=passed,
         request_id=seen.request_id,
@@ -258,7 +260,7 @@ def _parsed(row: Endpoint, body: Bytes) -> tuple[Mapping[str, Any], Mapping[str,
         raise BadRequest("The request has no body; a JSON object is needed.")
     if len(body) <= LARGE_BYTES:
         return _object(body), NOTHING_OMITTED
-    if row.answer == "response" and (has_marks(body) or may_be_read_otherwise(body)):
+    if row.answer == "response" and may_refer(body):
         return _object(body), NOTHING_OMITTED  # it may have to be written anew
     text, omitted, _ = outline(body)
     fields = _object(text)
@@ -314,6 +316,22 @@ def _check_allowed(client: Client, model: str) -> None:
         )
 
 
+def _check_background(client: Client, fields: Mapping[str, Any]) -> None:
+    """What goes on in the background tells nobody what it used in the end."""
+    has_budget = (
+        client.max_tokens_per_day
+        or client.max_tokens_per_month
+        or client.max_cost_per_day
+        or client.max_cost_per_month
+    )
+    if fields.get("background") and has_budget and not fields.get("max_output_tokens"):
+        raise BadRequest(
+            "max_output_tokens: this API key has a budget, and a response in the background"
+            " takes of it the most that it may use; so say how much that is.",
+            param="max_output_tokens",
+        )
+
+
 def _check_spelling(fields: Mapping[str, Any]) -> None:
     """Some upstreams take Model for model (Go's encoding/json does), and the last of both."""
     for name in fields:
@@ -356,8 +374,10 @@ def _answer_tokens(
     row: Endpoint, fields: Mapping[str, Any], prompt: Prompt, prompt_tokens: int
 ) -> int:
     """The most that the answer may cost; of speech and transcripts, about what it will."""
-    if row.answer in ("completion", "response"):
+    if row.answer == "completion":
         return tokens.completion_limit_tokens(fields)
+    if row.answer == "response":
+        return tokens.completion_limit_tokens(fields, tokens.LIMIT_FIELDS_OF_RESPONSES)
     if row.answer == "images":
         return tokens.image_answer_tokens(fields)
     if row.answer == "transcript":

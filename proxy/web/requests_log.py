@@ -84,5 +84,6 @@ def tell(
             attempt.ended() if attempt is not None else None,
             get("trace"),
             get("source"),
+            get("home"),
         ),
     )

@@ -1,5 +1,6 @@
 """What clients ask about responses that an instance keeps: to see, cancel or delete one."""
 
+import re
 from functools import partial
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -26,6 +27,10 @@ BASES = ("/v1", "/openai/v1", "/openai")
 # (what is asked, behind a response's id, and how)
 ASKED = (("", "GET"), ("", "DELETE"), ("/cancel", "POST"), ("/input_items", "GET"))
 
+# What an upstream's own names are made of; it is to be no way to another path of it.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}")
+SHOWN_CHARACTERS = 100
+
 # In a query, the names of items; and what is the gateway's to say, by instance.
 _NAMES = frozenset({"after", "before"})
 _OURS = frozenset({"api-version"})
@@ -48,13 +53,14 @@ def serve(name: str, suffix: str) -> Response:
     mine, client = parts(), authenticated_client()
     g.client = client
     marks, homes = marks_of(mine, client), homes_of(mine, client)
-    opened = marks.opened(name, homes)
-    if opened is None:
+    opened = marks.opened(name, homes.names)
+    if opened is None or not _NAME.fullmatch(opened[0]):
         raise ResponseNotFound(
-            f"There is no response {name!r}: it was not given to this API key by the gateway,"
-            " or its instance was removed."
+            f"There is no response {name[:SHOWN_CHARACTERS]!r}: it was not given to this API"
+            " key by the gateway, or its instance was removed."
         )
     name, home = opened
+    g.home = home
     query = _query(marks, home)
     config = _in_service(mine, home)
     found = _looked_up(mine, config, f"{ENDPOINT}/{quote(name, safe='')}{suffix}", query)
@@ -78,7 +84,7 @@ def _looked_up(mine: Parts, config: InstanceConfig, path: str, query: str) -> Fo
         passed = dict(headers.passed_on(environ))
         passed.pop("Content-Type", None)  # there is no content
         method = "GET" if request.method == "HEAD" else request.method
-        found = ask(method=method, headers=passed, ends_at=until)
+        found = ask(method=method, headers=passed, request_id=g.request_id, ends_at=until)
     except BaseException:
         if line.is_cut:
             raise ClientLeft() from None
@@ -101,13 +107,13 @@ def _query(marks: Marks, home: str) -> str:
     for name, value in parse_qsl(request.query_string.decode("latin-1"), True):
         if name in _OURS:
             continue
-        if name == "stream" and value.lower() not in ("false", "0", ""):
+        if name.casefold() == "stream" and value.lower() not in ("false", "0", ""):
             raise BadRequest(
                 "stream: a response that was begun before is not passed on as a stream. Leave"
                 " it out, and ask again until its status is completed.",
                 param="stream",
             )
-        if name in _NAMES:
+        if name.casefold() in _NAMES:
             opened = marks.opened(value, (home,))
             if opened is None:
                 raise BadRequest(f"{name}: no such item was given to you.", param=name)

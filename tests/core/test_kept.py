@@ -5,17 +5,20 @@ import pytest
 from proxy.core.kept import (
     ELSEWHERE,
     NO_CONVERSATIONS,
+    NO_INPUT,
+    NO_TEXT,
     NOT_GIVEN,
+    Homes,
     Marks,
     Unknown,
-    has_marks,
     marked,
-    may_be_read_otherwise,
+    may_refer,
     resumed,
 )
 
 MARKS = Marks(b"a secret", "app")
-HOMES = ("a", "b")
+NAMES = ("a", "b")
+HOMES = Homes(NAMES, str)  # each a resource of its own
 NAME = "resp_0123456789abcdef"
 
 
@@ -26,10 +29,10 @@ def at(home, name=NAME, marks=MARKS):
 # A mark says whose it is, and where.
 
 
-@pytest.mark.parametrize("home", HOMES)
+@pytest.mark.parametrize("home", NAMES)
 @pytest.mark.parametrize("name", [NAME, "x", "a_gw0123456789abcdef", "gAAA-_=\n", "ü"])
 def test_what_is_marked_is_found_at_home(home, name):
-    assert MARKS.opened(at(home, name), HOMES) == (name, home)
+    assert MARKS.opened(at(home, name), NAMES) == (name, home)
 
 
 def test_a_mark_is_short_and_can_stand_in_a_path_or_in_json():
@@ -70,13 +73,13 @@ def test_it_is_the_same_each_time_and_another_for_whatever_is_another():
     ],
 )
 def test_nothing_else_opens(given):
-    assert MARKS.opened(given, HOMES) is None
+    assert MARKS.opened(given, NAMES) is None
 
 
 @pytest.mark.parametrize("key", [b"", b"k", b"k" * 64, b"k" * 200])
 def test_the_secret_may_be_of_any_length(key):
     marks = Marks(key, "app")
-    assert marks.opened(marks.marked(NAME, "b"), HOMES) == (NAME, "b")
+    assert marks.opened(marks.marked(NAME, "b"), NAMES) == (NAME, "b")
 
 
 # What a request refers to.
@@ -85,13 +88,14 @@ def test_the_secret_may_be_of_any_length(key):
 def test_a_request_that_refers_to_nothing_stays_as_it_is():
     fields = {
         "model": "gpt-4o",
-        "input": [{"role": "user", "content": "x"}, {"id": "msg_1", "type": "message"}, 7],
+        "input": [{"role": "user", "content": "x"}, {"type": "message", "role": "user"}],
         "previous_response_id": None,
         "conversation": None,
     }
-    assert resumed(fields, MARKS, HOMES) == (fields, "")
-    for text in ("x", None, {"id": "msg_1"}):
-        assert resumed({"input": text}, MARKS, HOMES) == ({"input": text}, "")
+    assert resumed(fields, MARKS, HOMES) == (fields, ())
+    assert resumed(fields, MARKS, HOMES).fields is fields
+    for text in ("x", None, []):
+        assert resumed({"input": text}, MARKS, HOMES) == ({"input": text}, ())
 
 
 def test_marks_go_and_tell_the_home():
@@ -102,7 +106,7 @@ def test_marks_go_and_tell_the_home():
         "input": [reasoning, approval, {"id": at("b", "msg_1")}, {"role": "user"}],
     }
     found = resumed(fields, MARKS, HOMES)
-    assert found.home == "b"
+    assert found.homes == ("b",)
     assert found.fields == {
         "previous_response_id": NAME,
         "input": [
@@ -124,9 +128,30 @@ def test_marks_go_and_tell_the_home():
         ({"input": [{"id": "msg_1"}]}, "input[0].id", NOT_GIVEN),
         ({"input": [{}]}, "input[0].id", NOT_GIVEN),
         ({"input": [{"type": "item_reference", "x": 1}]}, "input[0].id", NOT_GIVEN),
-        ({"input": ["x", {"id": "m_1", "type": None}]}, "input[1].id", NOT_GIVEN),
+        ({"input": [{"role": "user"}, {"id": "m_1", "type": None}]}, "input[1].id", NOT_GIVEN),
+        # What a parser could take for a reference.
+        ({"input": [{"id": "m_1", "x": 1}]}, "input[0].id", NOT_GIVEN),
+        ({"input": [{"id": "m_1", "status": None}]}, "input[0].id", NOT_GIVEN),
+        ({"input": [{"id": "m_1", "role": None}]}, "input[0].id", NOT_GIVEN),
+        ({"input": [{"id": "m_1", "type": ""}]}, "input[0].id", NOT_GIVEN),
+        ({"input": [{"id": "m_1", "type": "Item_Reference"}]}, "input[0].id", NOT_GIVEN),
+        ({"input": [{"type": ["item_reference"], "id": "m_1"}]}, "input[0].type", NO_TEXT),
+        ({"input": [{"type": "message", "role": 7}]}, "input[0].role", NO_TEXT),
+        ({"input": [["x"]]}, "input[0]", "it must be an object"),
+        ({"input": {"id": "m_1"}}, "input", NO_INPUT),
+        ({"instructions": [{"id": "m_1"}]}, "instructions", NO_TEXT),
         (
-            {"input": [{"role": "user", "id": at("c", "msg_1")}]},
+            {"input": [{"type": "mcp_approval_response", "approval_request_id": "mcpr_1"}]},
+            "input[0].approval_request_id",
+            NOT_GIVEN,
+        ),
+        (
+            {"input": [{"type": "reasoning", "encrypted_content": "gA"}]},
+            "input[0].encrypted_content",
+            NOT_GIVEN,
+        ),
+        (
+            {"input": [{"type": "reasoning", "id": at("c", "rs_1")}]},
             "input[0].id",
             NOT_GIVEN,
         ),
@@ -149,16 +174,67 @@ def test_what_is_not_to_be_had_is_told_by_its_field(fields, param, why):
     assert (told.value.param, str(told.value)) == (param, why)
 
 
+LONG_S = "previou\u017f_response_id"  # which Go takes for an s
+SAID = {"type": "message", "role": "assistant", "content": "x"}
+CALLED = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    "item", [SAID, {"role": "assistant", "content": "x"}, CALLED, {"type": "custom_tool_call"}]
+)
+@pytest.mark.parametrize("home", ["a", "c"])
+def test_what_says_all_of_itself_goes_anywhere_without_its_name(item, home):
+    """Also if its home is gone."""
+    given = {"input": [item | {"id": at(home, "msg_1")}]}
+    assert resumed(given, MARKS, HOMES) == ({"input": [item]}, ())
+
+
+@pytest.mark.parametrize("kind", ["reasoning", "image_generation_call", "brand_new"])
+def test_no_item_goes_up_with_a_name_of_the_clients_own(kind):
+    """Or an upstream that tells of it would have it marked, whatever it is the name of."""
+    for name in ("rs_1", 7, "", at("a", marks=Marks(b"", "app"))[:-1]):
+        found = resumed({"input": [{"type": kind, "id": name, "x": 1}]}, MARKS, HOMES)
+        assert found == ({"input": [{"type": kind, "x": 1}]}, ())
+
+
+def test_instances_of_one_resource_know_the_same():
+    homes = Homes(("a", "b", "c"), {"a": 1, "b": 2, "c": 1}.get)
+    given = {"previous_response_id": at("c"), "input": [{"id": at("a", "msg_1")}]}
+    found = resumed(given, MARKS, homes)
+    assert found == ({"previous_response_id": NAME, "input": [{"id": "msg_1"}]}, ("c", "a"))
+    with pytest.raises(Unknown, match="another instance"):
+        resumed(given | {"input": [{"id": at("b", "msg_1")}]}, MARKS, homes)
+
+
+def test_at_home_it_keeps_its_name():
+    reasoning = {"type": "reasoning", "id": at("b", "rs_1")}
+    items = [SAID | {"id": at("b", "msg_1")}, reasoning, CALLED | {"id": at("a", "fc_1")}, SAID]
+    found = resumed({"input": items}, MARKS, HOMES)
+    assert found.homes == ("b",)
+    assert found.fields["input"] == [
+        SAID | {"id": "msg_1"},
+        {"type": "reasoning", "id": "rs_1"},
+        CALLED,
+        SAID,
+    ]
+
+
 @pytest.mark.parametrize(
     "fields, param",
     [
         ({"Conversation": None}, "Conversation"),
         ({"INPUT": "x"}, "INPUT"),
+        (
+            {"previou\u017f_re\u017fpon\u017fe_id": "resp_1"},
+            "previou\u017f_re\u017fpon\u017fe_id",
+        ),
+        ({"input": [{"Type": "x"}]}, "input[0].Type"),
+        ({"input": [{"Encrypted_Content": "x"}]}, "input[0].Encrypted_Content"),
         ({"input": [{"ID": "x", "role": "user"}]}, "input[0].ID"),
     ],
 )
 def test_a_field_that_another_parser_could_take_for_one_of_these_is_told(fields, param):
-    with pytest.raises(Unknown, match=f"write it as {param.split('.')[-1].lower()}") as told:
+    with pytest.raises(Unknown, match=f"write it as {param.split('.')[-1].casefold()}") as told:
         resumed(fields, MARKS, HOMES)
     assert told.value.param == param
 
@@ -167,25 +243,23 @@ def test_a_field_that_another_parser_could_take_for_one_of_these_is_told(fields,
     "body, may",
     [
         (b'{"model":"m","input":"x"}', False),
-        (b'{"input":[{"role":"user","content":"caf\\u00e9 \\u4e2d"}]}', False),
+        (b'{"input":[{"role":"user","content":"caf\\u00e9 \\u4e2d \\n"}]}', False),
         (b'{"input":"x","input":"y"}', True),
+        (b'{"instructions":"x","instructions":"y"}', True),
         (b'{"previous_response_id":null}', True),
         (b'{"input":[{"type":"item_reference"}]}', True),
+        (b'{"input":[{"id":"x"}]}', True),
+        (b'{"input":[{"encrypted_content":"x"}]}', True),
+        (b'{"input":[{"approval_request_id":"x"}]}', True),
         (b'{"conversation":null}', True),
         (b'{"inp\\u0075t":"x"}', True),
         (b'{"\\u005f":1}', True),
+        (b'{"x":"\\u0033"}', True),
     ],
 )
-def test_what_may_be_read_in_two_ways(body, may):
-    assert may_be_read_otherwise(body) is may
-    assert may_be_read_otherwise(bytearray(body)) is may
-
-
-def test_marks_are_found_in_json():
-    body = json.dumps({"input": [{"encrypted_content": at("a", "gA")}]}).encode()
-    assert has_marks(body)
-    assert has_marks(bytearray(body))
-    assert not has_marks(body.replace(b"_gw", b"_gv"))
+def test_what_may_refer_to_something(body, may):
+    assert may_refer(body) is may
+    assert may_refer(bytearray(body)) is may
 
 
 # What an answer names.
@@ -241,10 +315,37 @@ def test_so_has_an_event_or_a_list(payload, name):
         {"error": {"message": "no", "code": "x"}},
         {"output": None, "data": 7, "response": "x", "item": []},
         {"id": ""},
-        {"id": 'x"y', "item_id": "x\\y", "first_id": "\ud800"},
+        {"first_id": None, "item_id": 7},
         {"delta": "resp_1", "text": "id"},
     ],
 )
 def test_nothing_else_is_touched(payload):
     body = b" " + json.dumps(payload, indent=1).encode()
     assert marked(body, payload, MARKS, "a") == body
+
+
+def test_only_its_name_is_marked_and_not_what_is_equal_to_it():
+    item = {"id": "data", "call_id": "data", "name": "data"}
+    payload = {"data": [item], "id": "id", "delta": "id", "type": "item_id", "item_id": "type"}
+    assert told(payload) == {
+        "data": [item | {"id": at("a", "data")}],
+        "id": at("a", "id"),
+        "delta": "id",
+        "type": "item_id",
+        "item_id": at("a", "type"),
+    }
+
+
+@pytest.mark.parametrize("name", ["ab\\/c\\u002B=", '\\"x\\"', "\\\\", "\\u00fc", "\\ud800"])
+def test_a_name_may_be_written_with_escapes(name):
+    body = f'{{"id" : "{name}", "x": "\\"id\\": \\"{name}\\""}}'.encode()
+    payload = json.loads(body)
+    found = json.loads(marked(body, payload, MARKS, "a"))
+    assert found == payload | {"id": at("a", payload["id"])}
+
+
+def test_many_names_are_marked_in_one_pass():
+    """To look through it all for each would take 16 s."""
+    payload = {"data": [{"id": f"msg_{n:048}", "content": "x" * 100} for n in range(10_000)]}
+    ids = [item["id"] for item in told(payload)["data"]]
+    assert ids == [at("a", item["id"]) for item in payload["data"]]

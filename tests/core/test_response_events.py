@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from proxy.core.response_events import ResponseWatcher, failure_of
-from proxy.core.sse import ENDLESS_BYTES
+from proxy.core.response_events import MAX_EVENT_BYTES, ResponseWatcher, failure_of
 from proxy.core.types import Usage
 
 USAGE = {
@@ -103,10 +102,21 @@ def test_half_an_event_is_no_end():
         (COMPLETED, True),
         ({"type": "response.brand_new"}, True),
         ({"no": "type"}, True),
+        ({"type": ["response.created"]}, True),
+        ({"type": {"a": 1}}, True),
     ],
 )
 def test_it_says_something_when_there_is_more_than_a_beginning(payload, says):
     assert watched(payload).content is says
+
+
+def test_what_goes_on_in_the_background_does_so_until_it_ends():
+    begun = {"type": "response.created", "response": {"background": True}}
+    watcher = watched(begun, DELTA)
+    assert watcher.goes_on
+    watcher.feed(event(COMPLETED | {"response": {"background": True}}))
+    assert not watcher.goes_on
+    assert not watched(CREATED, DELTA).goes_on
 
 
 # Errors.
@@ -187,8 +197,11 @@ def test_an_image_in_an_event_is_marked_and_waits_in_one_piece():
 
 def test_an_event_that_does_not_end_is_given_up():
     watcher = ResponseWatcher(mark)
-    for _ in range(ENDLESS_BYTES // 1_048_576 + 1):
-        assert watcher.feed(b"x" * 1_048_576) == b""
+    piece = b"x" * (MAX_EVENT_BYTES // 8)
+    for _ in range(8):
+        assert watcher.feed(piece) == b""
+    assert not watcher.endless
+    watcher.feed(b"x")
     assert watcher.endless
     assert not watcher.is_whole()
 

@@ -15,7 +15,7 @@ from proxy.core.live import RETRY_SECONDS
 from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
 from proxy.core.record import Trail
 from proxy.core.sse import ENDLESS_BYTES
-from proxy.core.types import Usage
+from proxy.core.types import NO_USAGE, Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
 from proxy.runtime import answer_stream
 from proxy.runtime import attempt as attempts
@@ -1342,3 +1342,46 @@ def test_a_stream_of_one_that_breaks_off_says_so_as_this_api_does():
     got, _ = broken(attempt)
     assert b"event: error" in got
     assert b'"code": "stream_interrupted"' in got
+
+
+def test_what_a_response_used_it_says_itself_and_not_what_it_repeats():
+    tools = [{"parameters": {"properties": {"usage": {"input_tokens": 0, "output_tokens": 0}}}}]
+    payload = {"id": "resp_1", "status": "queued", "usage": None, "tools": tools}
+    attempt = of_response(payload, prompt_tokens=10, reserved_tokens=110)
+    assert attempt.usage == Usage(10, 100, estimated=True)
+    payload |= {"usage": {"input_tokens": 7, "output_tokens": 5}, "metadata": tools[0]}
+    assert of_response(payload).usage == Usage(7, 5)
+
+
+def test_one_that_ended_without_saying_what_it_used_is_estimated_by_what_came():
+    payload = {"id": "resp_1", "status": "completed", "output": "x" * 400}
+    attempt = of_response(payload, prompt_tokens=10, reserved_tokens=9_000)
+    assert attempt.usage.estimated
+    assert 100 < attempt.usage.completion_tokens < 150
+
+
+def test_one_that_failed_costs_nothing_if_others_are_asked():
+    payload = {"id": "resp_1", "status": "failed", "error": {"code": "server_error"}}
+    assert of_response(payload | {"usage": {"input_tokens": 7}}).usage == NO_USAGE
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'"x"', b"{", b"", b"<html>"])
+def test_what_is_no_object_is_no_response(body):
+    attempt = World(A, a=FakeAnswer(200, (body,))).alone(endpoint="responses", marks=MARKS)
+    attempt.close()
+    assert attempt.verdict is verdicts.FAILED
+
+
+@pytest.mark.parametrize("background, tokens", [(True, 100), (False, 1)])
+def test_what_goes_on_though_its_client_left_counts_by_what_it_may_use(background, tokens):
+    told = [
+        {"type": "response.created", "response": {"background": background}},
+        {"type": "response.output_text.delta", "delta": "Hi"},
+    ]
+    pieces = (b"".join(f"data: {json.dumps(each)}\n\n".encode() for each in told), BROKEN)
+    answer = FakeAnswer(200, pieces, {"content-type": "text/event-stream"})
+    attempt = World(A, a=answer).attempt(
+        endpoint="responses", marks=MARKS, stream=True, prompt_tokens=10, reserved_tokens=110
+    )
+    attempt.close()  # nobody listens
+    assert attempt.usage == Usage(10, tokens, estimated=True)

@@ -342,7 +342,7 @@ def test_a_client_is_served_by_the_instances_it_may_use_and_by_no_other():
 
 def test_what_an_instance_keeps_it_alone_is_asked_for():
     world = World(A, B, C, a=never_asked, c=never_asked, b=failed(500))
-    assert world.forward(home="b")[0] == 500
+    assert world.forward(homes=("b",))[0] == 500
     assert world.upstream.asked == ["b", "b"]
 
 
@@ -356,7 +356,7 @@ def test_what_an_instance_keeps_it_alone_is_asked_for():
 def test_that_it_cannot_be_asked_is_told(changes, kind, said):
     world = World(A, replace(B, **changes), a=never_asked)
     with pytest.raises(kind, match=said):
-        world.forward(home="b")
+        world.forward(homes=("b",))
 
 
 def test_a_client_that_may_not_use_all_instances_is_not_told_what_others_serve():

@@ -23,6 +23,7 @@ def ask(answer, method="GET", query="", ends_at=math.inf, **changes):
         method=method,
         query=query,
         headers={"X-Own": "1"},
+        request_id="x",
         line=Line(),
         ends_at=ends_at,
     )

@@ -45,7 +45,7 @@ def test_where_all_fail_no_limit_is_blamed_and_who_refuses_us_is_told():
 
 
 def test_of_the_only_one_that_keeps_something_it_is_told_alone():
-    bound = call(model="gpt-4o", home="a")
+    bound = call(model="gpt-4o", homes=("a",))
     found = [
         no_answer.no_room(bound, refused(FAILING), 2.0),
         no_answer.no_room(bound, refused(NO_ROOM), 2.0),

@@ -6,12 +6,18 @@ import pytest
 from proxy.core.types import Client
 from proxy.errors import BadRequest
 from proxy.web.kept import homes_of, marks_of, taken_up
+from tests.builders import config
 
 APP = Client("app")
 
 
-def parts(pepper=b"pepper", instances=("a", "b")):
-    current = SimpleNamespace(pepper=pepper, instances=dict.fromkeys(instances))
+A, B = config("a"), config("b")
+
+
+def parts(pepper=b"pepper", configs=(A, B)):
+    found = {c.name: c for c in configs}
+    instances = dict.fromkeys((*found, "broken"))  # of the last no config could be read
+    current = SimpleNamespace(pepper=pepper, instances=instances, configs=found)
     return SimpleNamespace(snapshots=SimpleNamespace(current=current))
 
 
@@ -26,28 +32,57 @@ def test_marks_are_the_clients_and_need_the_gateways_secret():
 
 
 def test_homes_are_all_instances_or_those_that_the_client_may_use():
-    assert list(homes_of(parts(), APP)) == ["a", "b"]
-    assert list(homes_of(parts(), Client("app", allowed_instances=("b",)))) == ["b"]
+    assert list(homes_of(parts(), APP).names) == ["a", "b", "broken"]
+    mine = Client("app", allowed_instances=("b", "gone"))
+    assert list(homes_of(parts(), mine).names) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "one, other, is_same",
+    [
+        ({}, {}, False),
+        ({"api_base": "https://x"}, {"api_base": "https://X/", "api_key": "another"}, True),
+        (
+            {"api_base": "https://x"},
+            {"api_base": "https://x/openai/v1", "provider_type": "azure_v1"},
+            True,
+        ),
+        (
+            {"api_base": "https://x", "provider_type": "openai"},
+            {"api_base": "https://x/v1", "provider_type": "openai", "api_key": "another"},
+            False,
+        ),
+        (
+            {"api_base": "https://x", "provider_type": "openai", "api_key": "k"},
+            {"api_base": "https://x/v1", "provider_type": "openai", "api_key": "k"},
+            True,
+        ),
+    ],
+)
+def test_instances_of_one_resource_are_one_home(one, other, is_same):
+    homes = homes_of(parts(configs=(config("a", **one), config("b", **other))), APP)
+    assert homes.beside("b") == (("b", "a") if is_same else ("b",))
+    assert homes.beside("broken") == ("broken",)
 
 
 def test_what_refers_to_nothing_is_taken_as_it_came():
     body = b' {"model":"m", "input":"x"}'
     found = taken({"model": "m", "input": "x"}, body=body)
     assert found.body is body
-    assert found.home == ""
+    assert found.homes == ()
 
 
 def test_what_refers_to_something_is_written_anew_without_marks():
     name = marks_of(parts(), APP).marked("resp_1", "b")
     found = taken({"previous_response_id": name, "input": "ü", "top_p": 0.1})
-    assert found.home == "b"
+    assert found.homes == ("b",)
     assert found.body == '{"previous_response_id":"resp_1","input":"ü","top_p":0.1}'.encode()
     assert found.fields["previous_response_id"] == "resp_1"
 
 
 def test_what_may_be_read_in_two_ways_is_written_anew():
     body = b'{"input": "x", "input": "y"}'
-    assert taken(json.loads(body), body=body) == (b'{"input":"y"}', {"input": "y"}, "")
+    assert taken(json.loads(body), body=body) == (b'{"input":"y"}', {"input": "y"}, ())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +106,6 @@ def test_what_is_not_to_be_had_is_the_clients_mistake(fields, param, code):
 
 
 def test_what_cannot_be_written_as_deep_as_it_was_read_is_told():
-    deep = json.loads("[" * 400 + "]" * 400)
-    body = json.dumps({"previous_response_id": None, "input": [deep]}).encode()
+    fields = {"previous_response_id": None, "x": json.loads("[" * 400 + "]" * 400)}
     with pytest.raises(BadRequest, match="nested too deeply"):
-        taken({"previous_response_id": None, "input": [deep]}, body=body)
+        taken(fields)

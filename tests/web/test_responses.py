@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from proxy.core.types import Client
 from proxy.simulator.responses import ENCRYPTED
 from proxy.store import keys
+from proxy.web.kept import marks_of
 from tests.builders import AUTHOR, MODEL
 from tests.web.conftest import ADMIN
 
@@ -70,7 +72,7 @@ def test_a_client_of_azure_that_has_a_deployment_is_served_too(world):
 
 def test_a_first_request_goes_on_byte_for_byte(world):
     world.add(provider_type="azure_v1")
-    body = b'{ "x":1.0, "model":"gpt-4o" ,"input":"\xc3\xbc \\" \\/","y":{"id":"m"} }\n'
+    body = b'{ "x":1.0, "model":"gpt-4o" ,"input":"\xc3\xbc \\" \\/","y":{"name":"m"} }\n'
     assert world.ask(body, PATH).status_code == 200
     assert world.received().body == body
 
@@ -112,12 +114,54 @@ def test_what_an_instance_encrypted_it_alone_is_given(both, keeps_ids):
     assert "_gw" not in json.dumps(both.received().json)
 
 
-def test_items_with_ids_of_the_clients_own_go_anywhere(both):
-    said = {"id": "msg_0123456789abcdef0123456789abcdef", "role": "user", "content": "Hi"}
+def test_a_conversation_that_is_sent_whole_goes_anywhere(both):
+    """Also after its instance was removed."""
+    kept = [ask(both, store=False), ask(both, store=False)]
+    said = [*kept[0]["output"], *kept[1]["output"], {"role": "user", "content": "Go on."}]
     for _ in range(4):
-        ask(both, input=[said])
+        ask(both, input=said, store=False)
+    assert min(both.asked()) > 1
+    both.admin("DELETE", "/a", headers={"If-Match": "*"})
+    ask(both, input=said, store=False)
+    assert "_gw" not in both.received("b").body.decode()
+
+
+def test_items_go_up_without_ids_of_the_clients_own(both):
+    said = {"role": "user", "content": "Hi"}
+    for _ in range(4):
+        ask(both, input=[said | {"id": "msg_0123456789abcdef0123456789abcdef"}])
     assert both.asked() == (2, 2)
     assert both.received().json["input"] == [said]
+
+
+def test_no_client_gets_a_mark_for_a_name_that_it_sent(both):
+    """An upstream tells of its items as it got them."""
+    kept = ask(both)
+    name, item = raw(both, kept["id"]), raw(both, kept["output"][0]["id"])
+    both.client_key = both.add_client("other")
+    for given in (name, item, ".."):
+        for kind in ("message", "reasoning", "image_generation_call"):
+            sent = [{"type": kind, "role": "user", "content": "x", "id": given}]
+            items = about(both, ask(both, input=sent)["id"], suffix="/input_items").get_json()
+            assert raw(both, items["data"][0]["id"]) not in (given, "")
+
+
+def test_a_name_that_leads_out_of_its_path_is_none(both):
+    marks = marks_of(both.parts, Client("app"))
+    for name in ("..", ".", "a b", "a/b", "x" * 300):
+        assert about(both, marks.marked(name, "a").replace("/", "%2F")).status_code == 404
+    assert both.asked() == (0, 0)
+
+
+def test_a_second_instance_of_the_same_resource_knows_it_too(both):
+    same = both.config("a") | {"name": "c", "provider_type": "azure_v1", "priority": 900}
+    both.admin("POST", "", json=same)
+    kept = [ask(both), ask(both)]
+    asked = both.asked()
+    both.admin("PATCH", "/a", json={"enabled": False}, headers={"If-Match": "*"})
+    for before in kept:
+        ask(both, previous_response_id=before["id"])
+    assert both.asked() == (asked[0] + 1, asked[1] + 1)
 
 
 def test_a_stream_names_what_is_kept_as_a_plain_answer_does(both):
@@ -202,6 +246,7 @@ def test_a_name_without_a_mark_opens_nothing(both):
         '{"model":"gpt-4o","\\u0069nput":[{"id":"%s"}],"input":"x"}',
         '{"model":"gpt-4o","input":[{"type":"item_reference","id":"%s","type":"message",'
         '"role":"user","content":"x"}]}',
+        '{"model":"gpt-4o","input":[{"id":"%s","id":"zz","role":"user","content":"x"}]}',
     ],
 )
 def test_what_a_parser_could_find_that_believes_the_first_is_left_out(both, body):
@@ -212,6 +257,7 @@ def test_what_a_parser_could_find_that_believes_the_first_is_left_out(both, body
     assert sent.count(b'"input"') == 1
     assert sent.count(b'"type"') <= 1
     assert b"previous_response_id" not in sent or b'"previous_response_id":null' in sent
+    assert name.encode() not in sent
 
 
 @pytest.mark.parametrize(
@@ -463,3 +509,85 @@ def test_the_request_tells_where_it_was_bound_to(both):
     last, first = both.client.get("/admin/requests", headers=ADMIN).get_json()["requests"][:2]
     assert last["home"] == "a"
     assert "home" not in first
+
+
+@pytest.mark.parametrize(
+    "budget", ["max_tokens_per_day", "max_tokens_per_month", "max_cost_per_day"]
+)
+def test_with_a_budget_one_in_the_background_has_to_say_the_most_that_it_may_use(both, budget):
+    both.client_key = both.add_client("team", **{budget: 1000})
+    assert error(both, background=True)["param"] == "max_output_tokens"
+    ask(both, background=True, max_output_tokens=50)
+    ask(both)
+    assert both.asked() == (1, 1)
+
+
+def test_a_budget_is_not_spared_by_what_the_answer_repeats(both):
+    both.client_key = both.add_client("team", max_tokens_per_day=250)
+    said = {"properties": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
+    more = {
+        "background": True,
+        "max_output_tokens": 90,
+        "tools": [{"type": "function", "name": "f", "parameters": said}],
+    }
+    for _ in range(2):
+        ask(both, **more)
+    assert error(both, 429, **more)["code"] in ("insufficient_quota", "rate_limit_exceeded")
+
+
+def test_limits_of_chats_are_none_of_a_response(both):
+    ask(both, background=True, max_tokens=1, max_completion_tokens=1, max_output_tokens=700)
+    assert both.state()["total_tokens_served"] > 700
+
+
+def test_what_its_client_may_not_use_any_more_is_gone_with_its_instance(both):
+    both.client_key = both.add_client("team", allowed_instances=["a", "b"])
+    kept = ask(both)
+    both.admin("DELETE", "/a", headers={"If-Match": "*"})
+    assert error(both, previous_response_id=kept["id"])["code"] == "previous_response_not_found"
+    assert about(both, kept["id"]).status_code == 404
+
+
+def test_what_is_asked_of_a_response_is_logged_with_its_instance(make_world, tmp_path):
+    world = make_world(log_dir=tmp_path, log_format="json")
+    world.add("a")
+    kept = ask(world)
+    world.simulator["a"].faults["*"] = "401*1"
+    about(world, kept["id"])
+    lines = [json.loads(line) for line in world.log().splitlines()]
+    asked = next(x for x in lines if x["event"] == "request" and x["method"] == "GET")
+    assert (asked["home"], asked["status"]) == ("a", 502)
+    told = next(x for x in lines if x["event"] == "no_answer")
+    assert (told["instance"], told["why"], told["id"]) == ("a", "HTTP 401", asked["id"])
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/input_tokens", "/openai/v1/responses/resp_1"])
+def test_what_is_not_passed_on_is_told(both, path):
+    answer = both.ask(ASK, path)
+    assert answer.status_code == 405
+    message = answer.get_json()["error"]["message"]
+    assert "the gateway passes on POST to chat/completions" in message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"previous_response_id": None},
+        {"max_output_tokens": 5},
+        {"input": [{"role": "user", "content": "x"}]},
+    ],
+)
+def test_a_body_of_a_response_is_explained_as_one(both, fields):
+    answer = both.client.post("/admin/explain", json=ASK | fields, headers=ADMIN)
+    assert answer.get_json()["endpoint"] == "responses"
+
+
+def test_where_it_cannot_go_is_explained_with_its_instance(both):
+    kept = ask(both)
+    body = ASK | {"previous_response_id": kept["id"]}
+    both.admin("PATCH", "/a", json={"enabled": False}, headers={"If-Match": "*"})
+    path = "/admin/explain?client=app"
+    said = both.client.post(path, json=body, headers=ADMIN).get_json()["error"]["message"]
+    assert said.endswith("is out of service. It is a.")
+    said = both.client.post("/admin/explain", json=body, headers=ADMIN).get_json()["error"]
+    assert said["message"].endswith("Looked for as the client 'anonymous'.")

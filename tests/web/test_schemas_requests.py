@@ -11,10 +11,10 @@ from proxy.web.schemas_requests import RequestSchema, RequestsQuerySchema
 def test_all_that_a_record_has_is_documented_and_nothing_else():
     # With all that can be known, whether or not it is ever known together.
     tried = Tried("a", "d", 1.0, 5, 500, "failed", "why", 7.0, "id", "region")
-    trail = Trail("failover", [tried], {"b": ("no_room", 1.0)}, home="a")
+    trail = Trail("failover", [tried], {"b": ("no_room", 1.0)})
     ended = Ended(1.0, 5, 1, "failed", "why", Usage(1, 1, 1, estimated=True), 1, 9, True)
     seen = Seen(1.0, 1.0, 1, "x", "POST", "/", 200, "app", "m", "e", 1, "code", trail, ended)
-    seen = seen._replace(source="192.0.2.7")
+    seen = seen._replace(source="192.0.2.7", home="a")
     values = record(seen)
     fields = RequestSchema().fields
     assert values.keys() | {"cut"} == fields.keys()  # by `fitted`
