@@ -184,8 +184,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "not_its_own": Event(
             "error",
-            "An instance cannot read what it encrypted itself: it is another resource now, or"
-            " has another `api_base`. Conversations that began before cannot go on.",
+            "An instance cannot read what it encrypted itself: it is another resource now,"
+            " under the same address. Conversations that began before cannot go on.",
             ("id", "instance"),
         ),
         "stream_broken": Event(

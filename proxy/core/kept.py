@@ -13,7 +13,7 @@ with an id of the client's own: what an upstream tells of it later would have a 
 
 import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -83,18 +83,8 @@ class Marks(NamedTuple):
         return blake2b(text, digest_size=MARK_BYTES, key=key, person=b"kept").hexdigest()
 
 
-class Homes(NamedTuple):
-    """Names of instances where something can be kept, and of what resource each is: those of
-    one know the same."""
-
-    names: Iterable[str]
-    resource: Callable[[str], Hashable]
-
-    def beside(self, home: str) -> tuple[str, ...]:
-        """All of its resource, itself first."""
-        same, found = self.resource(home), [home]
-        found += (n for n in self.names if n != home and self.resource(n) == same)
-        return tuple(found)
+# Resources where something can be kept, and the names of the instances that ask each.
+Homes = Mapping[str, Sequence[str]]
 
 
 class Unknown(Exception):
@@ -107,11 +97,11 @@ class Unknown(Exception):
 
 
 class Resumed(NamedTuple):
-    """`fields` without marks; the same ones if nothing in them had to change. `homes`: any of
-    these has all that they refer to; empty if that is nothing."""
+    """`fields` without marks; the same ones if nothing in them had to change. `home` has all
+    that they refer to; "" if that is nothing."""
 
     fields: Mapping[str, Any]
-    homes: tuple[str, ...] = ()
+    home: str = ""
 
 
 def may_refer(body: Bytes) -> bool:
@@ -122,7 +112,7 @@ def may_refer(body: Bytes) -> bool:
     return any(body.count(word) > 1 for word in _ONCE)
 
 
-def resumed(fields: Mapping[str, Any], marks: Marks, homes: Homes) -> Resumed:
+def resumed(fields: Mapping[str, Any], marks: Marks, homes: Iterable[str]) -> Resumed:
     """A request for a response, by what its JSON says. Raises Unknown."""
     _check(fields)
     search = _Search(marks, homes)
@@ -136,7 +126,7 @@ def resumed(fields: Mapping[str, Any], marks: Marks, homes: Homes) -> Resumed:
         found = [search.whole(item) if _is_whole(item) else item for item in found]
         if found != items:
             changed["input"] = found
-    return Resumed({**fields, **changed} if changed else fields, search.homes)
+    return Resumed({**fields, **changed} if changed else fields, search.home)
 
 
 def _check(fields: Mapping[str, Any]) -> None:
@@ -154,22 +144,23 @@ def _is_whole(item: Mapping[str, Any]) -> bool:
 
 
 class _Search:
-    """For the one home of all that a request refers to; `homes`: whoever knows the same."""
+    """For the one home of all that a request refers to."""
 
-    def __init__(self, marks: Marks, homes: Homes) -> None:
+    def __init__(self, marks: Marks, homes: Iterable[str]) -> None:
         self._marks = marks
-        self._all = homes
-        self.homes: tuple[str, ...] = ()
+        self._homes = homes
+        self.home = ""
 
     def name(self, given: object, param: str) -> str:
         """One that has to be known."""
-        opened = self._opened(given, self.homes) or self._opened(given, self._all.names)
+        # Mostly all are of one: who has the first is asked about first.
+        opened = self._opened(given, (self.home,)) or self._opened(given, self._homes)
         if opened is None:
             raise Unknown(param, NOT_GIVEN)
         name, home = opened
-        if self.homes and home not in self.homes:
+        if self.home and home != self.home:
             raise Unknown(param, ELSEWHERE)
-        self.homes = self.homes or self._all.beside(home)
+        self.home = home
         return name
 
     def item(self, item: Any, param: str) -> Mapping[str, Any]:
@@ -200,7 +191,7 @@ class _Search:
         given = item.get("id")
         if given is None:
             return item
-        opened = self._opened(given, self.homes)
+        opened = self._opened(given, (self.home,))
         return _without_id(item) if opened is None else {**item, "id": opened[0]}
 
     def _opened(self, given: object, homes: Iterable[str]) -> tuple[str, str] | None:

@@ -1,10 +1,11 @@
 """The kinds of upstream: where a call goes, with which key, and what the body must name."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
+from proxy.core.kept import Homes
 from proxy.core.types import ENTRA, InstanceConfig
 
 CLASSIC = "azure"  # the one kind that is asked by a version of its API
@@ -85,11 +86,20 @@ PROVIDERS: dict[str, Provider] = {
 PROVIDER_ALIASES = {"generic": "openai"}
 
 
-def resource(config: InstanceConfig) -> Hashable:
+def homes(configs: Iterable[InstanceConfig]) -> Homes:
+    """Of what is kept by these."""
+    found: dict[str, list[str]] = {}
+    for config in configs:
+        found.setdefault(resource(config), []).append(config.name)
+    return found
+
+
+def resource(config: InstanceConfig) -> str:
     """Equal for instances that know the same of what is kept: with Azure those of the same
-    resource, whatever key they are asked with; else it is kept for who has the key."""
+    resource, whatever key they are asked with; else it is kept for who has the key, and each
+    may have another."""
     base = config.api_base.rstrip("/").removesuffix("/openai/v1").removesuffix("/v1").lower()
-    return base, config.api_key if config.provider_type == "openai" else ""
+    return f"{base} {config.name}" if config.provider_type == "openai" else base
 
 
 def key_headers(config: InstanceConfig) -> dict[str, str]:

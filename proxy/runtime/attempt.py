@@ -16,7 +16,7 @@ from proxy.core.attempts import Ending, Reservation
 from proxy.core.endpoints import ENDPOINTS
 from proxy.core.excerpt import excerpt, is_json, without_key
 from proxy.core.kept import marked
-from proxy.core.providers import CLASSIC, PROVIDERS, key_headers
+from proxy.core.providers import CLASSIC, PROVIDERS, key_headers, resource
 from proxy.core.record import IN_STREAM, Ended, Tried
 from proxy.core.response_events import UNDER_WAY, ResponseWatcher, failure_of
 from proxy.core.rewrite import asks_for_usage, body_for
@@ -532,7 +532,7 @@ class Attempt:
 
     def _marked(self, body: bytes, payload: Mapping[str, Any]) -> bytes:
         """With marks at the names of what its instance keeps."""
-        marks, home = self.call.marks, self.serving.config.name
+        marks, home = self.call.marks, resource(self.serving.config)
         return body if marks is None else marked(body, payload, marks, home)
 
     def _completion_tokens(self, body: Bytes) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from proxy.core.excerpt import without_key
 from proxy.core.providers import PROVIDERS, key_headers
-from proxy.core.types import Bytes, InstanceConfig
+from proxy.core.types import InstanceConfig
 from proxy.errors import ProxyError, UpstreamFailed, UpstreamTimeout
 from proxy.runtime.line import Line
 from proxy.runtime.tell import tell
@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
     status: int
     lines: list[tuple[str, str]]
-    body: Bytes
+    body: bytes
 
 
 def look_up(
@@ -71,8 +71,8 @@ def look_up(
     if not 200 <= answer.status < 300 and answer.status < 400:
         _tell(request_id, config.name, f"HTTP {answer.status}")
         raise UpstreamFailed("The instance that keeps it redirected elsewhere.")
-    whole = body if isinstance(body, bytes) else bytes(body)
-    return Found(answer.status, answer.header_items(), without_key(whole, config, answer.token))
+    shown = without_key(bytes(body), config, answer.token)
+    return Found(answer.status, answer.header_items(), shown)
 
 
 def _tell(request_id: str, name: str, why: str) -> None:

@@ -8,7 +8,9 @@ from threading import Lock
 
 from proxy.core.catalog import Catalog
 from proxy.core.door import KnownKey, known_key
+from proxy.core.kept import Homes
 from proxy.core.prices import NO_PRICES, Prices, cost_nano, find
+from proxy.core.providers import homes
 from proxy.core.roles import Admin
 from proxy.core.types import ENTRA, InstanceConfig, Usage, is_same_upstream
 from proxy.runtime.entra import NO_TOKEN, Tokens
@@ -64,6 +66,8 @@ class Snapshot:
     files: Versions = field(default_factory=dict)
     # In lower case.
     models_of_deployments: Mapping[str, str] = field(default_factory=dict)
+    # Also by who is out of service.
+    homes: Homes = field(default_factory=dict)
     # Of the vault, when it opened what is here.
     vault_version: object = None
 
@@ -319,6 +323,10 @@ class Snapshots:
             },
             lack=lack,
             files=resolved.files,
+            homes=homes(
+                resolved.configs.get(name, stored.config)
+                for name, stored in fresh.instances.items()
+            ),
         )
         self.changes += 1
         self._moved |= set(_moved(former, self.current))

@@ -1,13 +1,12 @@
 """Requests that refer to what an instance keeps: whose they are, and where they have to go."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
 from proxy.context import Parts
 from proxy.core.kept import Homes, Marks, Unknown, may_refer, resumed
-from proxy.core.providers import resource
 from proxy.core.types import Bytes, Client
 from proxy.errors import BadRequest, NotKept
 
@@ -27,12 +26,11 @@ def marks_of(mine: Parts, client: Client) -> Marks:
 
 def homes_of(mine: Parts, client: Client) -> Homes:
     """Where something can be kept for it; also by one that is out of service."""
-    snapshot = mine.snapshots.current
-    names: Collection[str] = snapshot.instances
-    if client.allowed_instances:
-        names = [name for name in client.allowed_instances if name in names]
-    configs = snapshot.configs
-    return Homes(names, lambda name: resource(configs[name]) if name in configs else name)
+    homes, allowed = mine.snapshots.current.homes, client.allowed_instances
+    if not allowed:
+        return homes
+    mine_alone = {home: [n for n in names if n in allowed] for home, names in homes.items()}
+    return {home: names for home, names in mine_alone.items() if names}
 
 
 def taken_up(mine: Parts, client: Client, body: Bytes, fields: Mapping[str, Any]) -> TakenUp:
@@ -43,13 +41,15 @@ def taken_up(mine: Parts, client: Client, body: Bytes, fields: Mapping[str, Any]
     two ways. All else stays byte for byte.
     """
     try:
-        found = resumed(fields, marks_of(mine, client), homes_of(mine, client))
+        homes = homes_of(mine, client)
+        found = resumed(fields, marks_of(mine, client), homes)
     except Unknown as error:
         kind = NotKept if error.param == "previous_response_id" else BadRequest
         raise kind(f"{error.param}: {error}.", param=error.param) from None
     if not may_refer(body):
         return TakenUp(body, fields, ())
-    return TakenUp(_written(found.fields), found.fields, found.homes)
+    names = tuple(homes[found.home]) if found.home else ()
+    return TakenUp(_written(found.fields), found.fields, names)
 
 
 def _written(fields: Mapping[str, Any]) -> bytes:

@@ -1,17 +1,24 @@
 """What clients ask about responses that an instance keeps: to see, cancel or delete one."""
 
 import re
+from collections.abc import Iterable
 from functools import partial
 from urllib.parse import parse_qsl, quote, urlencode
 
-import orjson
 from flask import Flask, Response, g, request
 
 from proxy.context import Parts, parts
 from proxy.core import headers
 from proxy.core.kept import Marks, marked
+from proxy.core.sse import json_object
 from proxy.core.types import Bytes, InstanceConfig
-from proxy.errors import BadRequest, ClientLeft, ResponseNotFound
+from proxy.errors import (
+    BadRequest,
+    ClientLeft,
+    MethodNotAllowed,
+    ProxyError,
+    ResponseNotFound,
+)
 from proxy.runtime import no_answer
 from proxy.runtime.line import Line
 from proxy.runtime.lookup import Found, look_up
@@ -50,24 +57,25 @@ def register(app: Flask) -> None:
 
 def serve(name: str, suffix: str) -> Response:
     """`name` is a response's id as its client knows it."""
+    if request.method == "HEAD":  # which the framework adds to each GET
+        raise MethodNotAllowed(f"{request.path} does not accept HEAD.")
     mine, client = parts(), authenticated_client()
     g.client = client
     marks, homes = marks_of(mine, client), homes_of(mine, client)
-    opened = marks.opened(name, homes.names)
+    opened = marks.opened(name, homes)
     if opened is None or not _NAME.fullmatch(opened[0]):
         raise ResponseNotFound(
             f"There is no response {name[:SHOWN_CHARACTERS]!r}: it was not given to this API"
             " key by the gateway, or its instance was removed."
         )
     name, home = opened
-    g.home = home
-    query = _query(marks, home)
-    config = _in_service(mine, home)
+    g.home = ", ".join(homes[home])
+    query, config = _query(marks, home), _in_service(mine, homes[home])
     found = _looked_up(mine, config, f"{ENDPOINT}/{quote(name, safe='')}{suffix}", query)
     lines = headers.for_client(found.lines, has_limits=limits.has_lines(client))
     body: Bytes = found.body
     if found.status < 400:
-        body = _marked(bytes(body), marks, home)
+        body = marked(found.body, json_object(found.body), marks, home)
     else:
         body, lines = shown_body(found.status, body, lines)
     if limits.has_lines(client):
@@ -83,9 +91,10 @@ def _looked_up(mine: Parts, config: InstanceConfig, path: str, query: str) -> Fo
         ask = partial(look_up, mine.upstream, config, path, query=query, line=line)
         passed = dict(headers.passed_on(environ))
         passed.pop("Content-Type", None)  # there is no content
-        method = "GET" if request.method == "HEAD" else request.method
-        found = ask(method=method, headers=passed, request_id=g.request_id, ends_at=until)
-    except BaseException:
+        found = ask(
+            method=request.method, headers=passed, request_id=g.request_id, ends_at=until
+        )
+    except ProxyError:
         if line.is_cut:
             raise ClientLeft() from None
         raise
@@ -94,11 +103,14 @@ def _looked_up(mine: Parts, config: InstanceConfig, path: str, query: str) -> Fo
     return found
 
 
-def _in_service(mine: Parts, home: str) -> InstanceConfig:
-    config = mine.snapshots.current.configs.get(home)
-    if config is None or not config.enabled or home in mine.snapshots.current.problems:
-        raise no_answer.home_out_of_service()
-    return config
+def _in_service(mine: Parts, names: Iterable[str]) -> InstanceConfig:
+    """The first that is."""
+    snapshot = mine.snapshots.current
+    for name in names:
+        config = snapshot.configs.get(name)
+        if config is not None and config.enabled and name not in snapshot.problems:
+            return config
+    raise no_answer.home_out_of_service()
 
 
 def _query(marks: Marks, home: str) -> str:
@@ -120,11 +132,3 @@ def _query(marks: Marks, home: str) -> str:
             value = opened[0]
         passed.append((name, value))
     return urlencode(passed)
-
-
-def _marked(body: bytes, marks: Marks, home: str) -> bytes:
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body
-    return marked(body, payload, marks, home) if isinstance(payload, dict) else body

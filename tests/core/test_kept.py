@@ -8,7 +8,6 @@ from proxy.core.kept import (
     NO_INPUT,
     NO_TEXT,
     NOT_GIVEN,
-    Homes,
     Marks,
     Unknown,
     marked,
@@ -17,8 +16,7 @@ from proxy.core.kept import (
 )
 
 MARKS = Marks(b"a secret", "app")
-NAMES = ("a", "b")
-HOMES = Homes(NAMES, str)  # each a resource of its own
+HOMES = ("a", "b")
 NAME = "resp_0123456789abcdef"
 
 
@@ -29,10 +27,10 @@ def at(home, name=NAME, marks=MARKS):
 # A mark says whose it is, and where.
 
 
-@pytest.mark.parametrize("home", NAMES)
+@pytest.mark.parametrize("home", HOMES)
 @pytest.mark.parametrize("name", [NAME, "x", "a_gw0123456789abcdef", "gAAA-_=\n", "ü"])
 def test_what_is_marked_is_found_at_home(home, name):
-    assert MARKS.opened(at(home, name), NAMES) == (name, home)
+    assert MARKS.opened(at(home, name), HOMES) == (name, home)
 
 
 def test_a_mark_is_short_and_can_stand_in_a_path_or_in_json():
@@ -73,13 +71,13 @@ def test_it_is_the_same_each_time_and_another_for_whatever_is_another():
     ],
 )
 def test_nothing_else_opens(given):
-    assert MARKS.opened(given, NAMES) is None
+    assert MARKS.opened(given, HOMES) is None
 
 
 @pytest.mark.parametrize("key", [b"", b"k", b"k" * 64, b"k" * 200])
 def test_the_secret_may_be_of_any_length(key):
     marks = Marks(key, "app")
-    assert marks.opened(marks.marked(NAME, "b"), NAMES) == (NAME, "b")
+    assert marks.opened(marks.marked(NAME, "b"), HOMES) == (NAME, "b")
 
 
 # What a request refers to.
@@ -92,10 +90,10 @@ def test_a_request_that_refers_to_nothing_stays_as_it_is():
         "previous_response_id": None,
         "conversation": None,
     }
-    assert resumed(fields, MARKS, HOMES) == (fields, ())
+    assert resumed(fields, MARKS, HOMES) == (fields, "")
     assert resumed(fields, MARKS, HOMES).fields is fields
     for text in ("x", None, []):
-        assert resumed({"input": text}, MARKS, HOMES) == ({"input": text}, ())
+        assert resumed({"input": text}, MARKS, HOMES) == ({"input": text}, "")
 
 
 def test_marks_go_and_tell_the_home():
@@ -106,7 +104,7 @@ def test_marks_go_and_tell_the_home():
         "input": [reasoning, approval, {"id": at("b", "msg_1")}, {"role": "user"}],
     }
     found = resumed(fields, MARKS, HOMES)
-    assert found.homes == ("b",)
+    assert found.home == "b"
     assert found.fields == {
         "previous_response_id": NAME,
         "input": [
@@ -186,7 +184,7 @@ CALLED = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments"
 def test_what_says_all_of_itself_goes_anywhere_without_its_name(item, home):
     """Also if its home is gone."""
     given = {"input": [item | {"id": at(home, "msg_1")}]}
-    assert resumed(given, MARKS, HOMES) == ({"input": [item]}, ())
+    assert resumed(given, MARKS, HOMES) == ({"input": [item]}, "")
 
 
 @pytest.mark.parametrize("kind", ["reasoning", "image_generation_call", "brand_new"])
@@ -194,23 +192,14 @@ def test_no_item_goes_up_with_a_name_of_the_clients_own(kind):
     """Or an upstream that tells of it would have it marked, whatever it is the name of."""
     for name in ("rs_1", 7, "", at("a", marks=Marks(b"", "app"))[:-1]):
         found = resumed({"input": [{"type": kind, "id": name, "x": 1}]}, MARKS, HOMES)
-        assert found == ({"input": [{"type": kind, "x": 1}]}, ())
-
-
-def test_instances_of_one_resource_know_the_same():
-    homes = Homes(("a", "b", "c"), {"a": 1, "b": 2, "c": 1}.get)
-    given = {"previous_response_id": at("c"), "input": [{"id": at("a", "msg_1")}]}
-    found = resumed(given, MARKS, homes)
-    assert found == ({"previous_response_id": NAME, "input": [{"id": "msg_1"}]}, ("c", "a"))
-    with pytest.raises(Unknown, match="another instance"):
-        resumed(given | {"input": [{"id": at("b", "msg_1")}]}, MARKS, homes)
+        assert found == ({"input": [{"type": kind, "x": 1}]}, "")
 
 
 def test_at_home_it_keeps_its_name():
     reasoning = {"type": "reasoning", "id": at("b", "rs_1")}
     items = [SAID | {"id": at("b", "msg_1")}, reasoning, CALLED | {"id": at("a", "fc_1")}, SAID]
     found = resumed({"input": items}, MARKS, HOMES)
-    assert found.homes == ("b",)
+    assert found.home == "b"
     assert found.fields["input"] == [
         SAID | {"id": "msg_1"},
         {"type": "reasoning", "id": "rs_1"},

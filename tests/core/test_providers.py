@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS, key_headers
+from proxy.core.providers import PROVIDER_ALIASES, PROVIDERS, homes, key_headers, resource
 from tests.builders import config
 
 CHAT = "chat/completions"
@@ -151,3 +151,31 @@ def test_where_a_token_of_entra_id_goes_no_key_does(provider_type):
 
 def test_only_azure_takes_tokens_of_entra_id():
     assert {n for n, p in PROVIDERS.items() if p.takes_tokens} == {"azure", "azure_v1"}
+
+
+@pytest.mark.parametrize(
+    "one, other, is_same",
+    [
+        ({}, {}, False),
+        ({"api_base": "https://x"}, {"api_base": "https://X/", "api_key": "another"}, True),
+        (
+            {"api_base": "https://x"},
+            {"api_base": "https://x/openai/v1/", "provider_type": "azure_v1"},
+            True,
+        ),
+        (
+            {"api_base": "https://x", "provider_type": "openai"},
+            {"api_base": "https://x/v1", "provider_type": "openai"},
+            False,
+        ),
+        (
+            {"api_base": "https://x", "provider_type": "openai"},
+            {"api_base": "https://x"},
+            False,
+        ),
+    ],
+)
+def test_instances_of_one_resource_of_azure_know_the_same(one, other, is_same):
+    a, b = config("a", **one), config("b", **other)
+    assert (resource(a) == resource(b)) is is_same
+    assert list(homes([a, b]).values()) == ([["a", "b"]] if is_same else [["a"], ["b"]])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy.core import verdict as verdicts
 from proxy.core.kept import Marks
 from proxy.core.live import RETRY_SECONDS
-from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS
+from proxy.core.providers import LAST_WITHOUT_STREAM_OPTIONS, resource
 from proxy.core.record import Trail
 from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import NO_USAGE, Usage
@@ -1271,7 +1271,7 @@ def test_a_client_is_told_who_it_was_that_broke_off(message, said):
 
 # Responses, which their instance keeps.
 
-MARKS = Marks(b"secret", "app")
+MARKS, HOME = Marks(b"secret", "app"), resource(A)
 
 
 def of_response(payload, **changes):
@@ -1286,7 +1286,7 @@ def test_a_response_goes_on_with_marks_and_its_usage():
     usage = {"input_tokens": 9, "output_tokens": 3}
     payload = {"id": "resp_1", "status": "completed", "error": None, "usage": usage}
     attempt = of_response(payload)
-    assert json.loads(attempt.body) == payload | {"id": MARKS.marked("resp_1", "a")}
+    assert json.loads(attempt.body) == payload | {"id": MARKS.marked("resp_1", HOME)}
     assert (attempt.verdict.outcome, attempt.usage) == ("succeeded", Usage(9, 3))
 
 
@@ -1308,7 +1308,7 @@ def test_one_that_its_client_is_to_blame_for_is_shown():
     error = {"code": "invalid_prompt", "message": "No."}
     attempt = of_response({"id": "resp_1", "status": "failed", "error": error})
     assert attempt.verdict is verdicts.REJECTED
-    assert json.loads(attempt.body)["id"] == MARKS.marked("resp_1", "a")
+    assert json.loads(attempt.body)["id"] == MARKS.marked("resp_1", HOME)
 
 
 def test_one_in_the_background_counts_by_what_it_may_use():
@@ -1330,8 +1330,8 @@ def test_a_stream_of_one_has_marks_and_an_end_of_its_own():
         world.attempt(endpoint="responses", marks=MARKS, stream=True)
     ) as attempt:
         sent = relayed(attempt)
-    assert sent.count(MARKS.marked("resp_1", "a").encode()) == 2
-    assert sent.count(MARKS.marked("msg_1", "a").encode()) == 1
+    assert sent.count(MARKS.marked("resp_1", HOME).encode()) == 2
+    assert sent.count(MARKS.marked("msg_1", HOME).encode()) == 1
     assert attempt.verdict.outcome == "succeeded"
 
 

@@ -6,18 +6,14 @@ import pytest
 from proxy.core.types import Client
 from proxy.errors import BadRequest
 from proxy.web.kept import homes_of, marks_of, taken_up
-from tests.builders import config
 
 APP = Client("app")
 
 
-A, B = config("a"), config("b")
-
-
-def parts(pepper=b"pepper", configs=(A, B)):
-    found = {c.name: c for c in configs}
-    instances = dict.fromkeys((*found, "broken"))  # of the last no config could be read
-    current = SimpleNamespace(pepper=pepper, instances=instances, configs=found)
+def parts(pepper=b"pepper"):
+    current = SimpleNamespace(
+        pepper=pepper, homes={"https://a": ["a", "c"], "https://b": ["b"]}
+    )
     return SimpleNamespace(snapshots=SimpleNamespace(current=current))
 
 
@@ -31,38 +27,16 @@ def test_marks_are_the_clients_and_need_the_gateways_secret():
     assert marks_of(parts(None), APP) == (b"", "app")
 
 
-def test_homes_are_all_instances_or_those_that_the_client_may_use():
-    assert list(homes_of(parts(), APP).names) == ["a", "b", "broken"]
-    mine = Client("app", allowed_instances=("b", "gone"))
-    assert list(homes_of(parts(), mine).names) == ["b"]
-
-
 @pytest.mark.parametrize(
-    "one, other, is_same",
+    "allowed, homes",
     [
-        ({}, {}, False),
-        ({"api_base": "https://x"}, {"api_base": "https://X/", "api_key": "another"}, True),
-        (
-            {"api_base": "https://x"},
-            {"api_base": "https://x/openai/v1", "provider_type": "azure_v1"},
-            True,
-        ),
-        (
-            {"api_base": "https://x", "provider_type": "openai"},
-            {"api_base": "https://x/v1", "provider_type": "openai", "api_key": "another"},
-            False,
-        ),
-        (
-            {"api_base": "https://x", "provider_type": "openai", "api_key": "k"},
-            {"api_base": "https://x/v1", "provider_type": "openai", "api_key": "k"},
-            True,
-        ),
+        ((), {"https://a": ["a", "c"], "https://b": ["b"]}),
+        (("c", "gone"), {"https://a": ["c"]}),
+        (("gone",), {}),
     ],
 )
-def test_instances_of_one_resource_are_one_home(one, other, is_same):
-    homes = homes_of(parts(configs=(config("a", **one), config("b", **other))), APP)
-    assert homes.beside("b") == (("b", "a") if is_same else ("b",))
-    assert homes.beside("broken") == ("broken",)
+def test_homes_are_those_of_the_instances_that_the_client_may_use(allowed, homes):
+    assert homes_of(parts(), Client("app", allowed_instances=allowed)) == homes
 
 
 def test_what_refers_to_nothing_is_taken_as_it_came():
@@ -73,9 +47,9 @@ def test_what_refers_to_nothing_is_taken_as_it_came():
 
 
 def test_what_refers_to_something_is_written_anew_without_marks():
-    name = marks_of(parts(), APP).marked("resp_1", "b")
+    name = marks_of(parts(), APP).marked("resp_1", "https://a")
     found = taken({"previous_response_id": name, "input": "ü", "top_p": 0.1})
-    assert found.homes == ("b",)
+    assert found.homes == ("a", "c")
     assert found.body == '{"previous_response_id":"resp_1","input":"ü","top_p":0.1}'.encode()
     assert found.fields["previous_response_id"] == "resp_1"
 

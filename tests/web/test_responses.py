@@ -147,10 +147,11 @@ def test_no_client_gets_a_mark_for_a_name_that_it_sent(both):
 
 
 def test_a_name_that_leads_out_of_its_path_is_none(both):
-    marks = marks_of(both.parts, Client("app"))
+    marks, home = marks_of(both.parts, Client("app")), both.simulator["a"].url
+    assert about(both, marks.marked("resp_1", home)).get_json()["error"]["code"] is None
     for name in ("..", ".", "a b", "a/b", "x" * 300):
-        assert about(both, marks.marked(name, "a").replace("/", "%2F")).status_code == 404
-    assert both.asked() == (0, 0)
+        assert about(both, marks.marked(name, home).replace("/", "%2F")).status_code == 404
+    assert both.asked() == (1, 0)
 
 
 def test_a_second_instance_of_the_same_resource_knows_it_too(both):
@@ -161,7 +162,8 @@ def test_a_second_instance_of_the_same_resource_knows_it_too(both):
     both.admin("PATCH", "/a", json={"enabled": False}, headers={"If-Match": "*"})
     for before in kept:
         ask(both, previous_response_id=before["id"])
-    assert both.asked() == (asked[0] + 1, asked[1] + 1)
+        assert about(both, before["id"]).get_json() == before
+    assert both.asked() == (asked[0] + 2, asked[1] + 2)
 
 
 def test_a_stream_names_what_is_kept_as_a_plain_answer_does(both):
@@ -329,11 +331,18 @@ def test_an_instance_that_became_another_resource_is_told_in_the_log(make_world,
     world = make_world(log_dir=tmp_path)
     world.add("a")
     kept = ask(world, include=[ENCRYPTED])
-    other = {"api_base": world.simulator["b"].url, "api_key": world.simulator["b"].api_key}
-    world.admin("PATCH", "/a", json=other, headers={"If-Match": "*"})
+    world.simulator["a"].name = "made anew"
     said = error(world, input=kept["output"][:1])
     assert said["code"] == "invalid_encrypted_content"
     assert world.log().count("a cannot read what it encrypted itself") == 1
+
+
+def test_another_address_is_another_resource(both):
+    kept = ask(both)
+    other = {"api_base": both.simulator["b"].url, "api_key": both.simulator["b"].api_key}
+    both.admin("PATCH", "/a", json=other, headers={"If-Match": "*"})
+    assert error(both, previous_response_id=kept["id"])["param"] == "previous_response_id"
+    assert about(both, kept["id"]).status_code == 404
 
 
 def test_what_its_instance_has_forgotten_says_its_instance(both):
@@ -591,3 +600,10 @@ def test_where_it_cannot_go_is_explained_with_its_instance(both):
     assert said.endswith("is out of service. It is a.")
     said = both.client.post("/admin/explain", json=body, headers=ADMIN).get_json()["error"]
     assert said["message"].endswith("Looked for as the client 'anonymous'.")
+
+
+def test_its_head_alone_cannot_be_asked_for(both):
+    kept = ask(both)
+    answer = about(both, kept["id"], "HEAD")
+    assert answer.status_code == 405
+    assert both.asked() == (1, 0)
