@@ -607,3 +607,25 @@ def test_its_head_alone_cannot_be_asked_for(both):
     answer = about(both, kept["id"], "HEAD")
     assert answer.status_code == 405
     assert both.asked() == (1, 0)
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_large_request_that_refers_to_something_goes_up_whole(both, escaped):
+    """Not as the outline by which a large one is understood."""
+    kept = ask(both)
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 1_500_000}
+    said = {"role": "user", "content": [image]}
+    body = json.dumps(ASK | {"previous_response_id": kept["id"], "input": [said]})
+    if escaped:
+        digit = kept["id"][-1]
+        body = body.replace(kept["id"], f"{kept['id'][:-1]}\\u00{ord(digit):02x}")
+    assert both.ask(body.encode(), PATH).status_code == 200
+    assert both.received().json["input"] == [said]
+    assert both.received().json["previous_response_id"] == raw(both, kept["id"])
+
+
+def test_a_large_request_that_refers_to_nothing_goes_up_byte_for_byte(both):
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 1_500_000}
+    body = json.dumps(ASK | {"input": [{"role": "user", "content": [image]}]}).encode()
+    assert both.ask(body, PATH).status_code == 200
+    assert both.received().body == body
