@@ -12,12 +12,15 @@ BODIES = (
     ("chat/completions", CHAT),
     ("completions", {"model": MODEL, "prompt": "Say hello."}),
     ("embeddings", {"model": MODEL, "input": "Say hello."}),
+    ("responses", {"model": MODEL, "input": [{"role": "user", "content": "Say hello."}]}),
 )
 STYLES = ("/v1/{}", "/openai/v1/{}", f"/openai/deployments/{MODEL}/{{}}")
 OTHER_PATHS = (
     *("/", "/health", "/ready", "/v1", "/v1/models", f"/v1/models/{MODEL}", "/openai/models"),
     *("/openai/deployments", "/v1/files", "/v1/chat", "/admin/instances", "/admin/docs/"),
     *("/admin/explain", "/metrics", "/favicon.ico"),
+    *("/v1/responses/resp_1", "/openai/responses/resp_1_gw0123456789abcdef/input_items"),
+    "/openai/v1/responses/resp_1/cancel",
 )
 
 # Fields that mean something to us, and so may be misunderstood.
@@ -34,6 +37,8 @@ FIELDS = (
         "tools",
     ),
     *("max_tokens", "max_completion_tokens", "prompt_cache_key", "temperature", "functions"),
+    *("previous_response_id", "conversation", "instructions", "max_output_tokens", "text"),
+    *("background", "include", "store", "tool_choice", "metadata"),
 )
 
 # Names in which `model` finds no fault of the simulated upstream.
@@ -53,7 +58,15 @@ PARTS = st.fixed_dictionaries(
     optional={
         "role": st.one_of(st.sampled_from(["user", "system", "assistant", "tool"]), VALUES),
         "content": st.one_of(TEXTS, VALUES),
-        "type": st.sampled_from(["text", "image_url", "input_audio", "file"]),
+        "type": st.sampled_from(
+            [
+                *("text", "image_url", "input_audio", "file", "message", "reasoning"),
+                *("item_reference", "function_call", "input_image", "input_file"),
+            ]
+        ),
+        "id": st.one_of(st.sampled_from(["msg_1", "rs_1_gw0123456789abcdef"]), VALUES),
+        "encrypted_content": VALUES,
+        "file_data": VALUES,
         "image_url": st.one_of(
             VALUES,
             st.fixed_dictionaries(
