@@ -38,7 +38,7 @@ FIELDS = (
     ),
     *("max_tokens", "max_completion_tokens", "prompt_cache_key", "temperature", "functions"),
     *("previous_response_id", "conversation", "instructions", "max_output_tokens", "text"),
-    *("background", "include", "store", "tool_choice", "metadata"),
+    *("background", "include", "store", "metadata"),
 )
 
 # Names in which `model` finds no fault of the simulated upstream.
