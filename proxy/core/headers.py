@@ -88,6 +88,8 @@ TO_CLIENT_FAMILIES = (
 # 0 is asked again soon, but not by all threads in the same moment.
 MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.05, 120.0
 
+JSON = "application/json"
+
 # W3C's Trace Context.
 TRACE_CONTEXT = frozenset(("traceparent", "tracestate"))
 
@@ -147,6 +149,13 @@ def _keys_in(headers: Iterable[tuple[str, str]]) -> list[str]:
     used another gateway before have headers of that one, too."""
     words = (value.split()[-1:] for name, value in headers if name.lower() in KEY_HEADERS)
     return [key for last in words for key in last if len(key) >= LEAST_KEY_CHARACTERS]
+
+
+def as_json(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of a body that was read as JSON, which is UTF-8 (RFC 8259, 8.1). A client that says
+    otherwise could have an upstream read something else in it."""
+    others = {n: v for n, v in headers.items() if n.lower() != "content-type"}
+    return {**others, "Content-Type": JSON}
 
 
 def without_trace(headers: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 Bytes = bytes | bytearray
 
@@ -25,29 +26,40 @@ KEY_BYTES = 64  # the most that the hash takes
 
 # Of an item; what an upstream keeps is named by these, or can be read by it alone.
 _NAMES = ("id", "encrypted_content", "approval_request_id")
-# Of an event or an answer besides.
-_MORE_NAMES = ("item_id", "response_id", "previous_response_id", "first_id", "last_id")
+_NAMES_OF_RESPONSES = ("id", "item_id", "response_id", "previous_response_id")
+_ALL_NAMES = {*_NAMES, *_NAMES_OF_RESPONSES, "first_id", "last_id"}
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
 _NAMED = re.compile(
-    rf'("(?:{"|".join((*_NAMES, *_MORE_NAMES))})"\s*:\s*)("[^"\\]*+(?:\\.[^"\\]*+)*+")'.encode()
+    rf'("(?:{"|".join(_ALL_NAMES)})"\s*:\s*)("[^"\\]*+(?:\\.[^"\\]*+)*+")'.encode()
 )
 
 # Fields of a request by which something that is kept can be got at.
-_BINDING = frozenset({"previous_response_id", "conversation", "input", "instructions"})
+_BINDING = frozenset(
+    {
+        *("previous_response_id", "conversation", "input", "instructions"),
+        *("request_id", "stream", "background", "max_output_tokens"),
+    }
+)
 _OF_ITEMS = frozenset({"type", "role", *_NAMES})
 REFERENCE = "item_reference"
 # Items that say all that there is of them: whoever gets one needs nothing that is kept.
 _WHOLE = frozenset({"message", "function_call", "custom_tool_call"})
+# What a client says a tool has done; the id is its call's, which has no mark.
+_OF_CLIENTS = frozenset({"local_shell_call_output"})
 
 # Without any of these a body refers to nothing, whatever parser reads it. With one it may, and
 # parsers may differ: of two fields of the same name either may be believed, and what is ASCII
 # may be written with escapes.
 _TELLING = (
     *(b'"id"', b"previous_response_id", b'"conversation"', b"encrypted_content"),
-    *(b"approval_request_id", REFERENCE.encode()),
+    *(b"approval_request_id", REFERENCE.encode(), b'"request_id"'),
 )
-_ONCE = (b'"input"', b'"instructions"')
+_ONCE = (
+    *(b'"input"', b'"instructions"', b'"stream"', b'"background"'),
+    b'"max_output_tokens"',
+)
 _ESCAPED = re.compile(rb"\\u00[2-7]")
+_NO_LETTER = re.compile("[^a-z_]")
 
 NOT_GIVEN = "it was not given to this API key by the gateway, or its instance was removed"
 ELSEWHERE = "it is kept by another instance than what this request refers to besides"
@@ -55,6 +67,7 @@ NO_CONVERSATIONS = (
     "conversations are kept by a single instance, and the gateway does not pass them on; send"
     " previous_response_id instead"
 )
+NO_NAME = "how a response is called is for its upstream to say"
 NO_INPUT = "it must be a text, or a list of objects"
 NO_TEXT = "it must be a text"
 
@@ -133,6 +146,10 @@ def _check(fields: Mapping[str, Any]) -> None:
     _check_spelling(fields, _BINDING)
     if fields.get("conversation") is not None:
         raise Unknown("conversation", NO_CONVERSATIONS)
+    if fields.get("request_id") is not None:  # by which some call what they make
+        raise Unknown("request_id", NO_NAME)
+    if not isinstance(fields.get("stream"), bool | None):
+        raise Unknown("stream", "it must be true or false")
     if not isinstance(fields.get("instructions"), str | None):
         raise Unknown("instructions", NO_TEXT)
     if not isinstance(fields.get("input"), str | list | None):
@@ -176,10 +193,11 @@ class _Search:
         changed = {
             name: self.name(item[name], f"{param}.{name}")
             for name in _NAMES[1:]
-            if item.get(name) is not None
+            if item.get(name)
         }
         given = item.get("id")
-        if given is not None and not _is_whole(item):
+        is_other = _is_whole(item) or item.get("type") in _OF_CLIENTS
+        if given is not None and not is_other:
             if not (isinstance(given, str) and _MARKED.fullmatch(given)):
                 return _without_id(item) | changed
             changed["id"] = self.name(given, f"{param}.id")
@@ -211,11 +229,19 @@ def _without_id(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_spelling(fields: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> None:
-    """Some upstreams take Input for input (Go's encoding/json does)."""
+    """Some upstreams take Input for input (Go's encoding/json does), or less alike."""
     for field in fields:
-        if field not in names and field.casefold() in names:
-            said = f"write it as {field.casefold()}; an upstream could take it for that"
+        if field not in names and (meant := _folded(field)) in names:
+            said = f"write it as {meant}; an upstream could take it for that"
             raise Unknown(f"{prefix}{field}", said)
+
+
+def _folded(field: str) -> str:
+    """What somebody may take it for who does not look at case, accents or what is no letter."""
+    if field.isascii() and field.isidentifier():
+        return field.lower()
+    plain = normalize("NFKD", field.casefold()).replace("\u0131", "i")
+    return _NO_LETTER.sub("", plain)
 
 
 def marked(body: bytes, payload: Mapping[str, Any], marks: Marks, home: str) -> bytes:
@@ -226,7 +252,10 @@ def marked(body: bytes, payload: Mapping[str, Any], marks: Marks, home: str) -> 
         return body
 
     def with_mark(found: re.Match[bytes]) -> bytes:
-        name = json.loads(found[2])
+        try:
+            name = json.loads(found[2])
+        except ValueError:  # in a comment, say, nobody reads it
+            return found[0]
         if name not in names:
             return found[0]
         return found[1] + json.dumps(marks.marked(name, home)).encode()
@@ -235,18 +264,22 @@ def marked(body: bytes, payload: Mapping[str, Any], marks: Marks, home: str) -> 
 
 
 def _names_in(payload: Mapping[str, Any]) -> Iterator[str]:
-    """Of a response, of what it is part of, and of the items in both."""
-    response, item = payload.get("response"), payload.get("item")
-    for thing in (payload, response):
+    """Of a response, of an event of one, or of a list of items."""
+    if payload.get("object") == "list":
+        yield from _named(payload, ("first_id", "last_id"))
+        yield from _named_in(payload.get("data"))
+        return
+    for thing in (payload, payload.get("response")):
         if isinstance(thing, dict):
-            yield from _named(thing, ("id", *_MORE_NAMES))
-            for list_ in ("output", "data"):
-                items = thing.get(list_)
-                for each in items if isinstance(items, list) else ():
-                    if isinstance(each, dict):
-                        yield from _named(each, _NAMES)
-    if isinstance(item, dict):
-        yield from _named(item, _NAMES)
+            yield from _named(thing, _NAMES_OF_RESPONSES)
+            yield from _named_in(thing.get("output"))
+    yield from _named_in([payload.get("item")])
+
+
+def _named_in(items: object) -> Iterator[str]:
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("type") not in _OF_CLIENTS:
+            yield from _named(item, _NAMES)
 
 
 def _named(thing: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:

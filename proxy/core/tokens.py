@@ -157,12 +157,12 @@ def completion_limit_tokens(
     """
     limit = DEFAULT_COMPLETION_TOKENS
     for name in limit_fields:
-        value = _positive(body[name]) if name in body else None
+        value = positive(body[name]) if name in body else None
         if value is not None:
             limit = value
             break
     if not _MORE_FIELDS.isdisjoint(body):
-        answers = max(_positive(body.get("n")) or 1, _positive(body.get("best_of")) or 1)
+        answers = max(positive(body.get("n")) or 1, positive(body.get("best_of")) or 1)
         limit *= answers * _prompts(body)
     return min(limit, MAX_TOKENS)
 
@@ -181,7 +181,7 @@ def sound_tokens(head: bytes, size: int) -> int:
 
 def image_answer_tokens(body: Mapping[str, Any]) -> int:
     """Of the images that are asked for; at most MAX_TOKENS."""
-    images = _positive(body.get("n")) or 1
+    images = positive(body.get("n")) or 1
     return min(images * answer_tokens(body.get("quality")), MAX_TOKENS)
 
 
@@ -189,7 +189,7 @@ def choices(body: Mapping[str, Any]) -> int:
     """How many an answer has: `n` for each prompt."""
     if _MORE_FIELDS.isdisjoint(body):
         return 1
-    return (_positive(body.get("n")) or 1) * _prompts(body)
+    return (positive(body.get("n")) or 1) * _prompts(body)
 
 
 def _prompts(body: Mapping[str, Any]) -> int:
@@ -200,7 +200,8 @@ def _prompts(body: Mapping[str, Any]) -> int:
     return 1
 
 
-def _positive(value: object) -> int | None:
+def positive(value: object) -> int | None:
+    """The value, if it is a whole number above 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     return None

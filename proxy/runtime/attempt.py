@@ -140,7 +140,8 @@ class Attempt:
         try:
             self._answer = answer = self._send(upstream, context)
             self.verdict = verdicts.of(answer.status, answer.headers, time.time())
-            watcher = self._watcher(answer) if self.call.stream else None
+            may_stream = self.call.stream or self.call.marks is not None
+            watcher = self._watcher(answer) if may_stream else None
             if watcher is not None:
                 self._read_until_content(answer, watcher)
                 # Nobody else will be asked: while it is open it needs no more of its prompt.
@@ -383,9 +384,9 @@ class Attempt:
 
     def _watcher(self, answer: Answer) -> Watcher | None:
         """Who watches what is passed on as it comes; None of what is read whole."""
-        if answer.status != 200:
-            return None
         says = ENDPOINTS[self.call.endpoint].answer
+        if answer.status != 200 or not (self.call.stream or _streams_unasked(answer, says)):
+            return None
         is_speech = says == "speech"
         kind = answer.headers.get(
             "content-type", "audio/" if is_speech else EVENT_STREAM
@@ -522,8 +523,10 @@ class Attempt:
         # Its own, and no other that stands there: it repeats what its client defined.
         usage = read_usage(payload.get("usage"))
         goes_on = payload.get("status") in UNDER_WAY
-        said_tokens = self._most_tokens() if goes_on else len(body) // BYTES_PER_TOKEN
-        self.usage = usage or self._estimate(said_tokens)
+        if usage is None or goes_on:
+            most_tokens = self._most_tokens() if goes_on else len(body) // BYTES_PER_TOKEN
+            usage = self._estimate(most_tokens)
+        self.usage = usage
         self.body = self._marked(bytes(body), payload)
 
     def _most_tokens(self) -> int:
@@ -596,6 +599,13 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def _streams_unasked(answer: Answer, says: str) -> bool:
+    """A response does, if its upstream found in the request that it should."""
+    return says == "response" and answer.headers.get("content-type", "").lower().startswith(
+        EVENT_STREAM
+    )
 
 
 def _is_text(answer: Answer, body: Bytes) -> bool:

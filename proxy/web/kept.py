@@ -47,6 +47,8 @@ def taken_up(mine: Parts, client: Client, body: Bytes, fields: Mapping[str, Any]
         kind = NotKept if error.param == "previous_response_id" else BadRequest
         raise kind(f"{error.param}: {error}.", param=error.param) from None
     if not may_refer(body):
+        # What answers repeat of it, none of which may be deeper than they can be read.
+        _written({name: value for name, value in fields.items() if name != "input"})
         return TakenUp(body, fields, ())
     names = tuple(homes[found.home]) if found.home else ()
     return TakenUp(_written(found.fields), found.fields, names)

@@ -189,8 +189,8 @@ def _call(
     homes: tuple[str, ...] = ()
     marks = None
     if row.answer == "response":
-        _check_background(client, fields)
         body, fields, homes = taken_up(mine, client, body, fields)
+        _check_background(client, fields, refers=bool(homes))
         marks, seen.home = marks_of(mine, client), ", ".join(homes) or None
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
@@ -199,6 +199,8 @@ def _call(
         _check_spelling(fields)
     seen.trail = Trail()
     passed = headers.passed_on(environ)
+    if form is None and environ.get("CONTENT_TYPE") != headers.JSON:
+        passed = headers.as_json(passed)
     trace = seen.__dict__.get("trace")
     if trace is not None:
         passed = headers.without_trace(passed)
@@ -316,15 +318,24 @@ def _check_allowed(client: Client, model: str) -> None:
         )
 
 
-def _check_background(client: Client, fields: Mapping[str, Any]) -> None:
-    """What goes on in the background tells nobody what it used in the end."""
+def _check_background(client: Client, fields: Mapping[str, Any], *, refers: bool) -> None:
+    """What goes on in the background tells nobody what it used in the end. `refers`: nor does
+    anybody here know how long its prompt is."""
     has_budget = (
         client.max_tokens_per_day
         or client.max_tokens_per_month
         or client.max_cost_per_day
         or client.max_cost_per_month
     )
-    if fields.get("background") and has_budget and not fields.get("max_output_tokens"):
+    if not (fields.get("background") and has_budget):
+        return
+    if refers:
+        raise BadRequest(
+            "background: this API key has a budget, and nobody tells what a response takes of"
+            " it that goes on with another in the background. Leave one of both out.",
+            param="background",
+        )
+    if tokens.positive(fields.get("max_output_tokens")) is None:
         raise BadRequest(
             "max_output_tokens: this API key has a budget, and a response in the background"
             " takes of it the most that it may use; so say how much that is.",

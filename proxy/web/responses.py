@@ -35,7 +35,7 @@ BASES = ("/v1", "/openai/v1", "/openai")
 ASKED = (("", "GET"), ("", "DELETE"), ("/cancel", "POST"), ("/input_items", "GET"))
 
 # What an upstream's own names are made of; it is to be no way to another path of it.
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_NAME = re.compile(r"[A-Za-z0-9_=-]{1,256}")
 SHOWN_CHARACTERS = 100
 
 # In a query, the names of items; and what is the gateway's to say, by instance.

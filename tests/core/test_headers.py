@@ -11,6 +11,7 @@ from proxy.core.headers import (
     NOT_UPSTREAM_FAMILIES,
     TO_CLIENT,
     TO_CLIENT_FAMILIES,
+    as_json,
     for_client,
     for_client_stream,
     for_upstream,
@@ -459,3 +460,8 @@ def test_a_date_is_utc_wherever_the_gateway_is(text, at, monkeypatch):
         assert http_date(text) == at
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.mark.parametrize("given", [{}, {"content-type": "text/plain"}, {"Content-Type": "x"}])
+def test_what_was_read_as_json_goes_on_as_json(given):
+    assert as_json(given | {"X-Own": "1"}) == {"X-Own": "1", "Content-Type": "application/json"}

@@ -6,6 +6,7 @@ from proxy.core.kept import (
     ELSEWHERE,
     NO_CONVERSATIONS,
     NO_INPUT,
+    NO_NAME,
     NO_TEXT,
     NOT_GIVEN,
     Marks,
@@ -159,6 +160,9 @@ def test_marks_go_and_tell_the_home():
             NOT_GIVEN,
         ),
         ({"conversation": "conv_1"}, "conversation", NO_CONVERSATIONS),
+        ({"request_id": "resp_1"}, "request_id", NO_NAME),
+        ({"stream": 1}, "stream", "it must be true or false"),
+        ({"stream": "true"}, "stream", "it must be true or false"),
         (
             {"previous_response_id": at("a"), "input": [{"id": at("b", "msg_1")}]},
             "input[0].id",
@@ -195,6 +199,16 @@ def test_no_item_goes_up_with_a_name_of_the_clients_own(kind):
         assert found == ({"input": [{"type": kind, "x": 1}]}, "")
 
 
+def test_what_a_tool_of_the_clients_did_keeps_its_calls_id():
+    done = {"type": "local_shell_call_output", "id": "call_1", "output": "x"}
+    assert resumed({"input": [done]}, MARKS, HOMES) == ({"input": [done]}, "")
+
+
+def test_where_nothing_is_encrypted_nobody_is_needed():
+    item = {"type": "reasoning", "summary": [], "encrypted_content": ""}
+    assert resumed({"input": [item]}, MARKS, HOMES) == ({"input": [item]}, "")
+
+
 def test_at_home_it_keeps_its_name():
     reasoning = {"type": "reasoning", "id": at("b", "rs_1")}
     items = [SAID | {"id": at("b", "msg_1")}, reasoning, CALLED | {"id": at("a", "fc_1")}, SAID]
@@ -213,17 +227,19 @@ def test_at_home_it_keeps_its_name():
     [
         ({"Conversation": None}, "Conversation"),
         ({"INPUT": "x"}, "INPUT"),
-        (
-            {"previou\u017f_re\u017fpon\u017fe_id": "resp_1"},
-            "previou\u017f_re\u017fpon\u017fe_id",
-        ),
+        ({LONG_S: "resp_1"}, LONG_S),
+        ({"\u0131nput": "x"}, "\u0131nput"),
+        ({"\u0130nput": "x"}, "\u0130nput"),
+        ({"input\0": "x"}, "input\0"),
+        ({"Background": True}, "Background"),
+        ({"Max_Output_Tokens": 1}, "Max_Output_Tokens"),
         ({"input": [{"Type": "x"}]}, "input[0].Type"),
         ({"input": [{"Encrypted_Content": "x"}]}, "input[0].Encrypted_Content"),
         ({"input": [{"ID": "x", "role": "user"}]}, "input[0].ID"),
     ],
 )
 def test_a_field_that_another_parser_could_take_for_one_of_these_is_told(fields, param):
-    with pytest.raises(Unknown, match=f"write it as {param.split('.')[-1].casefold()}") as told:
+    with pytest.raises(Unknown, match=r"write it as [a-z_]+;") as told:
         resumed(fields, MARKS, HOMES)
     assert told.value.param == param
 
@@ -235,6 +251,10 @@ def test_a_field_that_another_parser_could_take_for_one_of_these_is_told(fields,
         (b'{"input":[{"role":"user","content":"caf\\u00e9 \\u4e2d \\n"}]}', False),
         (b'{"input":"x","input":"y"}', True),
         (b'{"instructions":"x","instructions":"y"}', True),
+        (b'{"stream":true,"stream":false}', True),
+        (b'{"background":true,"background":false}', True),
+        (b'{"max_output_tokens":9,"max_output_tokens":1}', True),
+        (b'{"request_id":"x"}', True),
         (b'{"previous_response_id":null}', True),
         (b'{"input":[{"type":"item_reference"}]}', True),
         (b'{"input":[{"id":"x"}]}', True),
@@ -313,11 +333,38 @@ def test_nothing_else_is_touched(payload):
     assert marked(body, payload, MARKS, "a") == body
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"object": "response", "data": [{"id": "x1"}], "first_id": "x1", "last_id": "x1"},
+        {"response": {"data": [{"id": "x1"}], "item": {"id": "x1"}}},
+        {"object": "list", "id": "x1", "output": [{"id": "x1"}], "response": {"id": "x1"}},
+        {"output": [{"type": "local_shell_call_output", "id": "x1"}]},
+    ],
+)
+def test_where_no_name_of_an_upstreams_belongs_none_is_marked(payload):
+    """An upstream may repeat there what it was sent."""
+    assert told(payload) == payload
+
+
+def test_what_is_no_json_beside_an_event_is_let_be():
+    payload = {"item_id": "x1"}
+    comment = b': "id":"\\x" "id":"\xff"\n'
+    found = marked(comment + b'data: {"item_id":"x1"}\n\n', payload, MARKS, "a")
+    assert found == comment + b'data: {"item_id":"%s"}\n\n' % at("a", "x1").encode()
+
+
 def test_only_its_name_is_marked_and_not_what_is_equal_to_it():
-    item = {"id": "data", "call_id": "data", "name": "data"}
-    payload = {"data": [item], "id": "id", "delta": "id", "type": "item_id", "item_id": "type"}
+    item = {"id": "output", "call_id": "output", "name": "output"}
+    payload = {
+        "output": [item],
+        "id": "id",
+        "delta": "id",
+        "type": "item_id",
+        "item_id": "type",
+    }
     assert told(payload) == {
-        "data": [item | {"id": at("a", "data")}],
+        "output": [item | {"id": at("a", "output")}],
         "id": at("a", "id"),
         "delta": "id",
         "type": "item_id",
@@ -335,6 +382,7 @@ def test_a_name_may_be_written_with_escapes(name):
 
 def test_many_names_are_marked_in_one_pass():
     """To look through it all for each would take 16 s."""
-    payload = {"data": [{"id": f"msg_{n:048}", "content": "x" * 100} for n in range(10_000)]}
+    data = [{"id": f"msg_{n:048}", "content": "x" * 100} for n in range(10_000)]
+    payload = {"object": "list", "data": data}
     ids = [item["id"] for item in told(payload)["data"]]
     assert ids == [at("a", item["id"]) for item in payload["data"]]

@@ -1349,8 +1349,11 @@ def test_what_a_response_used_it_says_itself_and_not_what_it_repeats():
     payload = {"id": "resp_1", "status": "queued", "usage": None, "tools": tools}
     attempt = of_response(payload, prompt_tokens=10, reserved_tokens=110)
     assert attempt.usage == Usage(10, 100, estimated=True)
-    payload |= {"usage": {"input_tokens": 7, "output_tokens": 5}, "metadata": tools[0]}
-    assert of_response(payload).usage == Usage(7, 5)
+    payload |= {"usage": {"input_tokens": 0, "output_tokens": 0}}
+    attempt = of_response(payload, prompt_tokens=10, reserved_tokens=110)
+    assert attempt.usage == Usage(10, 100, estimated=True)
+    used = {"usage": {"input_tokens": 7, "output_tokens": 5}, "metadata": tools[0]}
+    assert of_response(payload | used | {"status": "completed"}).usage == Usage(7, 5)
 
 
 def test_one_that_ended_without_saying_what_it_used_is_estimated_by_what_came():
@@ -1385,3 +1388,13 @@ def test_what_goes_on_though_its_client_left_counts_by_what_it_may_use(backgroun
     )
     attempt.close()  # nobody listens
     assert attempt.usage == Usage(10, tokens, estimated=True)
+
+
+def test_a_response_that_streams_unasked_is_passed_on_as_one():
+    pieces = (b'data: {"type":"response.completed","response":{"usage":null}}\n\n',)
+    answer = FakeAnswer(200, pieces, {"content-type": "text/event-stream; charset=utf-8"})
+    with contextlib.closing(
+        World(A, a=answer).attempt(endpoint="responses", marks=MARKS, stream=False)
+    ) as attempt:
+        assert relayed(attempt) == pieces[0]
+    assert attempt.verdict.outcome == "succeeded"

@@ -176,7 +176,6 @@ def test_what_else_the_client_says_goes_on(world):
         "User-Agent": "app/1.0",
         "x-ms-client-request-id": "mine",
         "OpenAI-Beta": "assistants=v2",
-        "Content-Type": "application/json; charset=utf-8",
     }
     assert world.ask(headers=said).status_code == 200
     assert {name: world.received().headers[name] for name in said} == said
@@ -1307,3 +1306,14 @@ def test_speech_that_cannot_be_is_told_by_the_upstream(world):
     world.add("a")
     answer = world.ask(SAY | {"input": ""}, "/v1/audio/speech")
     assert (answer.status_code, error(answer)["param"]) == (400, "input")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["application/json; charset=utf-7", "application/json; charset=utf-8", "text/plain"],
+)
+def test_a_body_goes_on_as_the_json_that_it_was_read_as(world, given):
+    """Or an upstream that goes by the charset could find another model in it."""
+    world.add()
+    assert world.ask(headers={"Content-Type": given}).status_code == 200
+    assert world.received().headers["content-type"] == "application/json"

@@ -525,10 +525,14 @@ def test_the_request_tells_where_it_was_bound_to(both):
 )
 def test_with_a_budget_one_in_the_background_has_to_say_the_most_that_it_may_use(both, budget):
     both.client_key = both.add_client("team", **{budget: 1000})
-    assert error(both, background=True)["param"] == "max_output_tokens"
+    for limit in ({}, {"max_output_tokens": "50"}, {"max_output_tokens": -5}):
+        assert error(both, background=True, **limit)["param"] == "max_output_tokens"
     ask(both, background=True, max_output_tokens=50)
-    ask(both)
-    assert both.asked() == (1, 1)
+    kept = ask(both)
+    more = {"max_output_tokens": 50, "previous_response_id": kept["id"]}
+    assert error(both, background=True, **more)["param"] == "background"
+    ask(both, **more)
+    assert both.asked() == (1, 2)
 
 
 def test_a_budget_is_not_spared_by_what_the_answer_repeats(both):
@@ -629,3 +633,11 @@ def test_a_large_request_that_refers_to_nothing_goes_up_byte_for_byte(both):
     body = json.dumps(ASK | {"input": [{"role": "user", "content": [image]}]}).encode()
     assert both.ask(body, PATH).status_code == 200
     assert both.received().body == body
+
+
+def test_what_could_be_repeated_is_no_deeper_than_its_answer_can_be_read(both):
+    """Or its instance would be taken for broken."""
+    deep = json.loads("[" * 300 + "]" * 300)
+    assert "nested too deeply" in error(both, metadata=deep)["message"]
+    assert both.asked() == (0, 0)
+    ask(both, metadata=json.loads("[" * 200 + "]" * 200))

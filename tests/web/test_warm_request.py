@@ -168,6 +168,7 @@ def test_a_warm_call_costs_so_many_calls_however_many_headers_it_has(warm, body,
     """Flask's among them; of a head that came before on its connection."""
     kept, data = KeptHead(), json.dumps(body).encode()
     headers = headers | {"Authorization": f"Bearer {warm.client_key}"}
+    headers = {"Content-Type": "application/json"} | headers
 
     def asked():
         return EnvironBuilder(
