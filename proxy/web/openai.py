@@ -186,17 +186,14 @@ def _call(
     fields, omitted = (
         _parsed(row, body) if form is None else (typed(form.fields), NOTHING_OMITTED)
     )
-    homes: tuple[str, ...] = ()
-    marks = None
-    if row.answer == "response":
-        body, fields, homes = taken_up(mine, client, body, fields)
-        _check_background(client, fields, refers=bool(homes))
-        marks, seen.home = marks_of(mine, client), ", ".join(homes) or None
     asked = seen.model = model_of(fields) if model is None else _routable(model)
     if client.allowed_models:
         _check_allowed(client, asked)
     if client.allowed_models or client.max_cost_per_day or client.max_cost_per_month:
         _check_spelling(fields)
+    more: dict[str, Any] = {}
+    if row.answer == "response":
+        body, fields, more = _resumed(mine, seen, body, fields)
     seen.trail = Trail()
     passed = headers.passed_on(environ)
     if form is None and environ.get("CONTENT_TYPE") != headers.JSON:
@@ -215,14 +212,25 @@ def _call(
         omitted,
         form=form,
         client=client,
-        homes=homes,
-        marks=marks,
         headers=passed,
         request_id=seen.request_id,
         began_at=seen.started,
         ends_at=until,
         is_hurried=TIMEOUT_KEY in environ,
+        **more,
     )
+
+
+def _resumed(
+    mine: Parts, seen: Any, body: Bytes, fields: Mapping[str, Any]
+) -> tuple[Bytes, Mapping[str, Any], dict[str, Any]]:
+    """Of a request for a response: body and fields as they go up, and what its call has
+    besides."""
+    client = seen.client
+    body, fields, homes = taken_up(mine, client, body, fields)
+    _check_background(client, fields, refers=bool(homes))
+    seen.home = ", ".join(homes) or None
+    return body, fields, {"homes": homes, "marks": marks_of(mine, client)}
 
 
 def list_models() -> Response:
