@@ -43,7 +43,12 @@ _BINDING = frozenset(
 _OF_ITEMS = frozenset({"type", "role", *_NAMES})
 REFERENCE = "item_reference"
 # Items that say all that there is of them: whoever gets one needs nothing that is kept.
-_WHOLE = frozenset({"message", "function_call", "custom_tool_call"})
+_WHOLE = frozenset(
+    {
+        *("message", "function_call", "custom_tool_call"),
+        *("function_call_output", "custom_tool_call_output"),
+    }
+)
 # What a client says a tool has done; the id is its call's, which has no mark.
 _OF_CLIENTS = frozenset({"local_shell_call_output"})
 
@@ -61,7 +66,10 @@ _ONCE = (
 _ESCAPED = re.compile(rb"\\u00[2-7]")
 _NO_LETTER = re.compile("[^a-z_]")
 
-NOT_GIVEN = "it was not given to this API key by the gateway, or its instance was removed"
+NOT_GIVEN = (
+    "it was not given to this API key by the gateway, or its instance was removed, or may not"
+    " be used with this key any more"
+)
 ELSEWHERE = "it is kept by another instance than what this request refers to besides"
 NO_CONVERSATIONS = (
     "conversations are kept by a single instance, and the gateway does not pass them on; send"

@@ -91,7 +91,8 @@ def _asked(record: Values) -> str:
         what.append(f"{record['request_bytes']} bytes")
     asked = f"{record.get('client')} asked for {record.get('model')} ({', '.join(what)})"
     if "home" in record:
-        return f"{asked}; only {record['home']} has what it refers to, and could be asked."
+        who = "only who keeps what it refers to could be asked"
+        return f"{asked}; {who}: {record['home']}."
     if not record["policy"]:  # it was refused before there was an order
         return f"{asked}."
     return f"{asked}; instances in the order of the policy {record['policy']}."

@@ -80,6 +80,7 @@ class Explain(MethodView):
             "model": call.model,
             "endpoint": call.endpoint,
             "policy": parts().settings.policy,
+            "home": list(call.homes),
             "prompt_tokens": call.prompt_tokens,
             "reserved_tokens": call.reserved_tokens,
             "order": [s.config.name for s, refusal in rows if refusal is None],
@@ -94,7 +95,9 @@ def _taken_up(client: Client, body: Bytes, fields: Mapping[str, Any]) -> TakenUp
     try:
         return taken_up(parts(), client, body, fields)
     except BadRequest as error:
-        error.message += f" Looked for as the client {client.name!r}."
+        error.message += (
+            f" Looked for as the client {client.name!r}; ?client=NAME is for another."
+        )
         raise
 
 

@@ -1,7 +1,7 @@
 """What clients ask about responses that an instance keeps: to see, cancel or delete one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 
 from proxy.context import Parts, parts
 from proxy.core import headers
-from proxy.core.kept import Marks, marked
+from proxy.core.kept import NOT_GIVEN, Marks, marked
 from proxy.core.sse import json_object
 from proxy.core.types import Bytes, InstanceConfig
 from proxy.errors import (
@@ -65,13 +65,12 @@ def serve(name: str, suffix: str) -> Response:
     opened = marks.opened(name, homes)
     if opened is None or not _NAME.fullmatch(opened[0]):
         raise ResponseNotFound(
-            f"There is no response {name[:SHOWN_CHARACTERS]!r}: it was not given to this API"
-            " key by the gateway, or its instance was removed."
+            f"There is no response {name[:SHOWN_CHARACTERS]!r}: {NOT_GIVEN}."
         )
     name, home = opened
     g.home = ", ".join(homes[home])
-    query, config = _query(marks, home), _in_service(mine, homes[home])
-    found = _looked_up(mine, config, f"{ENDPOINT}/{quote(name, safe='')}{suffix}", query)
+    query, configs = _query(marks, home), _in_service(mine, homes[home])
+    found = _looked_up(mine, configs, f"{ENDPOINT}/{quote(name, safe='')}{suffix}", query)
     lines = headers.for_client(found.lines, has_limits=limits.has_lines(client))
     body: Bytes = found.body
     if found.status < 400:
@@ -83,12 +82,12 @@ def serve(name: str, suffix: str) -> Response:
     return Relayed(body, found.status, lines)
 
 
-def _looked_up(mine: Parts, config: InstanceConfig, path: str, query: str) -> Found:
+def _looked_up(mine: Parts, configs: Sequence[InstanceConfig], path: str, query: str) -> Found:
     until, environ = ends_at(mine, request.environ), request.environ
     line: Line = mine.open_calls.begin(environ.get("gunicorn.socket"))
     try:
         mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
-        ask = partial(look_up, mine.upstream, config, path, query=query, line=line)
+        ask = partial(look_up, mine.upstream, configs, path, query=query, line=line)
         passed = dict(headers.passed_on(environ))
         passed.pop("Content-Type", None)  # there is no content
         found = ask(
@@ -103,14 +102,14 @@ def _looked_up(mine: Parts, config: InstanceConfig, path: str, query: str) -> Fo
     return found
 
 
-def _in_service(mine: Parts, names: Iterable[str]) -> InstanceConfig:
-    """The first that is."""
+def _in_service(mine: Parts, names: Iterable[str]) -> Sequence[InstanceConfig]:
+    """Those that are, at least one."""
     snapshot = mine.snapshots.current
-    for name in names:
-        config = snapshot.configs.get(name)
-        if config is not None and config.enabled and name not in snapshot.problems:
-            return config
-    raise no_answer.home_out_of_service()
+    known = [snapshot.configs[n] for n in names if n in snapshot.configs]
+    found = [c for c in known if c.enabled and c.name not in snapshot.problems]
+    if not found:
+        raise no_answer.home_out_of_service()
+    return found
 
 
 def _query(marks: Marks, home: str) -> str:

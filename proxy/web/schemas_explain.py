@@ -77,11 +77,13 @@ class ExplainedClientSchema(Schema):
 class ExplanationSchema(Schema):
     """`order`: who would be asked, first to last. `clients`: who competes for the model;
     empty while nobody wants more of it than it gets. `client`: of the one that was asked
-    about."""
+    about. `home`: who keeps what the body refers to, and is asked alone; empty: it refers to
+    nothing."""
 
     model = fields.String()
     endpoint = fields.String()
     policy = fields.String()
+    home = fields.List(fields.String())
     prompt_tokens = fields.Integer()
     reserved_tokens = fields.Integer()
     order = fields.List(fields.String())

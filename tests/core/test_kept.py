@@ -182,7 +182,15 @@ CALLED = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments"
 
 
 @pytest.mark.parametrize(
-    "item", [SAID, {"role": "assistant", "content": "x"}, CALLED, {"type": "custom_tool_call"}]
+    "item",
+    [
+        SAID,
+        {"role": "assistant", "content": "x"},
+        CALLED,
+        {"type": "custom_tool_call"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "x"},
+        {"type": "custom_tool_call_output", "call_id": "call_1", "output": "x"},
+    ],
 )
 @pytest.mark.parametrize("home", ["a", "c"])
 def test_what_says_all_of_itself_goes_anywhere_without_its_name(item, home):

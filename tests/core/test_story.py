@@ -42,8 +42,8 @@ def test_a_calls_way_is_told_step_by_step():
 def test_of_a_call_that_refers_to_something_kept_it_is_told_where():
     record = CALL | ANSWER | {"attempts": [WEST], "home": "west", "endpoint": "responses"}
     assert story(record)[0] == (
-        "app asked for gpt-4o (responses, 96 bytes); only west has what it refers to, and could"
-        " be asked."
+        "app asked for gpt-4o (responses, 96 bytes); only who keeps what it refers to could be"
+        " asked: west."
     )
 
 

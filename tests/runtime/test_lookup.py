@@ -18,7 +18,7 @@ def ask(answer, method="GET", query="", ends_at=math.inf, **changes):
     upstream = FakeUpstream(a=answer)
     found = look_up(
         upstream,
-        config(**changes),
+        [config(**changes)],
         PATH,
         method=method,
         query=query,
@@ -66,6 +66,56 @@ def test_a_query_goes_along(fields, url):
 def test_nothing_is_sent_but_the_question(method, body):
     sent = ask(FakeAnswer(), method)[1]
     assert (sent.method, sent.body) == (method, body)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        FakeAnswer(401),
+        FakeAnswer(500, (b"{}",)),
+        FakeAnswer(302),
+        UpstreamError("it broke off"),
+        UpstreamError("it timed out", timed_out=True),
+    ],
+)
+def test_who_knows_the_same_is_asked_where_one_fails(first):
+    upstream = FakeUpstream(a=first, b=FakeAnswer(404, (b"gone",)), c=FakeAnswer())
+    configs = [config(name) for name in "abc"]
+    found = look_up(
+        upstream,
+        configs,
+        PATH,
+        method="GET",
+        query="",
+        headers={},
+        request_id="x",
+        line=Line(),
+        ends_at=math.inf,
+    )
+    assert (found.status, found.body, upstream.asked) == (404, b"gone", ["a", "b"])
+
+
+def test_nobody_else_is_asked_for_a_client_that_left():
+    line = Line()
+
+    def leave():
+        line.cut()
+        return UpstreamError("it broke off")
+
+    upstream = FakeUpstream(a=leave, b=FakeAnswer())
+    with pytest.raises(UpstreamFailed):
+        look_up(
+            upstream,
+            [config("a"), config("b")],
+            PATH,
+            method="GET",
+            query="",
+            headers={},
+            request_id="x",
+            line=line,
+            ends_at=math.inf,
+        )
+    assert upstream.asked == ["a"]
 
 
 def test_it_has_the_instances_time_and_no_more_than_its_clients():

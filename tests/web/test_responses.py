@@ -11,6 +11,7 @@ from proxy.web.kept import marks_of
 from tests.builders import AUTHOR, MODEL
 from tests.web.conftest import ADMIN
 
+ANY = {"If-Match": "*"}
 ASK = {"model": MODEL, "input": "Say hello."}
 PATH = "/v1/responses"
 BASES = ("/v1", "/openai/v1", "/openai")
@@ -164,6 +165,8 @@ def test_a_second_instance_of_the_same_resource_knows_it_too(both):
         ask(both, previous_response_id=before["id"])
         assert about(both, before["id"]).get_json() == before
     assert both.asked() == (asked[0] + 2, asked[1] + 2)
+    both.admin("PATCH", "/a", json={"enabled": True, "api_key": "wrong"}, headers=ANY)
+    assert about(both, kept[0]["id"]).status_code == 200
 
 
 def test_a_stream_names_what_is_kept_as_a_plain_answer_does(both):
@@ -481,7 +484,9 @@ def test_where_it_would_go_is_explained(both):
         ).get_json()
 
     assert explained()["order"] == ["a", "b"]
+    assert explained()["home"] == []
     assert explained(previous_response_id=kept["id"])["order"] == ["b"]
+    assert explained(previous_response_id=kept["id"])["home"] == ["b"]
     assert explained(previous_response_id="resp_1")["error"]["param"] == "previous_response_id"
 
 
@@ -603,7 +608,7 @@ def test_where_it_cannot_go_is_explained_with_its_instance(both):
     said = both.client.post(path, json=body, headers=ADMIN).get_json()["error"]["message"]
     assert said.endswith("is out of service. It is a.")
     said = both.client.post("/admin/explain", json=body, headers=ADMIN).get_json()["error"]
-    assert said["message"].endswith("Looked for as the client 'anonymous'.")
+    assert said["message"].endswith("as the client 'anonymous'; ?client=NAME is for another.")
 
 
 def test_its_head_alone_cannot_be_asked_for(both):
