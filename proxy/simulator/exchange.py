@@ -38,6 +38,7 @@ class Stream:
     events: Iterator[bytes]
     headers: dict[str, str]
     content_type: str = EVENTS
+    error: bytes = shapes.ERROR_EVENT  # that tells what goes wrong in it
 
 
 def serve(resource: Resource, connection: Connection, received: Received) -> bool:
@@ -137,7 +138,8 @@ def _generate(resource: Resource, ask: Ask, admission: Admission) -> Answer | St
         return replace(responses.compacted(ask, voice, resource.shelf), headers=room)
     if ask.operation == "responses":
         if ask.streamed:
-            return Stream(responses.events(ask, voice, resource.shelf), room)
+            told = responses.events(ask, voice, resource.shelf)
+            return Stream(told, room, error=responses.ERROR_EVENT)
         return replace(responses.whole(ask, voice, resource.shelf), headers=room)
     if ask.streamed:
         return Stream(STREAMS.get(ask.operation, shapes.events)(ask, voice), room)
@@ -186,19 +188,19 @@ def _send_stream(
     resource: Resource,
 ) -> bool:
     if fault.stops == "before head":
-        return _end(fault, connection)
+        return _end(fault, connection, stream.error)
     kind = {"content-type": stream.content_type, "transfer-encoding": "chunked"}
     connection.send(head(200, {**kind, **marks, **stream.headers}))
     if fault.stops == "after head":
-        return _end(fault, connection)
+        return _end(fault, connection, stream.error)
     has_said = False
     for number, event in enumerate(stream.events):
         is_middle = has_said and number >= faults.EVENTS_BEFORE_END
         if fault.stops == "in middle" and is_middle:
-            return _end(fault, connection)
+            return _end(fault, connection, stream.error)
         says = stream.content_type != EVENTS or shapes.says_something(event)
         if fault.stops == "before content" and says:
-            return _end(fault, connection)
+            return _end(fault, connection, stream.error)
         # What says nothing yet comes with the first token: Azure has nothing to wait for.
         if has_said and resource.event_interval_ms:
             connection.wait(resource.event_interval_ms / 1000)
@@ -208,10 +210,10 @@ def _send_stream(
     return True
 
 
-def _end(fault: Fault, connection: Connection) -> bool:
+def _end(fault: Fault, connection: Connection, error: bytes = shapes.ERROR_EVENT) -> bool:
     """What comes where a fault stops an answer. Whether the connection is still good."""
     if fault.then == "silence":
         connection.wait(None)  # until PeerLeft
     elif fault.then == "error":
-        connection.send(chunk(shapes.ERROR_EVENT) + LAST_CHUNK)
+        connection.send(chunk(error) + LAST_CHUNK)
     return fault.then == "error"

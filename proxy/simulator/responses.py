@@ -14,6 +14,11 @@ from proxy.simulator.forms import Json
 from proxy.simulator.shapes import Voice, dated_model, pieces
 from proxy.simulator.shelf import Kept, Shelf
 
+ERROR_EVENT = (
+    b'event: error\ndata: {"type":"error","code":"server_error","message":"The server had an '
+    b'error while processing your request.","param":null,"sequence_number":99}\n\n'
+)
+
 ENCRYPTED = "reasoning.encrypted_content"  # as `include` has it
 REASONING_TOKENS = 8
 _BARE = {"id", "type"}

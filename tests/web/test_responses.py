@@ -648,3 +648,12 @@ def test_what_could_be_repeated_is_no_deeper_than_its_answer_can_be_read(both):
     assert "nested too deeply" in error(both, metadata=deep)["message"]
     assert both.asked() == (0, 0)
     ask(both, metadata=json.loads("[" * 200 + "]" * 200))
+
+
+def test_an_error_in_the_middle_of_a_stream_is_passed_on_and_counted(both):
+    both.simulator["a"].faults["*"] = "error-event"
+    events = events_of(both.ask(ASK | {"stream": True}, PATH))
+    assert [e["type"] for e in events[-2:]] == ["response.output_text.delta", "error"]
+    assert both.state()["last_error"].startswith(
+        "an error inside of its stream: The server had"
+    )
