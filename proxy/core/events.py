@@ -179,7 +179,8 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         ),
         "no_answer": Event(
             "warning",
-            "An attempt failed, and nobody else can serve the call or has the time to.",
+            "An attempt failed, and nobody else can serve the call or has the time to; or an"
+            " instance gave no answer to a question about what it keeps.",
             ("id", "instance", "why"),
         ),
         "not_its_own": Event(

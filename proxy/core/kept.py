@@ -27,7 +27,7 @@ KEY_BYTES = 64  # the most that the hash takes
 # Of an item; what an upstream keeps is named by these, or can be read by it alone.
 _NAMES = ("id", "encrypted_content", "approval_request_id")
 _NAMES_OF_RESPONSES = ("id", "item_id", "response_id", "previous_response_id")
-_ALL_NAMES = {*_NAMES, *_NAMES_OF_RESPONSES, "first_id", "last_id"}
+_ALL_NAMES = sorted({*_NAMES, *_NAMES_OF_RESPONSES, "first_id", "last_id"})
 # Inside a JSON string the quotes would be escaped, so text of the model cannot match.
 _NAMED = re.compile(
     rf'("(?:{"|".join(_ALL_NAMES)})"\s*:\s*)("[^"\\]*+(?:\\.[^"\\]*+)*+")'.encode()
@@ -49,8 +49,8 @@ _WHOLE = frozenset(
         *("function_call_output", "custom_tool_call_output"),
     }
 )
-# What a client says a tool has done; the id is its call's, which has no mark.
-_OF_CLIENTS = frozenset({"local_shell_call_output"})
+# What a client says a tool has done; the id is its call's, which mostly has no mark.
+_OF_CLIENTS = ("local_shell_call_output",)
 
 # Without any of these a body refers to nothing, whatever parser reads it. With one it may, and
 # parsers may differ: of two fields of the same name either may be believed, and what is ASCII
@@ -85,6 +85,9 @@ class Marks(NamedTuple):
 
     key: bytes
     client: str
+
+    def __repr__(self) -> str:
+        return f"Marks(client={self.client!r})"
 
     def marked(self, name: str, home: str) -> str:
         return f"{name}_gw{self._mark(name, home)}"
@@ -204,11 +207,11 @@ class _Search:
             if item.get(name)
         }
         given = item.get("id")
-        is_other = _is_whole(item) or item.get("type") in _OF_CLIENTS
-        if given is not None and not is_other:
-            if not (isinstance(given, str) and _MARKED.fullmatch(given)):
+        if given is not None and not _is_whole(item):
+            if isinstance(given, str) and _MARKED.fullmatch(given):
+                changed["id"] = self.name(given, f"{param}.id")
+            elif item.get("type") not in _OF_CLIENTS:
                 return _without_id(item) | changed
-            changed["id"] = self.name(given, f"{param}.id")
         return {**item, **changed} if changed else item
 
     def whole(self, item: Mapping[str, Any]) -> Mapping[str, Any]:

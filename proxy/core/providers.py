@@ -23,9 +23,9 @@ KEPT_NAMES = 1024  # of deployments, quoted
 @dataclass(frozen=True, slots=True)
 class Provider:
     """`url(config, path, deployment)` and `key_headers(key)` say how to ask;
-    `model_in_body`: the body's `model` must be the deployment, and is for all where the path
-    names none (OF_RESOURCES); `stream_usage(config)`:
-    a stream may be asked for its usage event; `takes_tokens`: of Entra ID."""
+    `model_in_body`: the body's `model` must be the deployment, as with all where the path
+    names none (OF_RESOURCES); `stream_usage(config)`: a stream may be asked for its usage
+    event; `takes_tokens`: of Entra ID."""
 
     url: Callable[[InstanceConfig, str, str], str]
     key_headers: Callable[[str], dict[str, str]]

@@ -81,8 +81,8 @@ class Seen(NamedTuple):
     """What is known of a request at its end, as small values: no body, no header. `started` is
     in monotonic seconds, `ended_at` a moment. None: it did not come to that. `trace`: what
     runtime/traces.py knows of it, None: it is not traced. `source`: the address that it came
-    from, where its client's key does not open. `home`: the only instance that could be asked,
-    because it keeps what the request refers to."""
+    from, where its client's key does not open. `home`: the only instances that could be asked,
+    because they know what the request refers to."""
 
     ended_at: float
     started: float

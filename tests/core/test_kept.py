@@ -81,6 +81,10 @@ def test_the_secret_may_be_of_any_length(key):
     assert marks.opened(marks.marked(NAME, "b"), HOMES) == (NAME, "b")
 
 
+def test_the_secret_is_not_shown():
+    assert "a secret" not in repr(MARKS)
+
+
 # What a request refers to.
 
 
@@ -212,6 +216,14 @@ def test_what_a_tool_of_the_clients_did_keeps_its_calls_id():
     assert resumed({"input": [done]}, MARKS, HOMES) == ({"input": [done]}, "")
 
 
+def test_if_it_names_the_item_of_its_call_that_is_looked_for_at_home():
+    done = {"type": "local_shell_call_output", "id": at("b", "lsh_1"), "output": "x"}
+    assert resumed({"input": [done]}, MARKS, HOMES) == (
+        {"input": [done | {"id": "lsh_1"}]},
+        "b",
+    )
+
+
 def test_where_nothing_is_encrypted_nobody_is_needed():
     item = {"type": "reasoning", "summary": [], "encrypted_content": ""}
     assert resumed({"input": [item]}, MARKS, HOMES) == ({"input": [item]}, "")
@@ -333,6 +345,7 @@ def test_so_has_an_event_or_a_list(payload, name):
         {"output": None, "data": 7, "response": "x", "item": []},
         {"id": ""},
         {"first_id": None, "item_id": 7},
+        {"output": [{"type": ["x"]}, {"type": {}}], "item": {"type": []}},
         {"delta": "resp_1", "text": "id"},
     ],
 )
