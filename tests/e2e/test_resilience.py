@@ -17,6 +17,7 @@ from tests.e2e.conftest import ADMIN_KEY, Gateway, add_instance, free_port, unti
 
 CONNECTIONS = 16
 IDLE_SECONDS = 1
+WELL = ("healthy", None)  # status and last error
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,10 @@ def healthy(pair: Gateway, simulator: Simulator) -> Iterator[None]:
     for name in ("east", "west"):
         pair.admin("PUT", f"/{name}/state", json={"status": "healthy"})
     for name in ("east", "west"):
-        until(lambda n=name: pair.agreed(lambda: status(pair, n), "healthy"), "it is healthy")
+        until(
+            lambda n=name: pair.agreed(lambda: (status(pair, n), error_of(pair, n)), WELL),
+            "it is well, in both",
+        )
 
 
 def status(gateway: Gateway, name: str) -> str:
@@ -142,8 +146,8 @@ class TestOneInstance:
         assert ask(pair, 20, stream=True) == {"200": 20}
         assert simulator["east"].requests
         assert len(simulator["west"].requests) == 20
-        error = pair.admin("GET", "/east/state").json()["last_error"]
-        assert ("timed out" in error) is slow
+        until(lambda: pair.agreed(lambda: bool(error_of(pair, "east")), True), "all know")
+        assert ("timed out" in str(error_of(pair, "east"))) is slow
 
     @pytest.mark.parametrize("fault", ["break-in-middle", "stall-in-middle"])
     def test_breaks_or_stalls_in_the_middle(
@@ -194,8 +198,7 @@ class TestOneInstance:
         )
         assert (answer.status_code, answer.content) == (400, direct.content)
         assert simulator["west"].requests == []
-        state = pair.admin("GET", "/east/state").json()
-        assert (state["status"], state["last_error"]) == ("healthy", None)
+        assert (status(pair, "east"), error_of(pair, "east")) == WELL
 
 
 class TestTheCall:
