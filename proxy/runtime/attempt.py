@@ -1,9 +1,6 @@
 """One try at one instance, from the request's first byte to the answer's last."""
 
-import errno
-import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -32,8 +29,14 @@ from proxy.core.sse import (
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN, SOUND_BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
-from proxy.errors import UpstreamFailed
 from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream, Watcher
+from proxy.runtime.broken_stream import (
+    ENDING,
+    OVER,
+    StreamBroken,
+    error_event,
+    forget_frames,
+)
 from proxy.runtime.line import Line
 from proxy.runtime.state import (
     ACCEPTS_AGAIN,
@@ -49,34 +52,18 @@ from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
 EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
-# Whose name stands before what it did, but for a client.
-UPSTREAM = {"it": "the upstream", "its": "the upstream's"}
-_IT = re.compile(r"\A(it|its)\b")
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 _TRANSCRIPTS = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 _SOUNDS = ("audio/", "application/octet-stream", "binary/octet-stream")
 
 NO_HEADERS: Mapping[str, str] = {}
-ENDING = "the gateway is being stopped or restarted"
 LEFT = "the client left before it had answered"
-OVER = "the time for the call is over"
 A_PAGE = "its answer is a page of HTML or XML, and no JSON"
 NOT_READABLE = b'"invalid_encrypted_content"'  # the code of an error
 IN_ANSWER = "it answered that it failed"
 MISTAKE = "the gateway made a mistake, of which its log has the details"
 
 logger = logging.getLogger(__name__)
-
-
-class StreamBroken(ConnectionResetError):
-    """Ends a response that has begun without ending it properly.
-
-    A WSGI server takes a connection reset for the end of the connection: it writes no
-    closing chunk, so no client can take what came so far for the whole answer.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(errno.ECONNRESET, "the upstream broke off its stream")
 
 
 class Attempt:
@@ -206,10 +193,10 @@ class Attempt:
             if self._is_broken_off and not watcher.has_ended:
                 raise UpstreamError(CUT_SHORT)
         except UpstreamError as error:
-            _forget_frames(error)
+            forget_frames(error)
             if not watcher.done and not self.line.is_cut:
                 self._fail(error)
-                if last_words := watcher.last_words(_error_event(self.error or error)):
+                if last_words := watcher.last_words(error_event(self.error or error)):
                     yield last_words
                 raise StreamBroken from error
         last = stream.finish()
@@ -417,7 +404,7 @@ class Attempt:
     def _fail(self, error: UpstreamError) -> None:
         """It is the instance's failure, unless the client left or the call's time is over."""
         is_over = error.timed_out and time.monotonic() >= self.call.ends_at
-        _forget_frames(error)
+        forget_frames(error)
         self.error = error
         if self._is_broken_off:
             self.error, self.verdict = UpstreamError(ENDING), verdicts.CUT_OFF
@@ -612,16 +599,3 @@ def _is_text(answer: Answer, body: Bytes) -> bool:
     """And no JSON, because the client wants it so; of silence it is empty."""
     kind = answer.headers.get("content-type", "").lower()
     return kind.startswith(_TRANSCRIPTS) and body[:_BEGINNING].lstrip()[:1] != b"{"
-
-
-def _forget_frames(error: UpstreamError) -> None:
-    """What it came through holds the attempt, which holds it: in a circle all of the call would
-    stay until the garbage collector looks, which is rare."""
-    error.__context__ = None
-    error.with_traceback(None)
-
-
-def _error_event(error: UpstreamError) -> bytes:
-    said = _IT.sub(lambda found: UPSTREAM[found[0]], error.message)
-    shape = UpstreamFailed(f"The answer broke off: {said}.", code="stream_interrupted")
-    return b"data: " + json.dumps(shape.to_dict()).encode() + b"\n\n"

@@ -10,7 +10,7 @@ import requests
 from proxy.core.sse import ENDLESS_BYTES, StreamWatcher
 from proxy.runtime import answer_stream
 from proxy.runtime.answer_stream import AnswerStream
-from proxy.runtime.attempt import StreamBroken
+from proxy.runtime.broken_stream import StreamBroken
 from proxy.runtime.upstream import UpstreamError
 from tests.builders import config
 from tests.runtime.world import (

@@ -17,12 +17,11 @@ from proxy.core.record import Trail
 from proxy.core.sse import ENDLESS_BYTES
 from proxy.core.types import NO_USAGE, Usage
 from proxy.errors import ClientLeft, ProxyError, UpstreamTimeout
-from proxy.runtime import answer_stream
 from proxy.runtime import attempt as attempts
-from proxy.runtime.attempt import StreamBroken
+from proxy.runtime.broken_stream import StreamBroken
 from proxy.runtime.entra import NoToken
 from proxy.runtime.line import Line
-from proxy.runtime.upstream import NoCredential, UpstreamError
+from proxy.runtime.upstream import NoCredential
 from tests.builders import MODEL, call, config, serving
 from tests.runtime.world import (
     BROKEN,
@@ -1252,21 +1251,6 @@ def test_an_error_answer_that_breaks_off_is_still_judged_by_its_head(status):
     attempt = world.alone()
     assert (attempt.error, attempt.body) == (None, b"")
     assert attempt.verdict.outcome == {400: "rejected", 429: "throttled"}[status]
-
-
-@pytest.mark.parametrize(
-    "message, said",
-    [
-        ("it broke off its answer", "the upstream broke off its answer"),
-        (answer_stream.ENDLESS, "the upstream sent an event of its stream that did not end"),
-        ("its answer is not proper HTTP", "the upstream's answer is not proper HTTP"),
-        (attempts.ENDING, attempts.ENDING),
-        ("italics", "italics"),
-    ],
-)
-def test_a_client_is_told_who_it_was_that_broke_off(message, said):
-    event = attempts._error_event(UpstreamError(message)).decode()
-    assert f'"The answer broke off: {said}."' in event
 
 
 # Responses, which their instance keeps.

@@ -30,7 +30,7 @@ from proxy.errors import (
     UpstreamTimeout,
 )
 from proxy.runtime import forward, waiting
-from proxy.runtime.attempt import StreamBroken
+from proxy.runtime.broken_stream import StreamBroken
 from proxy.runtime.fairness import TELL_SECONDS, Fairness
 from proxy.runtime.line import Line
 from proxy.runtime.trip import Trip

@@ -11,7 +11,7 @@ from werkzeug.test import EnvironBuilder
 
 from proxy.core.outline import KEPT_BYTES
 from proxy.core.tokens import prompt
-from proxy.runtime.attempt import StreamBroken
+from proxy.runtime.broken_stream import StreamBroken
 from proxy.simulator import FAULTS, expected_usage, media, uploads
 from proxy.simulator.asks import TOKENS
 from proxy.simulator.media import image_usage, sound_usage
