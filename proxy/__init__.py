@@ -21,6 +21,7 @@ from proxy.runtime.fairness import Fairness
 from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
 from proxy.runtime.identity import Identity
+from proxy.runtime.kept_stream import KeptStreams
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.metrics import Metrics
@@ -147,6 +148,7 @@ def make_parts(settings: Settings) -> Parts:
         turnstile=turnstile,
         open_calls=open_calls,
         streams=Streams(),
+        kept_streams=KeptStreams(),
         draining=Draining(),
         fragments=Fragments(),
         syncer=syncer,

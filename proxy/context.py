@@ -18,6 +18,7 @@ from proxy.runtime.entra import Tokens
 from proxy.runtime.estimates import Estimates
 from proxy.runtime.forward import Forward
 from proxy.runtime.fragments import Fragments
+from proxy.runtime.kept_stream import KeptStreams
 from proxy.runtime.key_watch import KeyWatch
 from proxy.runtime.least_connections import LeastConnections
 from proxy.runtime.metrics import Metrics
@@ -66,6 +67,7 @@ class Parts:
     turnstile: Turnstile
     open_calls: OpenCalls
     streams: Streams
+    kept_streams: KeptStreams
     draining: Draining
     fragments: Fragments
     syncer: Syncer
@@ -109,7 +111,8 @@ class Parts:
             steps.callback(self.roster.stop)
             self.open_calls.stop()
             until = time.monotonic() + FAREWELL_SECONDS
-            cut_off = self.forward.end_open(FAREWELL_SECONDS)
+            taken_up = self.kept_streams.break_off()
+            cut_off = self.forward.end_open(FAREWELL_SECONDS) + taken_up
             while cut_off and self._is_busy() and time.monotonic() < until:
                 time.sleep(LOOK_SECONDS)
             self.streams.stop()

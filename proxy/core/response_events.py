@@ -44,6 +44,7 @@ class ResponseWatcher:
     bytes and what they say, and gives what to send on.
 
     One that goes on in the background is heard of at once: it may say nothing for long.
+    `after`: the number of the event that it is taken up again after.
     """
 
     __slots__ = (
@@ -61,10 +62,10 @@ class ResponseWatcher:
         "usage",
     )
 
-    def __init__(self, mark: Mark) -> None:
+    def __init__(self, mark: Mark, *, after: int = -1) -> None:
         self._mark = mark
         self._tail = bytearray()
-        self._number = 0  # of the next event
+        self._number = after  # of the last event that was seen
         self.usage: Usage | None = None
         self.events = 0  # that say something more; about one token each
         self.content = self.done = self.endless = False
@@ -102,12 +103,15 @@ class ResponseWatcher:
 
     def last_words(self, event: bytes) -> bytes:
         """`event` tells of an error, as chats have it; here one has a type, too. What was held
-        back of another is left out."""
+        back of another is left out. It has the number of the last one before it: whoever asks
+        for what comes after that misses nothing."""
         self._tail.clear()
         payload = json_object(data_of(event))
         error = payload.get("error", {})
         told = {"type": "error", "code": error.get("code"), "message": error.get("message")}
-        data = json.dumps({**told, "param": None, "sequence_number": self._number, **payload})
+        data = json.dumps(
+            {**told, "param": None, "sequence_number": max(self._number, 0), **payload}
+        )
         return b"event: error\ndata: " + data.encode() + b"\n\n"
 
     def _seen(self, event: bytes) -> bytes:
@@ -124,7 +128,7 @@ class ResponseWatcher:
         kind = str(payload.get("type"))
         self.goes_on = self.goes_on or response.get("background") is True
         number = payload.get("sequence_number")
-        self._number = number + 1 if isinstance(number, int) else self._number + 1
+        self._number = number if isinstance(number, int) else self._number + 1
         self.events += kind.endswith(_DELTA)
         if kind in _LAST:
             self.done, self.goes_on = True, False

@@ -10,6 +10,8 @@ from proxy.runtime.upstream import Answer, UpstreamError, failure
 
 Watcher = StreamWatcher | SoundWatcher | ResponseWatcher
 
+EVENT_STREAM = "text/event-stream"
+
 # Events that say nothing yet are held back until one does; of a stream that goes on and on
 # without saying anything, no more than this.
 MAX_HELD_BYTES = 1_048_576

@@ -29,7 +29,7 @@ from proxy.core.sse import (
 from proxy.core.strict import STRICT, strict_event
 from proxy.core.tokens import BYTES_PER_TOKEN, SOUND_BYTES_PER_TOKEN
 from proxy.core.types import NO_USAGE, Bytes, Call, Serving, Usage
-from proxy.runtime.answer_stream import CUT_SHORT, AnswerStream, Watcher
+from proxy.runtime.answer_stream import CUT_SHORT, EVENT_STREAM, AnswerStream, Watcher
 from proxy.runtime.broken_stream import (
     ENDING,
     OVER,
@@ -50,7 +50,6 @@ from proxy.runtime.tell import tell
 from proxy.runtime.transport import MAX_JOINED_BYTES
 from proxy.runtime.upstream import Answer, NoCredential, Upstream, UpstreamError
 
-EVENT_STREAM = "text/event-stream"
 ERROR_BODY_SECONDS = 1.0
 _BEGINNING = 64  # bytes of an answer, in which its JSON begins
 _TRANSCRIPTS = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")

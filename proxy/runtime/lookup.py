@@ -10,6 +10,7 @@ from proxy.core.excerpt import without_key
 from proxy.core.providers import PROVIDERS, key_headers
 from proxy.core.types import InstanceConfig
 from proxy.errors import ProxyError, UpstreamFailed, UpstreamTimeout
+from proxy.runtime.answer_stream import EVENT_STREAM
 from proxy.runtime.line import Line
 from proxy.runtime.tell import tell
 from proxy.runtime.upstream import Answer, Upstream, UpstreamError
@@ -17,6 +18,20 @@ from proxy.runtime.upstream import Answer, Upstream, UpstreamError
 NO_BODY = b""
 
 logger = logging.getLogger(__name__)
+
+
+class Question(NamedTuple):
+    """`path` begins with an endpoint; `query` is encoded, and may be empty. `ends_at` is in
+    monotonic seconds. `of_stream`: the answer is wanted as one."""
+
+    path: str
+    method: str
+    query: str
+    headers: Mapping[str, str]
+    request_id: str
+    line: Line
+    ends_at: float
+    of_stream: bool = False
 
 
 class Found(NamedTuple):
@@ -27,54 +42,62 @@ class Found(NamedTuple):
     body: bytes
 
 
+class Begun(NamedTuple):
+    """A stream of the instance `name`, of which the head has come. Whoever has it closes it."""
+
+    name: str
+    answer: Answer
+
+
 def look_up(
-    upstream: Upstream,
-    configs: Sequence[InstanceConfig],
-    path: str,
-    *,
-    method: str,
-    query: str,
-    headers: Mapping[str, str],
-    request_id: str,
-    line: Line,
-    ends_at: float,
-) -> Found:
-    """What the first says of them that can, all of which know the same. `path` begins with an
-    endpoint; `query` is encoded, and may be empty. Raises UpstreamFailed where there is no
-    answer that a client may see, UpstreamTimeout where none came until `ends_at`, in monotonic
-    seconds; of each that failed the log says why."""
+    upstream: Upstream, configs: Sequence[InstanceConfig], asked: Question
+) -> Found | Begun:
+    """What the first says of them that can, all of which know the same. Raises UpstreamFailed
+    where there is no answer that a client may see, UpstreamTimeout where none came in time; of
+    each that failed the log says why."""
     found: Found | ProxyError = _failed("none is there")
     for config in configs:
-        url = PROVIDERS[config.provider_type].url(config, path, "")
-        if query:
-            url += ("&" if "?" in url else "?") + query
         try:
-            answer = upstream.send(
-                config,
-                url,
-                headers={**headers, **key_headers(config)},
-                body=NO_BODY if method == "POST" else None,
-                method=method,
-                line=line,
-                ends_at=min(ends_at, time.monotonic() + config.timeout_seconds),
-            )
+            answer = _sent(upstream, config, asked)
+            if asked.of_stream and _is_stream(answer):
+                return Begun(config.name, answer)
             try:
                 body = bytes(answer.read_all())
             finally:
                 answer.close()
         except UpstreamError as error:
-            if line.is_cut:
+            if asked.line.is_cut:
                 raise _failed(error.message) from None
             found = _failed(error.message, timed_out=error.timed_out)
-            _tell(request_id, config.name, error.message)
+            _tell(asked.request_id, config.name, error.message)
             continue
         found = _judged(answer, without_key(body, config, answer.token))
         if isinstance(found, Found) and found.status < 500:
             return found
-        _tell(request_id, config.name, f"HTTP {answer.status}")
+        _tell(asked.request_id, config.name, f"HTTP {answer.status}")
     if isinstance(found, ProxyError):
         raise found
     return found
+
+
+def _sent(upstream: Upstream, config: InstanceConfig, asked: Question) -> Answer:
+    url = PROVIDERS[config.provider_type].url(config, asked.path, "")
+    if asked.query:
+        url += ("&" if "?" in url else "?") + asked.query
+    return upstream.send(
+        config,
+        url,
+        headers={**asked.headers, **key_headers(config)},
+        body=NO_BODY if asked.method == "POST" else None,
+        method=asked.method,
+        line=asked.line,
+        ends_at=min(asked.ends_at, time.monotonic() + config.timeout_seconds),
+    )
+
+
+def _is_stream(answer: Answer) -> bool:
+    kind = answer.headers.get("content-type", "").lower()
+    return answer.status == 200 and kind.startswith(EVENT_STREAM)
 
 
 def _judged(answer: Answer, body: bytes) -> Found | ProxyError:

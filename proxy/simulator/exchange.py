@@ -1,8 +1,9 @@
 """One request answered: first decided, then sent, with whatever fault it is to have."""
 
+import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from proxy.simulator import asks, errors, faults, headers, media, responses, routes, shapes
@@ -89,7 +90,7 @@ def _decide(resource: Resource, route: Route | None, received: Received) -> Answ
             shapes.models(route.style, sorted(resource.deployments or ()))
         )
     if route.kept:
-        return _about_kept(resource, route)
+        return _about_kept(resource, route, received.query)
     ask = asks.checked(route, asks.read(route.operation, received.body, received.headers))
     if not resource.serves(ask.deployment):
         raise Refused(errors.deployment_not_found(ask.style))
@@ -109,8 +110,15 @@ def _estimated_tokens(resource: Resource, ask: Ask) -> int:
     return responses.estimated_tokens(ask)
 
 
-def _about_kept(resource: Resource, route: Route) -> Answer:
+def _about_kept(resource: Resource, route: Route, query: Mapping[str, str]) -> Answer | Stream:
+    """Raises Refused."""
     shelf = resource.shelf
+    if route.what == "GET" and query.get("stream") == "true":
+        after = query.get("starting_after", "-1")
+        if not re.fullmatch("-?[0-9]+", after):
+            raise Refused(errors.invalid("starting_after must be a number."))
+        told = responses.written(shelf.events(route.kept, int(after)))
+        return Stream(told, {}, error=responses.ERROR_EVENT)
     answers = {
         "GET": shelf.retrieved,
         "DELETE": shelf.deleted,

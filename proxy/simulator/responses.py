@@ -6,7 +6,7 @@ is what it encrypted. Who asks for JSON or for a call of a function gets it, as 
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from proxy.simulator.asks import ADMISSION_TOKENS, Ask, maximum_tokens, prompt_tokens
 from proxy.simulator.errors import Answer, Refused, invalid, json_answer
@@ -80,11 +80,17 @@ def compacted(ask: Ask, voice: Voice, shelf: Shelf) -> Answer:
 def events(ask: Ask, voice: Voice, shelf: Shelf) -> Iterator[bytes]:
     """From the first that says that there is a response to the whole of it."""
     response = _response(ask, voice, shelf)
-    _keep(ask, voice, response, shelf)
-    for number, told in enumerate(_told(ask, voice, response)):
-        kind = told["type"]
-        data = json.dumps({**told, "sequence_number": number}, separators=(",", ":"))
-        yield f"event: {kind}\ndata: {data}\n\n".encode()
+    numbered = enumerate(_told(ask, voice, response))
+    told = [{**event, "sequence_number": number} for number, event in numbered]
+    _keep(ask, voice, response, shelf, told)
+    yield from written(told)
+
+
+def written(told: Iterable[Json]) -> Iterator[bytes]:
+    """As a stream has them."""
+    for event in told:
+        data = json.dumps(event, separators=(",", ":"))
+        yield f"event: {event['type']}\ndata: {data}\n\n".encode()
 
 
 def _told(ask: Ask, voice: Voice, response: Json) -> Iterator[Json]:
@@ -165,7 +171,9 @@ def _output(ask: Ask, voice: Voice) -> Iterator[Json]:
     yield {**message, "role": "assistant", "content": [part]}
 
 
-def _keep(ask: Ask, voice: Voice, response: Json, shelf: Shelf) -> None:
+def _keep(
+    ask: Ask, voice: Voice, response: Json, shelf: Shelf, told: Iterable[Json] = ()
+) -> None:
     if not response["store"]:
         return
     asked = [
@@ -173,7 +181,8 @@ def _keep(ask: Ask, voice: Voice, response: Json, shelf: Shelf) -> None:
         for number, item in enumerate(_items(ask))
     ]
     is_waiting = response["background"] and not ask.streamed
-    shelf.put(Kept({**response, "status": "queued"} if is_waiting else response, asked))
+    begun = {**response, "status": "queued"} if is_waiting else response
+    shelf.put(Kept(begun, asked, tuple(told) if response["background"] else ()))
 
 
 def _items(ask: Ask) -> list[Json]:

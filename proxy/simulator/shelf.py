@@ -12,10 +12,12 @@ _DONE = {"status": "completed"}
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """`asked` are the items of its input."""
+    """`asked` are the items of its input; `told` the events of one that goes on in the
+    background, and streams."""
 
     response: Json
     asked: list[Json]
+    told: tuple[Json, ...] = ()
 
 
 class Shelf:
@@ -53,6 +55,13 @@ class Shelf:
         if kept.response["status"] == "queued":
             kept = self._changed(kept, _DONE)
         return json_answer(kept.response)
+
+    def events(self, name: str, after: int) -> list[Json]:
+        """Those behind the one with that number. Raises Refused."""
+        kept = self._found(name)
+        if not kept.told:
+            raise Refused(invalid("This response was not begun in the background as a stream."))
+        return [event for event in kept.told if event["sequence_number"] > after]
 
     def items(self, name: str) -> Answer:
         """What its input was. Raises Refused."""

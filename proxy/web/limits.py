@@ -51,6 +51,15 @@ def let_in(mine: Parts, call: Call) -> Ticket:
     return got
 
 
+def let_in_again(mine: Parts, client: Client, endpoint: str) -> Ticket:
+    """As `let_in`, of a stream that is taken up again: a request without tokens, which were
+    counted when it began."""
+    got = mine.clients.start(client)
+    if isinstance(got, Denial):
+        raise refused(got, time.time(), endpoint)
+    return got
+
+
 def denial(mine: Parts, call: Call) -> Denial | None:
     """What would keep `let_in` from it now; None: nothing. Takes nothing."""
     return mine.clients.denial(call.client, call.reserved_tokens, _most_nano(mine, call))

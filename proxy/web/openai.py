@@ -24,7 +24,8 @@ from proxy.core.strict import STRICT, strict_answer
 from proxy.core.tokens import NOTHING_OMITTED
 from proxy.core.types import Bytes, Call, Client
 from proxy.errors import BadRequest, ModelNotAllowed, ModelNotFound, RequestTimeout
-from proxy.runtime.attempt import EVENT_STREAM, Attempt
+from proxy.runtime.answer_stream import EVENT_STREAM
+from proxy.runtime.attempt import Attempt
 from proxy.runtime.line import Line
 from proxy.web import limits
 from proxy.web.app import Relayed

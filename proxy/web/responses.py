@@ -1,7 +1,8 @@
 """What clients ask about responses that an instance keeps: to see, cancel or delete one."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -10,6 +11,7 @@ from flask import Flask, Response, g, request
 from proxy.context import Parts, parts
 from proxy.core import headers
 from proxy.core.kept import NOT_GIVEN, Marks, marked
+from proxy.core.response_events import Mark, ResponseWatcher
 from proxy.core.sse import json_object
 from proxy.core.types import Bytes, InstanceConfig
 from proxy.errors import (
@@ -20,8 +22,7 @@ from proxy.errors import (
     ResponseNotFound,
 )
 from proxy.runtime import no_answer
-from proxy.runtime.line import Line
-from proxy.runtime.lookup import Found, look_up
+from proxy.runtime.lookup import Begun, Found, Question, look_up
 from proxy.web import limits
 from proxy.web.app import Relayed
 from proxy.web.auth import authenticated_client
@@ -41,6 +42,7 @@ SHOWN_CHARACTERS = 100
 # In a query, the names of items; and what is the gateway's to say, by instance.
 _NAMES = frozenset({"after", "before"})
 _OURS = frozenset({"api-version"})
+STREAM = "stream"
 
 
 def register(app: Flask) -> None:
@@ -69,37 +71,71 @@ def serve(name: str, suffix: str) -> Response:
         )
     name, home = opened
     g.home = ", ".join(homes[home])
-    query, configs = _query(marks, home), _in_service(mine, homes[home])
-    found = _looked_up(mine, configs, f"{ENDPOINT}/{quote(name, safe='')}{suffix}", query)
-    lines = headers.for_client(found.lines, has_limits=limits.has_lines(client))
+    query, of_stream = _query(marks, home)
+    if of_stream and (suffix, request.method) != ("", "GET"):
+        raise BadRequest(
+            "stream: only a response itself can be taken up as a stream again.", param="stream"
+        )
+    configs = _in_service(mine, homes[home])
+    path = f"{ENDPOINT}/{quote(name, safe='')}{suffix}"
+    question = partial(Question, path, request.method, query, of_stream=of_stream)
+    mark, is_limited = partial(marked, marks=marks, home=home), limits.has_lines(client)
+    with ExitStack() as ends:
+        asked = _asked(mine, question, ends)
+        found = _found(mine, configs, asked)
+        if isinstance(found, Begun):
+            return _relayed(mine, found, asked, mark, ends)
+    lines = headers.for_client(found.lines, has_limits=is_limited)
     body: Bytes = found.body
     if found.status < 400:
-        body = marked(found.body, json_object(found.body), marks, home)
+        body = mark(found.body, json_object(found.body))
     else:
         body, lines = shown_body(found.status, body, lines)
-    if limits.has_lines(client):
+    if is_limited:
         lines += mine.clients.lines(client)
     return Relayed(body, found.status, lines)
 
 
-def _looked_up(mine: Parts, configs: Sequence[InstanceConfig], path: str, query: str) -> Found:
-    until, environ = ends_at(mine, request.environ), request.environ
-    line: Line = mine.open_calls.begin(environ.get("gunicorn.socket"))
+def _asked(mine: Parts, question: Callable[..., Question], ends: ExitStack) -> Question:
+    """`ends` gets what is to be done when the client has its answer."""
+    environ = request.environ
+    until = ends_at(mine, environ)
+    line = mine.open_calls.begin(environ.get("gunicorn.socket"))
+    ends.callback(mine.open_calls.end, line)
+    mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
+    passed = dict(headers.passed_on(environ))
+    passed.pop("Content-Type", None)  # there is no content
+    asked = question(headers=passed, request_id=g.request_id, line=line, ends_at=until)
+    if asked.of_stream:
+        ends.callback(limits.let_in_again(mine, g.client, ENDPOINT).settle)
+    return asked
+
+
+def _found(mine: Parts, configs: Sequence[InstanceConfig], asked: Question) -> Found | Begun:
     try:
-        mine.open_calls.end_by(line, until + LAST_WORDS_SECONDS)
-        ask = partial(look_up, mine.upstream, configs, path, query=query, line=line)
-        passed = dict(headers.passed_on(environ))
-        passed.pop("Content-Type", None)  # there is no content
-        found = ask(
-            method=request.method, headers=passed, request_id=g.request_id, ends_at=until
-        )
+        return look_up(mine.upstream, configs, asked)
     except ProxyError:
-        if line.is_cut:
+        if asked.line.is_cut:
             raise ClientLeft() from None
         raise
-    finally:
-        mine.open_calls.end(line)
-    return found
+
+
+def _relayed(
+    mine: Parts, begun: Begun, asked: Question, mark: Mark, ends: ExitStack
+) -> Response:
+    ends.callback(begun.answer.close)
+    stream = mine.kept_streams.begin(
+        begun,
+        asked,
+        ResponseWatcher(mark, after=request.args.get("starting_after", -1, int)),
+        silence_seconds=mine.settings.stream_idle_seconds,
+        on_close=ends.pop_all().close,
+    )
+    is_limited = limits.has_lines(g.client)
+    lines = headers.for_client_stream(begun.answer.header_items(), has_limits=is_limited)
+    if is_limited:
+        lines += mine.clients.lines(g.client)
+    return Relayed(stream, begun.answer.status, lines, source=stream.stream)
 
 
 def _in_service(mine: Parts, names: Iterable[str]) -> Sequence[InstanceConfig]:
@@ -112,22 +148,20 @@ def _in_service(mine: Parts, names: Iterable[str]) -> Sequence[InstanceConfig]:
     return found
 
 
-def _query(marks: Marks, home: str) -> str:
-    """As the instance is to get it. Raises BadRequest."""
-    passed = []
+def _query(marks: Marks, home: str) -> tuple[str, bool]:
+    """As the instance is to get it, and whether it asks for a stream. Raises BadRequest."""
+    passed, of_stream = [], False
     for name, value in parse_qsl(request.query_string.decode("latin-1"), True):
         if name in _OURS:
             continue
-        if name.casefold() == "stream" and value.lower() not in ("false", "0", ""):
-            raise BadRequest(
-                "stream: a response that was begun before is not passed on as a stream. Leave"
-                " it out, and ask again until its status is completed.",
-                param="stream",
-            )
+        if name.casefold() == STREAM:
+            is_wanted = value.lower() not in ("false", "0", "")
+            of_stream = of_stream or is_wanted
+            name, value = STREAM, str(is_wanted).lower()
         if name.casefold() in _NAMES:
             opened = marks.opened(value, (home,))
             if opened is None:
                 raise BadRequest(f"{name}: no such item was given to you.", param=name)
             value = opened[0]
         passed.append((name, value))
-    return urlencode(passed)
+    return urlencode(passed), of_stream

@@ -176,7 +176,7 @@ def test_the_last_words_are_an_event_of_this_api_and_of_chats():
         "code": "cut",
         "message": "It broke.",
         "param": None,
-        "sequence_number": 5,
+        "sequence_number": 4,
         "error": {"message": "It broke.", "code": "cut"},
     }
     assert watcher.finish() == b""

@@ -47,6 +47,19 @@ def test_a_stream_of_one_is_followed_to_its_end(client: Client):
         client.responses.create(model=MODEL, input="More", previous_response_id=whole.id)
 
 
+def test_one_in_the_background_is_taken_up_again_where_it_was_left(client: Client):
+    asked = {"model": MODEL, "input": "Hi", "background": True, "stream": True}
+    with client.responses.create(**asked) as stream:
+        seen = [next(stream) for _ in range(5)]
+    name, last = seen[0].response.id, seen[-1].sequence_number
+    for _ in range(4):  # whichever worker answers
+        rest = list(client.responses.retrieve(name, stream=True, starting_after=last))
+        assert [e.sequence_number for e in rest] == list(range(last + 1, last + 1 + len(rest)))
+        assert (rest[-1].type, rest[-1].response.id) == ("response.completed", name)
+    with client.responses.stream(response_id=name, starting_after=last) as helped:
+        assert helped.get_final_response().output_text == rest[-1].response.output_text
+
+
 def test_what_is_kept_is_seen_paged_cancelled_and_deleted(client: Client):
     kept = client.responses.create(model=MODEL, input="Hi", background=True)
     assert client.responses.cancel(kept.id).status == "cancelled"

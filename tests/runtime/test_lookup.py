@@ -5,7 +5,7 @@ import pytest
 
 from proxy.errors import UpstreamFailed, UpstreamTimeout
 from proxy.runtime.line import Line
-from proxy.runtime.lookup import look_up
+from proxy.runtime.lookup import Begun, Found, Question, look_up
 from proxy.runtime.upstream import UpstreamError
 from tests.builders import config
 from tests.runtime.world import FakeAnswer, FakeUpstream
@@ -13,20 +13,13 @@ from tests.runtime.world import FakeAnswer, FakeUpstream
 PATH = "responses/resp_1"
 
 
-def ask(answer, method="GET", query="", ends_at=math.inf, **changes):
+ASKED = Question(PATH, "GET", "", {"X-Own": "1"}, "x", Line(), math.inf)
+
+
+def ask(answer, fields=None, **asked):
     """What came of it, and what was sent."""
     upstream = FakeUpstream(a=answer)
-    found = look_up(
-        upstream,
-        [config(**changes)],
-        PATH,
-        method=method,
-        query=query,
-        headers={"X-Own": "1"},
-        request_id="x",
-        line=Line(),
-        ends_at=ends_at,
-    )
+    found = look_up(upstream, [config(**fields or {})], ASKED._replace(**asked))
     assert upstream.opened[-1].closed == 1
     return found, upstream.sent[-1]
 
@@ -59,12 +52,12 @@ def test_what_the_instance_says_is_found_as_it_is(status):
     ],
 )
 def test_a_query_goes_along(fields, url):
-    assert ask(FakeAnswer(), query="limit=2", **fields)[1].url == url
+    assert ask(FakeAnswer(), fields, query="limit=2")[1].url == url
 
 
 @pytest.mark.parametrize("method, body", [("GET", None), ("DELETE", None), ("POST", b"")])
 def test_nothing_is_sent_but_the_question(method, body):
-    sent = ask(FakeAnswer(), method)[1]
+    sent = ask(FakeAnswer(), method=method)[1]
     assert (sent.method, sent.body) == (method, body)
 
 
@@ -80,18 +73,7 @@ def test_nothing_is_sent_but_the_question(method, body):
 )
 def test_who_knows_the_same_is_asked_where_one_fails(first):
     upstream = FakeUpstream(a=first, b=FakeAnswer(404, (b"gone",)), c=FakeAnswer())
-    configs = [config(name) for name in "abc"]
-    found = look_up(
-        upstream,
-        configs,
-        PATH,
-        method="GET",
-        query="",
-        headers={},
-        request_id="x",
-        line=Line(),
-        ends_at=math.inf,
-    )
+    found = look_up(upstream, [config(name) for name in "abc"], ASKED)
     assert (found.status, found.body, upstream.asked) == (404, b"gone", ["a", "b"])
 
 
@@ -104,23 +86,13 @@ def test_nobody_else_is_asked_for_a_client_that_left():
 
     upstream = FakeUpstream(a=leave, b=FakeAnswer())
     with pytest.raises(UpstreamFailed):
-        look_up(
-            upstream,
-            [config("a"), config("b")],
-            PATH,
-            method="GET",
-            query="",
-            headers={},
-            request_id="x",
-            line=line,
-            ends_at=math.inf,
-        )
+        look_up(upstream, [config("a"), config("b")], ASKED._replace(line=line))
     assert upstream.asked == ["a"]
 
 
 def test_it_has_the_instances_time_and_no_more_than_its_clients():
     before = time.monotonic()
-    sent = ask(FakeAnswer(), timeout_seconds=7.0)[1]
+    sent = ask(FakeAnswer(), {"timeout_seconds": 7.0})[1]
     assert before + 7 <= sent.ends_at <= time.monotonic() + 7
     assert ask(FakeAnswer(), ends_at=before + 1)[1].ends_at == before + 1
 
@@ -150,3 +122,24 @@ def test_an_answer_that_does_not_come_is_told(timed_out, kind):
 def test_the_key_is_not_shown_where_its_instance_quotes_it():
     found, _ = ask(FakeAnswer(400, (b"not " + config().api_key.encode(),)))
     assert config().api_key.encode() not in found.body
+
+
+# As a stream.
+
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+
+
+def test_a_stream_is_given_to_whoever_asks_for_one_as_soon_as_it_begins():
+    upstream = FakeUpstream(a=FakeAnswer(200, (b"data: {}",), EVENTS))
+    found = look_up(upstream, [config("a")], ASKED._replace(of_stream=True))
+    assert found == Begun("a", upstream.opened[0])
+    assert (upstream.opened[0].closed, list(found.answer.left)) == (0, [b"data: {}"])
+
+
+@pytest.mark.parametrize(
+    "status, given, of_stream",
+    [(200, EVENTS, False), (400, EVENTS, True), (200, {"content-type": "text/json"}, True)],
+)
+def test_all_else_is_read_whole(status, given, of_stream):
+    found, _ = ask(FakeAnswer(status, (b"{", b"}"), given), of_stream=of_stream)
+    assert found == Found(status, list(given.items()), b"{}")

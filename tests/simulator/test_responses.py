@@ -143,6 +143,19 @@ def test_one_in_the_background_is_queued_first(client):
     assert client.responses.cancel(waiting.id).status == "cancelled"
 
 
+def test_a_stream_in_the_background_can_be_had_again(client):
+    asked = {"model": MODEL, "input": "x", "stream": True}
+    events = list(client.responses.create(**asked, background=True))
+    name = events[0].response.id
+    assert list(client.responses.retrieve(name, stream=True)) == events
+    assert list(client.responses.retrieve(name, stream=True, starting_after=3)) == events[4:]
+    with pytest.raises(openai.BadRequestError, match="starting_after"):
+        client.responses.retrieve(name, stream=True, extra_query={"starting_after": "x"})
+    other = next(iter(client.responses.create(**asked))).response.id
+    with pytest.raises(openai.BadRequestError, match="in the background"):
+        client.responses.retrieve(other, stream=True)
+
+
 def test_its_input_can_be_listed(client):
     said = [{"role": "user", "content": "a"}, {"role": "user", "content": "b", "id": "msg_b"}]
     kept = client.responses.create(model=MODEL, input=said)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from proxy.core.types import Client
+from proxy.runtime.broken_stream import StreamBroken
 from proxy.simulator.responses import ENCRYPTED
 from proxy.store import keys
 from proxy.web.kept import marks_of
@@ -411,11 +412,9 @@ def test_items_are_paged_by_the_names_that_were_given(both):
     assert (other.status_code, other.get_json()["error"]["param"]) == (400, "after")
 
 
-def test_a_stream_that_was_begun_before_is_not_passed_on(both):
+def test_a_response_is_seen_as_it_is_where_no_stream_is_wanted(both):
     kept = ask(both)
-    said = about(both, kept["id"], suffix="?stream=true").get_json()["error"]
-    assert said["param"] == "stream"
-    assert about(both, kept["id"], suffix="?stream=false").status_code == 200
+    assert about(both, kept["id"], suffix="?stream=false").get_json() == kept
 
 
 @pytest.mark.parametrize(
@@ -657,3 +656,126 @@ def test_an_error_in_the_middle_of_a_stream_is_passed_on_and_counted(both):
     assert both.state()["last_error"].startswith(
         "an error inside of its stream: The server had"
     )
+
+
+# A stream that was begun before.
+
+IN_BACKGROUND = {"background": True, "stream": True}
+
+
+@pytest.fixture
+def begun(both):
+    """A world, a stream's events, and the name of its response."""
+    events = events_of(both.ask(ASK | IN_BACKGROUND, PATH))
+    return both, events, events[0]["response"]["id"]
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("query", ["?stream=true", "?STREAM=1&api-version=x"])
+def test_it_is_taken_up_again_with_the_same_names(begun, base, query):
+    world, events, name = begun
+    answer = about(world, name, suffix=query, base=base)
+    assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
+    assert events_of(answer) == events
+    assert world.received().query == {"stream": "true"}
+
+
+def test_it_goes_on_after_any_of_its_events(begun):
+    world, events, name = begun
+    answer = about(world, name, suffix="?stream=true&starting_after=4")
+    assert events_of(answer) == events[5:]
+    assert events_of(about(world, name, suffix="?stream=true&starting_after=99")) == []
+
+
+def test_it_is_no_call_of_the_model_and_costs_no_tokens(begun):
+    world, _, name = begun
+    used = world.state()["total_tokens_served"]
+    about(world, name, suffix="?stream=true")
+    assert world.state()["total_tokens_served"] == used
+    assert world.state()["total_requests"] == 1
+
+
+def test_it_is_one_of_the_requests_that_its_client_may_have_at_a_time(begun):
+    world, _, name = begun
+    with world.parts.database.session() as session:
+        keys.change(session, "app", {"max_parallel_requests": 1, "max_rpm": 9}, author=AUTHOR)
+    world.parts.snapshots.reload()
+    headers = {"Authorization": f"Bearer {world.client_key}"}
+    path = f"/v1/responses/{name}?stream=true"
+    first = world.client.get(path, headers=headers, buffered=False)
+    second = world.client.get(path, headers=headers)
+    assert (second.status_code, second.get_json()["error"]["code"]) == (
+        429,
+        "rate_limit_exceeded",
+    )
+    assert "max_parallel_requests" in second.get_json()["error"]["message"]
+    assert first.headers["x-ratelimit-remaining-requests"] == "8"
+    assert world.parts.open_calls.count == 1
+    assert first.data.count(b"response.completed") == 2
+    assert world.parts.open_calls.count == 0
+    assert world.client.get(path, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_who_leaves_it_leaves_nothing_open(begun, is_read):
+    world, _, name = begun
+    headers = {"Authorization": f"Bearer {world.client_key}"}
+    path = f"/v1/responses/{name}?stream=true"
+    answer = world.client.get(path, headers=headers, buffered=False)
+    if is_read:
+        next(answer.iter_encoded())
+    answer.close()
+    assert world.parts.open_calls.count == 0
+    assert world.parts.kept_streams.break_off() == 0
+    known = world.parts.snapshots.current.keys.values()
+    (client,) = (k.client for k in known)
+    assert world.parts.clients.view(client).in_flight == 0
+
+
+def test_if_it_breaks_it_goes_on_after_the_last_event_that_came(begun):
+    world, events, name = begun
+    world.simulator["a"].faults["*"] = "break-in-middle*1"
+    headers = {"Authorization": f"Bearer {world.client_key}"}
+    path = f"/v1/responses/{name}?stream=true"
+    answer = world.client.get(path, headers=headers, buffered=False)
+    got = []
+    with pytest.raises(StreamBroken):
+        got.extend(answer.iter_encoded())
+    answer.close()
+    *first, error = (
+        json.loads(line[5:]) for line in b"".join(got).splitlines() if line[:5] == b"data:"
+    )
+    assert (error["type"], error["code"]) == ("error", "stream_interrupted")
+    after = error["sequence_number"]
+    rest = events_of(about(world, name, suffix=f"?stream=true&starting_after={after}"))
+    assert first + rest == events
+    assert world.state()["status"] == "healthy"
+
+
+@pytest.mark.parametrize(
+    "suffix, method",
+    [
+        ("/cancel?stream=true", "POST"),
+        ("?stream=true", "DELETE"),
+        ("/input_items?stream=1", "GET"),
+    ],
+)
+def test_nothing_else_is_asked_for_as_a_stream(begun, suffix, method):
+    world, _, name = begun
+    said = about(world, name, method, suffix).get_json()["error"]
+    assert said["param"] == "stream"
+
+
+def test_what_its_instance_does_not_stream_is_said_by_it(both):
+    answer = about(both, ask(both)["id"], suffix="?stream=true")
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (400, None)
+    assert "in the background" in answer.get_json()["error"]["message"]
+
+
+def test_a_stream_that_is_refused_takes_no_place(begun):
+    world, _, name = begun
+    world.simulator["a"].faults["*"] = "401"
+    assert about(world, name, suffix="?stream=true").status_code == 502
+    assert world.parts.open_calls.count == 0
+    (client,) = (k.client for k in world.parts.snapshots.current.keys.values())
+    assert world.parts.clients.view(client).in_flight == 0
