@@ -70,6 +70,9 @@ class ThreadPool:
                 idle.task = task
             elif self.count < self.size:
                 self.count += 1
+                # Of those for whom there was no thread the first has waited longest.
+                self._waiting.append(task)
+                task = self._waiting.popleft()
             else:
                 self._waiting.append(task)
                 return
@@ -92,17 +95,25 @@ class ThreadPool:
         try:
             Thread(target=self._run, args=(task,), name="request", daemon=True).start()
         except RuntimeError:  # the system has no more; those that are there go on
-            tell(
-                logger,
-                "threads_exhausted",
-                "No more threads can be made: there are %d.",
-                self.count - 1,
-                threads=self.count - 1,
-            )
-            with self._lock:
-                self.count -= 1
-                if task is not None:
-                    self._waiting.append(task)
+            said = "No more threads can be made: there are %d."
+            there = self.count - 1
+            tell(logger, "threads_exhausted", said, there, threads=there)
+            self._give_back(task)
+
+    def _give_back(self, task: Task | None) -> None:
+        """No thread could be made for it: whoever is idle by now begins it, or it waits."""
+        idle = None
+        with self._lock:
+            self.count -= 1
+            if task is None:
+                return
+            if self._idle:
+                idle = self._idle.pop()
+                idle.task = task
+            else:
+                self._waiting.append(task)
+        if idle is not None:
+            idle.woken.release()
 
     def _run(self, task: Task | None) -> None:
         mine = _Idle()

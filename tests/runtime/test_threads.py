@@ -152,6 +152,41 @@ def test_where_the_system_gives_no_thread_a_task_waits_for_one(make_pool, monkey
     until(lambda: done == [second])
 
 
+def test_who_got_idle_while_no_thread_could_be_made_begins_the_task(make_pool, monkeypatch):
+    pool, done = make_pool(2), []
+    (first,) = begun(pool)
+    second = Task(done)
+    second.let_go.set()
+
+    def refused(_thread):
+        ended(pool, first, idle=1)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    pool.submit(second)
+    until(lambda: done == [second])
+    assert not pool.is_full
+
+
+def test_where_there_was_no_thread_at_all_the_next_one_begins_with_what_waits(
+    make_pool, monkeypatch
+):
+    pool, done = make_pool(2), []
+    first, second = Task(done), Task(done)
+    for task in (first, second):
+        task.let_go.set()
+
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        pool.submit(first)
+    assert (pool.count, pool.is_full) == (0, True)
+    pool.submit(second)
+    until(lambda: done == [first, second])
+
+
 def test_who_is_idle_for_long_ends_but_for_the_ready_ones(make_pool):
     pool = make_pool(5, ready=2, idle_seconds=0.01)
     for task in begun(pool, 5):
