@@ -168,7 +168,8 @@ class Transport(BaseAdapter):
             reader.read_head()
         except (OSError, BrokenAnswer) as error:
             body.close()
-            unseen = was_idle and not reader.received_bytes and not request.line.is_cut
+            # One that we ended may have been seen.
+            unseen = was_idle and not reader.received_bytes and not request.line.was_woken
             soon = time.monotonic() - started < STALE_SECONDS
             if unseen and soon and not isinstance(error, TimeoutError):
                 return None

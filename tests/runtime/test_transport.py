@@ -216,7 +216,7 @@ def test_a_new_connection_that_closes_is_not_replaced(transport, listen):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("then", ["begins", "is silent", "is cut", "is late"])
+@pytest.mark.parametrize("then", ["begins", "is silent", "is cut", "is ended by us", "is late"])
 def test_a_kept_connection_whose_peer_took_the_request_is_not_replaced(
     then, transport, listen, monkeypatch
 ):
@@ -234,6 +234,9 @@ def test_a_kept_connection_whose_peer_took_the_request_is_not_replaced(
             peer.request()
         elif then == "is cut":
             line.cut()
+        elif then == "is ended by us":
+            line.wake()
+            peer.request()
 
     listener = listen(talk)
     assert answered(transport, listener) == b"ok"
