@@ -60,6 +60,8 @@ SUCCEEDED = Verdict("succeeded")
 REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
 UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
+# The gateway lacks what it needs to ask; of another there may be a connection yet.
+NOT_ASKED = Verdict("unreachable", try_next=True)
 ABORTED = Verdict("aborted")
 # By a mistake of the gateway's own its client gets a 500: no reason to leave it alone.
 SPOILED = Verdict("failed")

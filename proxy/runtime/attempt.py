@@ -418,7 +418,7 @@ class Attempt:
         elif isinstance(error, NoCredential) and error.is_refused:
             self.verdict = verdicts.without_token(error.retry_seconds)
         elif self._answer is None:
-            self.verdict = verdicts.UNREACHABLE
+            self.verdict = verdicts.NOT_ASKED if error.is_ours else verdicts.UNREACHABLE
         elif self.stream is not None and self.stream.watcher.is_unclear_error:
             self.verdict = verdicts.MODEL_ERROR
         else:

@@ -45,11 +45,23 @@ UNKNOWN_HOST = "its host name could not be resolved"
 SLOW_CONNECT = "it timed out while we connected"
 NO_TLS = "TLS failed: its certificate or protocol was not accepted"
 FAILED = "the connection failed ({})"
+NO_MEANS = "the gateway can open no more connections ({})"
 NO_PROXY = "its proxy_url refused or could not be reached"
 NOT_ALLOWED = (
     "it, or its proxy_url, leads to a link-local or metadata address, which only"
     " PROXY_ALLOW_PRIVATE_UPSTREAMS allows"
 )
+
+
+# What the system has no more of: files, memory, threads.
+_USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
+
+
+class NoMeans(requests.ConnectionError):
+    """The system gives us nothing to connect with, which says nothing about the upstream."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(NO_MEANS.format(why))
 
 
 class NotAllowed(requests.ConnectionError):
@@ -102,8 +114,8 @@ class Dialler:
             raise NotAllowed
         try:
             sock = self._connected(origin_of(origin.proxy_url), until, line)
-        except (requests.ConnectTimeout, NotAllowed):
-            raise  # it may be we who have no more time, or do not ask
+        except (requests.ConnectTimeout, NotAllowed, NoMeans):
+            raise  # it may be we who have no more time, or do not ask, or cannot
         except (ValueError, requests.RequestException):
             raise requests.exceptions.ProxyError(NO_PROXY) from None
         if origin.scheme == "http":
@@ -188,7 +200,7 @@ def _addresses(origin: Origin, until: _Deadline, line: Line) -> list[Any]:
 
 def _looked_up(look: Callable[[], list[Any]], seconds: float, line: Line) -> list[Any]:
     """In a thread of its own, because nothing can end a look into the DNS from outside; it ends
-    by itself after the resolver's own time."""
+    by itself after the resolver's own time. Raises OSError also where there is no thread."""
     found: list[list[Any] | Exception] = []
     done = Event()
 
@@ -200,7 +212,10 @@ def _looked_up(look: Callable[[], list[Any]], seconds: float, line: Line) -> lis
         done.set()
 
     line.hold(done.set)
-    Thread(target=run, name="resolve", daemon=True).start()
+    try:
+        Thread(target=run, name="resolve", daemon=True).start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, "no more threads") from None
     done.wait(seconds)
     if line.is_cut:
         raise ConnectionAbortedError
@@ -236,6 +251,8 @@ def _not_connected(error: OSError) -> requests.RequestException:
         return requests.ConnectTimeout(SLOW_CONNECT)
     if isinstance(error, ConnectionRefusedError):
         return requests.ConnectionError(REFUSED)
+    if error.errno in _USED_UP:
+        return NoMeans(error.strerror or os.strerror(error.errno))
     return requests.ConnectionError(FAILED.format(error.strerror or type(error).__name__))
 
 

@@ -174,7 +174,8 @@ def ending() -> ProxyError:
 
 
 def unreachable(call: Call, attempt: Attempt) -> ProxyError:
-    """502, or 504 where the time was over, with how the last attempt ended. A client that set
+    """502, or 504 where the time was over, with how the last attempt ended; 503 where the
+    gateway itself could not ask. A client that set
     the time itself wants no second try, which would take as long again."""
     error = attempt.error
     who = f"No instance gave an answer for {call.model!r}; of the last one"
@@ -184,6 +185,11 @@ def unreachable(call: Call, attempt: Attempt) -> ProxyError:
         said = attempt.trouble() if attempt.verdict.shown else None
         said = (said or "it redirected elsewhere")[:SAID_CHARACTERS]
         return UpstreamFailed(f"{who}: {said}.")
+    if error.is_ours:
+        return Unavailable(
+            f"{error.message[:1].upper()}{error.message[1:]}.",
+            retry_after_seconds=SOON_SECONDS,
+        )
     kind = UpstreamTimeout if error.timed_out else UpstreamFailed
     had_its_time = call.is_hurried and error.timed_out and not attempt.verdict.try_next
     return kind(f"{who}: {error.message}.", is_worth_retrying=not had_its_time)

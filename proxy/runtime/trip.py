@@ -8,7 +8,7 @@ from proxy.core.record import Trail
 from proxy.core.refusal import TOO_LONG, Refusal, is_short
 from proxy.core.routing import Pool, Turn
 from proxy.core.types import Call, Serving, Usage
-from proxy.core.verdict import MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL, UNSUPPORTED
+from proxy.core.verdict import MODEL_ERROR, NO_DEPLOYMENT, NO_SUCH_MODEL, NOT_ASKED, UNSUPPORTED
 from proxy.errors import ProxyError
 from proxy.runtime import no_answer
 from proxy.runtime.attempt import Attempt
@@ -78,7 +78,7 @@ class Trip:
             self.failure = no_answer.unreachable(self.call, attempt)
             self.failure.is_worth_retrying = False  # the prompt is the same
             self.left = min(self.left or 0, 1)  # a sibling may be of another mind; no more
-        if verdict.failure:
+        if verdict.failure or verdict is NOT_ASKED:
             self.failed.add(name)
             self.again = attempt.serving
             self.failure = no_answer.unreachable(self.call, attempt)

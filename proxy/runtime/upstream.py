@@ -10,6 +10,7 @@ from typing import cast
 import requests
 
 from proxy.core.types import ENTRA, Bytes, InstanceConfig, Payload
+from proxy.runtime.dialling import NoMeans
 from proxy.runtime.entra import NO_TOKEN, NoToken, Tokens
 from proxy.runtime.line import Line
 from proxy.runtime.periodic import Periodic
@@ -27,15 +28,22 @@ TOO_LARGE = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
 
 class UpstreamError(Exception):
     """No answer, or one that broke off. The message names no host, key or proxy. `was_sent`:
-    there is none to a request that went out whole."""
+    there is none to a request that went out whole. `is_ours`: the gateway could not ask, for
+    lack of what it needs itself."""
 
     def __init__(
-        self, message: str, *, timed_out: bool = False, was_sent: bool = False
+        self,
+        message: str,
+        *,
+        timed_out: bool = False,
+        was_sent: bool = False,
+        is_ours: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.timed_out = timed_out
         self.was_sent = was_sent
+        self.is_ours = is_ours
 
 
 class NoCredential(UpstreamError):
@@ -253,4 +261,5 @@ def failure(error: Exception) -> Exception:
         str(error),
         timed_out=isinstance(error, requests.Timeout),
         was_sent=isinstance(error.request, Outgoing) and error.request.was_sent,
+        is_ours=isinstance(error, NoMeans),
     )

@@ -36,13 +36,26 @@ def test_the_next_address_is_tried_where_one_refuses(connections, silent, monkey
     connection.close()
 
 
-def test_where_no_more_files_may_be_opened_it_is_no_mistake_of_ours(connections, monkeypatch):
+def test_that_no_more_files_may_be_opened_is_no_fault_of_the_upstreams(
+    connections, monkeypatch
+):
     def none_left(*_arguments):
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(module.socket, "socket", none_left)
-    with pytest.raises(requests.ConnectionError, match="failed \\(Too many open files\\)"):
-        opened(connections, Origin("http", "127.0.0.1", 80))
+    said = "the gateway can open no more connections \\(Too many open files\\)"
+    for proxy_url in (None, "http://127.0.0.1:3128"):
+        with pytest.raises(module.NoMeans, match=said):
+            opened(connections, Origin("http", "127.0.0.1", 80, proxy_url))
+
+
+def test_nor_is_it_that_there_is_no_thread_to_look_for_its_name(connections, monkeypatch):
+    def none_left(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(module.NoMeans, match="\\(no more threads\\)"):
+        opened(connections, Origin("http", "no-such-name.invalid", 80))
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(

@@ -133,6 +133,20 @@ def test_one_that_does_not_answer_three_times_is_left_alone():
     assert world.upstream.asked[-2:] == ["a", "a"]
 
 
+def test_that_the_gateway_lacks_what_it_needs_to_ask_is_no_fault_of_an_instance():
+    ours = unreachable("the gateway can open no more connections (no files)", is_ours=True)
+    world = World(A, B, a=ours, b=ours)
+    for _ in range(4):
+        with pytest.raises(
+            Unavailable, match=r"The gateway can open no more .*\(no files\)"
+        ) as e:
+            world.forward()
+        assert e.value.retry_after_seconds == 1
+    assert [world.state.view(name).breaker for name in "ab"] == ["closed", "closed"]
+    world.upstream.answers["b"] = ok()  # over a connection that it kept
+    assert world.forward()[0] == 200
+
+
 def test_the_only_one_is_asked_once_more_when_it_fails():
     world = World(A, a=failed(500))
     world.upstream.answers["a"] = iter([failed(500), ok()]).__next__
