@@ -8,6 +8,7 @@ from proxy.core.breaker import CLOSED, BreakerNews
 from proxy.core.types import InstanceConfig, is_same_upstream
 from proxy.core.usage import HOUR_SECONDS
 from proxy.core.verdict import MISCONFIGURED
+from proxy.core.window import SET_BACK_SECONDS
 
 # (instance, deployment); deployment "" is the whole instance.
 Place = tuple[str, str]
@@ -58,6 +59,13 @@ class Rest:
     reason: str
     set_at: float
     config: InstanceConfig | None = None
+
+    def stands(self, now: float) -> bool:
+        """It is not over; nor was it measured by a clock that was set back since, which a
+        person's word needs no clock for."""
+        if self.until <= now:
+            return False
+        return self.set_at <= now + SET_BACK_SECONDS or self.reason == OPERATOR
 
     def applies_to(self, config: InstanceConfig) -> bool:
         return self.config is None or is_same_upstream(self.config, config)

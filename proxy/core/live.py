@@ -194,7 +194,7 @@ class Live:
         longest = NO_REST
         for place in (WHOLE_INSTANCE, serving.deployment):
             rest = self.rests.get(place)
-            if rest is None or rest.until <= now or rest.reason in besides:
+            if rest is None or rest.reason in besides or not rest.stands(now):
                 continue
             if rest.applies_to(serving.config) and (
                 longest[1] is None or rest.until > longest[1].until

@@ -48,6 +48,7 @@ class ResponseWatcher:
     """
 
     __slots__ = (
+        "_has_seen_tail",
         "_mark",
         "_number",
         "_tail",
@@ -65,6 +66,7 @@ class ResponseWatcher:
     def __init__(self, mark: Mark, *, after: int = -1) -> None:
         self._mark = mark
         self._tail = bytearray()
+        self._has_seen_tail = False
         self._number = after  # of the last event that was seen
         self.usage: Usage | None = None
         self.events = 0  # that say something more; about one token each
@@ -81,6 +83,7 @@ class ResponseWatcher:
         tail = self._tail
         begin = max(len(tail) - 3, 0)  # no event ends before that
         tail += chunk
+        self._has_seen_tail = False
         end = max(tail.rfind(b"\n\n", begin) + 2, tail.rfind(b"\n\r\n", begin) + 3)
         if end < 3:  # found neither
             self.endless = len(tail) > MAX_EVENT_BYTES
@@ -92,8 +95,9 @@ class ResponseWatcher:
     def is_whole(self) -> bool:
         """A last event may lack the empty line behind it."""
         payload = json_object(data_of(bytes(self._tail)))
-        if payload:
+        if payload and not self._has_seen_tail:
             self._look_into(payload)
+            self._has_seen_tail = True
         return self.has_ended and not self.endless
 
     def finish(self) -> bytes:
@@ -118,7 +122,8 @@ class ResponseWatcher:
         payload = json_object(data_of(event))
         if not payload:
             return event
-        self._look_into(payload)
+        if not self._has_seen_tail:
+            self._look_into(payload)
         return self._mark(event, payload)
 
     def _look_into(self, payload: Mapping[str, Any]) -> None:

@@ -54,26 +54,29 @@ def look_up(
 ) -> Found | Begun:
     """What the first says of them that can, all of which know the same. Raises UpstreamFailed
     where there is no answer that a client may see, UpstreamTimeout where none came in time; of
-    each that failed the log says why."""
+    each that failed the log says why.
+
+    What may have been deleted is deleted nowhere else: there it would not be known any more.
+    """
     found: Found | ProxyError = _failed("none is there")
     for config in configs:
         try:
             answer = _sent(upstream, config, asked)
             if asked.of_stream and _is_stream(answer):
                 return Begun(config.name, answer)
-            try:
-                body = bytes(answer.read_all())
-            finally:
-                answer.close()
+            body = _read(answer)
         except UpstreamError as error:
             if asked.line.is_cut:
                 raise _failed(error.message) from None
             found = _failed(error.message, timed_out=error.timed_out)
             _tell(asked.request_id, config.name, error.message)
+            if asked.method == "DELETE" and error.was_sent:
+                raise found from None
             continue
         found = _judged(answer, without_key(body, config, answer.token))
-        if isinstance(found, Found) and found.status < 500:
-            return found
+        is_told = isinstance(found, Found) and found.status < 500
+        if is_told or (asked.method == "DELETE" and answer.status >= 500):
+            break
         _tell(asked.request_id, config.name, f"HTTP {answer.status}")
     if isinstance(found, ProxyError):
         raise found
@@ -93,6 +96,16 @@ def _sent(upstream: Upstream, config: InstanceConfig, asked: Question) -> Answer
         line=asked.line,
         ends_at=min(asked.ends_at, time.monotonic() + config.timeout_seconds),
     )
+
+
+def _read(answer: Answer) -> bytes:
+    try:
+        return bytes(answer.read_all())
+    except UpstreamError as error:
+        error.was_sent = True
+        raise
+    finally:
+        answer.close()
 
 
 def _is_stream(answer: Answer) -> bool:

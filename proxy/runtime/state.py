@@ -236,7 +236,10 @@ class State:
             live.last_used_at = now
             self._pending.note(name, last_used=now)
             event = self._judge(live, reservation, ending, now)
-            if ending.error and verdict.outcome in ERRORS:
+            # While it refuses the gateway that is what is told of it, however else the attempt
+            # failed that was to find out whether it still does.
+            is_told = verdict.outcome in (MISCONFIGURED if reservation.is_retry else ERRORS)
+            if ending.error and is_told:
                 # What no database takes must not keep all else from it.
                 text = ending.error.encode("utf-8", "replace").decode()
                 message = text[:LAST_ERROR_CHARACTERS]
@@ -319,7 +322,7 @@ class State:
             for totals in (*self._held, self._taken.totals, self._pending.totals):
                 mine.update(totals.get(name, NO_COUNTS))
             error = self._pending.errors.get(name) or self._taken.errors.get(name)
-            rests = {d: r for d, r in live.rests.items() if r.until > now}
+            rests = {d: r for d, r in live.rests.items() if r.stands(now)}
             breaker = live.breaker.state(now)
             return StateView(
                 status=live.status(rests),
@@ -470,7 +473,8 @@ class State:
         self._resting.add(name)
         rests = self._live(name).rests
         present = rests.get(deployment)
-        if present is None or (rest.until > present.until and not _is_kept(present, rest)):
+        is_there = present is not None and present.stands(self._clock())
+        if present is None or not is_there or _replaces(rest, present):
             rests[deployment] = rest
 
     def _adopt(self, live: Live, name: str, instance: SharedInstance, now: float) -> None:
@@ -488,11 +492,11 @@ class State:
             live.breaker.reset(before)
 
 
-def _is_kept(present: Rest, rest: Rest) -> bool:
-    """What a person wants stands, also against a longer rest of what refuses the gateway: that
-    is asked now and then."""
+def _replaces(rest: Rest, present: Rest) -> bool:
+    """A longer one does. What a person wants stands, also against a longer rest of what refuses
+    the gateway: that is asked now and then."""
     is_persons = present.reason == OPERATOR and present.until > rest.set_at
-    return is_persons and rest.reason in MISCONFIGURED
+    return rest.until > present.until and not (is_persons and rest.reason in MISCONFIGURED)
 
 
 def removed_view(shared: SharedInstance) -> StateView:

@@ -92,7 +92,7 @@ def has_lines(client: Client) -> bool:
 
 def refused(denial: Denial, now: float, endpoint: str) -> ProxyError:
     """What the client is told."""
-    wait_seconds = None if denial.until is None else denial.until - now
+    wait_seconds = None if denial.until is None else max(denial.until - now, 0.0)
     # Of one that can never fit the budget may be whole.
     is_spent = denial.is_budget and denial.is_pointless and wait_seconds is not None
     kind = BudgetSpent if is_spent else LimitReached
@@ -126,8 +126,10 @@ def why(denial: Denial, wait_seconds: float | None, endpoint: str) -> str:
         return f"{needs} Try again in {wait_seconds:.1f} s."
     if not denial.is_pointless:
         return f"{needs} Requests that are still open may leave some of it: try again soon."
+    has_rest = denial.used < denial.bound
     moment = datetime.fromtimestamp(denial.until or 0, UTC).strftime("%Y-%m-%d %H:%M")
-    return f"{needs} The budget begins anew at {moment} UTC."
+    less = f" Ask for less: {REMEDIES[ENDPOINTS[endpoint].answer]}." if has_rest else ""
+    return f"{needs}{less} The budget begins anew at {moment} UTC."
 
 
 def _shown(limit: str, amount: int) -> str:

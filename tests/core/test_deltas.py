@@ -353,3 +353,19 @@ def test_what_was_mended_is_taken_once_and_told_to_others_at_once():
     assert (taken.mended, deltas.mended) == ({("a", "d"): 10.0}, {})
     at_once, waits = taken.split()
     assert (at_once.mended, waits.mended) == ({("a", "d"): 10.0}, {})
+
+
+@pytest.mark.parametrize(
+    "set_at, until, reason, stands",
+    [
+        (100.0, 105.0, "throttled", True),
+        (100.0, 104.0, "throttled", False),
+        (160.0, 170.0, "throttled", True),  # threads overtake each other
+        (3700.0, 3705.0, "throttled", False),
+        (3700.0, 3705.0, "operator", True),
+    ],
+)
+def test_a_rest_stands_until_it_is_over_but_for_one_of_a_clock_that_was_set_back(
+    set_at, until, reason, stands
+):
+    assert Rest(until, reason, set_at).stands(104.0) is stands

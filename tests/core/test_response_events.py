@@ -182,6 +182,15 @@ def test_the_last_words_are_an_event_of_this_api_and_of_chats():
     assert watcher.finish() == b""
 
 
+def test_an_event_without_its_last_line_is_counted_once():
+    watcher = watched(CREATED)
+    watcher.feed(event(DELTA).rstrip())
+    for _ in range(2):
+        assert not watcher.is_whole()
+    watcher.finish()
+    assert watcher.events == 1
+
+
 # Large ones.
 
 

@@ -77,6 +77,28 @@ def test_who_knows_the_same_is_asked_where_one_fails(first):
     assert (found.status, found.body, upstream.asked) == (404, b"gone", ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "first, asked",
+    [
+        (UpstreamError("it broke off", was_sent=True), ["a"]),
+        (FakeAnswer(200, (UpstreamError("it broke off"),)), ["a"]),
+        (FakeAnswer(500), ["a"]),
+        (UpstreamError("the connection was refused"), ["a", "b"]),
+        (FakeAnswer(401), ["a", "b"]),
+    ],
+)
+def test_what_may_have_been_deleted_is_not_deleted_again(first, asked):
+    """Another instance would say, truly, that it is not there."""
+    upstream = FakeUpstream(a=first, b=FakeAnswer(404, (b"gone",)))
+    question = ASKED._replace(method="DELETE")
+    try:
+        found = look_up(upstream, [config("a"), config("b")], question).status
+    except UpstreamFailed:
+        found = None
+    assert upstream.asked == asked
+    assert (found == 404) is (len(asked) > 1)
+
+
 def test_nobody_else_is_asked_for_a_client_that_left():
     line = Line()
 

@@ -219,6 +219,15 @@ def test_a_deployment_rests_alone(state, clock):
     assert candidate(state) is not None
 
 
+def test_a_rest_ends_with_the_clock_that_measured_it(state, clock):
+    once(state, throttled(5.0))
+    clock.now -= 3600
+    assert candidate(state) is not None
+    assert state.view("a").rests == {}
+    once(state, throttled(3.0))
+    assert refusal(state) == ("throttled", 3.0)
+
+
 def test_a_whole_instance_rests_with_all_its_deployments(state):
     once(state, MISCONFIGURED)
     assert refusal(state, serving(A, "mini")) == ("misconfigured", 300.0)
@@ -1334,6 +1343,23 @@ def retried(state, clock):
 def test_what_refused_the_gateway_is_tried_once_where_there_is_nobody_else(state, clock):
     assert retried(state, clock).is_retry
     assert isinstance(state.start(serving(A), TEN, alone=True), Refusal)
+
+
+@pytest.mark.parametrize("ending", [FAILED, UNREACHABLE, throttled(1.0)])
+def test_why_it_refuses_the_gateway_is_told_however_else_such_an_attempt_failed(
+    ending, state, clock
+):
+    refused = MISCONFIGURED._replace(error="401: no")
+    once(state, refused)
+    clock.now += RETRY_SECONDS
+    state.finish(state.start(serving(A), TEN, alone=True), ending)
+    view = state.view("a")
+    assert (view.status, view.last_error) == ("misconfigured", "401: no")
+    clock.now += RETRY_SECONDS
+    state.finish(
+        state.start(serving(A), TEN, alone=True), refused._replace(error="403: not now")
+    )
+    assert state.view("a").last_error == "403: not now"
 
 
 def test_no_other_attempt_finds_out_whether_it_was_mended(state, clock):

@@ -170,7 +170,10 @@ def test_a_budget_that_is_spent_is_there_again_tomorrow(limited):
     answer = world.ask(CHAT | {"max_tokens": 31})
     assert answer.status_code == 429
     assert error(answer)["type"] == error(answer)["code"] == "insufficient_quota"
-    assert error(answer)["message"].endswith("The budget begins anew at 2026-12-01 00:00 UTC.")
+    assert error(answer)["message"].endswith(
+        " Ask for less: a shorter prompt, or fewer max_completion_tokens."
+        " The budget begins anew at 2026-12-01 00:00 UTC."
+    )
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers["retry-after"] == str(12 * 3600)
 
@@ -222,6 +225,11 @@ def test_only_so_many_calls_of_a_key_are_open_at_a_time(limited):
             Denial("max_tokens_per_month", 100, 70, 40, NOW + 1.0),
             "Requests that are still open may leave some of it: try again soon.",
         ),
+        (
+            Denial("max_tokens_per_day", 100, 100, 40, 1_900_000_000.0, True),
+            "100 are used, and this request may need 40. The budget begins anew at 2030-03-17",
+        ),
+        (Denial("max_rpm", 1, 1, 1, NOW - 0.01), "Try again in 0.0 s."),
         (
             Denial("max_cost_per_day", 1_500_000_000, 0, 2_000_000_000, None, True),
             "This request may need 2, and this key may use no more than 1.5 a day"
