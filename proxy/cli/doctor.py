@@ -52,8 +52,8 @@ HEALTH_SECONDS = 3.0
 HEALTH_SHARE = 0.25
 # Each worker takes some of the connections; to have asked all is likely enough.
 ASKED_FOR_EACH_WORKER = 3
-RESTORE = "Stop what else uses it, or scripts/backup_monitor.py restore --newest."
-BACK = "Put it back, or scripts/backup_monitor.py restore --newest with the gateway stopped."
+RESTORE = f"Stop what else uses it; or stop the gateway, then {findings.RESTORE_NEWEST}"
+BACK = f"Put it back; or stop the gateway, then {findings.RESTORE_NEWEST}"
 ILL = ("error", "misconfigured")  # statuses that a rest after a 429 is not
 OK_SHOWN = 10  # lines of an area in which all is well
 OPENS = (KEY_THERE, KEY_IN_MEMORY)  # with these workers can read secrets

@@ -10,7 +10,6 @@ from flask.cli import AppGroup
 from proxy.context import parts
 from proxy.core.story import story
 from proxy.runtime import log_files
-from proxy.runtime.log_files import Found
 
 logs_cli = AppGroup("logs", help="What the log knows of a request.")
 
@@ -36,12 +35,19 @@ def explain(request_id: str, source: str | None, file: Path | None, as_json: boo
     With - the log is read from standard input. The id is what an answer has as
     x-request-id.
     """
+    is_stdin = source == "-" or str(file) == "-"
+    files = [] if is_stdin else [file] if file is not None else _files()
+    where = f" ({files[0].parent})" if files and file is None else ""
     try:
-        found = _find(request_id, is_stdin=source == "-" or str(file) == "-", file=file)
+        found = (
+            log_files.find_in_stream(request_id, sys.stdin.buffer)
+            if is_stdin
+            else log_files.find_in_files(request_id, files)
+        )
     except OSError as error:
         raise click.ClickException(f"The log cannot be read: {error.strerror}.") from error
     if found is None:
-        raise click.ClickException(f"The log has no request with the id {request_id!r}.")
+        raise click.ClickException(f"The log{where} has no request with the id {request_id!r}.")
     if found.record is None:
         raise click.ClickException(
             "Its line is text, which does not tell its story; set PROXY_LOG_FORMAT=json for"
@@ -54,12 +60,12 @@ def explain(request_id: str, source: str | None, file: Path | None, as_json: boo
         click.echo("\n".join(told))
 
 
-def _find(request_id: str, *, is_stdin: bool, file: Path | None) -> Found | None:
-    if is_stdin:
-        return log_files.find_in_stream(request_id, sys.stdin.buffer)
-    if file is not None:
-        return log_files.find_in_files(request_id, [file])
+def _files() -> list[Path]:
+    """Of the folder that the settings name."""
     folder = parts().settings.log_dir
     if folder is None:
         raise click.ClickException(NO_FILE)
-    return log_files.find_in_files(request_id, log_files.files(folder))
+    found = log_files.files(folder)
+    if not found:
+        raise click.ClickException(f"There is no log in {folder} (PROXY_LOG_DIR).")
+    return found

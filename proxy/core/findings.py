@@ -43,8 +43,13 @@ VERIFY_REMEDIES = {
     "config": "Mend the reference, or set the secret anew.",
 }
 # What an upstream that is ill says, however it is configured.
-_ILL = re.compile(r"HTTP 5\d\d|broke off")
-ILL_REMEDY = "The upstream is ill: see Azure's status page, or ask its support."
+_ILL = re.compile(r"HTTP 5\d\d|broke off|timed out while we waited")
+ILL_REMEDY = (
+    "The upstream is ill, or slower than its timeout_seconds: see Azure's status page, or ask"
+    " its support."
+)
+RESTORE_NEWEST = ".venv/bin/python scripts/backup_monitor.py restore --newest"
+TROUBLE = "README.md tells what is done meanwhile: When the gateway itself is in trouble."
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ def of_open_files(allowed: int, needed: int, threads: int) -> Finding:
 
 def of_disk(folder: str, free_bytes: int) -> Finding:
     free = f"{free_bytes / 1e9:.1f} GB are free in {folder}."
-    remedy = "Make room, or lower PROXY_USAGE_RETENTION_DAYS."
+    remedy = "Make room: what the gateway wrote there does not shrink by itself."
     if free_bytes < LITTLE_BYTES:
         return Finding(
             "disk", ERROR, f"Only {free_bytes / 1e6:.0f} MB free in {folder}.", remedy
@@ -198,7 +203,7 @@ def of_database(
             "database",
             ERROR,
             f"It is damaged: {damage}.",
-            "Stop the gateway, then scripts/backup_monitor.py restore --newest.",
+            f"Stop the gateway, then {RESTORE_NEWEST}",
         )
     if journal_mode not in ("", "wal"):
         yield Finding(
@@ -378,7 +383,7 @@ def of_gateway(address: str, answers: Sequence[Mapping[str, Any] | None]) -> Ite
         )
     problems = sorted({str(each["problem"]) for each in heard if each.get("problem")})
     for problem in problems:
-        yield Finding("gateway", ERROR, f"A worker says: {problem}", "Its log says more.")
+        yield Finding("gateway", ERROR, f"A worker says: {problem}", TROUBLE)
     if len(heard) == len(answers) and not problems:
         yield well("gateway", f"It runs at {address}, and its workers are up to date.")
 

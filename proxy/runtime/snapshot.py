@@ -29,6 +29,8 @@ LOOK_SECONDS = 1.0
 # another later; even in so many seconds it is used only if the database still is what it was.
 PREPARED_SECONDS = 30.0
 NAMED = 10  # instances that one log line names
+# Of one that took another's place while the database was away.
+NO_CONFIG = "This worker began after that, and has no config yet: it answers 503."
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from proxy.core.usage import Kept
 from proxy.runtime.clients import ClientState
 from proxy.runtime.large_memory import Heap
 from proxy.runtime.periodic import Periodic
-from proxy.runtime.snapshot import Snapshots
+from proxy.runtime.snapshot import NO_CONFIG, Snapshots
 from proxy.runtime.state import State
 from proxy.runtime.tell import tell
 from proxy.store import client_states, held, states, usage
@@ -113,7 +113,7 @@ class Syncer:
         age_seconds = self.age_seconds()
         if age_seconds is not None and not (self.problem or self._is_late):
             self._is_late = True
-            said = "State was last synced %d s ago. Requests are served; counts wait in memory."
+            said = f"State was last synced %d s ago. {self._meanwhile()}"
             tell(logger, "sync_late", said, age_seconds, seconds=int(age_seconds))
 
     def catch_up(self) -> bool:
@@ -312,13 +312,18 @@ class Syncer:
         """Logs a change once, not each round."""
         if problem and not self.problem:
             event = "disk_full" if FULL_DISK.search(problem) else "sync_failed"
-            said = "%s Requests are served; counts wait in memory."
+            said = f"%s {self._meanwhile()}"
             tell(logger, event, said, problem, why=problem)
         elif (self.problem or self._is_late) and not problem:
             said = "The database works again; what waited is written."
             tell(logger, "sync_recovered", said)
             self._is_late = False
         self.problem = problem
+
+    def _meanwhile(self) -> str:
+        if self._snapshots.is_read:
+            return "Requests are served; counts wait in memory."
+        return NO_CONFIG
 
     def _close_connection(self) -> None:
         """The next round opens another."""

@@ -18,6 +18,7 @@ from proxy.core.sources import Address, comes_from, source
 from proxy.core.types import ANONYMOUS, Client
 from proxy.core.wrong_keys import UNKNOWN, Refused
 from proxy.errors import Forbidden, ProxyError, TooManyWrongKeys, Unauthorized
+from proxy.runtime.snapshot import NO_CONFIG
 from proxy.runtime.tell import tell
 from proxy.store.db import StoreUnavailable
 from proxy.store.keys import KeysClosed, key_hash
@@ -57,7 +58,7 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
         if why is None:
             return known.client
         closed = closed or (known.client, why)
-    _check_config(mine)
+    check_config(mine)
     if mine.settings.client_auth == "off":
         return ANONYMOUS
     if closed is not None:
@@ -68,12 +69,12 @@ def client_of(mine: Parts, environ: Mapping[str, Any]) -> Client:
     raise _not_known(given, is_readable=pepper is not None)
 
 
-def _check_config(mine: Parts) -> None:
+def check_config(mine: Parts) -> None:
     """A worker that took another's place while the database was away knows no instance and no
     key. To say that they do not exist, or that keys are lost, would be wrong."""
     if not mine.snapshots.is_read and mine.syncer.problem:
         raise StoreUnavailable(
-            f"{mine.syncer.problem} This worker began after that, and has no config yet.",
+            f"{mine.syncer.problem} {NO_CONFIG}",
             retry_after_seconds=1,
         )
 
@@ -143,7 +144,7 @@ def require_admin() -> None:
     admin = admin_with(mine, given, where=where)
     if mine.syncer.catch_up():  # the key itself may be removed
         admin = admin_with(mine, given, where=where)
-    _check_config(mine)
+    check_config(mine)
     g.admin, g.admin_name = admin, admin.name
     demand(_right())
 

@@ -27,6 +27,13 @@ BASE_URL = (
     " path."
 )
 ONLY_THESE = f" Of OpenAI's API the gateway passes on POST to {', '.join(ENDPOINTS)} only."
+# OpenAI's, which is not passed on; it looks like a response's name.
+_COUNTING = re.compile(r"/(v1|openai/v1|openai)/responses/input_tokens/?")
+_AZURE_BELOW_V1 = re.compile(r"/(openai/)?v1/deployments/")
+AZURE_BELOW_V1 = (
+    " Of Azure's clients base_url is to end with /openai, or take azure_endpoint, without a"
+    " path, instead; with /v1 use OpenAI's own."
+)
 _NO_DEPLOYMENT = re.compile(r"/openai/deployments//")
 # What clients ask for by OpenAI's paths or Azure's, and is not passed on.
 _OTHER_OPERATION = re.compile(
@@ -53,13 +60,13 @@ def of_framework(error: HTTPException) -> Response:
     """The framework's own; also the 500 for what nobody foresaw, whose traceback it logged."""
     response = known(_translated(error))
     for name, value in error.get_headers():
-        if name.lower() == "allow":
+        if name.lower() == "allow" and response.status_code == 405:
             response.headers[name] = value
     return response
 
 
 def _translated(error: HTTPException) -> ProxyError:
-    if error.code == 404:
+    if error.code == 404 or _COUNTING.fullmatch(request.path):
         said = f"There is nothing at {request.path}.{_hint(request.path)}"
         return NotFound(said, code="unknown_path")
     if error.code == 405:
@@ -86,6 +93,8 @@ def _hint(path: str) -> str:
         return " The console is at /admin/ui."
     if _NO_DEPLOYMENT.match(path):
         return " The deployment's name, which is the model, is empty."
+    if _AZURE_BELOW_V1.match(path):
+        return AZURE_BELOW_V1
     routes, bare = current_app.url_map.bind(""), path.rstrip("/")
     for meant in (bare, f"/v1{bare}"):
         if meant != path and routes.test(meant, request.method):

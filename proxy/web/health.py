@@ -9,6 +9,7 @@ from flask import Flask
 from proxy.context import parts
 from proxy.core.findings import KEY_GONE, KEY_IN_MEMORY, KEY_THERE
 from proxy.runtime.roster import Entry
+from proxy.runtime.snapshot import NO_CONFIG
 
 
 def register(app: Flask) -> None:
@@ -62,6 +63,8 @@ def ready() -> tuple[dict[str, Any], int]:
 
 def sync_problem() -> str | None:
     syncer = parts().syncer
+    if syncer.problem and not parts().snapshots.is_read:
+        return f"{syncer.problem} {NO_CONFIG}"
     if syncer.problem:
         return syncer.problem
     if not syncer.synced_at:

@@ -366,9 +366,9 @@ def ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
     seconds: float = mine.settings.deadline_seconds
     given = environ.get(TIMEOUT_KEY)
     if given is not None:
-        if not re.fullmatch(r"[0-9]{1,9}", given) or int(given) == 0:
+        if not re.fullmatch(r"[0-9]{1,18}", given) or int(given) == 0:
             raise BadRequest(
-                f"{TIMEOUT_HEADER}: must be a whole number of milliseconds, not"
+                f"{TIMEOUT_HEADER}: must be a whole number of milliseconds, at least 1, not"
                 f" {shown(given)}.",
                 param=TIMEOUT_HEADER,
             )

@@ -10,6 +10,7 @@ from proxy import create_app
 from proxy.cli import doctor
 from proxy.context import EXTENSION
 from proxy.core.deltas import WHOLE_INSTANCE, Deltas, Rest
+from proxy.core.findings import RESTORE_NEWEST
 from proxy.runtime.verify import Check
 from proxy.simulator import Resource, Simulator
 from proxy.store import instances, keys, schema, states
@@ -133,7 +134,7 @@ def test_a_database_that_is_gone_is_not_to_be_made_anew_while_a_gateway_runs(
     monkeypatch.setattr("proxy.runtime.running.health", lambda *_, **__: well)
     result = run()
     assert result.exit_code == 1
-    assert "-> Put it back, or scripts/backup_monitor.py restore --newest" in result.stdout
+    assert f"-> Put it back; or stop the gateway, then {RESTORE_NEWEST}" in result.stdout
     assert "goes on with what it knows" in result.stdout
     assert "alembic" not in result.stdout
 
@@ -143,7 +144,7 @@ def test_a_database_of_which_there_are_backups_is_to_be_put_back(run, database_f
     database_file.unlink()
     text = run("--offline").stdout
     assert f"the newest is {backup}" in text
-    assert "-> Put it back, or scripts/backup_monitor.py restore --newest" in text
+    assert f"-> Put it back; or stop the gateway, then {RESTORE_NEWEST}" in text
 
 
 def test_while_another_process_writes_all_else_is_looked_at(run, add, monkeypatch):

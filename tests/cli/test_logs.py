@@ -51,7 +51,7 @@ def test_another_file_may_be_named_and_json_be_asked_for(run, tmp_path):
 @pytest.mark.parametrize(
     "log, said",
     [
-        ("", "Error: The log has no request with the id 'mine'.\n"),
+        ("", ") has no request with the id 'mine'.\n"),
         ("x INFO [7] request id=mine ms=1\n", "set PROXY_LOG_FORMAT=json"),
     ],
 )
@@ -60,6 +60,13 @@ def test_what_cannot_be_told_is_said(run, tmp_path, log, said):
     result = run("mine")
     assert result.exit_code == 1
     assert said in result.output
+
+
+def test_where_there_is_no_log_it_was_not_looked_into(run, tmp_path):
+    result = run("mine", log_dir=tmp_path / "elsewhere")
+    assert result.exit_code == 1
+    assert "There is no log in " in result.output
+    assert "elsewhere (PROXY_LOG_DIR)." in result.output
 
 
 def test_without_a_file_it_is_said_how_to_give_one(run):

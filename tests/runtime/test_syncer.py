@@ -517,6 +517,18 @@ def test_a_problem_is_noted_and_logged_once(faulty, logged):
     ]
 
 
+def test_who_could_read_no_config_does_not_say_that_requests_are_served(faulty, logged):
+    faulty.database.fault = StoreUnavailable(LOCKED)
+    faulty.measure(DONE)
+    faulty.syncer.sync()
+    assert logged == [
+        (
+            "ERROR",
+            f"{LOCKED} This worker began after that, and has no config yet: it answers 503.",
+        )
+    ]
+
+
 def test_a_round_that_does_not_end_is_told_once_and_so_is_its_end(faulty, logged):
     faulty.syncer.sync()
     faulty.syncer.synced_at -= LATE_SECONDS + 1

@@ -295,6 +295,10 @@ def test_a_worker_that_could_read_no_config_says_so_and_not_that_there_is_none(
             assert (answer.status_code, error["code"]) == (503, "database_unavailable")
             assert "proxy.db is gone" in error["message"]
             assert "has no config yet" in error["message"]
+        assert "has no config yet" in other.client.get("/health").get_json()["problem"]
+        page = other.client.get("/admin/ui/sign-in")
+        assert "proxy.db is gone" in page.text
+        assert "PROXY_SECRET_KEY" not in page.text
         assert world.ask().status_code == 200
     other.parts.syncer.sync()
     assert (other.ask().status_code, other.admin("GET").status_code) == (200, 200)

@@ -4,7 +4,7 @@ from proxy import errors
 from proxy.store.db import StoreUnavailable
 from proxy.web import app
 from proxy.web.admin import METHODS_OF_PARTS
-from proxy.web.errors import BASE_URL, message_and_path
+from proxy.web.errors import AZURE_BELOW_V1, BASE_URL, message_and_path
 from proxy.web.schemas_fields import RESERVED_ENDINGS
 
 
@@ -154,6 +154,10 @@ EMPTY = "The deployment's name, which is the model, is empty."
         ("/openai/openai/deployments/gpt-4o/chat/completions", BASE_URL),
         ("/v1/v1/models", BASE_URL),
         ("/openai/deployments//chat/completions", EMPTY),
+        ("/v1/deployments/gpt-4o/chat/completions", AZURE_BELOW_V1.strip()),
+        ("/openai/v1/deployments/gpt-4o/embeddings", AZURE_BELOW_V1.strip()),
+        ("/v1/responses/input_tokens", OTHERS),
+        ("/openai/responses/input_tokens/", OTHERS),
     ],
 )
 def test_it_says_where_what_was_looked_for_mostly_is(shared_world, path, hint):

@@ -23,7 +23,7 @@ from proxy.errors import Forbidden, Unauthorized
 from proxy.store import signed_out
 from proxy.store.db import StoreUnavailable
 from proxy.store.keys import KeysClosed, key_hash
-from proxy.web.auth import FIRST, admin_with
+from proxy.web.auth import FIRST, admin_with, check_config
 
 COOKIE = "gateway_console"
 PATH = "/admin/ui"
@@ -173,9 +173,11 @@ def secret(mine: Parts) -> bytes:
 
 
 def _pepper(mine: Parts) -> bytes:
-    """A secret of this gateway alone, which the vault keeps. Raises KeysClosed without it."""
+    """A secret of this gateway alone, which the vault keeps. Raises KeysClosed without it,
+    StoreUnavailable where nothing could be read yet."""
     pepper = mine.snapshots.current.pepper
     if pepper is None:
+        check_config(mine)
         raise KeysClosed
     return pepper
 
