@@ -82,7 +82,8 @@ class Seen(NamedTuple):
     in monotonic seconds, `ended_at` a moment. None: it did not come to that. `trace`: what
     runtime/traces.py knows of it, None: it is not traced. `source`: the address that it came
     from, where its client's key does not open. `home`: the only instances that could be asked,
-    because they know what the request refers to."""
+    because they know what the request refers to. `said`: why there was no room for it, in the
+    words that its client was told."""
 
     ended_at: float
     started: float
@@ -101,6 +102,7 @@ class Seen(NamedTuple):
     trace: Any = None
     source: str | None = None
     home: str | None = None
+    said: str | None = None
 
 
 def record(seen: Seen) -> Record:
@@ -121,6 +123,8 @@ def record(seen: Seen) -> Record:
     }
     if seen.error is not None:
         values["error"] = seen.error
+    if seen.said is not None:
+        values["said"] = seen.said
     if seen.trail is not None:
         values |= _of_trail(seen.trail, seen)
     elif seen.endpoint is not None:  # it could not be read as a call

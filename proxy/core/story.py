@@ -181,7 +181,8 @@ def _exact(cost: float) -> str:
 
 def _told(record: Values) -> str:
     error = f" ({record['error']})" if "error" in record else ""
-    return f"{record['status']}{error} after {_ms(record['ms'])}"
+    said = f": {record['said'].rstrip('.')}" if "said" in record else ""
+    return f"{record['status']}{error} after {_ms(record['ms'])}{said}"
 
 
 def _ms(ms: float) -> str:

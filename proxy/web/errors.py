@@ -21,6 +21,10 @@ from proxy.errors import (
 )
 from proxy.web.body import SHORT
 
+# Errors of which the request's record has the message, too: it says which limit was reached, or
+# who could not be asked. Those about what a client sent may quote it.
+NO_ROOM = (429, 503)
+SAID_CHARACTERS = 500
 _ASKED = tuple(f"/{each}" for each in (*ENDPOINTS, "models"))
 BASE_URL = (
     "A client's base_url is to end with /v1; of Azure's clients, azure_endpoint is to have no"
@@ -50,6 +54,8 @@ def register(app: Flask) -> None:
 
 def known(error: ProxyError) -> Response:
     g.error = error.code  # for the request's record
+    if error.status in NO_ROOM:
+        g.said = error.message[:SAID_CHARACTERS]
     response = jsonify(error.to_dict())
     response.status_code = error.status
     response.headers.update(error.headers())

@@ -85,5 +85,6 @@ def tell(
             get("trace"),
             get("source"),
             get("home"),
+            get("said"),
         ),
     )

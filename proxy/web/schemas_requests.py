@@ -69,6 +69,9 @@ class RequestSchema(Schema):
     home = fields.String(
         metadata={"description": "The only one to be asked: it keeps what the call refers to."}
     )
+    said = fields.String(
+        metadata={"description": "What its client was told, where there was no room for it."}
+    )
     stream = fields.Boolean()
     instance = fields.String(metadata={"description": "Whose answer it got; empty: nobody's."})
     outcome = fields.String()

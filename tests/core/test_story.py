@@ -174,6 +174,11 @@ def test_a_call_for_which_nobody_could_be_asked_says_what_the_client_was_told():
         "No instance was asked.",
         "The client got 429 (no_room) after 910 ms.",
     ]
+    told = {"said": "This key may make 6 requests a minute. Try again in 2.0 s."}
+    assert story(CALL | refused | told)[-1] == (
+        "The client got 429 (no_room) after 910 ms: This key may make 6 requests a minute. Try"
+        " again in 2.0 s."
+    )
 
 
 @pytest.mark.parametrize(

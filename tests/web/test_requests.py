@@ -32,6 +32,20 @@ def test_a_call_is_shown_with_its_way_and_without_what_was_said(world, recent):
     assert "hello" not in str(found)
 
 
+def test_why_there_was_no_room_is_told_in_the_words_of_the_client(world, recent):
+    world.add("a", enabled=False)
+    told = world.ask().get_json()["error"]["message"]
+    (found,) = recent()["requests"]
+    assert (found["status"], found["said"]) == (503, told)
+    assert "out of service" in told
+
+
+def test_what_may_quote_the_client_is_not_told(world, recent):
+    assert "quoted" in world.ask({"model": ["quoted"]}).text
+    (found,) = recent()["requests"]
+    assert "said" not in found
+
+
 def test_a_stream_counts_what_was_sent_and_when_it_said_something(world, recent):
     world.add("a")
     body = world.ask(STREAM).data

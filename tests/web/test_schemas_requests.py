@@ -14,7 +14,7 @@ def test_all_that_a_record_has_is_documented_and_nothing_else():
     trail = Trail("failover", [tried], {"b": ("no_room", 1.0)})
     ended = Ended(1.0, 5, 1, "failed", "why", Usage(1, 1, 1, estimated=True), 1, 9, True)
     seen = Seen(1.0, 1.0, 1, "x", "POST", "/", 200, "app", "m", "e", 1, "code", trail, ended)
-    seen = seen._replace(source="192.0.2.7", home="a")
+    seen = seen._replace(source="192.0.2.7", home="a", said="why")
     values = record(seen)
     fields = RequestSchema().fields
     assert values.keys() | {"cut"} == fields.keys()  # by `fitted`
