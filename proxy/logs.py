@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from proxy.core.alerts import Alert
@@ -31,6 +32,8 @@ MAX_WAITING_CHARACTERS = 50_000_000
 # Lines wait so long for others to be written with them: a thread that woke for each one would
 # take the interpreter from requests as often.
 WRITE_SECONDS = 0.1
+# How often, and by how much, it is tried whether a file that took nothing would now.
+LOOK_SECONDS, LOOK_BYTES = 1.0, 4096
 # Of records that are kept in a row; then requests have the interpreter for a moment: all of a
 # tenth of a second take milliseconds. Where many want it a pause is as long as they like, so
 # after a while of pauses the rest is kept at once.
@@ -153,8 +156,8 @@ class LogWriter:
     def _opened(self) -> "_Waiting":
         sinks = [_Sink(_stderr_handler(), form_of_stderr(self._settings))]
         if self._settings.log_dir is not None:
-            form, name = form_of_file(self._settings), str(self._settings.log_dir / FILE_NAME)
-            sinks.append(_Sink(_file_handler(self._settings), form, name))
+            form, file = form_of_file(self._settings), self._settings.log_dir / FILE_NAME
+            sinks.append(_Sink(_file_handler(self._settings), form, file))
         return _Waiting(sinks, self._recent, self._alerts, self._traced)
 
 
@@ -171,14 +174,16 @@ NO_LINE: _Line = ()
 
 
 class _Sink:
-    """Where lines go, and in which form. What it does not take is lost; that is told when it
-    begins and when it ends, and not line by line where others go."""
+    """Where lines go, and in which form; `file` if that is one. What it does not take is lost;
+    that is told when it begins and when it ends, and not line by line where others go."""
 
-    def __init__(self, handler: logging.Handler, form: Form, name: str = "stderr") -> None:
+    def __init__(self, handler: logging.Handler, form: Form, file: Path | None = None) -> None:
         self.handler = handler
         self.form = form
         self.problem: str | None = None
-        self._name = name
+        self._file = file
+        self._name = str(file or "stderr")
+        self._tried_at = 0.0  # of a file that took nothing, by the monotonic clock
         self._why: str | None = None  # of the present write
         self._lost = 0
         handler.handleError = self._failed  # type: ignore[method-assign]
@@ -187,10 +192,30 @@ class _Sink:
         """Some lines, of the one thread that writes."""
         self._why = None
         self.handler.handle(logging.makeLogRecord({"msg": text}))
-        before, why = self.problem, self._why
-        self.problem = why and f"The log cannot be written to {self._name}: {why}."
-        if why is not None:
+        if self._why is not None:
             self._lost += text.count("\n") + 1
+            self._tried_at = time.monotonic()
+        self._note(self._why)
+
+    def look(self) -> None:
+        """Whether a file that took nothing would now: where no line comes nobody else would
+        find out. As `write`, of the one thread."""
+        now = time.monotonic()
+        if self.problem is None or self._file is None or now < self._tried_at + LOOK_SECONDS:
+            return
+        self._tried_at = now
+        try:
+            os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, FILE_MODE))
+            with tempfile.TemporaryFile(dir=self._file.parent) as file:
+                file.write(bytes(LOOK_BYTES))
+        except OSError as error:
+            self._note(error.strerror)
+        else:
+            self._note(None)
+
+    def _note(self, why: str | None) -> None:
+        before = self.problem
+        self.problem = why and f"The log cannot be written to {self._name}: {why}."
         if why is not None and before is None:
             said = "%s Its lines are lost until it can; requests are served."
             tell(logger, "log_failed", said, self.problem, why=why)
@@ -263,6 +288,8 @@ class _Waiting(logging.Handler):
                 lines, size = [], 0
         if lines:
             self._write(lines)
+        for sink in self.sinks:
+            sink.look()
 
     def _has_room(self) -> bool:
         return (

@@ -594,6 +594,41 @@ def test_a_file_that_takes_no_lines_is_told_of_once_and_when_it_does_again(
     assert "fourth" in (tmp_path / "proxy.log").read_text()
 
 
+def test_that_it_could_take_lines_again_is_found_out_though_none_comes(
+    make_writer, tmp_path, monkeypatch
+):
+    """Or `/health` would tell of a full disk for as long as nobody asks for anything."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    writer = make_writer(log_dir=folder, log_level="error")
+    monkeypatch.setattr(logs, "WRITE_SECONDS", 3600)
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.0)
+    writer.start()
+
+    def full(_text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def look():
+        writer._waiting.keep()
+        writer._waiting.write()
+        return writer.problem
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._waiting.sinks[1].handler, "do_write", full)
+        patch.setattr(logs.tempfile, "TemporaryFile", full_folder)
+        logger.error("lost")
+        assert "No space left" in look()
+        folder.rename(tmp_path / "elsewhere")
+        assert look().endswith("No such file or directory.")
+        (tmp_path / "elsewhere").rename(folder)
+        assert "No space left" in look()
+    assert look() is None
+
+
+def full_folder(**_where):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_file_that_cannot_even_be_closed_keeps_no_worker_from_ending(
     make_writer, tmp_path, monkeypatch
 ):
