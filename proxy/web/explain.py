@@ -160,9 +160,17 @@ def _are_items(given: object) -> bool:
     return isinstance(given, list) and any(isinstance(item, dict) for item in given)
 
 
+# By whether that is to find out if it is well again.
+MAY_BE_ASKED = {
+    False: "it may be asked",
+    True: "it failed; one request tries now whether it is well again",
+}
+
+
 def _row(serving: Serving, refusal: Refusal | None, call: Call) -> dict[str, Any]:
     (candidate,) = parts().state.look([serving])
     used = candidate.load if refusal is None else refusal.used_share
+    is_tried = parts().state.view(serving.config.name).breaker == "half_open"
     return {
         "name": serving.config.name,
         "deployment": serving.deployment,
@@ -174,7 +182,7 @@ def _row(serving: Serving, refusal: Refusal | None, call: Call) -> dict[str, Any
         "asked": refusal is None,
         "reason": refusal.reason if refusal else None,
         "wait_seconds": round(refusal.wait_seconds, 3) if refusal else None,
-        "why": _why(refusal, call) if refusal else "it may be asked",
+        "why": _why(refusal, call) if refusal else MAY_BE_ASKED[is_tried],
     }
 
 

@@ -48,6 +48,18 @@ def test_one_that_refuses_the_gateway_is_tried_where_nobody_else_can_be_asked(wo
     assert why.endswith(" s if nobody else can be asked")
 
 
+def test_of_one_that_failed_it_says_that_one_request_is_to_find_out(world):
+    world.add("a")
+    world.simulator["a"].faults["*"] = "break-before-head"
+    for _ in range(3):
+        world.ask(CHAT)
+    assert not rows(explained(world))["a"]["asked"]
+    world.parts.state._clock = lambda: time.time() + 30
+    row = rows(explained(world))["a"]
+    assert row["asked"]
+    assert row["why"] == "it failed; one request tries now whether it is well again"
+
+
 def test_it_says_who_is_left_out_and_why(world):
     world.add("a", priority=1)
     world.add("b", priority=2, max_tpm=20)
