@@ -68,6 +68,13 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             ("instance",),
             is_alert=True,
         ),
+        "asked_again": Event(
+            "warning",
+            "It failed, or refused the gateway, and is asked again by a person's word: it was"
+            " verified, changed or set healthy. Each worker says so.",
+            ("instance",),
+            is_alert=True,
+        ),
         "instance_rests": Event(
             "warning",
             "An instance asked to be left alone for long, with a 429.",

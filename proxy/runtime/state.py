@@ -44,6 +44,7 @@ from proxy.core.usage import MINUTE_SECONDS
 from proxy.core.verdict import ERRORS, MISCONFIGURED, Outcome, Verdict
 from proxy.core.window import SET_BACK_SECONDS, WINDOW_SECONDS
 
+NO_RESTS: Mapping[str, Rest] = MappingProxyType({})
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 
 LAST_ERROR_CHARACTERS = 300
@@ -57,14 +58,17 @@ BREAKER_CLOSED = "breaker_closed"
 MISCONFIGURED_NOW = "misconfigured"
 LONG_REST = "instance_rests"
 ACCEPTS_AGAIN = "accepts_again"
+ASKED_AGAIN = "asked_again"
 EVENT_WORDS = {
     BREAKER_OPENED: "fails, and is left alone for a while",
     BREAKER_CLOSED: "answers again: its breaker closed",
     MISCONFIGURED_NOW: "refuses the gateway; a person has to mend its config",
     LONG_REST: "wants to be left alone for long",
     ACCEPTS_AGAIN: "takes the gateway again, and is asked by all",
+    ASKED_AGAIN: "is asked again: it was verified, changed or set healthy",
 }
 LONG_REST_SECONDS = 30.0
+ILL = ("error", "misconfigured")  # statuses, of which it is told when they begin and end
 # Of an answer that had begun these say nothing of how its instance would have ended it.
 UNTOLD: frozenset[Outcome] = frozenset({"aborted", "expired", "failed"})
 
@@ -113,6 +117,7 @@ class State:
         # Written, but to where it waits and is in nobody's sums yet: see store/held.py.
         self._held: Sequence[Totals] = ()
         self._resting: set[str] = set()  # nobody else has rests
+        self._asked_again: list[str] = []  # by a person's word, and nobody was told yet
 
     # A call's way: for each attempt start, answered if it was, and finish.
 
@@ -302,8 +307,14 @@ class State:
         with self._lock:
             live = self._live(name)
             others = {place: rest for place, rest in live.rests.items() if place not in places}
-            self._clear(live, name, now)
-            live.rests = others
+            self._clear(live, name, now, others)
+
+    def asked_again(self) -> list[str]:
+        """Instances that failed, or refused the gateway, until a person made that void, here or
+        elsewhere; each is given once."""
+        with self._lock:
+            found, self._asked_again = self._asked_again, []
+        return found
 
     def rest(self, name: str, until: float) -> None:
         """A person wants the instance left alone until then."""
@@ -484,12 +495,23 @@ class State:
         live.last_used_at = max(live.last_used_at, instance.last_used or 0.0)
         live.breaker.hear(instance.breaker, now)
 
-    def _clear(self, live: Live, name: str, before: float) -> None:
-        """Void what was measured here before that moment. Later measurements stand."""
+    def _clear(
+        self, live: Live, name: str, before: float, others: Mapping[str, Rest] = NO_RESTS
+    ) -> None:
+        """Void what was measured here before that moment, but for `others`. Later measurements
+        stand."""
+        was_ill = self._is_ill(live)
         self._pending.drop_before(name, before)
         live.rests = {d: r for d, r in live.rests.items() if r.set_at > before}
+        live.rests.update(others)
         if live.breaker.news.changed_at <= before:
             live.breaker.reset(before)
+        if was_ill and not self._is_ill(live):
+            self._asked_again.append(name)
+
+    def _is_ill(self, live: Live) -> bool:
+        now = self._clock()
+        return live.status({d: r for d, r in live.rests.items() if r.stands(now)}) in ILL
 
 
 def _replaces(rest: Rest, present: Rest) -> bool:

@@ -15,7 +15,7 @@ from proxy.runtime.clients import ClientState
 from proxy.runtime.large_memory import Heap
 from proxy.runtime.periodic import Periodic
 from proxy.runtime.snapshot import NO_CONFIG, Snapshots
-from proxy.runtime.state import State
+from proxy.runtime.state import ASKED_AGAIN, EVENT_WORDS, State
 from proxy.runtime.tell import tell
 from proxy.store import client_states, held, states, usage
 from proxy.store.db import Connection, Database, StoreUnavailable
@@ -135,6 +135,7 @@ class Syncer:
         """One round. Raises nothing: what failed is noted in `problem` and tried again."""
         try:
             self._exchange()
+            self._tell_asked_again()
             self._keep_house()
         except StoreUnavailable as error:
             self._close_connection()
@@ -192,6 +193,10 @@ class Syncer:
         self._state.merge(shared, snapshot.configs, own)
         self._clients.merge(clients)
         self._number = shared.number
+
+    def _tell_asked_again(self) -> None:
+        for name in self._state.asked_again():
+            tell(logger, ASKED_AGAIN, "%s %s", name, EVENT_WORDS[ASKED_AGAIN], instance=name)
 
     @contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[Connection]:

@@ -13,7 +13,15 @@ from proxy.core import limiter
 from proxy.core import verdict as verdicts
 from proxy.core.attempts import Ending, Reservation
 from proxy.core.breaker import ALONE_SECONDS, FAILURES_IN_A_ROW, UNTRIED_SECONDS
-from proxy.core.deltas import TOTALS, Deltas, LastError, Rest, SharedInstance, SharedState
+from proxy.core.deltas import (
+    TOTALS,
+    WHOLE_INSTANCE,
+    Deltas,
+    LastError,
+    Rest,
+    SharedInstance,
+    SharedState,
+)
 from proxy.core.hints import Hint
 from proxy.core.limiter import COUNTED_SECONDS, Peers
 from proxy.core.live import RETRY_SECONDS
@@ -1328,6 +1336,38 @@ def test_tokens_of_the_last_minute_are_known_by_what_limits_count_them_by():
     assert list(state.used_tokens(keys).values()) == [26, 26, 0]
     clock.now += 61
     assert list(state.used_tokens(keys).values()) == [0, 0, 0]
+
+
+# By a person's word.
+
+
+@pytest.mark.parametrize(
+    "ill, mend",
+    [
+        (MISCONFIGURED, lambda state: state.clear("a")),
+        (MISCONFIGURED, lambda state: state.clear_rests("a")),
+        (MISCONFIGURED, lambda state: state.end_rests("a", [WHOLE_INSTANCE])),
+        (UNREACHABLE, lambda state: state.clear("a")),
+    ],
+)
+def test_that_what_was_ill_is_asked_again_is_told_once(ill, mend, state, clock):
+    for _ in range(3 if ill is UNREACHABLE else 1):
+        once(state, ill)
+    assert state.asked_again() == []
+    clock.now += 0.1
+    mend(state)
+    assert state.asked_again() == ["a"]
+    mend(state)
+    assert state.asked_again() == []
+
+
+def test_of_what_was_well_or_stays_ill_it_is_not_told(state, clock):
+    once(state, throttled())
+    state.clear("a")
+    once(state, MISCONFIGURED)
+    state.end_rests("a", ["another"])
+    state.clear("a", at=clock.now - 1)
+    assert state.asked_again() == []
 
 
 # What refused the gateway and takes it again.

@@ -234,6 +234,23 @@ def test_another_workers_rest_is_kept(make_worker, clock):
     assert two.state.view("a").status == "healthy"
 
 
+def test_each_worker_says_that_a_person_had_an_instance_asked_again(make_worker, clock, logged):
+    one, two = make_worker(), make_worker()
+    two.syncer.sync()
+    refused = Verdict("misconfigured", rest_seconds=300.0, whole_instance=True)
+    one.measure(Ending(refused, error="401: no"))
+    one.syncer.sync()
+    two.syncer.sync()
+    clock.now += 1
+    with one.database.write() as connection:  # as a command does
+        states.clear_errors(connection, "a", clock.now)
+    for worker in (one, two, one, two):
+        worker.syncer.sync()
+        assert worker.state.view("a").status == "healthy"
+    said = "a is asked again: it was verified, changed or set healthy"
+    assert logged == [("WARNING", said)] * 2
+
+
 def test_room_is_shared(make_worker):
     small = config("a", max_tpm=call().reserved_tokens)
     one, two = make_worker(), make_worker()

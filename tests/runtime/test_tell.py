@@ -18,6 +18,7 @@ OF_VARIABLES = {
     "breaker_closed",
     "misconfigured",
     "accepts_again",
+    "asked_again",
     "instance_rests",
 }
 OF_VARIABLES |= {"disk_full", "sync_failed", "wrong_admin_key", "unknown_client_key"}
