@@ -32,8 +32,13 @@ MAX_WAITING_CHARACTERS = 50_000_000
 # Lines wait so long for others to be written with them: a thread that woke for each one would
 # take the interpreter from requests as often.
 WRITE_SECONDS = 0.1
-# How often, and by how much, it is tried whether a file that took nothing would now.
-LOOK_SECONDS, LOOK_BYTES = 1.0, 4096
+# How often it is tried whether a file that took nothing does now, and what is written then.
+LOOK_SECONDS = 1.0
+TRIED = {
+    "name": "proxy.logs",
+    "levelname": "INFO",
+    "msg": "It is tried whether the log is written.",
+}
 # Of records that are kept in a row; then requests have the interpreter for a moment: all of a
 # tenth of a second take milliseconds. Where many want it a pause is as long as they like, so
 # after a while of pauses the rest is kept at once.
@@ -198,20 +203,16 @@ class _Sink:
         self._note(self._why)
 
     def look(self) -> None:
-        """Whether a file that took nothing would now: where no line comes nobody else would
-        find out. As `write`, of the one thread."""
-        now = time.monotonic()
-        if self.problem is None or self._file is None or now < self._tried_at + LOOK_SECONDS:
+        """Whether a file that took nothing does now, by a line of its own: where no other comes
+        nobody would find out. As `write`, of the one thread."""
+        if self.problem is None or self._file is None:
             return
-        self._tried_at = now
-        try:
-            os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, FILE_MODE))
-            with tempfile.TemporaryFile(dir=self._file.parent) as file:
-                file.write(bytes(LOOK_BYTES))
-        except OSError as error:
-            self._note(error.strerror)
-        else:
-            self._note(None)
+        if time.monotonic() < self._tried_at + LOOK_SECONDS:
+            return
+        lost = self._lost
+        self.write(self.form.format(logging.makeLogRecord(TRIED)))
+        if self.problem is not None:
+            self._lost = lost
 
     def _note(self, why: str | None) -> None:
         before = self.problem

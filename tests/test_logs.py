@@ -594,19 +594,20 @@ def test_a_file_that_takes_no_lines_is_told_of_once_and_when_it_does_again(
     assert "fourth" in (tmp_path / "proxy.log").read_text()
 
 
-def test_that_it_could_take_lines_again_is_found_out_though_none_comes(
-    make_writer, tmp_path, monkeypatch
+def test_that_it_takes_lines_again_is_found_out_though_none_comes(
+    make_writer, tmp_path, monkeypatch, capsys
 ):
     """Or `/health` would tell of a full disk for as long as nobody asks for anything."""
-    folder = tmp_path / "logs"
-    folder.mkdir()
-    writer = make_writer(log_dir=folder, log_level="error")
+    alerts = []
+    writer = make_writer({"alerts": alerts.append}, log_dir=tmp_path, log_level="info")
     monkeypatch.setattr(logs, "WRITE_SECONDS", 3600)
-    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.0)
     writer.start()
 
-    def full(_text):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def failing(words):
+        def fail(_text):
+            raise OSError(1, words)
+
+        return fail
 
     def look():
         writer._waiting.keep()
@@ -614,19 +615,22 @@ def test_that_it_could_take_lines_again_is_found_out_though_none_comes(
         return writer.problem
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer._waiting.sinks[1].handler, "do_write", full)
-        patch.setattr(logs.tempfile, "TemporaryFile", full_folder)
+        handler = writer._waiting.sinks[1].handler
+        patch.setattr(handler, "do_write", failing("no space"))
         logger.error("lost")
-        assert "No space left" in look()
-        folder.rename(tmp_path / "elsewhere")
-        assert look().endswith("No such file or directory.")
-        (tmp_path / "elsewhere").rename(folder)
-        assert "No space left" in look()
+        assert "no space" in look()
+        patch.setattr(handler, "do_write", failing("no folder"))
+        assert "no folder" in look()  # what was to be told of it
+        patch.setattr(handler, "do_write", failing("no lock"))
+        assert "no folder" in look()  # a moment later it is not tried again
+        monkeypatch.setattr(logs, "LOOK_SECONDS", 0.0)
+        for _ in range(3):
+            assert "no lock" in look()
     assert look() is None
-
-
-def full_folder(**_where):
-    raise OSError(errno.ENOSPC, "No space left on device")
+    look()
+    assert [alert.event for alert in alerts] == ["log_failed", "log_recovered"]
+    assert "again; 2 lines were lost." in capsys.readouterr().err
+    assert "It is tried whether the log is written." in (tmp_path / "proxy.log").read_text()
 
 
 def test_a_file_that_cannot_even_be_closed_keeps_no_worker_from_ending(

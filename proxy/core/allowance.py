@@ -175,14 +175,15 @@ def denial(
     now: float,
     settled: Spending = NO_SPENDING,
 ) -> Denial | None:
-    """Why the call may not go now; None if it may. `others` is what other workers took that is
+    """Why the call may not go now; None if it may. What asks for no tokens is kept by no limit
+    of these, nor of costs. `others` is what other workers took that is
     not in the account yet; `settled` is what of that is spent for good."""
     second = int(now)
     in_flight, requests, tokens, _, _ = others
     found = None
-    if limits.budgets:
+    if limits.budgets and asked[3]:
         found = _overspent(limits, account, asked, others, settled, now)
-    if limits.tpm:
+    if limits.tpm and asked[2]:
         window, asks = account.meter.tokens, asked[2]
         if window.total(second) + tokens + asks > limits.tpm:
             full = _full("max_tpm", limits.tpm, window, asks, tokens, second)

@@ -46,6 +46,8 @@ def totals(ending: Ending) -> dict[str, int]:
     outcome = ending.verdict.outcome
     counts = {"total_requests": 1, "total_tokens_served": ending.usage.total_tokens}
     counter = OUTCOMES[outcome]
+    if ending.verdict.is_ours:
+        return counts
     if counter is not None:
         counts[counter] = 1
     if outcome in ERRORS:

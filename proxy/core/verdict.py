@@ -34,6 +34,7 @@ class Verdict:
     rest_reason: str = ""  # why it rests, where the outcome does not tell
     whole_instance: bool = False  # the rest concerns all its deployments, not this one only
     shown: bool = True  # the answer may be shown to the client if nobody does better
+    is_ours: bool = False  # it is no error of the instance, whatever it is called
 
 
 # Outcome -> the state's counter that it adds to, if any.
@@ -61,7 +62,7 @@ REJECTED = Verdict("rejected")
 FAILED = Verdict("failed", try_next=True, failure=True)
 UNREACHABLE = Verdict("unreachable", try_next=True, failure=True, no_answer=True)
 # The gateway lacks what it needs to ask; of another there may be a connection yet.
-NOT_ASKED = Verdict("unreachable", try_next=True)
+NOT_ASKED = Verdict("unreachable", try_next=True, is_ours=True)
 ABORTED = Verdict("aborted")
 # By a mistake of the gateway's own its client gets a 500: no reason to leave it alone.
 SPOILED = Verdict("failed")

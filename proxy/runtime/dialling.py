@@ -165,7 +165,7 @@ def _dialled(
     try:
         found = _addresses(origin, until, line)
     except socket.gaierror:
-        raise requests.ConnectionError(UNKNOWN_HOST) from None
+        raise _without_name() from None
     except OSError as failure:
         raise _not_connected(failure) from None
     if not allow_private:
@@ -244,6 +244,15 @@ def _connect(sock: socket.socket, address: Any, seconds: float, line: Line) -> N
     if line.is_cut:
         raise ConnectionAbortedError
     sock.settimeout(seconds)
+
+
+def _without_name() -> requests.RequestException:
+    """The resolver does not say that it could not open a file of its own."""
+    try:
+        socket.socket().close()
+    except OSError as failure:
+        return _not_connected(failure)
+    return requests.ConnectionError(UNKNOWN_HOST)
 
 
 def _not_connected(error: OSError) -> requests.RequestException:

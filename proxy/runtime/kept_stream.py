@@ -45,15 +45,14 @@ class KeptStream:
         the response does: whoever wants the rest asks again."""
         try:
             yield from self.stream
-            if self._is_broken_off and not self._watcher.has_ended:
-                raise UpstreamError(CUT_SHORT)
         except UpstreamError as error:
             forget_frames(error)
             is_end = error.message == CUT_SHORT and not self._is_broken_off
             if not (is_end or self._watcher.done or self._asked.line.is_cut):
                 yield self._watcher.last_words(error_event(self._told(error)))
                 raise StreamBroken from error
-        last = self.stream.finish()
+        # Half an event is told by whoever has it whole.
+        last = self.stream.finish() if self._watcher.is_whole() else b""
         self.close()
         if last:
             yield last
@@ -90,6 +89,7 @@ class KeptStreams:
 
     def __init__(self) -> None:
         self._open: set[KeptStream] = set()
+        self._is_ending = False
 
     def begin(
         self,
@@ -108,10 +108,13 @@ class KeptStreams:
             begun, asked, watcher, silence_seconds=silence_seconds, on_close=closed
         )
         self._open.add(found)
+        if self._is_ending:
+            found.break_off()
         return found
 
     def break_off(self) -> int:
-        """All that are open; how many that were."""
+        """All that are open, or begin after this; how many are."""
+        self._is_ending = True
         still = self._open.copy()
         for stream in still:
             stream.break_off()

@@ -74,10 +74,8 @@ def look_up(
                 raise found from None
             continue
         found = _judged(answer, without_key(body, config, answer.token))
-        is_told = isinstance(found, Found) and found.status < 500
-        if is_told or (asked.method == "DELETE" and answer.status >= 500):
+        if _is_last(asked, config, answer, found):
             break
-        _tell(asked.request_id, config.name, f"HTTP {answer.status}")
     if isinstance(found, ProxyError):
         raise found
     return found
@@ -96,6 +94,16 @@ def _sent(upstream: Upstream, config: InstanceConfig, asked: Question) -> Answer
         line=asked.line,
         ends_at=min(asked.ends_at, time.monotonic() + config.timeout_seconds),
     )
+
+
+def _is_last(
+    asked: Question, config: InstanceConfig, answer: Answer, found: Found | ProxyError
+) -> bool:
+    """Nobody else is to be asked. Tells of an answer that is none."""
+    if isinstance(found, Found) and found.status < 500:
+        return True
+    _tell(asked.request_id, config.name, f"HTTP {answer.status}")
+    return asked.method == "DELETE" and answer.status >= 500
 
 
 def _read(answer: Answer) -> bytes:

@@ -244,7 +244,7 @@ class State:
             # While it refuses the gateway that is what is told of it, however else the attempt
             # failed that was to find out whether it still does.
             is_told = verdict.outcome in (MISCONFIGURED if reservation.is_retry else ERRORS)
-            if ending.error and is_told:
+            if ending.error and is_told and not verdict.is_ours:
                 # What no database takes must not keep all else from it.
                 text = ending.error.encode("utf-8", "replace").decode()
                 message = text[:LAST_ERROR_CHARACTERS]

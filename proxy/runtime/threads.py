@@ -111,7 +111,7 @@ class ThreadPool:
                 idle = self._idle.pop()
                 idle.task = task
             else:
-                self._waiting.append(task)
+                self._waiting.appendleft(task)  # it was the next
         if idle is not None:
             idle.woken.release()
 

@@ -72,7 +72,8 @@ def of_framework(error: HTTPException) -> Response:
 
 
 def _translated(error: HTTPException) -> ProxyError:
-    if error.code == 404 or _COUNTING.fullmatch(request.path):
+    is_counting = error.code == 405 and _COUNTING.fullmatch(request.path)
+    if error.code == 404 or is_counting:
         said = f"There is nothing at {request.path}.{_hint(request.path)}"
         return NotFound(said, code="unknown_path")
     if error.code == 405:

@@ -366,13 +366,14 @@ def ends_at(mine: Parts, environ: Mapping[str, Any]) -> float:
     seconds: float = mine.settings.deadline_seconds
     given = environ.get(TIMEOUT_KEY)
     if given is not None:
-        if not re.fullmatch(r"[0-9]{1,18}", given) or int(given) == 0:
+        digits = given.lstrip("0")
+        if not re.fullmatch("[0-9]+", digits):
             raise BadRequest(
                 f"{TIMEOUT_HEADER}: must be a whole number of milliseconds, at least 1, not"
                 f" {shown(given)}.",
                 param=TIMEOUT_HEADER,
             )
-        seconds = min(seconds, int(given) / 1000)
+        seconds = min(seconds, int(digits[:18]) / 1000)
     return time.monotonic() + seconds
 
 

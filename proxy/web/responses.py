@@ -124,6 +124,10 @@ def _relayed(
     mine: Parts, begun: Begun, asked: Question, mark: Mark, ends: ExitStack
 ) -> Response:
     ends.callback(begun.answer.close)
+    is_limited = limits.has_lines(g.client)
+    lines = headers.for_client_stream(begun.answer.header_items(), has_limits=is_limited)
+    if is_limited:
+        lines += mine.clients.lines(g.client)
     stream = mine.kept_streams.begin(
         begun,
         asked,
@@ -131,10 +135,6 @@ def _relayed(
         silence_seconds=mine.settings.stream_idle_seconds,
         on_close=ends.pop_all().close,
     )
-    is_limited = limits.has_lines(g.client)
-    lines = headers.for_client_stream(begun.answer.header_items(), has_limits=is_limited)
-    if is_limited:
-        lines += mine.clients.lines(g.client)
     return Relayed(stream, begun.answer.status, lines, source=stream.stream)
 
 
@@ -155,13 +155,12 @@ def _query(marks: Marks, home: str) -> tuple[str, bool]:
         if name in _OURS:
             continue
         if name.casefold() == STREAM:
-            is_wanted = value.lower() not in ("false", "0", "")
-            of_stream = of_stream or is_wanted
-            name, value = STREAM, str(is_wanted).lower()
+            of_stream = of_stream or value.lower() not in ("false", "0", "")
+            continue
         if name.casefold() in _NAMES:
             opened = marks.opened(value, (home,))
             if opened is None:
                 raise BadRequest(f"{name}: no such item was given to you.", param=name)
             value = opened[0]
         passed.append((name, value))
-    return urlencode(passed), of_stream
+    return urlencode([*passed, (STREAM, "true")] if of_stream else passed), of_stream

@@ -262,7 +262,10 @@ def test_that_verify_did_not_know_what_to_try_is_no_error_of_the_instance():
     assert found == findings.skipped("instances", "a: It names none.")
 
 
-@pytest.mark.parametrize("detail", ["HTTP 500", "It broke off its answer."])
+@pytest.mark.parametrize(
+    "detail",
+    ["HTTP 500", "It broke off its answer.", "No answer: it timed out while we waited for it."],
+)
 def test_one_that_is_ill_is_not_to_be_configured_otherwise(detail):
     found = findings.of_check("a", "deployment", ok=False, detail=detail, model="m")
     assert found.remedy == findings.ILL_REMEDY

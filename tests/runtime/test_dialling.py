@@ -49,6 +49,22 @@ def test_that_no_more_files_may_be_opened_is_no_fault_of_the_upstreams(
             opened(connections, Origin("http", "127.0.0.1", 80, proxy_url))
 
 
+@pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"])
+def test_a_resolver_without_a_file_does_not_say_so(connections, monkeypatch, number):
+    def unknown(*_arguments, **_more):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    def none_left(*_arguments):
+        raise OSError(getattr(errno, number), "none left")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(requests.ConnectionError, match="could not be resolved"):
+        opened(connections, Origin("http", "name.example", 80))
+    monkeypatch.setattr(module.socket, "socket", none_left)
+    with pytest.raises(module.NoMeans, match="none left"):
+        opened(connections, Origin("http", "name.example", 80))
+
+
 def test_nor_is_it_that_there_is_no_thread_to_look_for_its_name(connections, monkeypatch):
     def none_left(_thread):
         raise RuntimeError("can't start new thread")

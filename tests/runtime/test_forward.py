@@ -142,7 +142,15 @@ def test_that_the_gateway_lacks_what_it_needs_to_ask_is_no_fault_of_an_instance(
         ) as e:
             world.forward()
         assert e.value.retry_after_seconds == 1
-    assert [world.state.view(name).breaker for name in "ab"] == ["closed", "closed"]
+    for name in "ab":
+        view = world.state.view(name)
+        assert (view.breaker, view.last_error, view.totals["error_count"]) == (
+            "closed",
+            None,
+            0,
+        )
+        assert view.totals["total_upstream_other_errors"] == 0
+    assert world.upstream.asked.count("b") == 8  # once more, as what may pass
     world.upstream.answers["b"] = ok()  # over a connection that it kept
     assert world.forward()[0] == 200
 

@@ -8,6 +8,7 @@ import pytest
 from proxy.core.response_events import ResponseWatcher
 from proxy.runtime.broken_stream import StreamBroken
 from proxy.runtime.kept_stream import KeptStreams
+from proxy.runtime.line import Line
 from proxy.runtime.lookup import Begun, Question
 from proxy.runtime.upstream import UpstreamError
 from tests.runtime.world import FakeAnswer
@@ -76,6 +77,33 @@ def test_it_may_be_silent_for_so_long_and_has_its_calls_time():
 def test_it_may_end_before_the_response_does(pieces):
     got, is_well = World(*pieces).got()
     assert (got, is_well) == (b"".join(pieces).replace(b"x", b"y"), True)
+
+
+def test_half_an_event_is_left_to_whoever_goes_on():
+    assert World(event(4), event(5)[:60]).got() == (event(4).replace(b"x", b"y"), True)
+
+
+def test_what_is_silent_in_its_time_is_told_of_as_its_instances_doing(caplog):
+    silent = UpstreamError("it timed out in the middle of its answer", timed_out=True)
+    got, is_well = World(event(4), silent).got()
+    assert "the upstream timed out" in error_in(got)["message"]
+    assert not is_well
+    assert "in the middle of its stream" in caplog.text
+
+
+def test_one_that_begins_while_the_worker_ends_is_broken_off_too():
+    world = World(event(4))
+    assert world.streams.break_off() == 1
+    later = world.streams.begin(
+        Begun("a", FakeAnswer(200, (event(4),))),
+        Question("responses/x", "GET", "", {}, "other", Line(), math.inf, True),
+        ResponseWatcher(lambda data, _: data),
+        silence_seconds=7.0,
+        on_close=world.count,
+    )
+    with pytest.raises(StreamBroken):
+        list(later)
+    later.close()
 
 
 def test_an_event_that_lacks_its_last_line_is_passed_on_too():

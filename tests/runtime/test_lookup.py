@@ -87,7 +87,7 @@ def test_who_knows_the_same_is_asked_where_one_fails(first):
         (FakeAnswer(401), ["a", "b"]),
     ],
 )
-def test_what_may_have_been_deleted_is_not_deleted_again(first, asked):
+def test_what_may_have_been_deleted_is_not_deleted_again(first, asked, caplog):
     """Another instance would say, truly, that it is not there."""
     upstream = FakeUpstream(a=first, b=FakeAnswer(404, (b"gone",)))
     question = ASKED._replace(method="DELETE")
@@ -97,6 +97,7 @@ def test_what_may_have_been_deleted_is_not_deleted_again(first, asked):
         found = None
     assert upstream.asked == asked
     assert (found == 404) is (len(asked) > 1)
+    assert [record.fields["instance"] for record in caplog.records] == ["a"]
 
 
 def test_nobody_else_is_asked_for_a_client_that_left():

@@ -187,6 +187,24 @@ def test_where_there_was_no_thread_at_all_the_next_one_begins_with_what_waits(
     until(lambda: done == [first, second])
 
 
+def test_as_often_as_no_thread_can_be_made_the_order_stays(make_pool, monkeypatch):
+    pool, done = make_pool(1), []
+    tasks = [Task(done) for _ in range(5)]
+
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for task in tasks[:4]:
+            task.let_go.set()
+            pool.submit(task)
+    tasks[4].let_go.set()
+    pool.submit(tasks[4])
+    until(lambda: len(done) == 5)
+    assert done == tasks
+
+
 def test_who_is_idle_for_long_ends_but_for_the_ready_ones(make_pool):
     pool = make_pool(5, ready=2, idle_seconds=0.01)
     for task in begun(pool, 5):

@@ -10,8 +10,10 @@ from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from proxy.core.providers import PROVIDERS, key_headers
+from proxy.runtime.dialling import NoMeans
 from proxy.runtime.entra import NoToken, Tokens
 from proxy.runtime.upstream import NoCredential, UpstreamError
 from proxy.simulator import Resource, expected_usage
@@ -147,6 +149,17 @@ def test_the_environments_proxies_are_not_used(simulate, upstream, monkeypatch):
     monkeypatch.setenv("http_proxy", nobody())
     resource = simulate(Resource("a"))["a"]
     assert status(send(upstream, at(resource.url))) == 404
+
+
+@pytest.mark.parametrize("error", [NoMeans("no files"), requests.ConnectionError("refused")])
+def test_an_error_says_whether_it_is_the_gateways_own(upstream, monkeypatch, error):
+    def fail(*_arguments, **_more):
+        raise error
+
+    monkeypatch.setattr(upstream._transport, "send", fail)
+    with pytest.raises(UpstreamError) as told:
+        send(upstream, at("http://127.0.0.1:9"))
+    assert told.value.is_ours is isinstance(error, NoMeans)
 
 
 def test_many_threads_may_send_at_once(simulate, make_upstream):

@@ -755,14 +755,14 @@ def test_nothing_that_could_fail_comes_behind_the_head(world):
     assert not world.app.teardown_appcontext_funcs
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "1.5", "soon", "9" * 19])
+@pytest.mark.parametrize("given", ["0", "000", "-1", "1.5", "soon", "²", ""])
 def test_a_time_that_is_none_is_a_400_that_says_so(shared_world, given):
     answer = shared_world.ask(headers={TIMEOUT_HEADER: given})
     assert (answer.status_code, error(answer)["param"]) == (400, TIMEOUT_HEADER)
     assert "milliseconds, at least 1, not" in error(answer)["message"]
 
 
-@pytest.mark.parametrize("given", ["2147483647", "9" * 18])
+@pytest.mark.parametrize("given", ["2147483647", "9" * 5000, "0" * 30 + "9000"])
 def test_a_time_that_is_longer_than_the_gateways_own_is_no_mistake(world, given):
     world.add("a")
     assert world.ask(headers={TIMEOUT_HEADER: given}).status_code == 200

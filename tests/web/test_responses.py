@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from werkzeug.test import EnvironBuilder
 
 from proxy.core.types import Client
 from proxy.runtime.broken_stream import StreamBroken
 from proxy.simulator.responses import ENCRYPTED
 from proxy.store import keys
+from proxy.web import responses as module
 from proxy.web.kept import marks_of
 from tests.builders import AUTHOR, MODEL
 from tests.web.conftest import ADMIN
@@ -752,6 +754,80 @@ def test_if_it_breaks_it_goes_on_after_the_last_event_that_came(begun):
     rest = events_of(about(world, name, suffix=f"?stream=true&starting_after={after}"))
     assert first + rest == events
     assert world.state()["status"] == "healthy"
+
+
+def test_if_nothing_came_it_goes_on_after_what_was_asked_for(begun):
+    world, _, name = begun
+    world.simulator["a"].faults["*"] = "break-before-first-event*1"
+    headers = {"Authorization": f"Bearer {world.client_key}"}
+    path = f"/v1/responses/{name}?stream=true&starting_after=4"
+    answer = world.client.get(path, headers=headers, buffered=False)
+    got = []
+    with pytest.raises(StreamBroken):
+        got.extend(answer.iter_encoded())
+    answer.close()
+    assert b'"sequence_number": 4' in b"".join(got)
+
+
+def test_it_is_told_that_its_worker_ends(begun):
+    world, _, name = begun
+    world.simulator["a"].faults["*"] = "stall-in-middle*1"
+    headers = {"Authorization": f"Bearer {world.client_key}"}
+    path = f"/v1/responses/{name}?stream=true"
+    answer = world.client.get(path, headers=headers, buffered=False)
+    pieces = answer.iter_encoded()
+    got = [next(pieces)]
+    (stream,) = world.parts.kept_streams._open
+    assert stream.stream.silence_seconds == world.parts.settings.stream_idle_seconds
+    assert world.parts.stop() == 1
+    with pytest.raises(StreamBroken):
+        got.extend(pieces)
+    answer.close()
+    assert b"the gateway is being stopped or restarted" in b"".join(got)
+
+
+def test_it_needs_no_thread_while_nothing_comes(begun):
+    """The server may watch where it comes from instead."""
+    world, _, name = begun
+    asked = EnvironBuilder(
+        path=f"/v1/responses/{name}",
+        query_string="stream=true",
+        headers={"Authorization": f"Bearer {world.client_key}"},
+    )
+    relayed = world.app.wsgi_app(asked.get_environ(), lambda *_: None)
+    (stream,) = world.parts.kept_streams._open
+    assert relayed.source is stream.stream
+    relayed.close()
+    assert not world.parts.kept_streams._open
+
+
+def test_of_what_is_said_of_a_stream_twice_one_goes_on(begun):
+    world, events, name = begun
+    for query in ("?stream=true&stream=false", "?stream=0&Stream=true"):
+        assert events_of(about(world, name, suffix=query)) == events
+        assert world.received().query == {"stream": "true"}
+
+
+def test_that_its_tokens_are_used_up_keeps_nobody_from_its_rest(begun):
+    world, events, name = begun
+    changes = {"max_tpm": 1, "max_tokens_per_day": 1, "max_tokens_per_month": 1}
+    with world.parts.database.session() as session:
+        keys.change(session, "app", changes, author=AUTHOR)
+    world.parts.snapshots.reload()
+    assert world.ask(ASK, PATH).status_code == 429
+    assert events_of(about(world, name, suffix="?stream=true")) == events
+
+
+def test_a_mistake_of_ours_leaves_nothing_of_it_open(begun, monkeypatch):
+    world, _, name = begun
+
+    def fail(*_arguments, **_more):
+        raise RuntimeError
+
+    monkeypatch.setattr(module.headers, "for_client_stream", fail)
+    assert about(world, name, suffix="?stream=true").status_code == 500
+    assert world.parts.open_calls.count == 0
+    assert not world.parts.kept_streams._open
 
 
 @pytest.mark.parametrize(
