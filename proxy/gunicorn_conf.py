@@ -108,6 +108,7 @@ def on_starting(server: Arbiter) -> None:
     large_memory.give_back()
     parts = _parts(server.app.wsgi())
     server.stop = partial(_stop, server, server.stop, parts)
+    server.reload = partial(_reload, server.reload, parts)
     try:
         parts.log_writer.check()
         if parts.traces is not None:
@@ -163,11 +164,7 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
     calls = last.calls_open if last is not None else None
     besides = "" if calls is None else f", with about {calls} calls"
     said = f"a worker (pid {worker.pid}) is gone{besides}: {why}"
-    try:
-        with parts.log_writer.at_once():
-            tell(logger, "worker_killed", said, worker_pid=worker.pid, why=why, calls=calls)
-    except OSError as error:
-        sys.stderr.write(f"{said}; the log's file cannot be written: {error}\n")
+    _tell(parts, "worker_killed", said, worker_pid=worker.pid, why=why, calls=calls)
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -207,6 +204,29 @@ def _stop(
         while time.monotonic() < ends_at and server.SIG_QUEUE.empty():
             time.sleep(DRAIN_STEP_SECONDS)
     stop(graceful)
+
+
+def _reload(reload: Callable[[], None], parts: Parts) -> None:
+    """SIGHUP. While the database cannot be read the next workers would have no config, and
+    answer 503: so those that run stay."""
+    try:
+        schema.check(parts.database, writes=False)
+    except schema.SchemaProblem as problem:
+        said = f"SIGHUP: no worker is replaced, as the next one could read no config. {problem}"
+        _tell(parts, "not_reloaded", said, why=str(problem))
+        return
+    finally:
+        parts.database.dispose()  # its connections must not cross the fork
+    reload()
+
+
+def _tell(parts: Parts, event: str, said: str, **fields: Any) -> None:
+    """In the parent, which has no thread that writes."""
+    try:
+        with parts.log_writer.at_once():
+            tell(logger, event, said, **fields)
+    except OSError as error:
+        sys.stderr.write(f"{said}; the log's file cannot be written: {error}\n")
 
 
 def _parts(app: Flask) -> Parts:

@@ -132,6 +132,24 @@ def test_the_instance_in_the_greeting_can_be_added_as_it_stands(make_settings):
     assert answer.get_json()["config"]["name"] == json.loads(body)["name"]
 
 
+def test_no_worker_is_replaced_while_the_next_could_read_no_config(
+    make_settings, database_file, tmp_path, capsys
+):
+    done, aside = [], tmp_path / "aside"
+    with log_kept():
+        made = make_parts(make_settings())
+        gunicorn_conf._reload(lambda: done.append(1), made)
+        assert (done, made.database.engine.pool.checkedin()) == ([1], 0)
+        database_file.rename(aside)
+        gunicorn_conf._reload(lambda: done.append(2), made)
+        assert "SIGHUP: no worker is replaced" in capsys.readouterr().err
+        assert done == [1]
+        assert not database_file.exists()
+        aside.rename(database_file)
+        gunicorn_conf._reload(lambda: done.append(3), made)
+    assert done == [1, 3]
+
+
 def test_a_worker_does_not_read_again_what_was_read_before_the_fork(
     make_settings, statements, tmp_path
 ):
@@ -147,6 +165,7 @@ def test_a_worker_does_not_read_again_what_was_read_before_the_fork(
             cfg=SimpleNamespace(is_ssl=False),
             app=SimpleNamespace(wsgi=lambda: app),
             stop=None,
+            reload=None,
         )
     )
     assert gc.isenabled()

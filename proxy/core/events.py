@@ -33,6 +33,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             ("worker_pid", "why", "calls"),
             is_alert=True,
         ),
+        "not_reloaded": Event(
+            "error",
+            "SIGHUP while the database could not be read: the workers that run stay, as the"
+            " next ones would have no config.",
+            ("why",),
+        ),
         "config_changed": Event("info", "A worker has read a newer config.", ("revision",)),
         "config_went_back": Event(
             "warning",

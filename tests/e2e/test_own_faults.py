@@ -227,11 +227,17 @@ class TestDatabase:
         with load(fresh) as outcomes:
             until(lambda: served(outcomes, 100), "load")
             until(lambda: "is gone" in str(health(fresh)["problem"]), "it is noticed")
+            running = set(workers(fresh))
+            fresh.process.send_signal(signal.SIGHUP)
+            until(lambda: "SIGHUP: no worker is replaced" in fresh.log, "it is told")
+            assert set(workers(fresh)) == running
         assert fresh.admin("PUT", "/east/config", json={"weight": 5}).status_code == 503
         assert not fresh.database.exists(), "no empty one is made"
         os.rename(aside, fresh.database)
         assert set(outcomes) == {"200"}
         until(lambda: fresh.agreed(lambda: health(fresh)["status"], "ok"), "it is over")
+        fresh.process.send_signal(signal.SIGHUP)
+        until(lambda: not running & set(workers(fresh)), "now they are replaced")
         assert fresh.stop() == 0
         assert requests_in_database(fresh) == outcomes["200"]
 

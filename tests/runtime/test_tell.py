@@ -22,6 +22,7 @@ OF_VARIABLES = {
     "instance_rests",
 }
 OF_VARIABLES |= {"disk_full", "sync_failed", "wrong_admin_key", "unknown_client_key"}
+OF_VARIABLES |= {"worker_killed", "not_reloaded"}  # of gunicorn's parent
 OF_THE_SERVER = {"connection_refused"}  # gunicorn's logger has methods of its own
 OF_THE_LOG = {"log_failed", "log_recovered"}  # logs.py is not looked at
 NOT_TOLD = {"starting", "request"}  # logs.py writes them itself
