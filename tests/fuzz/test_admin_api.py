@@ -30,7 +30,7 @@ from proxy.settings import load_settings
 from proxy.web.schemas_prices import checked_model
 from tests.builders import SECRET_KEY
 
-INPUTS = int(os.environ.get("FUZZ_ADMIN_INPUTS", "1000"))
+INPUTS = int(os.environ.get("FUZZ_ADMIN_INPUTS", "700"))
 ADMIN_KEY = "admin-key-0123456789"
 ADMIN = {"X-Admin-API-Key": ADMIN_KEY}
 
