@@ -175,8 +175,8 @@ def ending() -> ProxyError:
 
 def unreachable(call: Call, attempt: Attempt) -> ProxyError:
     """502, or 504 where the time was over, with how the last attempt ended; 503 where the
-    gateway itself could not ask. A client that set
-    the time itself wants no second try, which would take as long again."""
+    gateway itself could not ask. A client that set the time itself wants no second try, which
+    would take as long again."""
     error = attempt.error
     who = f"No instance gave an answer for {call.model!r}; of the last one"
     if call.homes:

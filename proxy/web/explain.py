@@ -90,6 +90,11 @@ class Explain(MethodView):
         }
 
 
+# Why one is asked.
+MAY_BE_ASKED = "it may be asked"
+ON_TRIAL = "it failed; one request tries now whether it is well again"
+
+
 def _taken_up(client: Client, body: Bytes, fields: Mapping[str, Any]) -> TakenUp:
     """Raises BadRequest also where only the client that `client` names could be told more."""
     try:
@@ -160,17 +165,11 @@ def _are_items(given: object) -> bool:
     return isinstance(given, list) and any(isinstance(item, dict) for item in given)
 
 
-# By whether that is to find out if it is well again.
-MAY_BE_ASKED = {
-    False: "it may be asked",
-    True: "it failed; one request tries now whether it is well again",
-}
-
-
 def _row(serving: Serving, refusal: Refusal | None, call: Call) -> dict[str, Any]:
     (candidate,) = parts().state.look([serving])
     used = candidate.load if refusal is None else refusal.used_share
-    is_tried = parts().state.view(serving.config.name).breaker == "half_open"
+    is_on_trial = parts().state.view(serving.config.name).breaker == "half_open"
+    free = ON_TRIAL if is_on_trial else MAY_BE_ASKED
     return {
         "name": serving.config.name,
         "deployment": serving.deployment,
@@ -182,7 +181,7 @@ def _row(serving: Serving, refusal: Refusal | None, call: Call) -> dict[str, Any
         "asked": refusal is None,
         "reason": refusal.reason if refusal else None,
         "wait_seconds": round(refusal.wait_seconds, 3) if refusal else None,
-        "why": _why(refusal, call) if refusal else MAY_BE_ASKED[is_tried],
+        "why": _why(refusal, call) if refusal else free,
     }
 
 
